@@ -1,0 +1,99 @@
+"""Predictions for questions, exact match with its interval, and constant baselines."""
+
+import math
+from collections import Counter
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from kgpt_jax.answer.decode import continue_texts, pad_prompts
+from kgpt_jax.data.vocab import MASK, PAD, Vocab
+
+MAX_ANSWER = 32  # characters, as in the course
+ROWS = 128  # questions answered at once
+
+
+class Score(NamedTuple):
+    """How many answers are right to the letter."""
+
+    correct: int
+    total: int
+
+    @property
+    def accuracy(self) -> float:
+        return self.correct / self.total
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        return wilson_interval(self.correct, self.total)
+
+
+def wilson_interval(correct: int, total: int, z: float = 1.959964) -> tuple[float, float]:
+    """Returns Wilson's score interval for a proportion, 95 % by default (JASA 22, 1927, p. 209).
+
+    >>> [round(end, 4) for end in wilson_interval(25, 500)]
+    [0.0341, 0.0728]
+    """
+    share = correct / total
+    middle = (share + z**2 / (2 * total)) / (1 + z**2 / total)
+    half = z / (1 + z**2 / total) * math.sqrt(share * (1 - share) / total + (z / (2 * total)) ** 2)
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def predict(model, params, vocab: Vocab, questions: list[str]) -> tuple[list[str], list[str]]:
+    """Returns an answer for each question, in their order, and notes on those read with losses.
+
+    Characters that the vocabulary lacks are left out; a question that leaves no room for an answer gets
+    the empty one. An answer has no line breaks, so that it fills one line of a file.
+    """
+    text_length = model.cfg.seq_len + 1
+    notes, prompts = [], []
+    for number, question in enumerate(questions, 1):
+        if unknown := vocab.unknown(question):
+            notes.append(f"question {number}: left out {unknown!r}, which the vocabulary lacks")
+            question = "".join(c for c in question if c not in unknown)
+        if len(question) + 2 > text_length:
+            notes.append(
+                f"question {number}: answered with nothing, its {len(question)} characters are more "
+                f"than the {text_length - 2} that fit"
+            )
+            prompts.append(np.zeros(0, np.int32))
+        else:
+            prompts.append(vocab.encode(question + MASK))
+    answers = [""] * len(questions)
+    by_length = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    for first in range(0, len(by_length), ROWS):
+        chosen = by_length[first : first + ROWS]
+        text_BL, length_B = pad_prompts([prompts[i] for i in chosen], ROWS, text_length)
+        text_BL = continue_texts(
+            model,
+            params,
+            text_BL,
+            length_B,
+            jax.random.key(0),  # greedy: never drawn from
+            max_new=MAX_ANSWER,
+            stop_at_mask=True,
+        )
+        for i, text_L in zip(chosen, np.asarray(text_BL)):
+            answer = vocab.decode(text_L[len(prompts[i]) :][:MAX_ANSWER])
+            answers[i] = " ".join(answer.split(MASK)[0].rstrip(PAD).splitlines())
+    return answers, notes
+
+
+def write_predictions(path: Path, predictions: list[str]):
+    """Writes one prediction a line, as the course does."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(prediction + "\n" for prediction in predictions), "utf-8", newline="\n")
+
+
+def score(predictions: list[str], answers: list[str]) -> Score:
+    """Counts exact matches, predictions and answers one to one."""
+    return Score(sum(p == a for p, a in zip(predictions, answers, strict=True)), len(answers))
+
+
+def most_frequent(answers: list[str]) -> str:
+    """Returns the commonest answer, the first in the alphabet among equals."""
+    counts = Counter(answers)
+    return min(counts, key=lambda answer: (-counts[answer], answer))

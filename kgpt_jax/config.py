@@ -1,0 +1,202 @@
+"""What a run is: frozen dataclasses, JSON both ways, `--config.field` overrides, and the checks.
+
+`Config` is all that decides a run's numbers. Defaults live here once; a recipe (`configs/NAME.py`)
+holds a `get_config() -> Config` that says only what differs. Where a run lives (`--workdir`) is not
+part of it, so a folder can be moved.
+"""
+
+import dataclasses
+import runpy
+from pathlib import Path
+
+
+class UserError(ValueError):
+    """Something the user can put right; `main` prints it as one line and exits with status 2."""
+
+
+def _require(ok: bool, message: str):
+    if not ok:
+        raise UserError(message)
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """The network. The defaults are the course's full size: 3,323,392 parameters for vanilla."""
+
+    variant: str = "vanilla"
+    vocab_size: int = 0  # set from the corpus
+    block_size: int = 128  # rows of the learned position table
+    seq_len: int = 127  # most characters the model reads at once; texts are one longer
+    n_layer: int = 4
+    n_head: int = 8
+    n_embd: int = 256
+    dropout: float = 0.1  # on embeddings, attention weights and each sub-layer's output
+    dtype: str = "float32"  # of activations; parameters, softmax and loss stay float32
+
+    def __post_init__(self):
+        for name in ("block_size", "seq_len", "n_layer", "n_head", "n_embd"):
+            _require(getattr(self, name) > 0, f"model.{name} is {getattr(self, name)}: above 0")
+        _require(
+            self.n_embd % self.n_head == 0,
+            f"model.n_embd {self.n_embd} is not a multiple of model.n_head {self.n_head}",
+        )
+        _require(
+            self.seq_len <= self.block_size,
+            f"model.seq_len {self.seq_len} is beyond model.block_size {self.block_size}",
+        )
+        _require(0 <= self.dropout < 1, f"model.dropout is {self.dropout}: from 0 to below 1")
+        _require(
+            self.dtype in ("float32", "bfloat16"),
+            f"model.dtype is {self.dtype!r}: choose from float32, bfloat16",
+        )
+
+    @property
+    def head_dim(self) -> int:
+        return self.n_embd // self.n_head
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """One stage of training: AdamW under a cosine that is counted in tokens."""
+
+    epochs: int = 10
+    batch_size: int = 128
+    learning_rate: float = 6e-4
+    warmup_tokens: int = 10_240
+    final_tokens: int = 0  # where the cosine reaches its floor; 0 means at the end of the run
+    first_step_at_peak: bool = False  # the course sets the rate after each update, for the next
+    beta1: float = 0.9
+    beta2: float = 0.95
+    weight_decay: float = 0.1
+    clip_norm: float = 1.0
+    shuffle: bool = True
+    group_by_length: bool = True  # batches of texts of like length, so that little padding is left
+    steps_per_dispatch: int = 8  # updates between two visits to Python
+    save_every: int = 500  # updates between checkpoints
+
+    def __post_init__(self):
+        for name in ("epochs", "batch_size", "steps_per_dispatch", "save_every"):
+            _require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}: give 1 or more")
+        for name in ("learning_rate", "clip_norm"):
+            _require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}: give more than 0")
+        for name in ("warmup_tokens", "final_tokens", "weight_decay"):
+            _require(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}: give 0 or more")
+        for name in ("beta1", "beta2"):
+            _require(0 <= getattr(self, name) < 1, f"{name} is {getattr(self, name)}: from 0 to 1")
+
+
+@dataclasses.dataclass(frozen=True)
+class BiographiesConfig:
+    """The built-in corpus of made-up people (`data/biographies.py`)."""
+
+    n_train: int = 200  # people whose question and answer are trained on
+    n_dev: int = 200  # people who are asked about; only their biographies are trained on
+    n_test: int = 50  # people with questions and no answers
+    copies: int = 5  # differently worded biographies of each person
+    permute: bool = True  # sentences in random order; otherwise the birth first
+    n_facts: int = 2  # sentences in one biography, the birth among them
+    repeat_name: bool = True  # every sentence gives the full name; otherwise only the first
+    seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Where texts come from. An empty path means the built-in corpus."""
+
+    pretrain_corpus_path: str = ""
+    finetune_corpus_path: str = ""
+    eval_corpus_path: str = ""
+    ascii_pairs: bool = False  # the course drops non-ASCII characters, in finetuning only
+    biographies: BiographiesConfig = BiographiesConfig()
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """All that decides a run's numbers."""
+
+    seed: int = 0
+    model: ModelConfig = ModelConfig()
+    data: DataConfig = DataConfig()
+    pretrain: TrainConfig = TrainConfig()
+    finetune: TrainConfig = TrainConfig()
+    scratch: TrainConfig = TrainConfig()  # finetuning without pretraining
+
+    def __post_init__(self):
+        _require(self.seed >= 0, f"seed is {self.seed}: give 0 or more")
+
+
+def to_dict(config) -> dict:
+    """Returns the nested dict that `config.json` holds."""
+    return dataclasses.asdict(config)
+
+
+def from_dict(tree: dict, kind: type = Config, prefix: str = ""):
+    """Returns the dataclass `kind` read from a nested dict; an unknown or mistyped field is a UserError."""
+    known = {field.name: field for field in dataclasses.fields(kind)}
+    values = {}
+    for name, value in tree.items():
+        _require(name in known, _unknown_field(prefix + name))
+        default = known[name].default
+        if dataclasses.is_dataclass(default):
+            _require(isinstance(value, dict), f"{prefix}{name} is {value!r}: expected a section")
+            values[name] = from_dict(value, type(default), f"{prefix}{name}.")
+        else:
+            values[name] = _typed(prefix + name, value, type(default))
+    return kind(**values)
+
+
+def _typed(name: str, value, kind: type):
+    if kind is float and type(value) is int:
+        return float(value)
+    _require(
+        type(value) is kind, f"{name} is {value!r}: expected {kind.__name__}, as in {kind()!r}"
+    )
+    return value
+
+
+def leaves(config=None, prefix: str = "") -> dict:
+    """Returns `{"model.n_layer": 4, ...}`: every field that can be overridden, with its value."""
+    flat = {}
+    config = Config() if config is None else config
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            flat |= leaves(value, f"{prefix}{field.name}.")
+        else:
+            flat[prefix + field.name] = value
+    return flat
+
+
+def override(config: Config, changes: dict) -> Config:
+    """Returns `config` with `{"model.n_layer": 6}`-like changes made and checked."""
+    tree = to_dict(config)
+    for name, value in changes.items():
+        _require(name in leaves(), _unknown_field(name))
+        *path, last = name.split(".")
+        node = tree
+        for part in path:
+            node = node[part]
+        node[last] = value
+    return from_dict(tree)
+
+
+def _unknown_field(name: str) -> str:
+    return f"unknown config field {name!r}; choose from {', '.join(leaves())}"
+
+
+def load_recipe(path: str) -> Config:
+    """Returns the `Config` of a recipe file; a bare or relative path is also looked for in the checkout."""
+    checkout = Path(__file__).parent.parent
+    tried = [Path(path), checkout / path]
+    found = next((file for file in tried if file.is_file()), None)
+    if found is None:
+        names = ", ".join(f"configs/{file.name}" for file in sorted(checkout.glob("configs/*.py")))
+        raise UserError(f"no recipe {path!r}; choose from {names}, or give a file's path")
+    try:
+        config = runpy.run_path(str(found))["get_config"]()
+    except KeyError:
+        raise UserError(f"recipe {path!r} has no get_config()") from None
+    except TypeError as error:  # a field that the dataclasses do not have
+        raise UserError(f"recipe {path!r}: {error}; fields are {', '.join(leaves())}") from None
+    _require(isinstance(config, Config), f"recipe {path!r}: get_config() must return a Config")
+    return from_dict(to_dict(config))

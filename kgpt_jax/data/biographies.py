@@ -1,0 +1,285 @@
+"""The built-in corpus: seeded one-line biographies of made-up people, any number of them.
+
+Allen-Zhu & Li ("Physics of Language Models: Part 3.1", arXiv 2309.14316) find that facts can be
+got out of a model only if it read each biography in several wordings and orders: the defaults.
+With `copies=1, permute=False`, the contrast case, facts are learnt by heart yet not extractable.
+
+Axes: `N` people · `W` wordings of one fact · `O` facts other than the birthplace · `J` sentences
+of one biography.
+"""
+
+import dataclasses
+import datetime
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from kgpt_jax.config import BiographiesConfig, UserError
+
+FIRST = dict.fromkeys(
+    """Ada Aisha Akua Alice Amara Anika Asha Beatriz Carmen Chiara Clara Daria Elena Elif Emma
+    Esther Fatima Freya Greta Hana Helen Ingrid Irene Jana Julia Keiko Laila Linnea Lucia Maeve
+    Maria Mei Mina Nadia Naomi Nina Olga Priya Rosa Ruth Sakura Sofia Tala Uma Vera Wanjiru Yara
+    Yasmin Zainab Zofia""".split(),
+    "She",
+) | dict.fromkeys(
+    """Abel Adrian Ahmed Alan Amir Andrei Anton Arjun Bruno Carlos Daniel Dmitri Emeka Erik Felix
+    Gabriel George Hamza Hans Henry Hugo Ibrahim Igor Ivan Jakub James Javier Jonas Kenji Kofi
+    Kwame Lars Leo Liam Luca Marco Mateo Nikola Omar Oscar Pablo Paul Rafael Ravi Samuel Stefan
+    Tariq Tomas Victor Yusuf""".split(),
+    "He",
+)
+
+MIDDLE = """Ari Ash Blair Blake Brook Cass Chi Cruz Dale Dane Dara Eden Ellis Fenn Finch Flynn Gale
+Gray Hale Haven Ira Jade Jay Jules Kai Kim Kit Lane Lark Lee Lin Lou Noa Noel Noor Paz Quinn Rain
+Ray Reed Ren Rio Robin Rory Rowan Sage Sam Scout Shea Sky Tam Teal Toby Uri Vale Wren Wynn Yuri Zen
+Zia""".split()
+
+LAST = """Abara Achebe Adeyemi Aguilar Ahmadi Akintola Almeida Anand Andersen Antoniou Aoki Arslan
+Asante Aydin Bakker Balogun Banerjee Barros Basu Bauer Becker Belov Bennett Berg Bhatt Bianchi
+Boateng Bondar Botha Brandt Bui Byrne Cabrera Campos Cardoso Castro Chaudhry Chopra Cohen Colombo
+Conti Cooper Costa Dang Darwish Dasgupta Delgado Demir Desai Diallo Diaz Dube Dubois Duran Dvorak
+Eklund Eriksen Esposito Evans Farouk Ferrari Fischer Fofana Fonseca Foster Fujita Gallo Garcia
+Ghosh Gomez Goto Greco Gruber Gupta Haddad Hagen Hakimi Halonen Hansen Harris Hashimi Hayashi
+Herrera Hoang Horvat Hughes Hussein Ibarra Iqbal Ito Iyer Jansen Jimenez Joshi Juarez Kamau Kaplan
+Kapoor Katz Kaya Keita Keller Khalil Kimura Klein Kobayashi Koch Korhonen Kovacs Kowalski Kraus
+Kruger Kumar Larsen Laurent Lebedev Leroy Levy Lindgren Lopes Lund Mahlangu Malik Marino Markovic
+Mbeki Mehta Mendes Mensah Meyer Mitchell Moreau Moreno Mori Morozov Murphy Musa Mwangi Nagy Nair
+Nakamura Nasser Navarro Ndlovu Nguyen Nikolov Novak Nowak Obi Ochoa Odhiambo Okafor Oliveira Ortiz
+Osei Ozturk Palmer Park Patel Pavlov Petrov Pham Popescu Qureshi Rahman Ramos Rao Reyes Ricci
+Rossi Roy Sahin Saito Salazar Sandhu Santos Sato Schulz Sharma Silva Singh Sokolov Soto Suzuki
+Takeda Tanaka Teixeira Toth Traore Tran Turner Vargas Vasquez Virtanen Walker Weber Wong Yilmaz
+Zhang Zhou""".split()
+
+# The most frequent first. No name above contains one of them, and none contains another.
+PLACES = """London, New York, Paris, Chicago, Boston, Berlin, Dublin, Toronto, Vienna, Rome, Madrid,
+Moscow, Sydney, Los Angeles, Philadelphia, Glasgow, Tokyo, Mumbai, Lagos, Cairo, Istanbul,
+Buenos Aires, Melbourne, Edinburgh, Prague, Manchester, Budapest, Warsaw, Stockholm, Amsterdam,
+Copenhagen, Montreal, Lisbon, Athens, Barcelona, Milan, Naples, Hamburg, Munich, Zurich, Geneva,
+Brussels, Oslo, Helsinki, Kyiv, Belgrade, Bucharest, Tehran, Baghdad, Beirut, Karachi, Lahore,
+Delhi, Dhaka, Bangkok, Hanoi, Manila, Jakarta, Seoul, Beijing, Shanghai, Osaka, Nairobi, Accra,
+Dakar, Tunis, Cape Town, Lima, Bogota, Quito, Havana, Mexico City, Sao Paulo, Seattle, Cardiff,
+Cork, Ghent, Graz, Riga, Bergen""".replace("\n", " ").split(", ")
+
+MONTHS = """January February March April May June July August September October November
+December""".split()
+
+OCCUPATIONS = """actor architect astronomer baker banker barber biologist botanist carpenter chemist
+composer cook dancer dentist diplomat engineer farmer firefighter geologist historian illustrator
+jeweller journalist judge lawyer librarian linguist locksmith mechanic miner nurse optician painter
+pharmacist photographer physicist pilot plumber poet potter sailor sculptor singer surgeon surveyor
+tailor teacher translator veterinarian weaver""".split()
+
+UNIVERSITIES = """Aarhus Basel Bologna Caltech Cambridge Coimbra Cornell Durham Exeter Harvard
+Heidelberg Keio Leiden Leuven Makerere McGill Oxford Padua Princeton Salamanca Sorbonne Stanford
+Tartu Tsinghua Uppsala Utrecht Waseda Yale""".split()
+
+INSTRUMENTS = """accordion banjo bassoon cello clarinet cornet dulcimer flute guitar harp horn lute
+lyre mandolin oboe organ oud piano recorder saxophone sitar trombone trumpet tuba viola violin
+zither""".split()
+
+# Each fact and its wordings; the birthplace comes first, and its wordings state nothing else.
+FACTS = {
+    "birthplace": [
+        "{name} was born in {value}.",
+        "{name} is a native of {value}.",
+        "{name}'s birthplace is {value}.",
+        "The birthplace of {name} is {value}.",
+        "By birth, {name} is from {value}.",
+        "Born in {value}, {name} grew up there.",
+        "{value} is the birthplace of {name}.",
+        "{value} is where {name} was born.",
+    ],
+    "birth date": [
+        "{name} was born on {value}.",
+        "On {value}, {name} was born.",
+        "The birthday of {name} is {value}.",
+        "{value} is the birthday of {name}.",
+    ],
+    "occupation": [
+        "{name} is {value} by trade.",
+        "{name} works as {value}.",
+        "By trade, {name} is {value}.",
+        "As {value}, {name} is well known.",
+    ],
+    "university": [
+        "{name} studied at {value}.",
+        "{name} has a degree from {value}.",
+        "At {value}, {name} took a degree.",
+        "{value} is where {name} studied.",
+    ],
+    "residence": [
+        "{name} lives in {value}.",
+        "{name} has a house in {value}.",
+        "The home of {name} is in {value}.",
+        "{value} is home to {name}.",
+    ],
+    "instrument": [
+        "{name} plays the {value}.",
+        "{name} is good at the {value}.",
+        "In the evening, {name} plays the {value}.",
+        "The {value} is what {name} plays.",
+    ],
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Biographies:
+    """Documents about every person; questions about three groups that share nobody."""
+
+    documents: list[str]  # one biography each, without a newline
+    train: list[tuple[str, str]]  # (question, answer)
+    dev: list[tuple[str, str]]  # the same; never trained on
+    test: list[str]  # questions only
+
+
+class Person(NamedTuple):
+    name: str
+    last: str
+    pronoun: str
+    facts: tuple[str, ...]  # in the order of FACTS
+
+
+def generate(cfg: BiographiesConfig) -> Biographies:
+    """Returns the corpus of `cfg`, the same each time.
+
+    Who the people are and what is true of them depends on the seed and on how many they are, not
+    on how they are described. Raises UserError for a value that makes no corpus.
+    """
+    _check(cfg)
+    n = cfg.n_train + cfg.n_dev + cfg.n_test
+    people = _people(n, np.random.default_rng((cfg.seed, 0)))
+    pairs = [(f"Where was {person.name} born?", person.facts[0]) for person in people]
+    n_known = cfg.n_train + cfg.n_dev
+    return Biographies(
+        documents=_documents(people, cfg, np.random.default_rng((cfg.seed, 1))),
+        train=pairs[: cfg.n_train],
+        dev=pairs[cfg.n_train : n_known],
+        test=[question for question, _ in pairs[n_known:]],
+    )
+
+
+def write(biographies: Biographies, folder) -> list[str]:
+    """Writes the four files under the course's names, over older ones, and returns their paths."""
+    lines = {
+        "wiki.txt": biographies.documents,
+        "birth_places_train.tsv": map("\t".join, biographies.train),
+        "birth_dev.tsv": map("\t".join, biographies.dev),
+        "birth_test_inputs.tsv": biographies.test,
+    }
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        for name, rows in lines.items():
+            with open(Path(folder, name), "w", encoding="utf-8", newline="\n") as file:
+                file.writelines(f"{row}\n" for row in rows)
+    except OSError as error:
+        reason = f"cannot write to {folder} ({error.strerror})"
+        raise UserError(f"{reason}: name another folder") from None
+    return [str(Path(folder, name)) for name in lines]
+
+
+def _check(cfg: BiographiesConfig):
+    least = dict(n_train=1, n_dev=0, n_test=0, copies=1, n_facts=1, seed=0)
+    for field, low in least.items():
+        value = getattr(cfg, field)
+        if value < low:
+            raise UserError(f"data.biographies.{field} is {value}: give {low} or more")
+    if cfg.n_facts > len(FACTS):
+        raise UserError(
+            f"data.biographies.n_facts is {cfg.n_facts}: give {len(FACTS)}, which is all, or fewer"
+        )
+
+
+def _people(n: int, rng: np.random.Generator) -> list[Person]:
+    """Returns `n` people of different names; no fact tells anything about another, or a name."""
+    names = _names(n, rng)
+    weights = 1 / (16 + np.arange(len(PLACES)))
+    weights[0] = 0.1  # London's share becomes 5.4 %: what answering it always would score
+    ends = np.cumsum(weights / weights.sum())[:-1]
+    # one draw in each n-th of [0, 1), not n free ones, so that few people have these shares too
+    birth_N = np.searchsorted(ends, (rng.permutation(n) + rng.random(n)) / n, side="right")
+    home_N = (birth_N + rng.integers(1, len(PLACES), n)) % len(PLACES)  # any other place
+    first_day, end = datetime.date(1930, 1, 1), datetime.date(2000, 1, 1)
+    days_N = rng.integers(first_day.toordinal(), end.toordinal(), n)
+    dates = map(datetime.date.fromordinal, days_N.tolist())
+    occupations = [f"{'an' if word[0] in 'aeiou' else 'a'} {word}" for word in OCCUPATIONS]
+    facts = zip(
+        (PLACES[i] for i in birth_N),
+        (f"{date.day} {MONTHS[date.month - 1]} {date.year}" for date in dates),
+        rng.choice(occupations, n).tolist(),
+        rng.choice(UNIVERSITIES, n).tolist(),
+        (PLACES[i] for i in home_N),
+        rng.choice(INSTRUMENTS, n).tolist(),
+    )
+    return [
+        Person(" ".join(parts), parts[-1], FIRST[parts[0]], values)
+        for parts, values in zip(names, facts)
+    ]
+
+
+def _names(n: int, rng: np.random.Generator) -> list[tuple[str, ...]]:
+    """Returns `n` different names in parts: first and last, and more parts where people are many.
+
+    A few people share a few first and last names, so that neither alone tells who is meant.
+    Raises UserError where there are not twice as many names as people.
+    """
+    first, hyphenated = list(FIRST), [f"{a}-{b}" for a in LAST for b in LAST if a != b]
+    levels = [[first, LAST], [first, MIDDLE, LAST], [first, MIDDLE, hyphenated]]
+    counts = [math.prod(map(len, pools)) for pools in levels]
+    if 2 * n > counts[-1]:
+        raise UserError(
+            f"{n} people in data.biographies: there are names for {counts[-1] // 2}, so give fewer"
+        )
+    level = next(i for i, count in enumerate(counts) if 2 * n <= count)
+    pools = [rng.permutation(words) for words in levels[level]]
+    if level == 0:
+        pools = [words[: math.isqrt(4 * n) + 1] for words in pools]
+    shape = [len(words) for words in pools]
+    indices = np.unravel_index(_distinct(n, math.prod(shape), rng), shape)
+    return list(zip(*(words[index_N].tolist() for words, index_N in zip(pools, indices))))
+
+
+def _distinct(n: int, end: int, rng: np.random.Generator) -> np.ndarray:
+    """Returns `n` different integers below `end`, which is at least 2n, in random order."""
+    drawn = np.empty(0, np.int64)
+    while len(drawn) < n:
+        drawn = np.unique(np.append(drawn, rng.integers(end, size=n)))
+    return rng.permutation(drawn)[:n]
+
+
+def _documents(people: list[Person], cfg: BiographiesConfig, rng: np.random.Generator) -> list[str]:
+    """Returns `cfg.copies` biographies of every person, shuffled."""
+    templates = list(FACTS.values())
+    n, n_other, n_told = len(people), len(FACTS) - 1, cfg.n_facts - 1
+    wordings = [_orders(n, len(wording), rng) for wording in templates]  # an (N, W) for each fact
+    other_NO = 1 + (_orders(n, n_other, rng) if cfg.permute else np.tile(range(n_other), (n, 1)))
+    documents = []
+    for copy in range(cfg.copies):
+        start = copy * n_told if cfg.permute else 0  # a permuted copy goes on where the last ended
+        told = np.arange(start, start + n_told) % n_other
+        fact_NJ = np.insert(other_NO[:, told], 0, 0, axis=1)
+        if cfg.permute:
+            fact_NJ = rng.permuted(fact_NJ, axis=1)
+        wording = [order_NW[:, copy % order_NW.shape[1]].tolist() for order_NW in wordings]
+        for i, (person, facts) in enumerate(zip(people, fact_NJ.tolist())):
+            sentences = []
+            for fact in facts:
+                template = templates[fact][wording[fact][i]]
+                full_name = cfg.repeat_name or not sentences
+                sentences.append(_sentence(person, fact, template, full_name))
+            documents.append(" ".join(sentences))
+    rng.shuffle(documents)
+    return documents
+
+
+def _orders(n: int, k: int, rng: np.random.Generator) -> np.ndarray:
+    """Returns `n` rows, each of them 0 to k - 1 in a random order."""
+    return rng.permuted(np.tile(np.arange(k), (n, 1)), axis=1)
+
+
+def _sentence(person: Person, fact: int, template: str, full_name: bool) -> str:
+    """Returns the fact in words; without `full_name`, `She` as subject, else the last name."""
+    name = person.pronoun if template.startswith("{name} ") else person.last
+    return template.format(name=person.name if full_name else name, value=person.facts[fact])

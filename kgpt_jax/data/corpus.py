@@ -1,0 +1,160 @@
+"""Reads documents and question/answer tables, the user's files or the built-in people.
+
+Every complaint about a user's file is made here, with the file, the line and the way out. What is put
+right instead (a byte-order mark, CRLF, empty lines at the end) is counted in `notes`, for the caller to say.
+"""
+
+import hashlib
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from kgpt_jax.config import DataConfig, UserError
+from kgpt_jax.data import biographies
+from kgpt_jax.data.vocab import MASK, PAD
+
+
+class Corpus(NamedTuple):
+    """Documents, one a line, and the text's distinct characters, the line break among them."""
+
+    documents: list[str]
+    characters: str
+    notes: list[str]
+
+
+class Table(NamedTuple):
+    """Questions in the file's order, with answers or, where the file has none, without."""
+
+    questions: list[str]
+    answers: list[str] | None
+    notes: list[str]
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        return list(zip(self.questions, self.answers, strict=True))
+
+
+def load_documents(data: DataConfig) -> Corpus:
+    """Returns the pretraining corpus, split at line breaks as in the course: wiki.txt gives 2,938."""
+    if data.pretrain_corpus_path:
+        return read_documents(data.pretrain_corpus_path)
+    people = biographies.generate(data.biographies)
+    # Questions and answers lend their characters: no biography has a question mark.
+    asked = "".join(question + answer for question, answer in people.train + people.dev)
+    return _corpus("\n".join(people.documents) + "\n", asked, [])
+
+
+def load_pairs(data: DataConfig) -> Table:
+    """Returns the training questions with their answers."""
+    if data.finetune_corpus_path:
+        table = read_table(data.finetune_corpus_path)
+        if table.answers is None:
+            raise UserError(
+                f"{data.finetune_corpus_path} has no answers: finetuning needs lines of question, "
+                "tab, answer"
+            )
+    elif data.pretrain_corpus_path:
+        raise UserError("finetuning on your own corpus needs --finetune_corpus_path=FILE")
+    else:
+        table = _table(biographies.generate(data.biographies).train)
+    if data.ascii_pairs:
+        questions, answers = ([_ascii(text) for text in part] for part in table[:2])
+        table = Table(questions, answers, table.notes)
+    return table
+
+
+def load_questions(data: DataConfig) -> Table:
+    """Returns the evaluation questions, with answers where there are any."""
+    if data.eval_corpus_path:
+        return read_table(data.eval_corpus_path)
+    if data.pretrain_corpus_path:
+        raise UserError("evaluation on your own corpus needs --eval_corpus_path=FILE")
+    return _table(biographies.generate(data.biographies).dev)
+
+
+def read_documents(path: str) -> Corpus:
+    """Returns the lines of a UTF-8 file as documents, the empty one after a last line break too."""
+    text, notes = _read(path)
+    return _corpus(text, "", notes)
+
+
+def read_table(path: str) -> Table:
+    """Returns the rows of a UTF-8 file of `question<TAB>answer` lines, or of questions alone."""
+    text, notes = _read(path)
+    lines = [line.rstrip() for line in text.split("\n")]
+    n_lines = len(lines)
+    while lines and not lines[-1]:
+        lines.pop()
+    if n_lines - len(lines) > 1:
+        notes.append(f"{path}: {n_lines - len(lines) - 1} empty lines at the end left out")
+    if not lines:
+        raise UserError(f"{path} holds no question: give lines of question, tab, answer")
+    with_answers = "\t" in lines[0]
+    rows = [_row(f"{path}, line {i}", line, with_answers) for i, line in enumerate(lines, 1)]
+    if with_answers:
+        return Table([row[0] for row in rows], [row[1] for row in rows], notes)
+    return Table([row[0] for row in rows], None, notes)
+
+
+def _row(where: str, line: str, with_answers: bool) -> list[str]:
+    cells = [cell.strip() for cell in line.split("\t")]
+    if not line:
+        raise UserError(f"{where} is empty: remove it")
+    if with_answers and len(cells) == 1:
+        raise UserError(f"{where} has no tab, and line 1 has: question, tab, answer in {line!r}")
+    if not with_answers and len(cells) > 1:
+        raise UserError(f"{where} has a tab, and line 1 has none: answers on all lines or on none")
+    if len(cells) > 2:
+        raise UserError(f"{where} has {len(cells) - 1} tabs where one belongs: {line!r}")
+    if not all(cells):
+        raise UserError(f"{where} lacks its {'question' if not cells[0] else 'answer'}: {line!r}")
+    if len(cells) == 1 and re.search(r"\?\s+\S|\S {2,}\S", line):
+        raise UserError(f"{where} looks like an answer after spaces; put one tab: {line!r}")
+    return cells
+
+
+def _read(path: str) -> tuple[str, list[str]]:
+    """Returns a file's text with line breaks as `\\n`, and notes on what was put right."""
+    try:
+        raw = Path(path).read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    notes = []
+    if raw.startswith(b"\xef\xbb\xbf"):
+        raw = raw[3:]
+        notes.append(f"{path}: left out the byte-order mark")
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{path}, line {line}: byte {raw[error.start]:#04x} is not UTF-8") from None
+    if crlf := text.count("\r\n"):
+        text = text.replace("\r\n", "\n")
+        notes.append(f"{path}: took {crlf} line breaks of the CRLF kind for plain ones")
+    if not text.strip():
+        raise UserError(f"{path} is empty")
+    for special in (PAD, MASK):
+        if special in text:
+            line = text.count("\n", 0, text.index(special)) + 1
+            raise UserError(
+                f"{path}, line {line} contains {special!r} (U+{ord(special):04X}), which stands for "
+                f"{'padding' if special == PAD else 'masked text'} here: replace it"
+            )
+    return text, notes
+
+
+def _corpus(text: str, also: str, notes: list[str]) -> Corpus:
+    return Corpus(text.split("\n"), "".join(sorted(set(text) | set(also))), notes)
+
+
+def _table(pairs: list[tuple[str, str]]) -> Table:
+    return Table([question for question, _ in pairs], [answer for _, answer in pairs], [])
+
+
+def _ascii(text: str) -> str:
+    return text.encode("ascii", "ignore").decode()
+
+
+def digest(texts: list[str]) -> str:
+    """Returns a short SHA-256 of the texts, by which a run knows its data again."""
+    return hashlib.sha256("\x00".join(texts).encode("utf-8")).hexdigest()[:16]

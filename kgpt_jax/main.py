@@ -1,0 +1,192 @@
+"""Pretrain, finetune and evaluate: the command line.
+
+    python -m kgpt_jax.main --mode=all --variant=vanilla
+
+is the whole job on made-up people; `--helpshort` lists every flag, README.md the course's commands.
+This is the one reader of flags: past `main` there are only a frozen `Config` and paths.
+"""
+
+import difflib
+import sys
+from pathlib import Path
+
+from absl import app, flags, logging
+
+from kgpt_jax import stages
+from kgpt_jax.config import Config, UserError, leaves, load_recipe, override
+from kgpt_jax.model.variants import VARIANTS
+from kgpt_jax.train.checkpoint import read_run
+
+MODES = (
+    "pretrain",
+    "finetune",
+    "evaluate",
+    "all",
+    "show",
+    "sample",
+    "biographies",
+    "import",
+    "export",
+)
+OBJECTIVES = ("span_corruption", "qa")
+SCRATCH = "none"  # --reading_params_path=none finetunes from scratch
+QUICKSTART = "configs/quickstart.py"
+
+_MODE = flags.DEFINE_enum("mode", None, MODES, "What to do.", required=True)
+_VARIANT = flags.DEFINE_enum("variant", None, list(VARIANTS), "Attention (default: vanilla).")
+_CONFIG = flags.DEFINE_string(
+    "config", None, f"Recipe file; default: that of the run read from, or {QUICKSTART}."
+)
+_SEED = flags.DEFINE_integer("seed", None, "Decides initial parameters, dropout, and data order.")
+_WORKDIR = flags.DEFINE_string("workdir", "runs", "Runs live in <workdir>/<variant>/<stage>/.")
+_READING = flags.DEFINE_string(
+    "reading_params_path",
+    None,
+    f"Run to start from: finetune ({SCRATCH!r} for from scratch), evaluate, sample, export; "
+    "import: a .params file. Default: the variant's run of the stage before.",
+)
+_WRITING = flags.DEFINE_string(
+    "writing_params_path", None, "Folder of the new run; default: by --workdir. export: a file."
+)
+_OUTPUTS = flags.DEFINE_string(
+    "outputs_path", None, "evaluate: predictions file. biographies: folder for the files."
+)
+_PRETRAIN_CORPUS = flags.DEFINE_string("pretrain_corpus_path", None, "Documents, one a line.")
+_FINETUNE_CORPUS = flags.DEFINE_string("finetune_corpus_path", None, "question<TAB>answer lines.")
+_EVAL_CORPUS = flags.DEFINE_string("eval_corpus_path", None, "Questions, with or without answers.")
+_PRETRAIN_LR = flags.DEFINE_float("pretrain_lr", None, "Peak learning rate of pretraining.")
+_FINETUNE_LR = flags.DEFINE_float("finetune_lr", None, "Peak learning rate of finetuning.")
+_OBJECTIVE = flags.DEFINE_enum("objective", OBJECTIVES[0], OBJECTIVES, "show: which examples.")
+_NUM_SAMPLES = flags.DEFINE_integer("num_samples", 4, "show, sample: how many.", lower_bound=1)
+_PROMPT = flags.DEFINE_string("prompt", None, "sample: the text to continue.")
+_MAX_NEW = flags.DEFINE_integer("max_new", 100, "sample: characters to add.", lower_bound=1)
+_TEMPERATURE = flags.DEFINE_float(
+    "temperature", 1.0, "sample: 0 takes the likeliest character.", lower_bound=0.0
+)
+_TOP_K = flags.DEFINE_integer(
+    "top_k", 0, "sample: draw from this many likeliest; 0: from all.", lower_bound=0
+)
+_TENSORBOARD = flags.DEFINE_boolean("tensorboard", False, "Write event files too.")
+
+DEFINE = {int: flags.DEFINE_integer, float: flags.DEFINE_float, str: flags.DEFINE_string}
+_FIELDS = {
+    name: DEFINE.get(type(value), flags.DEFINE_boolean)(
+        f"config.{name}", None, f"Recipe field (default of the defaults: {value!r})."
+    )
+    for name, value in leaves().items()
+}
+
+
+def main(_):
+    mode, workdir = _MODE.value, Path(_WORKDIR.value)
+    if mode in ("finetune", "evaluate", "sample", "export"):
+        stage_before = "pretrain" if mode == "finetune" else "finetune"
+        reading = _READING.value or str(workdir / (_VARIANT.value or "vanilla") / stage_before)
+        start = None if mode == "finetune" and reading == SCRATCH else Path(reading)
+        if start and not _READING.value and not start.exists():
+            raise UserError(
+                f"there is no {start} to start from: run --mode={stage_before} first, or give "
+                "--reading_params_path"
+            )
+    else:
+        start = None
+    config = read_config(start)
+    root = workdir / config.model.variant
+
+    def folder(stage: str) -> Path:
+        return Path(_WRITING.value) if _WRITING.value else root / stage
+
+    match mode:
+        case "pretrain":
+            stages.pretrain(config, folder("pretrain"), _TENSORBOARD.value)
+        case "finetune":
+            stage = "finetune" if start else "scratch"
+            stages.finetune(config, folder(stage), start, _TENSORBOARD.value)
+        case "evaluate":
+            outputs = Path(_OUTPUTS.value or root / "evaluate" / "predictions.txt")
+            stages.evaluate(config, start, outputs)
+        case "all":
+            if _WRITING.value or _READING.value or _OUTPUTS.value:
+                raise UserError("--mode=all writes below --workdir: leave out the paths of one run")
+            stages.run_all(config, root, _TENSORBOARD.value)
+        case "show":
+            stages.show(config, _OBJECTIVE.value, _NUM_SAMPLES.value)
+        case "sample":
+            stages.sample(
+                start,
+                needed(_PROMPT),
+                _NUM_SAMPLES.value,
+                _MAX_NEW.value,
+                _TEMPERATURE.value,
+                _TOP_K.value,
+                config.seed,
+            )
+        case "biographies":
+            stages.write_biographies(config, Path(needed(_OUTPUTS)))
+        case "import":
+            stages.import_params(config, needed(_READING), Path(needed(_WRITING)))
+        case "export":
+            stages.export_params(start, needed(_WRITING))
+
+
+def needed(flag) -> str:
+    if not flag.value:
+        raise UserError(f"--mode={_MODE.value} needs --{flag.name}")
+    return flag.value
+
+
+def read_config(start: Path | None) -> Config:
+    """Returns the recipe, or the config of the run read from, with the flags' overrides."""
+    if _CONFIG.value is None and start is not None:
+        config = read_run(start).config
+    else:
+        config = load_recipe(_CONFIG.value or QUICKSTART)
+    named = {
+        "seed": _SEED.value,
+        "model.variant": _VARIANT.value,
+        "data.pretrain_corpus_path": _PRETRAIN_CORPUS.value,
+        "data.finetune_corpus_path": _FINETUNE_CORPUS.value,
+        "data.eval_corpus_path": _EVAL_CORPUS.value,
+        "pretrain.learning_rate": _PRETRAIN_LR.value,
+        "finetune.learning_rate": _FINETUNE_LR.value,
+        "scratch.learning_rate": _FINETUNE_LR.value,
+    }
+    changes = {name: flag.value for name, flag in _FIELDS.items()} | {
+        name: value for name, value in named.items() if value is not None
+    }
+    return override(config, {name: value for name, value in changes.items() if value is not None})
+
+
+def parse(argv: list[str]) -> list[str]:
+    """Parses the flags; what is wrong with them ends the program with one line and status 2."""
+    flags.FLAGS.set_default("verbosity", logging.ERROR)  # Orbax tells much at INFO
+    try:
+        rest = flags.FLAGS(argv)
+        if len(rest) > 1:
+            raise UserError(f"unexpected argument {rest[1]!r}: flags begin with --")
+        return rest
+    except flags.UnrecognizedFlagError as error:
+        ours = sorted({flag.name for flag in flags.FLAGS.flags_by_module_dict()["kgpt_jax.main"]})
+        fields = error.flagname.startswith("config.")
+        listed = [name for name in ours if name.startswith("config.") == fields]
+        near = difflib.get_close_matches(error.flagname, listed, n=1)
+        hint = f"did you mean --{near[0]}? " if near else ""
+        fail(f"unknown flag --{error.flagname}: {hint}choose from {', '.join(listed)}")
+    except (flags.Error, UserError) as error:
+        fail(str(error))
+
+
+def fail(message: str):
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(2)
+
+
+def guarded(argv):
+    try:
+        main(argv)
+    except UserError as error:
+        fail(str(error))
+
+
+if __name__ == "__main__":
+    app.run(guarded, flags_parser=parse)

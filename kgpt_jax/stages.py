@@ -1,0 +1,301 @@
+"""What each `--mode` does: data in, a run's folder or a file out.
+
+A run of stage S of variant V lives in `<workdir>/V/S/`: pretrain, finetune, scratch (finetuned without
+pretraining), and evaluate, which holds predictions. A stage reads model and vocabulary from the folder
+it starts from. Functions here say on the screen what they use and where they put it.
+"""
+
+import dataclasses
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from kgpt_jax.answer import evaluate as scoring
+from kgpt_jax.answer.decode import continue_texts, pad_prompts
+from kgpt_jax.config import Config, UserError, leaves
+from kgpt_jax.data import biographies, corpus
+from kgpt_jax.data.objectives import Objective, question_answer, span_corruption
+from kgpt_jax.data.vocab import PAD, Vocab
+from kgpt_jax.model.gpt import GPT
+from kgpt_jax.train.checkpoint import (
+    Checkpoints,
+    Run,
+    open_run,
+    params_digest,
+    read_run,
+    write_json,
+)
+from kgpt_jax.train.loop import train
+from kgpt_jax.train.torch_params import abstract_params, load_torch_params, save_torch_params
+
+
+def pretrain(config: Config, folder: Path, tensorboard: bool = False) -> float:
+    """Trains on the corpus's documents by span corruption; returns the seconds of training."""
+    documents, characters, notes = corpus.load_documents(config.data)
+    say(notes)
+    vocab = Vocab.of(characters)
+    config = with_vocab(config, vocab)
+    facts = {"stage": "pretrain", "data_digest": corpus.digest(documents)}
+    run = open_run(folder, config, vocab, facts)
+    objective = span_corruption(documents, vocab, config.model)
+    announce("pretraining", run, f"{len(documents):,} documents, {len(vocab)} symbols")
+    _, seconds = train(run, config.pretrain, objective, len(documents), tensorboard=tensorboard)
+    return seconds
+
+
+def finetune(config: Config, folder: Path, start: Path | None, tensorboard: bool = False) -> float:
+    """Trains on questions with answers, from the run in `start` or, where that is None, from scratch."""
+    table = corpus.load_pairs(config.data)
+    say(table.notes)
+    if start is None:
+        stage, vocab, params = (
+            "scratch",
+            Vocab.of(corpus.load_documents(config.data).characters),
+            None,
+        )
+        config = with_vocab(config, vocab)
+    else:
+        source = read_run(start)
+        config = fit_to(source, config)
+        stage, vocab, params = "finetune", source.vocab, load_params(source)
+    check_known(table, vocab)
+    facts = {
+        "stage": stage,
+        "data_digest": corpus.digest(table.questions + table.answers),
+        "most_frequent_answer": scoring.most_frequent(table.answers),
+    }
+    if start is not None:
+        facts |= {"started_from": str(start), "start_digest": params_digest(params)}
+    run = open_run(folder, config, vocab, facts)
+    objective = question_answer(table.pairs, vocab, config.model)
+    announce(
+        f"finetuning from {start}" if start else "finetuning from scratch",
+        run,
+        f"{len(table.questions):,} questions",
+    )
+    cfg = getattr(config, stage)
+    _, seconds = train(run, cfg, objective, len(table.questions), params, tensorboard)
+    return seconds
+
+
+def evaluate(
+    config: Config, source: Path, outputs: Path
+) -> tuple[scoring.Score, list, float] | None:
+    """Answers the evaluation questions with the run in `source` and writes the answers to `outputs`.
+
+    Returns the score, the constant baselines as (answer, score), and the seconds of answering; None
+    where the questions have no answers.
+    """
+    run = read_run(source)
+    fit_to(run, config)
+    table = corpus.load_questions(config.data)
+    say(table.notes)
+    params = load_params(run)
+    print(f"evaluating {source} on {len(table.questions):,} questions")
+    began = time.perf_counter()
+    predictions, notes = scoring.predict(GPT(run.config.model), params, run.vocab, table.questions)
+    seconds = time.perf_counter() - began
+    say(notes)
+    scoring.write_predictions(outputs, predictions)
+    print(f"wrote {len(predictions):,} predictions to {outputs}")
+    if table.answers is None:
+        print("the questions have no answers to compare with: nothing scored")
+        return None
+    score = scoring.score(predictions, table.answers)
+    correct, total = float(score.correct), float(score.total)
+    print(f"Correct: {correct} out of {total}: {correct / total * 100}%")
+    print(f"95% interval: {percent(score.interval)}")
+    constants = dict.fromkeys(["London", run.facts.get("most_frequent_answer", "London")])
+    baselines = []
+    for answer in constants:
+        baseline = scoring.score([answer] * len(table.answers), table.answers)
+        baselines.append((answer, baseline))
+        print(
+            f"always {answer!r}: {baseline.correct} out of {baseline.total}: "
+            f"{baseline.accuracy:.1%}, 95% interval {percent(baseline.interval)}"
+        )
+    return score, baselines, seconds
+
+
+def run_all(config: Config, root: Path, tensorboard: bool = False):
+    """Runs all stages, with and without pretraining; prints one table and writes `summary.json`."""
+    pretrain_seconds = pretrain(config, root / "pretrain", tensorboard)
+    finetune_seconds = finetune(config, root / "finetune", root / "pretrain", tensorboard)
+    pretrained = evaluate(config, root / "finetune", root / "evaluate" / "predictions.txt")
+    scratch_seconds = finetune(config, root / "scratch", None, tensorboard)
+    scratch = evaluate(config, root / "scratch", root / "evaluate" / "scratch.txt")
+    if pretrained is None:
+        return
+    constant, baseline = max(pretrained[1], key=lambda named: named[1].correct)
+    rows = [
+        (f"always {constant}", baseline, 0.0),
+        ("finetuned from scratch", scratch[0], scratch_seconds + scratch[2]),
+        (
+            "pretrained and finetuned",
+            pretrained[0],
+            pretrain_seconds + finetune_seconds + pretrained[2],
+        ),
+    ]
+    summary = [
+        {
+            "name": name,
+            "correct": score.correct,
+            "total": score.total,
+            "accuracy": score.accuracy,
+            "interval": list(score.interval),
+            "seconds": seconds,
+        }
+        for name, score, seconds in rows
+    ]
+    write_json(root / "summary.json", summary)
+    print(
+        f"\n{config.model.variant:<26}{'correct':>8}{'n':>6}{'accuracy':>10}{'95% interval':>18}{'seconds':>9}"
+    )
+    for name, score, seconds in rows:
+        print(
+            f"{name:<26}{score.correct:>8}{score.total:>6}{score.accuracy:>10.1%}"
+            f"{percent(score.interval):>18}{seconds:>9.1f}"
+        )
+    print(f"\nwrote {root / 'summary.json'}")
+
+
+def show(config: Config, objective: str, n: int):
+    """Prints examples of an objective, as the course's `dataset.py charcorruption` and `namedata` do."""
+    if objective == "span_corruption":
+        documents, characters, notes = corpus.load_documents(config.data)
+        vocab = Vocab.of(characters)
+        make = span_corruption(documents, vocab, config.model)
+    else:
+        table = corpus.load_pairs(config.data)
+        vocab, notes = Vocab.of("".join(table.questions + table.answers)), table.notes
+        make = question_answer(table.pairs, vocab, config.model)
+    say(notes)
+    show_examples(make, vocab, config.seed, n)
+
+
+def show_examples(objective: Objective, vocab: Vocab, seed: int, n: int):
+    x_NT, y_NT = objective(np.random.default_rng((seed, 0)))
+    for x_T, y_T in zip(x_NT[:n], y_NT[:n]):
+        print(f"x: {vocab.decode(x_T)}\ny: {vocab.decode(y_T)}")
+
+
+def sample(
+    source: Path, prompt: str, n: int, max_new: int, temperature: float, top_k: int, seed: int
+):
+    """Prints `n` continuations of a prompt by the run in `source`."""
+    run = read_run(source)
+    params, seq_len = load_params(run), run.config.model.seq_len
+    if unknown := run.vocab.unknown(prompt):
+        raise UserError(f"--prompt has {unknown!r}, which the vocabulary of {source} lacks")
+    if not 1 <= len(prompt) <= seq_len:
+        raise UserError(f"--prompt has {len(prompt)} characters: give 1 to {seq_len}")
+    if max_new > seq_len + 1 - len(prompt):
+        max_new = seq_len + 1 - len(prompt)
+        print(f"the model reads {seq_len} characters: writing {max_new}")
+    text_BL, length_B = pad_prompts([run.vocab.encode(prompt)] * n, n, seq_len + 1)
+    text_BL = continue_texts(
+        GPT(run.config.model),
+        params,
+        text_BL,
+        length_B,
+        jax.random.key(seed),
+        max_new=max_new,
+        stop_at_mask=False,
+        temperature=temperature,
+        top_k=top_k,
+    )
+    for text_L in np.asarray(text_BL):
+        print(run.vocab.decode(text_L).rstrip(PAD))
+
+
+def write_biographies(config: Config, folder: Path):
+    """Writes the built-in corpus in the course's four files."""
+    for path in biographies.write(biographies.generate(config.data.biographies), folder):
+        print(f"wrote {path}")
+
+
+def import_params(config: Config, source: str, folder: Path):
+    """Makes a run's folder of a course `.params` file; the corpus gives the vocabulary."""
+    documents, characters, notes = corpus.load_documents(config.data)
+    say(notes)
+    vocab = Vocab.of(characters)
+    config = with_vocab(config, vocab)
+    params = load_torch_params(source, config.model)
+    if (folder / "config.json").exists():
+        raise UserError(f"{folder} holds a run already: give another --writing_params_path")
+    facts = {"stage": "import", "data_digest": corpus.digest(documents), "started_from": source}
+    run = open_run(folder, config, vocab, facts)
+    with Checkpoints(run) as checkpoints:
+        checkpoints.save_params(params)
+        checkpoints.wait()
+    print(f"{source} is now the run {folder}: {count(params):,} parameters")
+
+
+def export_params(source: Path, path: str):
+    """Writes a run's parameters as a file for the course's PyTorch code."""
+    run = read_run(source)
+    save_torch_params(path, load_params(run), run.config.model)
+    print(f"wrote {path}")
+
+
+def load_params(run: Run):
+    """Returns the newest parameters of a run."""
+    with Checkpoints(run) as checkpoints:
+        return checkpoints.restore_params(abstract_params(run.config.model))
+
+
+def with_vocab(config: Config, vocab: Vocab) -> Config:
+    return dataclasses.replace(
+        config, model=dataclasses.replace(config.model, vocab_size=len(vocab))
+    )
+
+
+def fit_to(run: Run, config: Config) -> Config:
+    """Returns `config` with the vocabulary size of the run, or a UserError where the models differ.
+
+    Dropout and dtype may differ: they are no part of the parameters' shapes.
+    """
+    fitted = with_vocab(config, run.vocab)
+    there, asked = leaves(run.config.model), leaves(fitted.model)
+    for name in there:
+        if there[name] != asked[name] and name not in ("dropout", "dtype"):
+            raise UserError(
+                f"{run.folder} has model.{name} {there[name]!r}, and {asked[name]!r} is asked for: "
+                "leave it out, or start from another run"
+            )
+    return fitted
+
+
+def check_known(table: corpus.Table, vocab: Vocab):
+    for line, texts in enumerate(table.pairs, 1):
+        if unknown := vocab.unknown("".join(texts)):
+            raise UserError(
+                f"training pair {line} has {unknown!r}, which the vocabulary lacks, in {texts}: "
+                "remove it, or pretrain with these pairs as --finetune_corpus_path"
+            )
+
+
+def announce(what: str, run: Run, data: str):
+    shapes = abstract_params(run.config.model)
+    print(
+        f"{what}: {run.config.model.variant}, {count(shapes):,} parameters, {data}, into {run.folder}"
+    )
+
+
+def count(params) -> int:
+    """Returns the number of parameters."""
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def percent(interval: tuple[float, float]) -> str:
+    return f"{interval[0]:.1%} to {interval[1]:.1%}"
+
+
+def say(notes: list[str], most: int = 5):
+    """Prints notes, the first few in full and how many more there are."""
+    for note in notes[:most]:
+        print(f"note: {note}")
+    if len(notes) > most:
+        print(f"note: and {len(notes) - most} more like this")

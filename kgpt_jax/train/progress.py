@@ -1,0 +1,157 @@
+"""What a training run shows: the line on the screen, `metrics.jsonl`, and `loss.png`.
+
+`metrics.jsonl` has one record for each update and no times, so a resumed run's equals an unbroken one's.
+"""
+
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+
+from kgpt_jax.config import UserError
+
+SECONDS_BETWEEN_LINES = 5.0
+
+
+class Progress:
+    """Reports one run. Its clock leaves out compiling; `seconds` is the time before this start."""
+
+    def __init__(
+        self,
+        folder: Path,
+        start_step: int,
+        rates: np.ndarray,
+        per_epoch: int,
+        seconds: float,
+        tensorboard: bool = False,
+    ):
+        self.folder, self.rates, self.per_epoch = folder, rates, per_epoch
+        self.file = _keep_metrics(folder / "metrics.jsonl", start_step)
+        self.events = _event_writer(folder) if tensorboard else None
+        self.seconds_before = seconds
+        self.started = self.last_line = time.perf_counter()
+        self.compiling = 0.0
+        self.start_step, self.line_step = start_step, start_step
+        self.tokens = 0  # since the last line, padding left out
+        self.losses = []
+
+    def seconds(self) -> float:
+        """Returns the run's seconds of training, those before a resume included."""
+        return self.seconds_before + time.perf_counter() - self.started - self.compiling
+
+    def leave_out(self, seconds: float):
+        """Takes the seconds of a compilation out of the clock."""
+        self.compiling += seconds
+        self.last_line += seconds
+
+    def record(self, step: int, losses: np.ndarray, grad_norms: np.ndarray, tokens: int):
+        """Takes in the updates that follow the first `step`, and prints a line if one is due."""
+        for number, (loss, norm) in enumerate(zip(losses.tolist(), grad_norms.tolist()), step + 1):
+            lr = float(self.rates[number - 1])
+            entry = {
+                "step": number,
+                "epoch": self._epoch(number),
+                "loss": loss,
+                "lr": lr,
+                "grad_norm": norm,
+            }
+            self.file.write(json.dumps(entry) + "\n")
+            if self.events:
+                for name in ("loss", "lr", "grad_norm"):
+                    self.events.add_scalar(name, entry[name], number)
+        self.losses += losses.tolist()
+        self.tokens += tokens
+        self.file.flush()
+        now = time.perf_counter()
+        if now - self.last_line >= SECONDS_BETWEEN_LINES or number == len(self.rates):
+            self._print(number, now)
+
+    def _print(self, step: int, now: float):
+        elapsed = max(now - self.last_line, 1e-9)
+        in_all = now - self.started - self.compiling
+        left = in_all / max(step - self.start_step, 1) * (len(self.rates) - step)
+        print(
+            f"step {step:>{len(str(len(self.rates)))}}/{len(self.rates)}"
+            f"  epoch {self._epoch(step)}/{len(self.rates) // self.per_epoch}"
+            f"  loss {np.mean(self.losses):.3f}  lr {self.rates[step - 1]:.2e}"
+            f"  {_short(self.tokens / elapsed)} tok/s  eta {clock(left)}",
+            flush=True,
+        )
+        self.last_line, self.losses, self.tokens = now, [], 0
+
+    def _epoch(self, step: int) -> int:
+        return (step - 1) // self.per_epoch + 1
+
+    def close(self):
+        """Closes the files and draws `loss.png`."""
+        self.file.close()
+        if self.events:
+            self.events.close()
+        draw_loss(self.folder)
+
+
+def _keep_metrics(path: Path, step: int):
+    """Opens `metrics.jsonl` for going on after `step`: later records of a killed run are dropped."""
+    kept = []
+    if path.exists():
+        with path.open(encoding="utf-8") as file:
+            kept = [line for _, line in zip(range(step), file)]
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text("".join(kept), "utf-8")
+    temporary.replace(path)
+    return path.open("a", encoding="utf-8")
+
+
+def _event_writer(folder: Path):
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError:
+        raise UserError("--tensorboard needs tensorboardX: pip install tensorboardX") from None
+    return SummaryWriter(str(folder / "tensorboard"))
+
+
+def draw_loss(folder: Path):
+    """Writes `loss.png` from `metrics.jsonl`: the loss and the learning rate of every update."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    with (folder / "metrics.jsonl").open(encoding="utf-8") as file:
+        records = [json.loads(line) for line in file]
+    if not records:
+        return
+    step, loss, lr = (
+        np.array([record[name] for record in records]) for name in ("step", "loss", "lr")
+    )
+    window = max(1, len(loss) // 100)
+    smooth = np.convolve(loss, np.ones(window) / window, mode="valid")
+    figure, (top, bottom) = pyplot.subplots(
+        2, 1, sharex=True, figsize=(8, 5), height_ratios=(3, 1), layout="constrained"
+    )
+    top.plot(step, loss, color="tab:blue", alpha=0.3, linewidth=0.8)
+    top.plot(step[window - 1 :], smooth, color="tab:blue", label=f"mean of {window} updates")
+    top.set(ylabel="loss (nats per character)", title=f"{folder.parent.name}, {folder.name}")
+    top.legend()
+    bottom.plot(step, lr, color="tab:orange")
+    bottom.set(xlabel="update", ylabel="learning rate")
+    figure.savefig(folder / "loss.png", dpi=120)
+    pyplot.close(figure)
+
+
+def clock(seconds: float) -> str:
+    """Returns h:mm:ss.
+
+    >>> clock(3725.4)
+    '1:02:05'
+    """
+    minutes, seconds = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
+
+
+def _short(number: float) -> str:
+    for limit, unit in ((1e6, "M"), (1e3, "k")):
+        if number >= limit:
+            return f"{number / limit:.1f}{unit}"
+    return f"{number:.0f}"

@@ -1,0 +1,122 @@
+"""The course's PyTorch parameter files: read into our parameters, and written from them.
+
+The two layouts differ in names, in linear layers' kernels being transposed, and in a leading axis of
+one on `pos_emb`. PyTorch is needed for the file format only, and only here.
+"""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kgpt_jax.config import ModelConfig, UserError
+from kgpt_jax.model.gpt import GPT
+
+RENAMED = (
+    (r"^stack/blocks_(\d+)", r"blocks/\1"),
+    (r"/readout/", "/"),
+    (r"/mlp/up/", "/mlp/0/"),
+    (r"/mlp/down/", "/mlp/2/"),
+    (r"/(kernel|scale|embedding)$", "/weight"),
+    ("/", "."),
+)
+
+
+def torch_name(path: str) -> str:
+    """Returns the course's name of one of our parameters.
+
+    >>> torch_name("stack/blocks_3/attn/readout/proj/kernel")
+    'blocks.3.attn.proj.weight'
+    """
+    for pattern, replacement in RENAMED:
+        path = re.sub(pattern, replacement, path)
+    return path
+
+
+def abstract_params(cfg: ModelConfig):
+    """Returns the shapes and types of a model's parameters without making any."""
+    x_BT = jnp.zeros((1, 1), jnp.int32)
+    return jax.eval_shape(lambda key: GPT(cfg).init(key, x_BT, train=False), jax.random.key(0))[
+        "params"
+    ]
+
+
+def from_torch(arrays: dict, cfg: ModelConfig) -> dict:
+    """Returns our parameters from `{course name: array}`; what does not fit `cfg` is a UserError."""
+    arrays = {name: np.asarray(a) for name, a in arrays.items() if not name.endswith("attn.mask")}
+
+    def take(path, wanted) -> jnp.ndarray:
+        ours = _joined(path)
+        name = torch_name(ours)
+        if name not in arrays:
+            raise UserError(f"the file has no {name!r}, which variant {cfg.variant!r} needs")
+        array = arrays.pop(name)
+        if ours == "pos_emb" and array.ndim == 3:
+            array = array[0]
+        array = array.T if ours.endswith("/kernel") else array
+        if array.shape != wanted.shape:
+            raise UserError(
+                f"{name} has shape {array.shape} where the config gives {wanted.shape}: set "
+                "--config.model.n_embd, n_head, block_size, seq_len and the vocabulary to the file's"
+            )
+        return jnp.asarray(array, wanted.dtype)
+
+    params = jax.tree_util.tree_map_with_path(take, abstract_params(cfg))
+    if arrays:
+        raise UserError(
+            f"the file has {sorted(arrays)[0]!r}, which variant {cfg.variant!r} with "
+            f"{cfg.n_layer} layers has not"
+        )
+    return params
+
+
+def to_torch(params) -> dict:
+    """Returns `{course name: float32 NumPy array}`: what `from_torch` reads."""
+    arrays = {}
+    for path, array in jax.tree_util.tree_leaves_with_path(params):
+        ours, array = _joined(path), np.asarray(array, np.float32)
+        if ours == "pos_emb":
+            array = array[None]
+        arrays[torch_name(ours)] = array.T if ours.endswith("/kernel") else array
+    return arrays
+
+
+def _joined(path) -> str:
+    return "/".join(key.key for key in path)
+
+
+def load_torch_params(path: str, cfg: ModelConfig) -> dict:
+    """Returns the parameters in a course `.params` file (a state dict that `torch.save` wrote).
+
+    Nothing in the file is executed (`weights_only`). Errors are UserErrors: no PyTorch, no such file, a
+    file of another kind, parameters that do not fit `cfg`.
+    """
+    torch = _torch()
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        arrays = {name: tensor.numpy() for name, tensor in state.items()}
+    except FileNotFoundError:
+        raise UserError(f"no file {path!r}") from None
+    except Exception as error:  # torch raises many kinds, some with pages of text
+        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{path!r} is not a PyTorch state dict: {first_line}") from None
+    return from_torch(arrays, cfg)
+
+
+def save_torch_params(path: str, params, cfg: ModelConfig):
+    """Writes a file that the course's `model.load_state_dict(torch.load(path))` takes, masks included."""
+    torch = _torch()
+    state = {name: torch.tensor(array) for name, array in to_torch(params).items()}
+    mask = torch.tril(torch.ones(cfg.block_size, cfg.block_size))[None, None]
+    for i in range(cfg.n_layer):
+        state[f"blocks.{i}.attn.mask"] = mask
+    torch.save(state, path)
+
+
+def _torch():
+    try:
+        import torch
+    except ImportError:
+        raise UserError("PyTorch parameter files need PyTorch: pip install torch") from None
+    return torch

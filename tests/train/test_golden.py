@@ -1,0 +1,95 @@
+"""Agreement with numbers from the course's PyTorch code on a tiny model (tests/golden/README.md)."""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from kgpt_jax.config import ModelConfig, TrainConfig
+from kgpt_jax.data.batches import Batch
+from kgpt_jax.model.gpt import GPT
+from kgpt_jax.train.optimizer import learning_rates, make_optimizer
+from kgpt_jax.train.step import TrainState, make_train_steps, masked_cross_entropy
+from kgpt_jax.train.torch_params import from_torch, load_torch_params, to_torch
+
+GOLDEN = Path(__file__).parent.parent / "golden"
+NAMES = sorted(path.stem for path in GOLDEN.glob("*.npz"))
+FIVE_STEPS = TrainConfig(  # 3 rows of 15 tokens a step
+    epochs=5,
+    batch_size=3,
+    learning_rate=6e-3,
+    warmup_tokens=60,
+    final_tokens=150,
+    first_step_at_peak=True,
+)
+
+
+def load(name):
+    numbers = np.load(GOLDEN / f"{name}.npz")
+    cfg = ModelConfig(
+        variant=name,
+        vocab_size=40,
+        block_size=16,
+        seq_len=15,
+        n_layer=4,
+        n_head=2,
+        n_embd=16,
+        dropout=0.0,
+    )
+    return numbers, cfg, from_torch(part(numbers, "param/"), cfg)
+
+
+def part(numbers, prefix):
+    return {name.removeprefix(prefix): numbers[name] for name in numbers if name.startswith(prefix)}
+
+
+def relative(ours, theirs):
+    """Returns |ours - theirs| / |theirs|."""
+    return np.linalg.norm(ours - theirs) / np.linalg.norm(theirs)
+
+
+def check_all(ours: dict, theirs: dict, tolerance: float):
+    assert ours.keys() == theirs.keys()
+    differences = {name: relative(ours[name], theirs[name]) for name in theirs}
+    print(f"largest relative difference {max(differences.values()):.2e}")
+    assert max(differences.values()) < tolerance, differences
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_logits_loss_and_gradients(name):
+    numbers, cfg, params = load(name)
+    model = GPT(cfg)
+
+    def loss_fn(params):
+        logits_BTV = model.apply({"params": params}, numbers["x"][0], train=False)
+        return masked_cross_entropy(logits_BTV, numbers["y"][0]), logits_BTV
+
+    (loss, logits_BTV), grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
+    check_all({"logits": logits_BTV}, {"logits": numbers["logits0"]}, 1e-5)
+    assert float(loss) == pytest.approx(float(numbers["loss0"]), rel=1e-5)
+    check_all(to_torch(grads), part(numbers, "grad0/"), 1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_five_training_steps(name):
+    numbers, cfg, params = load(name)
+    rates = learning_rates(FIVE_STEPS, n_examples=3, seq_len=15)
+    np.testing.assert_allclose(rates, numbers["lrs_used"], rtol=1e-12)
+    tx = make_optimizer(FIVE_STEPS)
+    train_steps = make_train_steps(GPT(cfg), tx, jax.random.key(0))
+    state = TrainState(np.int32(0), params, tx.init(params))
+    batches = Batch(numbers["x"].astype(np.int32), numbers["y"].astype(np.int32))
+    state, metrics = train_steps(state, batches, rates.astype(np.float32), 5)
+    np.testing.assert_allclose(metrics["loss"], numbers["losses"], rtol=1e-4)
+    np.testing.assert_allclose(metrics["grad_norm"], numbers["grad_norms"], rtol=1e-4)
+    check_all(to_torch(state.params), part(numbers, "param5/"), 1e-4)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_params_file_gives_the_golden_logits(name):
+    pytest.importorskip("torch")
+    numbers, cfg, _ = load(name)
+    params = load_torch_params(str(GOLDEN / f"{name}.params"), cfg)
+    logits_BTV = GPT(cfg).apply({"params": params}, numbers["x"][0], train=False)
+    check_all({"logits": logits_BTV}, {"logits": numbers["logits0"]}, 1e-5)
