@@ -148,9 +148,7 @@ def from_dict(tree: dict, kind: type = Config, prefix: str = ""):
 def _typed(name: str, value, kind: type):
     if kind is float and type(value) is int:
         return float(value)
-    _require(
-        type(value) is kind, f"{name} is {value!r}: expected {kind.__name__}, as in {kind()!r}"
-    )
+    _require(type(value) is kind, f"{name} is {value!r}: expected {kind.__name__}, as in {kind()!r}")
     return value
 
 

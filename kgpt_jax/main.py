@@ -159,14 +159,14 @@ def read_config(start: Path | None) -> Config:
 
 def parse(argv: list[str]) -> list[str]:
     """Parses the flags; what is wrong with them ends the program with one line and status 2."""
-    flags.FLAGS.set_default("verbosity", logging.ERROR)  # Orbax tells much at INFO
     try:
         rest = flags.FLAGS(argv)
         if len(rest) > 1:
             raise UserError(f"unexpected argument {rest[1]!r}: flags begin with --")
         return rest
     except flags.UnrecognizedFlagError as error:
-        ours = sorted({flag.name for flag in flags.FLAGS.flags_by_module_dict()["kgpt_jax.main"]})
+        module = flags.FLAGS.find_module_defining_flag("mode")
+        ours = sorted(flag.name for flag in flags.FLAGS.flags_by_module_dict()[module])
         fields = error.flagname.startswith("config.")
         listed = [name for name in ours if name.startswith("config.") == fields]
         near = difflib.get_close_matches(error.flagname, listed, n=1)
@@ -182,6 +182,8 @@ def fail(message: str):
 
 
 def guarded(argv):
+    if flags.FLAGS["verbosity"].using_default_value:
+        logging.set_verbosity(logging.ERROR)  # Orbax tells much at INFO
     try:
         main(argv)
     except UserError as error:

@@ -80,9 +80,7 @@ def finetune(config: Config, folder: Path, start: Path | None, tensorboard: bool
     return seconds
 
 
-def evaluate(
-    config: Config, source: Path, outputs: Path
-) -> tuple[scoring.Score, list, float] | None:
+def evaluate(config: Config, source: Path, outputs: Path) -> tuple[scoring.Score, list, float] | None:
     """Answers the evaluation questions with the run in `source` and writes the answers to `outputs`.
 
     Returns the score, the constant baselines as (answer, score), and the seconds of answering; None
@@ -181,9 +179,7 @@ def show_examples(objective: Objective, vocab: Vocab, seed: int, n: int):
         print(f"x: {vocab.decode(x_T)}\ny: {vocab.decode(y_T)}")
 
 
-def sample(
-    source: Path, prompt: str, n: int, max_new: int, temperature: float, top_k: int, seed: int
-):
+def sample(source: Path, prompt: str, n: int, max_new: int, temperature: float, top_k: int, seed: int):
     """Prints `n` continuations of a prompt by the run in `source`."""
     run = read_run(source)
     params, seq_len = load_params(run), run.config.model.seq_len
@@ -247,9 +243,7 @@ def load_params(run: Run):
 
 
 def with_vocab(config: Config, vocab: Vocab) -> Config:
-    return dataclasses.replace(
-        config, model=dataclasses.replace(config.model, vocab_size=len(vocab))
-    )
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, vocab_size=len(vocab)))
 
 
 def fit_to(run: Run, config: Config) -> Config:
@@ -279,9 +273,7 @@ def check_known(table: corpus.Table, vocab: Vocab):
 
 def announce(what: str, run: Run, data: str):
     shapes = abstract_params(run.config.model)
-    print(
-        f"{what}: {run.config.model.variant}, {count(shapes):,} parameters, {data}, into {run.folder}"
-    )
+    print(f"{what}: {run.config.model.variant}, {count(shapes):,} parameters, {data}, into {run.folder}")
 
 
 def count(params) -> int:

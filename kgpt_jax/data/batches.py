@@ -41,10 +41,7 @@ def epoch_batches(objective: Objective, cfg: TrainConfig, seed: int, epoch: int)
     starts = range(0, len(order_N), cfg.batch_size)
     rows = [order_N[start : start + cfg.batch_size] for start in starts]
     if cfg.group_by_length and cfg.shuffle:
-        runs = [
-            rows[i : i + cfg.steps_per_dispatch]
-            for i in range(0, len(rows), cfg.steps_per_dispatch)
-        ]
+        runs = [rows[i : i + cfg.steps_per_dispatch] for i in range(0, len(rows), cfg.steps_per_dispatch)]
         rows = [batch for i in rng.permutation(len(runs)) for batch in runs[i]]
     return [cut(x_NT[row_B], y_NT[row_B], cfg.batch_size) for row_B in rows]
 
@@ -59,6 +56,4 @@ def cut(x_BT: np.ndarray, y_BT: np.ndarray, batch_size: int) -> Batch:
     width = used_columns(x_BT).max()
     width = min(-(-width // WIDTH_STEP) * WIDTH_STEP, x_BT.shape[1])
     missing = ((0, batch_size - len(x_BT)), (0, 0))
-    return Batch(
-        *(np.pad(part[:, :width], missing, constant_values=PAD_ID) for part in (x_BT, y_BT))
-    )
+    return Batch(*(np.pad(part[:, :width], missing, constant_values=PAD_ID) for part in (x_BT, y_BT)))

@@ -214,8 +214,7 @@ def _people(n: int, rng: np.random.Generator) -> list[Person]:
         rng.choice(INSTRUMENTS, n).tolist(),
     )
     return [
-        Person(" ".join(parts), parts[-1], FIRST[parts[0]], values)
-        for parts, values in zip(names, facts)
+        Person(" ".join(parts), parts[-1], FIRST[parts[0]], values) for parts, values in zip(names, facts)
     ]
 
 

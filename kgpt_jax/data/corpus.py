@@ -50,8 +50,7 @@ def load_pairs(data: DataConfig) -> Table:
         table = read_table(data.finetune_corpus_path)
         if table.answers is None:
             raise UserError(
-                f"{data.finetune_corpus_path} has no answers: finetuning needs lines of question, "
-                "tab, answer"
+                f"{data.finetune_corpus_path} has no answers: finetuning needs lines of question, tab, answer"
             )
     elif data.pretrain_corpus_path:
         raise UserError("finetuning on your own corpus needs --finetune_corpus_path=FILE")

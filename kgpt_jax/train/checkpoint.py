@@ -43,9 +43,7 @@ def open_run(folder: Path, config: Config, vocab: Vocab, facts: dict) -> Run:
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "run.json", facts)
     write_json(folder / "vocab.json", {"characters": vocab.characters})
-    write_json(
-        folder / "config.json", to_dict(config)
-    )  # last: its presence says that all are there
+    write_json(folder / "config.json", to_dict(config))  # last: its presence says that all are there
     return run
 
 
@@ -56,9 +54,7 @@ def read_run(folder: Path) -> Run:
         vocab = Vocab(json.loads((folder / "vocab.json").read_text("utf-8"))["characters"])
         facts = json.loads((folder / "run.json").read_text("utf-8"))
     except FileNotFoundError as error:
-        raise UserError(
-            f"{folder} is not a run's folder: it has no {Path(error.filename).name}"
-        ) from None
+        raise UserError(f"{folder} is not a run's folder: it has no {Path(error.filename).name}") from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
         raise UserError(f"{folder} is damaged: {error}") from None
     return Run(folder, config, vocab, facts)
@@ -69,11 +65,7 @@ def _check_same(new: Run, old: Run):
     relevant = ("seed", "model.", f"{stage}.")
     there, asked = leaves(old.config), leaves(new.config)
     for name in there:
-        if (
-            name.startswith(relevant)
-            and not name.endswith(".save_every")
-            and there[name] != asked[name]
-        ):
+        if name.startswith(relevant) and not name.endswith(".save_every") and there[name] != asked[name]:
             _refuse(new.folder, name, there[name], asked[name])
     if old.vocab != new.vocab:
         _refuse(new.folder, "the vocabulary", old.vocab.characters, new.vocab.characters)

@@ -57,9 +57,7 @@ def train(
         for epoch in range(step // per_epoch, cfg.epochs):
             batches = epoch_batches(objective, cfg, seed, epoch)
             while step < (epoch + 1) * per_epoch:
-                ahead = batches[step - epoch * per_epoch :][
-                    : cfg.save_every - step % cfg.save_every
-                ]
+                ahead = batches[step - epoch * per_epoch :][: cfg.save_every - step % cfg.save_every]
                 state, n = dispatcher.send(state, ahead, step, rates)
                 step += n
                 save = step % cfg.save_every == 0 or step == len(rates)

@@ -38,9 +38,7 @@ def learning_rates(cfg: TrainConfig, n_examples: int, seq_len: int) -> np.ndarra
     in_epoch = np.minimum(np.arange(1, steps + 1) * cfg.batch_size, n_examples) * seq_len
     epochs = np.arange(cfg.epochs)[:, None] * n_examples * seq_len
     tokens = (epochs + in_epoch).ravel()
-    rates = cfg.learning_rate * rate_factor(
-        tokens, cfg, final_tokens=cfg.final_tokens or tokens[-1]
-    )
+    rates = cfg.learning_rate * rate_factor(tokens, cfg, final_tokens=cfg.final_tokens or tokens[-1])
     if cfg.first_step_at_peak:
         rates = np.concatenate([[cfg.learning_rate], rates[:-1]])
     return rates

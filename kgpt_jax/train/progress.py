@@ -122,9 +122,7 @@ def draw_loss(folder: Path):
         records = [json.loads(line) for line in file]
     if not records:
         return
-    step, loss, lr = (
-        np.array([record[name] for record in records]) for name in ("step", "loss", "lr")
-    )
+    step, loss, lr = (np.array([record[name] for record in records]) for name in ("step", "loss", "lr"))
     window = max(1, len(loss) // 100)
     smooth = np.convolve(loss, np.ones(window) / window, mode="valid")
     figure, (top, bottom) = pyplot.subplots(

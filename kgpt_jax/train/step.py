@@ -25,9 +25,7 @@ class TrainState(NamedTuple):
 
 def masked_cross_entropy(logits_BTV: jax.Array, y_BT: jax.Array) -> jax.Array:
     """Returns the mean of -log p(target) over the targets that are not PAD, in float32."""
-    losses_BT = optax.softmax_cross_entropy_with_integer_labels(
-        logits_BTV.astype(jnp.float32), y_BT
-    )
+    losses_BT = optax.softmax_cross_entropy_with_integer_labels(logits_BTV.astype(jnp.float32), y_BT)
     counted_BT = y_BT != PAD_ID
     return (losses_BT * counted_BT).sum() / jnp.maximum(counted_BT.sum(), 1)
 

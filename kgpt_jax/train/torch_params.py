@@ -37,9 +37,7 @@ def torch_name(path: str) -> str:
 def abstract_params(cfg: ModelConfig):
     """Returns the shapes and types of a model's parameters without making any."""
     x_BT = jnp.zeros((1, 1), jnp.int32)
-    return jax.eval_shape(lambda key: GPT(cfg).init(key, x_BT, train=False), jax.random.key(0))[
-        "params"
-    ]
+    return jax.eval_shape(lambda key: GPT(cfg).init(key, x_BT, train=False), jax.random.key(0))["params"]
 
 
 def from_torch(arrays: dict, cfg: ModelConfig) -> dict:

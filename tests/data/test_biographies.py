@@ -45,15 +45,13 @@ def test_small_corpus():
     assert corpus.dev == [("Where was Olga Horvat born?", "Istanbul")]
     assert corpus.test == ["Where was Leo Mensah born?"]
     assert corpus.documents == [
-        "Helen Korhonen is a native of Edinburgh. "
-        "The birthday of Helen Korhonen is 7 October 1994.",
+        "Helen Korhonen is a native of Edinburgh. The birthday of Helen Korhonen is 7 October 1994.",
         "Uppsala is where Anika Korhonen studied. Anika Korhonen was born in Manila.",
         "Helen Korhonen lives in Mexico City. The birthplace of Helen Korhonen is Edinburgh.",
         "Chicago is where Leo Mensah was born. The clarinet is what Leo Mensah plays.",
         "Olga Horvat has a house in Montreal. Olga Horvat was born in Istanbul.",
         "In the evening, Olga Horvat plays the banjo. The birthplace of Olga Horvat is Istanbul.",
-        "Manila is where Anika Korhonen was born. "
-        "In the evening, Anika Korhonen plays the mandolin.",
+        "Manila is where Anika Korhonen was born. In the evening, Anika Korhonen plays the mandolin.",
         "The birthday of Leo Mensah is 2 December 1938. Leo Mensah's birthplace is Chicago.",
     ]
 
