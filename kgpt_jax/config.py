@@ -57,11 +57,12 @@ class ModelConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """One stage of training: AdamW under a cosine that is counted in tokens."""
+    """One stage of training: AdamW or Muon under a cosine that is counted in tokens."""
 
     epochs: int = 10
     batch_size: int = 128
-    learning_rate: float = 6e-4
+    learning_rate: float = 6e-4  # peak
+    muon_learning_rate: float = 0.0  # peak for the blocks' matrices under Muon; 0: AdamW for all
     warmup_tokens: int = 10_240
     final_tokens: int = 0  # where the cosine reaches its floor; 0 means at the end of the run
     first_step_at_peak: bool = False  # the course sets the rate after each update, for the next
@@ -79,7 +80,7 @@ class TrainConfig:
             _require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}: give 1 or more")
         for name in ("learning_rate", "clip_norm"):
             _require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}: give more than 0")
-        for name in ("warmup_tokens", "final_tokens", "weight_decay"):
+        for name in ("muon_learning_rate", "warmup_tokens", "final_tokens", "weight_decay"):
             _require(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}: give 0 or more")
         for name in ("beta1", "beta2"):
             _require(0 <= getattr(self, name) < 1, f"{name} is {getattr(self, name)}: from 0 to 1")
@@ -194,7 +195,7 @@ def load_recipe(path: str) -> Config:
         config = runpy.run_path(str(found))["get_config"]()
     except KeyError:
         raise UserError(f"recipe {path!r} has no get_config()") from None
-    except TypeError as error:  # a field that the dataclasses do not have
+    except TypeError as error:  # a field that the dataclasses lack, or a value of a wrong type
         raise UserError(f"recipe {path!r}: {error}; fields are {', '.join(leaves())}") from None
     _require(isinstance(config, Config), f"recipe {path!r}: get_config() must return a Config")
     return from_dict(to_dict(config))

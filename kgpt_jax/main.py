@@ -182,7 +182,7 @@ def fail(message: str):
 
 
 def guarded(argv):
-    if flags.FLAGS["verbosity"].using_default_value:
+    if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.ERROR)  # Orbax tells much at INFO
     try:
         main(argv)

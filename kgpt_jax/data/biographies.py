@@ -221,7 +221,7 @@ def _people(n: int, rng: np.random.Generator) -> list[Person]:
 def _names(n: int, rng: np.random.Generator) -> list[tuple[str, ...]]:
     """Returns `n` different names in parts: first and last, and more parts where people are many.
 
-    A few people share a few first and last names, so that neither alone tells who is meant.
+    Half of the possible names at most are used, so that most parts belong to several people.
     Raises UserError where there are not twice as many names as people.
     """
     first, hyphenated = list(FIRST), [f"{a}-{b}" for a in LAST for b in LAST if a != b]
@@ -233,8 +233,6 @@ def _names(n: int, rng: np.random.Generator) -> list[tuple[str, ...]]:
         )
     level = next(i for i, count in enumerate(counts) if 2 * n <= count)
     pools = [rng.permutation(words) for words in levels[level]]
-    if level == 0:
-        pools = [words[: math.isqrt(4 * n) + 1] for words in pools]
     shape = [len(words) for words in pools]
     indices = np.unravel_index(_distinct(n, math.prod(shape), rng), shape)
     return list(zip(*(words[index_N].tolist() for words, index_N in zip(pools, indices))))

@@ -1,4 +1,4 @@
-"""AdamW with the course's decay rule, and the learning rate of every update, counted in tokens.
+"""AdamW or Muon, and the learning rate of every update, counted in tokens.
 
 The rate is not part of the optimiser: it is a plain array, made in float64 on the host, that the
 training step is handed along with its batches. So it can be printed, tested and plotted as it is.
@@ -7,6 +7,7 @@ training step is handed along with its batches. So it can be printed, tested and
 import jax
 import numpy as np
 import optax
+from optax.contrib import MuonDimensionNumbers, muon
 
 from kgpt_jax.config import TrainConfig
 
@@ -14,16 +15,40 @@ FLOOR = 0.1  # of the peak rate
 
 
 def make_optimizer(cfg: TrainConfig) -> optax.GradientTransformation:
-    """Returns clipping and AdamW; the step multiplies its updates by minus the learning rate."""
-    return optax.chain(
-        optax.clip_by_global_norm(cfg.clip_norm),
-        optax.scale_by_adam(cfg.beta1, cfg.beta2, eps=1e-8),
-        optax.add_decayed_weights(cfg.weight_decay, mask=decayed),
+    """Returns gradient clipping and AdamW, or Muon where `muon_learning_rate` is not 0.
+
+    The training step subtracts `lr` times its updates, where lr is the rate of AdamW.
+    """
+    clip = optax.clip_by_global_norm(cfg.clip_norm)
+    if not cfg.muon_learning_rate:
+        adam = optax.scale_by_adam(cfg.beta1, cfg.beta2, eps=1e-8)
+        return optax.chain(clip, adam, optax.add_decayed_weights(cfg.weight_decay, mask=decayed))
+    # Optax's Muon subtracts already: rates below 0 leave that to the step.
+    orthogonal = muon(
+        -cfg.muon_learning_rate / cfg.learning_rate,
+        weight_decay=cfg.weight_decay,
+        adam_learning_rate=-1.0,
+        adam_b1=cfg.beta1,
+        adam_b2=cfg.beta2,
+        muon_weight_dimension_numbers=block_matrices,
     )
+    return optax.chain(clip, orthogonal)
+
+
+def block_matrices(params) -> dict:
+    """Marks what Muon turns orthogonal: the linear layers of the blocks, each by itself."""
+
+    def dimensions(path, param):
+        names = [key.key for key in path]
+        if names[0] == "stack" and names[-1] == "kernel" and param.ndim == 2:
+            return MuonDimensionNumbers(reduction_axis=0, output_axis=1)
+        return None
+
+    return jax.tree_util.tree_map_with_path(dimensions, params)
 
 
 def decayed(params) -> dict:
-    """Marks what decays: as in the course, all but biases, so norm gains and embeddings do."""
+    """Marks what decays under AdamW: as in the course, all but biases, embeddings too."""
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key != "bias", params)
 
 

@@ -53,7 +53,7 @@ def make_train_steps(model, tx: optax.GradientTransformation, dropout_key: jax.A
         loss, grads = jax.value_and_grad(loss_fn)(state.params, batch, key)
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params = jax.tree.map(lambda p, u: p - lr * u, state.params, updates)
-        metrics = {"loss": loss, "grad_norm": optax.global_norm(grads)}
+        metrics = {"loss": loss, "grad_norm": optax.tree.norm(grads)}
         return TrainState(state.step + 1, params, opt_state), metrics
 
     @partial(jax.jit, donate_argnums=0)

@@ -50,8 +50,15 @@ def relative(ours, theirs):
 
 
 def check_all(ours: dict, theirs: dict, tolerance: float):
+    """Compares parameter by parameter, key biases apart.
+
+    A key's bias adds the same to all scores of a row, so its true gradient is zero: both sides hold
+    rounding noise, which Adam blows up. That it is noise, and moves no logit, is tested instead.
+    """
     assert ours.keys() == theirs.keys()
-    differences = {name: relative(ours[name], theirs[name]) for name in theirs}
+    differences = {
+        name: relative(ours[name], theirs[name]) for name in theirs if not name.endswith("key.bias")
+    }
     print(f"largest relative difference {max(differences.values()):.2e}")
     assert max(differences.values()) < tolerance, differences
 
@@ -68,7 +75,12 @@ def test_logits_loss_and_gradients(name):
     (loss, logits_BTV), grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
     check_all({"logits": logits_BTV}, {"logits": numbers["logits0"]}, 1e-5)
     assert float(loss) == pytest.approx(float(numbers["loss0"]), rel=1e-5)
-    check_all(to_torch(grads), part(numbers, "grad0/"), 1e-5)
+    ours, theirs = to_torch(grads), part(numbers, "grad0/")
+    check_all(ours, theirs, 1e-5)
+    for name in ours:
+        if name.endswith("key.bias"):
+            size = np.linalg.norm(theirs[name.replace("bias", "weight")])
+            assert max(np.linalg.norm(ours[name]), np.linalg.norm(theirs[name])) < 1e-6 * size
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -84,6 +96,11 @@ def test_five_training_steps(name):
     np.testing.assert_allclose(metrics["loss"], numbers["losses"], rtol=1e-4)
     np.testing.assert_allclose(metrics["grad_norm"], numbers["grad_norms"], rtol=1e-4)
     check_all(to_torch(state.params), part(numbers, "param5/"), 1e-4)
+    expected = from_torch(part(numbers, "param5/"), cfg)
+    ours, theirs = (
+        GPT(cfg).apply({"params": p}, numbers["x"][0], train=False) for p in (state.params, expected)
+    )
+    check_all({"logits": ours}, {"logits": theirs}, 1e-4)
 
 
 @pytest.mark.parametrize("name", NAMES)

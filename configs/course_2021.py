@@ -1,0 +1,37 @@
+"""The course's hyper-parameters of 2021 to 2023, exactly, for its wiki.txt and birth_places_train.tsv.
+
+python -m kgpt_jax.main --mode=pretrain --config=configs/course_2021.py --variant=vanilla \
+    --pretrain_corpus_path=wiki.txt --workdir=runs/course_2021
+
+`final_tokens` is 200 epochs of wiki.txt's 2,938 documents, and the course's cosine is not clipped: over
+its 650 epochs the rate falls, rises and falls again. Texts have 128 characters, of which 127 are read.
+"""
+
+from kgpt_jax.config import Config, DataConfig, ModelConfig, TrainConfig
+
+WIKI_TOKENS = 2938 * 128
+
+
+def train_config(**changes) -> TrainConfig:
+    return TrainConfig(
+        **{
+            "warmup_tokens": 512 * 20,
+            "final_tokens": 200 * WIKI_TOKENS,
+            "first_step_at_peak": True,
+            "group_by_length": False,
+            "save_every": 115,
+        }
+        | changes
+    )
+
+
+def get_config() -> Config:
+    finetune = {"batch_size": 256, "learning_rate": 6e-4}
+    return Config(
+        model=ModelConfig(seq_len=127),
+        data=DataConfig(ascii_pairs=True),
+        # The course's loader keeps the file's order in every epoch.
+        pretrain=train_config(epochs=650, batch_size=128, learning_rate=6e-3, shuffle=False),
+        finetune=train_config(epochs=10, shuffle=False, **finetune),
+        scratch=train_config(epochs=75, shuffle=False, **finetune),
+    )

@@ -1,0 +1,15 @@
+"""The course's hyper-parameters of 2024 and later, exactly, for its wiki.txt and birth_places_train.tsv.
+
+python -m kgpt_jax.main --mode=pretrain --config=configs/course_2024.py --variant=vanilla \
+    --pretrain_corpus_path=wiki.txt --workdir=runs/course_2024
+
+Beside course_2021: pretraining decays once, over its 650 epochs, and texts have 129 characters, of which
+128 are read.
+"""
+
+from kgpt_jax.config import Config, load_recipe, override
+
+
+def get_config() -> Config:
+    changes = {"model.seq_len": 128, "pretrain.final_tokens": 650 * 2938 * 128}
+    return override(load_recipe("configs/course_2021.py"), changes)

@@ -1,0 +1,34 @@
+"""Starts a stage on a chosen platform: the environment is set before JAX is imported."""
+
+import os
+import sys
+
+from absl import app, flags
+
+PLATFORMS = ("cpu", "gpu", "tpu")
+MEMORY_FRACTION = ".9"  # of the GPU's memory, taken at the start so that it does not fragment
+
+
+def start(mode: str):
+    """Runs one stage with the flags of `kgpt_jax.main` and `--platform`."""
+    platform = flags.DEFINE_enum("platform", None, PLATFORMS, "Device kind (default: the best one there is).")
+    flags.FLAGS(sys.argv, known_only=True)
+    os.environ.update(environment(platform.value))
+    from kgpt_jax import main  # imports JAX, which reads the environment once
+
+    sys.argv.insert(1, f"--mode={mode}")
+    app.run(main.guarded, flags_parser=main.parse)
+
+
+def environment(platform: str | None) -> dict[str, str]:
+    """Returns what JAX is to find in the environment.
+
+    >>> environment("cpu")
+    {'JAX_PLATFORMS': 'cpu'}
+    """
+    if platform is None:
+        return {}
+    found = {"JAX_PLATFORMS": "cuda" if platform == "gpu" else platform}
+    if platform == "gpu":
+        found["XLA_PYTHON_CLIENT_MEM_FRACTION"] = MEMORY_FRACTION
+    return found

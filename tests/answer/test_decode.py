@@ -1,0 +1,82 @@
+import jax
+import numpy as np
+import pytest
+
+from kgpt_jax.answer.decode import continue_texts, pad_prompts
+from kgpt_jax.data.vocab import MASK_ID, PAD_ID
+from kgpt_jax.model.variants import VARIANTS
+from tests import tiny
+
+
+def prompts():
+    rng = np.random.default_rng(2)
+    return [rng.integers(2, 13, n).astype(np.int32) for n in (5, 1, 9, 15)]
+
+
+def one_by_one(model, params, prompt, max_new, stop_at_mask):
+    """The slow way: the whole text read again for every character, no cache."""
+    text = list(prompt)
+    while len(text) - len(prompt) < max_new and len(text) <= model.cfg.seq_len:
+        logits_BTV = model.apply({"params": params}, np.array([text]), train=False)
+        text.append(int(logits_BTV[0, -1].argmax()))
+        if stop_at_mask and text[-1] == MASK_ID:
+            break
+    return text
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("max_new, stop_at_mask", [(3, False), (20, False), (20, True)])
+def test_greedy_equals_reading_everything_again(variant, max_new, stop_at_mask):
+    model, params, _ = tiny.make(variant)
+    params["head"]["kernel"] = params["head"]["kernel"].at[:, MASK_ID].add(0.3)  # some rows end early
+    text_BL, length_B = pad_prompts(prompts(), 6, 16)
+    out_BL = np.asarray(
+        continue_texts(
+            model,
+            params,
+            text_BL,
+            length_B,
+            jax.random.key(0),
+            max_new=max_new,
+            stop_at_mask=stop_at_mask,
+        )
+    )
+    for prompt, text_L in zip(prompts(), out_BL):
+        expected = one_by_one(model, params, prompt, max_new, stop_at_mask)
+        assert text_L[: len(expected)].tolist() == expected
+        assert (text_L[len(expected) :] == PAD_ID).all()
+    assert (out_BL[4:] == PAD_ID).all()  # rows of length 0
+
+
+def sampled(temperature, top_k, seed, rows=400):
+    model, params, _ = tiny.make("vanilla")
+    text_BL, length_B = pad_prompts([np.array([2, 3, 4])] * rows, rows, 16)
+    return np.asarray(
+        continue_texts(
+            model,
+            params,
+            text_BL,
+            length_B,
+            jax.random.key(seed),
+            max_new=1,
+            stop_at_mask=False,
+            temperature=temperature,
+            top_k=top_k,
+        )
+    )[:, 3]
+
+
+def test_sampling_follows_the_models_probabilities():
+    model, params, _ = tiny.make("vanilla")
+    logits_V = model.apply({"params": params}, np.array([[2, 3, 4]]), train=False)[0, -1]
+    expected_V = np.asarray(jax.nn.softmax(logits_V / 0.7))
+    drawn = sampled(0.7, 0, seed=0, rows=20_000)
+    shares_V = np.bincount(drawn, minlength=13) / len(drawn)
+    np.testing.assert_allclose(shares_V, expected_V, atol=5 * np.sqrt(0.25 / len(drawn)))
+
+
+def test_sampling_is_seeded_and_top_k_cuts():
+    assert (sampled(1.0, 0, seed=1) == sampled(1.0, 0, seed=1)).all()
+    assert (sampled(1.0, 0, seed=1) != sampled(1.0, 0, seed=2)).any()
+    assert len(set(sampled(5.0, 3, seed=1))) == 3
+    assert set(sampled(5.0, 1, seed=1)) == set(sampled(0.0, 0, seed=1))

@@ -1,0 +1,76 @@
+import numpy as np
+import pytest
+
+from kgpt_jax.answer import evaluate
+from kgpt_jax.answer.evaluate import Score, most_frequent, predict, score, wilson_interval
+from kgpt_jax.data.vocab import Vocab
+from tests import tiny
+
+
+class Parrot:
+    """Stands in for decoding: answers each question with what it says between the stars."""
+
+    def __init__(self, vocab):
+        self.vocab = vocab
+
+    def __call__(self, model, params, text_BL, length_B, key, **_):
+        text_BL = text_BL.copy()
+        for text_L, length in zip(text_BL, length_B):
+            said = self.vocab.decode(text_L[:length])
+            answer = said.split("*")[1] + "⁇junk" if "*" in said else ""
+            ids = self.vocab.encode(answer)[: len(text_L) - length]
+            text_L[length : length + len(ids)] = ids
+        return text_BL
+
+
+@pytest.fixture
+def answers(monkeypatch):
+    vocab = Vocab.of("abcdefghijklmnopqrstuvwxyz *\n")
+    monkeypatch.setattr(evaluate, "continue_texts", Parrot(vocab))
+    model, params, _ = tiny.make("vanilla", seq_len=63, block_size=64)
+    return lambda questions: predict(model, params, vocab, questions)
+
+
+def test_every_question_gets_its_own_answer_in_order(answers):
+    rng = np.random.default_rng(0)
+    words = ["".join(rng.choice(list("abcxyz"), n)) for n in rng.integers(1, 20, 300)]
+    questions = ["q" * int(rng.integers(0, 20)) + f"*{word}*" for word in words]
+    assert answers(questions) == (words, [])
+
+
+def test_odd_questions_are_counted_and_keep_their_place(answers):
+    predictions, notes = answers(["*first*", "é*second*!", "x" * 70, "", "*two\nlines*", "*last*"])
+    assert predictions == ["first", "second", "", "", "two lines", "last"]
+    assert notes == [
+        "question 2: left out '!é', which the vocabulary lacks",
+        "question 3: answered with nothing, its 70 characters are more than the 62 that fit",
+    ]
+
+
+def test_predictions_file_has_one_line_a_question(tmp_path):
+    path = tmp_path / "new" / "folder" / "out.txt"
+    evaluate.write_predictions(path, ["Rome", "", "São Paulo"])
+    assert path.read_bytes() == "Rome\n\nSão Paulo\n".encode()
+
+
+def test_score_counts_exact_matches():
+    result = score(["Rome", "oslo", "Bern ", "Bern"], ["Rome", "Oslo", "Bern", "Bern"])
+    assert result == Score(2, 4) and result.accuracy == 0.5
+    with pytest.raises(ValueError):
+        score(["Rome"], ["Rome", "Oslo"])
+
+
+@pytest.mark.parametrize(
+    "correct, total, low, high",  # Newcombe, Statistics in Medicine 17 (1998), table I, method 3
+    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
+)
+def test_interval_equals_published_values(correct, total, low, high):
+    assert wilson_interval(correct, total) == pytest.approx((low, high), abs=5e-5)
+
+
+def test_interval_stays_within_bounds():
+    assert wilson_interval(0, 5)[0] == 0.0 and wilson_interval(5, 5)[1] == 1.0
+
+
+def test_most_frequent_answer():
+    assert most_frequent(["Rome", "Oslo", "Rome", "Bern", "Oslo"]) == "Oslo"

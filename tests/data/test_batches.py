@@ -1,0 +1,65 @@
+import numpy as np
+import pytest
+
+from kgpt_jax.config import TrainConfig
+from kgpt_jax.data.batches import epoch_batches, steps_per_epoch, used_columns
+from kgpt_jax.data.objectives import Examples
+
+
+def rows(n=37, T=100):
+    """Rows that begin with their own number, of every length up to T."""
+    rng = np.random.default_rng(0)
+    x_NT = np.zeros((n, T), np.int32)
+    for i, length in enumerate(rng.integers(1, T + 1, n)):
+        x_NT[i, :length] = i + 2
+    return Examples(x_NT, x_NT + (x_NT > 0))
+
+
+def seen(batches):
+    return [int(row[0]) - 2 for batch in batches for row in batch.x_BT if row[0]]
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+@pytest.mark.parametrize("group_by_length", [False, True])
+def test_every_example_once_an_epoch(shuffle, group_by_length):
+    cfg = TrainConfig(batch_size=8, shuffle=shuffle, group_by_length=group_by_length)
+    examples = rows()
+    batches = epoch_batches(lambda rng: examples, cfg, seed=1, epoch=0)
+    assert len(batches) == steps_per_epoch(37, cfg) == 5
+    assert sorted(seen(batches)) == list(range(37))
+    for batch in batches:
+        assert batch.x_BT.shape == batch.y_BT.shape
+        assert batch.x_BT.shape[0] == 8 and batch.x_BT.shape[1] in (32, 64, 96, 100)
+        for x_T, y_T in zip(*batch):
+            if x_T[0]:  # nothing but padding was cut off
+                whole = examples.x_NT[x_T[0] - 2]
+                assert used_columns(whole[None])[0] == used_columns(x_T[None])[0]
+                assert (y_T == np.where(x_T > 0, x_T + 1, 0)).all()
+
+
+def test_unshuffled_batches_keep_the_files_order():
+    cfg = TrainConfig(batch_size=8, shuffle=False, group_by_length=False)
+    assert seen(epoch_batches(lambda rng: rows(), cfg, seed=1, epoch=5)) == list(range(37))
+
+
+def test_seed_and_epoch_decide_the_order():
+    cfg = TrainConfig(batch_size=8)
+
+    def order(seed, epoch):
+        return seen(epoch_batches(lambda rng: rows(), cfg, seed, epoch))
+
+    assert order(1, 0) == order(1, 0)
+    assert len({tuple(order(seed, epoch)) for seed in (1, 2) for epoch in (0, 1)}) == 4
+
+
+def test_grouping_leaves_less_padding():
+    def cells(group):
+        cfg = TrainConfig(batch_size=8, group_by_length=group)
+        return sum(b.x_BT.size for b in epoch_batches(lambda rng: rows(200), cfg, 0, 0))
+
+    assert cells(True) < 0.75 * cells(False)
+
+
+def test_used_columns_counts_up_to_the_last_character():
+    x_NT = np.array([[3, 0, 4, 0], [5, 0, 0, 0], [0, 0, 0, 0], [1, 1, 1, 1]])
+    assert used_columns(x_NT).tolist() == [3, 1, 1, 4]

@@ -1,0 +1,118 @@
+"""Files as users have them: each gives the right rows, a counted note, or an error naming the line."""
+
+import pytest
+
+from kgpt_jax.config import BiographiesConfig, DataConfig, UserError
+from kgpt_jax.data import biographies, corpus
+
+SMALL = BiographiesConfig(n_train=6, n_dev=4, n_test=3, copies=2)
+
+
+@pytest.fixture
+def file(tmp_path):
+    def write(content):
+        path = tmp_path / "file.txt"
+        path.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8"))
+        return str(path)
+
+    return write
+
+
+def test_documents_are_split_at_line_breaks_the_last_empty_one_too(file):
+    documents, characters, notes = corpus.read_documents(file("Ann.\nBo\n"))
+    assert documents == ["Ann.", "Bo", ""]
+    assert characters == "\n.ABno"
+    assert notes == []
+
+
+def test_built_in_documents_equal_their_files(tmp_path):
+    biographies.write(biographies.generate(SMALL), tmp_path)
+    built_in = corpus.load_documents(DataConfig(biographies=SMALL))
+    read = corpus.read_documents(str(tmp_path / "wiki.txt"))
+    assert built_in.documents == read.documents
+    assert set(built_in.characters) >= set(read.characters) | {"?"}
+    train = corpus.read_table(str(tmp_path / "birth_places_train.tsv"))
+    assert train.pairs == corpus.load_pairs(DataConfig(biographies=SMALL)).pairs
+    dev = corpus.read_table(str(tmp_path / "birth_dev.tsv"))
+    assert dev.pairs == corpus.load_questions(DataConfig(biographies=SMALL)).pairs
+    assert corpus.read_table(str(tmp_path / "birth_test_inputs.tsv")).answers is None
+
+
+def test_table_with_and_without_answers(file):
+    table = corpus.read_table(file("Where was Al born?\tRome\nWhere was Bo born?\tNew York\n"))
+    assert table.pairs == [("Where was Al born?", "Rome"), ("Where was Bo born?", "New York")]
+    table = corpus.read_table(file("Where was Al born?\nWhere was Bo born?"))
+    assert table == (["Where was Al born?", "Where was Bo born?"], None, [])
+
+
+def test_what_can_be_put_right_is_noted(file):
+    path = file(b"\xef\xbb\xbfA?\tRome\r\nB?\tOslo \r\n\r\n\r\n")
+    table = corpus.read_table(path)
+    assert table.pairs == [("A?", "Rome"), ("B?", "Oslo")]
+    assert table.notes == [
+        f"{path}: left out the byte-order mark",
+        f"{path}: took 4 line breaks of the CRLF kind for plain ones",
+        f"{path}: 2 empty lines at the end left out",
+    ]
+
+
+@pytest.mark.parametrize(
+    "content, complaint",
+    [
+        ("", "is empty"),
+        (" \n\n", "is empty"),
+        (b"Ann\nB\xff\n", "line 2: byte 0xff is not UTF-8"),
+        ("Ann\nB⁇o\n", r"line 2 contains '⁇' \(U\+2047\), which stands for masked text"),
+        ("Ann\nBo\nC□\n", r"line 3 contains '□' \(U\+25A1\), which stands for padding"),
+    ],
+)
+def test_bad_text_is_refused(file, content, complaint):
+    for read in (corpus.read_documents, corpus.read_table):
+        with pytest.raises(UserError, match=complaint):
+            read(file(content))
+
+
+@pytest.mark.parametrize(
+    "content, complaint",
+    [
+        ("A?\tRome\n\nB?\tOslo\n", "line 2 is empty: remove it"),
+        ("A?\tRome\nB? Oslo\n", "line 2 has no tab, and line 1 has"),
+        ("A?\nB?\tOslo\n", "line 2 has a tab, and line 1 has none"),
+        ("A?\tRome\tItaly\n", "line 1 has 2 tabs where one belongs"),
+        ("A?\tRome\n\tOslo\n", "line 2 lacks its question"),
+        ("A?\tRome\nB?\t\n", "line 2 has no tab"),
+        ("Where was A born?    Rome\n", "line 1 looks like an answer after spaces; put one tab"),
+        ("Where was A born? Rome\n", "line 1 looks like an answer after spaces"),
+    ],
+)
+def test_bad_tables_are_refused(file, content, complaint):
+    with pytest.raises(UserError, match=complaint):
+        corpus.read_table(file(content))
+
+
+def test_missing_files_and_paths_are_named(tmp_path, file):
+    with pytest.raises(UserError, match="cannot read nowhere.txt: No such file"):
+        corpus.read_documents("nowhere.txt")
+    with pytest.raises(UserError, match="cannot read .*: Is a directory"):
+        corpus.read_table(str(tmp_path))
+    own = DataConfig(pretrain_corpus_path="wiki.txt")
+    with pytest.raises(UserError, match="needs --finetune_corpus_path"):
+        corpus.load_pairs(own)
+    with pytest.raises(UserError, match="needs --eval_corpus_path"):
+        corpus.load_questions(own)
+    with pytest.raises(UserError, match="has no answers"):
+        corpus.load_pairs(DataConfig(finetune_corpus_path=file("A?\n")))
+
+
+def test_pairs_lose_their_accents_only_when_asked(file):
+    path = file("Where was Zoë born?\tSão Paulo\n")
+    assert corpus.load_pairs(DataConfig(finetune_corpus_path=path)).answers == ["São Paulo"]
+    ascii_pairs = corpus.load_pairs(DataConfig(finetune_corpus_path=path, ascii_pairs=True)).pairs
+    assert ascii_pairs == [("Where was Zo born?", "So Paulo")]
+    assert corpus.load_questions(DataConfig(eval_corpus_path=path, ascii_pairs=True)).questions == [
+        "Where was Zoë born?"
+    ]
+
+
+def test_digest_tells_texts_apart():
+    assert corpus.digest(["ab", "c"]) != corpus.digest(["a", "bc"])

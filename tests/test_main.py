@@ -1,0 +1,185 @@
+"""The command line as users type it: whole runs in a tiny size, and what goes wrong with flags."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kgpt_jax.config import BiographiesConfig
+from kgpt_jax.data import biographies
+
+CHECKOUT = Path(__file__).parent.parent
+TINY = """
+    --config.model.n_layer=1 --config.model.n_embd=16 --config.model.n_head=2
+    --config.data.biographies.n_train=8 --config.data.biographies.n_dev=6
+    --config.data.biographies.n_test=3 --config.data.biographies.copies=1
+    --config.pretrain.epochs=1 --config.finetune.epochs=1 --config.scratch.epochs=1
+""".split()
+
+
+def run(*flags, module="kgpt_jax.main", status=0):
+    command = [sys.executable, "-m", module, *map(str, flags)]
+    done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == status, done.stdout + done.stderr
+    if status:
+        assert "Traceback" not in done.stderr
+        assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+        return done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The folder of one `--mode=all`, and what it printed."""
+    root = tmp_path_factory.mktemp("runs")
+    return root, run("--mode=all", "--variant=synthesizer", f"--workdir={root}", *TINY)
+
+
+def test_all_prints_a_table_and_writes_the_same(whole):
+    root, printed = whole
+    assert {path.name for path in (root / "synthesizer").iterdir()} == {
+        "pretrain",
+        "finetune",
+        "scratch",
+        "evaluate",
+        "summary.json",
+    }
+    summary = json.loads((root / "synthesizer" / "summary.json").read_text())
+    assert [row["name"] for row in summary][1:] == ["finetuned from scratch", "pretrained and finetuned"]
+    for row in summary:
+        assert set(row) == {"name", "correct", "total", "accuracy", "interval", "seconds"}
+        assert row["total"] == 6 and row["accuracy"] == row["correct"] / 6
+        assert row["interval"][0] <= row["accuracy"] <= row["interval"][1]
+        line = next(line for line in printed.splitlines() if line.startswith(row["name"]))
+        assert f"{row['correct']:>8}{row['total']:>6}{row['accuracy']:>10.1%}" in line
+    assert "finetuning from " + str(root / "synthesizer" / "pretrain") in printed
+    assert printed.count("Correct: ") == 2
+    predictions = (root / "synthesizer" / "evaluate" / "predictions.txt").read_text()
+    assert len(predictions.split("\n")) == 7
+
+
+def test_again_says_that_all_is_finished(whole):
+    root, _ = whole
+    printed = run("--mode=all", "--variant=synthesizer", f"--workdir={root}", *TINY)
+    assert printed.count("is finished: ") == 3
+
+
+def test_course_flags(whole, tmp_path):
+    """Each stage by itself, on files and paths of one's own."""
+    small = BiographiesConfig(n_train=5, n_dev=4, n_test=3, copies=1)
+    wiki, train, dev, test = biographies.write(biographies.generate(small), tmp_path / "data")
+    Path(wiki).write_text(Path(wiki).read_text() + "Where?\n")  # the question's characters
+    data = ["--pretrain_corpus_path=" + wiki, "--finetune_corpus_path=" + train]
+    run("--mode=pretrain", *data, f"--writing_params_path={tmp_path}/a", "--pretrain_lr=1e-3", *TINY)
+    config = json.loads((tmp_path / "a" / "config.json").read_text())
+    assert config["pretrain"]["learning_rate"] == 1e-3
+    run(
+        "--mode=finetune",
+        f"--reading_params_path={tmp_path}/a",
+        f"--writing_params_path={tmp_path}/b",
+        "--finetune_lr=2e-3",
+        *data,
+    )
+    config = json.loads((tmp_path / "b" / "config.json").read_text())
+    assert config["finetune"]["learning_rate"] == config["scratch"]["learning_rate"] == 2e-3
+    evaluate = ["--mode=evaluate", f"--reading_params_path={tmp_path}/b"]
+    out = run(*evaluate, f"--eval_corpus_path={dev}", f"--outputs_path={tmp_path}/dev.txt")
+    assert "out of 4.0: " in out and "always 'London': " in out
+    assert (tmp_path / "dev.txt").read_text().count("\n") == 4
+    out = run(*evaluate, f"--eval_corpus_path={test}", f"--outputs_path={tmp_path}/test.txt")
+    assert "no answers to compare with" in out and "Correct" not in out
+    assert (tmp_path / "test.txt").read_text().count("\n") == 3
+
+
+def test_another_variant_or_vocabulary_is_refused(whole):
+    root, _ = whole
+    reading = f"--reading_params_path={root}/synthesizer/pretrain"
+    complaint = run("--mode=finetune", reading, "--variant=vanilla", status=2)
+    assert "model.variant 'synthesizer', and 'vanilla' is asked for" in complaint
+    complaint = run("--mode=finetune", reading, "--config.model.n_layer=3", status=2)
+    assert "model.n_layer 1, and 3 is asked for" in complaint
+
+
+def test_nothing_to_start_from_is_said(tmp_path):
+    complaint = run("--mode=finetune", f"--workdir={tmp_path}", status=2)
+    assert "run --mode=pretrain first" in complaint
+    complaint = run("--mode=evaluate", f"--reading_params_path={tmp_path}", status=2)
+    assert "is not a run's folder" in complaint
+
+
+def test_sample_is_seeded(whole):
+    root, _ = whole
+    flags = ["--mode=sample", f"--reading_params_path={root}/synthesizer/pretrain", "--prompt=Where"]
+    once = run(*flags, "--num_samples=3", "--max_new=12", "--temperature=0.8", "--top_k=9", "--seed=4")
+    again = run(*flags, "--num_samples=3", "--max_new=12", "--temperature=0.8", "--top_k=9", "--seed=4")
+    assert once == again and len(once.splitlines()) == 3
+    assert all(line.startswith("Where") and len(line) == 17 for line in once.splitlines())
+    assert "--prompt has '#'" in run(*flags[:2], "--prompt=#", status=2)
+    assert "needs --prompt" in run(*flags[:2], status=2)
+
+
+def test_show_and_biographies(tmp_path):
+    out = run("--mode=show", "--objective=qa", "--num_samples=1", *TINY)
+    x, y = out.splitlines()
+    assert x.startswith("x: Where was ") and y.startswith("y: □□□")
+    assert x[3:].split("⁇")[1] == y[3:].split("⁇")[1]
+    out = run("--mode=show", "--objective=span_corruption", "--num_samples=2", *TINY)
+    assert len(out.splitlines()) == 4
+    run("--mode=biographies", f"--outputs_path={tmp_path}/data", *TINY)
+    assert len((tmp_path / "data" / "wiki.txt").read_text().splitlines()) == 17
+
+
+def test_torch_params_there_and_back(whole, tmp_path):
+    torch = pytest.importorskip("torch")
+    root, _ = whole
+    exported = f"{tmp_path}/model.params"
+    run(
+        "--mode=export",
+        f"--reading_params_path={root}/synthesizer/pretrain",
+        f"--writing_params_path={exported}",
+    )
+    run(
+        "--mode=import",
+        f"--reading_params_path={exported}",
+        f"--writing_params_path={tmp_path}/imported",
+        "--variant=synthesizer",
+        *TINY,
+    )
+    run(
+        "--mode=export",
+        f"--reading_params_path={tmp_path}/imported",
+        f"--writing_params_path={tmp_path}/again.params",
+    )
+    first, second = (torch.load(p, weights_only=True) for p in (exported, f"{tmp_path}/again.params"))
+    assert first.keys() == second.keys() and "blocks.0.attn.mask" in first
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    out = run("--mode=evaluate", f"--reading_params_path={tmp_path}/imported", *TINY)
+    assert "out of 6.0" in out
+
+
+@pytest.mark.parametrize(
+    "flags, complaint",
+    [
+        (["--mode=pretain"], "pretrain|finetune|evaluate|all"),
+        (["--mode=pretrain", "--variant=gated"], "vanilla|synthesizer"),
+        (["--mode=pretrain", "--sed=1"], "unknown flag --sed: did you mean --seed? choose from config, "),
+        (["--mode=pretrain", "--config.pretrain.epoch=1"], "did you mean --config.pretrain.epochs?"),
+        (["--mode=pretrain", "--config.pretrain.epochs=many"], "config.pretrain.epochs=many"),
+        (["--mode=pretrain", "--config=configs/curse.py"], "choose from configs/course_2021.py"),
+        (["--mode=pretrain", "--pretrain_corpus_path=nowhere.txt"], "cannot read nowhere.txt"),
+        (["--mode=pretrain", "wiki.txt"], "unexpected argument 'wiki.txt'"),
+        ([], "--mode"),
+    ],
+)
+def test_wrong_flags_end_with_one_line_and_status_2(flags, complaint):
+    assert complaint in run(*flags, status=2)
+
+
+def test_launcher_takes_the_same_flags(tmp_path):
+    flags = ["--platform=cpu", f"--workdir={tmp_path}", *TINY]
+    assert "pretraining: vanilla" in run(*flags, module="launch.pretrain")
+    assert "finetuning from" in run(f"--workdir={tmp_path}", module="launch.finetune")
+    assert "Correct: " in run(f"--workdir={tmp_path}", module="launch.evaluate")
+    assert "<cpu|gpu|tpu>" in run("--platform=abacus", module="launch.pretrain", status=2)

@@ -1,0 +1,135 @@
+"""Training from end to end on a tiny corpus: resumed equals unbroken, and nothing goes wrong silently."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from kgpt_jax import stages
+from kgpt_jax.config import UserError, override, to_dict
+from kgpt_jax.data.objectives import question_answer, span_corruption
+from kgpt_jax.data.vocab import Vocab
+from kgpt_jax.model.gpt import GPT
+from kgpt_jax.model.variants import VARIANTS
+from kgpt_jax.train import loop
+from kgpt_jax.train.checkpoint import Checkpoints, open_run
+from tests import tiny
+
+DOCUMENTS = [f"Ann Bo number {i} was born in {place}." for i in range(5) for place in ("Rome", "Oslo")]
+VOCAB = Vocab.of("".join(DOCUMENTS) + "\n")
+
+
+class Killed(Exception):
+    pass
+
+
+def start(folder, objective=None, **train):
+    config = stages.with_vocab(tiny.config(**train), VOCAB)
+    run = open_run(folder, config, VOCAB, {"stage": "pretrain"})
+    objective = objective or span_corruption(DOCUMENTS, VOCAB, config.model)
+    return loop.train(run, config.pretrain, objective, len(DOCUMENTS))[0]
+
+
+def whole_state(folder, step):
+    """Returns all that the checkpoint of a step holds."""
+    run = stages.read_run(folder)
+    with Checkpoints(run) as checkpoints:
+        assert checkpoints.latest_step() == step
+        return checkpoints.manager.restore(step)
+
+
+def test_resumed_equals_unbroken_to_the_bit(tmp_path, monkeypatch):
+    start(tmp_path / "unbroken", epochs=4)  # 12 updates, a checkpoint every third
+    settle = loop.Dispatcher.settle
+
+    def killed_after_eight(self, checkpoints, leave):
+        settle(self, checkpoints, leave)
+        if self.sent and self.sent[-1].step >= 7:
+            checkpoints.wait()
+            raise Killed
+
+    monkeypatch.setattr(loop.Dispatcher, "settle", killed_after_eight)
+    with pytest.raises(Killed):
+        start(tmp_path / "killed", epochs=4)
+    monkeypatch.undo()
+    with Checkpoints(stages.read_run(tmp_path / "killed")) as checkpoints:
+        assert checkpoints.latest_step() == 6
+    start(tmp_path / "killed", epochs=4)
+
+    broken, unbroken = (whole_state(tmp_path / name, 12) for name in ("killed", "unbroken"))
+    for name in ("params", "opt_state"):
+        leaves = [jax.tree.leaves(state[name]) for state in (broken, unbroken)]
+        assert len(leaves[0]) == len(leaves[1]) > 20
+        assert all((np.asarray(a) == np.asarray(b)).all() for a, b in zip(*leaves))
+    metrics = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("killed", "unbroken")]
+    assert metrics[0] == metrics[1]
+    assert [json.loads(line)["step"] for line in metrics[0].splitlines()] == list(range(1, 13))
+
+
+def test_a_finished_run_says_so_and_does_nothing(tmp_path, capsys):
+    params = start(tmp_path)
+    before = (tmp_path / "metrics.jsonl").read_bytes()
+    again = start(tmp_path)
+    assert "is finished: 6 updates" in capsys.readouterr().out
+    assert (tmp_path / "metrics.jsonl").read_bytes() == before
+    assert all((a == b).all() for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(again)))
+
+
+def test_the_folder_holds_what_it_should(tmp_path):
+    start(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "config.json",
+        "vocab.json",
+        "run.json",
+        "checkpoints",
+        "metrics.jsonl",
+        "loss.png",
+    }
+    steps = {path.name for path in (tmp_path / "checkpoints").iterdir()}
+    assert steps == {"3", "6"}
+    assert json.loads((tmp_path / "config.json").read_text()) == to_dict(
+        stages.with_vocab(tiny.config(), VOCAB)
+    )
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, monkeypatch):
+    rates = loop.learning_rates
+
+    def explode_at_the_fifth(*args):
+        out = rates(*args)
+        out[4] = np.inf
+        return out
+
+    monkeypatch.setattr(loop, "learning_rates", explode_at_the_fifth)
+    with pytest.raises(UserError, match=r"not finite at update 6; the last good .*checkpoints/3;"):
+        start(tmp_path)
+    with Checkpoints(stages.read_run(tmp_path)) as checkpoints:
+        assert checkpoints.latest_step() == 3
+
+
+@pytest.mark.parametrize(
+    "changed, complaint",
+    [
+        ({"learning_rate": 1.0}, "pretrain.learning_rate 0.0006, and 1.0 is asked for"),
+        ({"variant": "synthesizer"}, "model.variant 'vanilla', and 'synthesizer' is asked for"),
+    ],
+)
+def test_another_run_in_the_same_folder_is_refused(tmp_path, changed, complaint):
+    start(tmp_path)
+    with pytest.raises(UserError, match=complaint):
+        start(tmp_path, **changed)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_learns_ten_answers_by_heart(tmp_path, variant):
+    places = "Rome Oslo Bonn Cork Lima Kyiv Bern Graz Pisa Nice".split()
+    pairs = [(f"Where was {name} born?", place) for name, place in zip("ABCDEFGHIJ", places)]
+    vocab = Vocab.of("".join(q + a for q, a in pairs))
+    config = tiny.config(variant, epochs=150, batch_size=10, learning_rate=1e-2, save_every=1000)
+    config = stages.with_vocab(override(config, {"model.n_embd": 32, "model.dropout": 0.0}), vocab)
+    run = open_run(tmp_path, config, vocab, {"stage": "finetune"})
+    objective = question_answer(pairs, vocab, config.model)
+    params, _ = loop.train(run, config.finetune, objective, len(pairs))
+    answers, _ = stages.scoring.predict(GPT(config.model), params, vocab, [q for q, _ in pairs])
+    assert answers == places

@@ -1,0 +1,126 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from kgpt_jax.config import TrainConfig
+from kgpt_jax.train.optimizer import decayed, learning_rates, make_optimizer
+from tests import tiny
+
+WIKI = 2938  # documents of the course's wiki.txt
+COURSE = TrainConfig(
+    epochs=650,
+    batch_size=128,
+    learning_rate=6e-3,
+    warmup_tokens=512 * 20,
+    final_tokens=200 * WIKI * 128,
+    first_step_at_peak=True,
+)
+
+
+def rate_after(epoch, rates, per_epoch):
+    """What the course prints at the end of an epoch: the rate set for the next update."""
+    return f"{rates[epoch * per_epoch]:e}"
+
+
+@pytest.mark.parametrize(
+    "epoch, printed",
+    [(1, "5.999844e-04"), (10, "5.983263e-04"), (75, "5.100024e-04")],
+)
+def test_rates_that_public_finetuning_logs_print(epoch, printed):
+    cfg = TrainConfig(
+        epochs=76,
+        batch_size=256,
+        learning_rate=6e-4,
+        warmup_tokens=512 * 20,
+        final_tokens=200 * WIKI * 128,
+        first_step_at_peak=True,
+    )
+    rates = learning_rates(cfg, n_examples=2000, seq_len=127)
+    assert len(rates) == 76 * 8
+    assert rate_after(epoch, rates, 8) == printed
+
+
+@pytest.mark.parametrize(
+    "documents, epoch, printed",
+    [
+        (WIKI, 1, "5.999655e-03"),
+        (WIKI, 5, "5.990993e-03"),
+        (WIKI, 100, "3.037461e-03"),
+        (WIKI, 200, "6.000000e-04"),
+        (WIKI, 400, "5.996448e-03"),
+        (WIKI, 649, "6.881640e-04"),
+        (WIKI, 650, "7.182453e-04"),
+        (WIKI - 1, 650, "7.182460e-04"),  # printed where the last, empty document was dropped
+    ],
+)
+def test_rates_that_public_pretraining_logs_print(documents, epoch, printed):
+    cfg = dataclasses.replace(COURSE, epochs=651, final_tokens=200 * documents * 128)
+    rates = learning_rates(cfg, n_examples=documents, seq_len=127)
+    assert len(rates) == 651 * 23
+    assert rate_after(epoch, rates, 23) == printed
+
+
+def test_the_courses_first_update_runs_at_the_peak():
+    assert learning_rates(COURSE, WIKI, 127)[0] == 6e-3
+
+
+def test_our_own_warms_up_and_decays_once():
+    cfg = TrainConfig(epochs=10, batch_size=10, learning_rate=1e-3, warmup_tokens=500)
+    rates = learning_rates(cfg, n_examples=95, seq_len=10)
+    assert len(rates) == 100
+    np.testing.assert_allclose(rates[:4], [2e-4, 4e-4, 6e-4, 8e-4])
+    assert rates[4] == 1e-3  # 500 tokens
+    assert (np.diff(rates[4:]) <= 0).all()
+    assert rates[-1] == pytest.approx(1e-4)
+
+
+def test_the_short_last_batch_counts_its_own_tokens():
+    cfg = TrainConfig(epochs=1, batch_size=10, learning_rate=1.0, warmup_tokens=1000, final_tokens=2000)
+    np.testing.assert_allclose(learning_rates(cfg, n_examples=25, seq_len=10), [0.1, 0.2, 0.25])
+
+
+def test_decay_spares_biases_only():
+    params = {"ln": {"scale": 1, "bias": 1}, "w2": 1, "b2": 1, "tok_emb": {"embedding": 1}}
+    assert decayed(params) == {
+        "ln": {"scale": True, "bias": False},
+        "w2": True,
+        "b2": True,
+        "tok_emb": {"embedding": True},
+    }
+
+
+def test_muon_turns_the_blocks_matrices_orthogonal_and_leaves_the_rest_to_adam():
+    _, params, _ = tiny.make("synthesizer", n_embd=32)
+    grads = jax.tree.map(lambda p: jax.random.normal(jax.random.key(p.size), p.shape), params)
+    cfg = TrainConfig(learning_rate=1e-3, muon_learning_rate=0.02, weight_decay=0.0, clip_norm=1e9)
+    tx = make_optimizer(cfg)
+    updates, _ = tx.update(grads, tx.init(params), params)
+    up_CF = updates["stack"]["blocks_0"]["mlp"]["up"]["kernel"] / 20  # of the rate of AdamW
+    singular = jnp.linalg.svd(up_CF, compute_uv=False) / np.sqrt(128 / 32)  # Muon's scale by shape
+    assert 0.5 < singular.min() and singular.max() < 1.5
+    gradient_CF = grads["stack"]["blocks_0"]["mlp"]["up"]["kernel"]
+    assert (up_CF * gradient_CF).sum() > 0.8 * jnp.linalg.norm(up_CF) * jnp.linalg.norm(gradient_CF)
+    adam = optax.scale_by_adam(0.9, 0.95)
+    expected, _ = adam.update(grads, adam.init(params), params)
+    for name in ("w2", "b2"):
+        ours = updates["stack"]["blocks_0"]["attn"][name]
+        np.testing.assert_allclose(ours, expected["stack"]["blocks_0"]["attn"][name], rtol=1e-5)
+    np.testing.assert_allclose(updates["head"]["kernel"], expected["head"]["kernel"], rtol=1e-5)
+
+
+def test_muon_learns_downhill():
+    """Twenty updates on one batch lower its loss, by the same sign as AdamW's."""
+    from kgpt_jax.data.batches import Batch
+    from kgpt_jax.train.step import TrainState, make_train_steps
+
+    model, params, x_BT = tiny.make("vanilla")
+    tx = make_optimizer(TrainConfig(learning_rate=3e-3, muon_learning_rate=0.02))
+    batches = Batch(*(np.stack([part] * 20) for part in (x_BT, np.roll(x_BT, -1, axis=1))))
+    state = TrainState(jnp.int32(0), params, tx.init(params))
+    train_steps = make_train_steps(model, tx, jax.random.key(0))
+    losses = train_steps(state, batches, np.full(20, 3e-3, np.float32), 20)[1]["loss"]
+    assert losses[-1] < 0.8 * losses[0]
