@@ -148,9 +148,8 @@ def run_all(config: Config, root: Path, tensorboard: bool = False):
         for name, score, seconds in rows
     ]
     write_json(root / "summary.json", summary)
-    print(
-        f"\n{config.model.variant:<26}{'correct':>8}{'n':>6}{'accuracy':>10}{'95% interval':>18}{'seconds':>9}"
-    )
+    heads = f"{'correct':>8}{'n':>6}{'accuracy':>10}{'95% interval':>18}{'seconds':>9}"
+    print(f"\n{config.model.variant:<26}{heads}")
     for name, score, seconds in rows:
         print(
             f"{name:<26}{score.correct:>8}{score.total:>6}{score.accuracy:>10.1%}"

@@ -85,14 +85,15 @@ def test_a_bad_recipe_is_named(tmp_path):
     with pytest.raises(UserError, match="no recipe 'configs/curse.py'; choose from configs/course_2021.py"):
         load_recipe("configs/curse.py")
     recipe = tmp_path / "mine.py"
+    head = "from kgpt_jax.config import *\ndef get_config(): return "
     for text, complaint in [
         ("x = 1", r"has no get_config\(\)"),
         (
             "from kgpt_jax.config import *\ndef get_config(): return Config(epoch=1)",
             "'epoch'; fields are seed",
         ),
-        ("def get_config(): return 1", r"get_config\(\) must return a Config"),
-        ("from kgpt_jax.config import *\ndef get_config(): return Config(seed='x')", "'str' and 'int'"),
+        (head + "1", r"get_config\(\) must return a Config"),
+        (head + "Config(seed='x')", "'str' and 'int'"),
         (
             "from kgpt_jax.config import *\ndef get_config(): return Config(seed=1.5)",
             "seed is 1.5: expected int",

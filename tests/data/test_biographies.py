@@ -39,20 +39,20 @@ def statements(fact, name, document):
 def test_small_corpus():
     corpus = generate(SMALL)
     assert corpus.train == [
-        ("Where was Helen Korhonen born?", "Edinburgh"),
-        ("Where was Anika Korhonen born?", "Manila"),
+        ("Where was Julia Bhatt born?", "Edinburgh"),
+        ("Where was Elena Dvorak born?", "Manila"),
     ]
-    assert corpus.dev == [("Where was Olga Horvat born?", "Istanbul")]
-    assert corpus.test == ["Where was Leo Mensah born?"]
+    assert corpus.dev == [("Where was Hugo Katz born?", "Istanbul")]
+    assert corpus.test == ["Where was Carmen Bakker born?"]
     assert corpus.documents == [
-        "Helen Korhonen is a native of Edinburgh. The birthday of Helen Korhonen is 7 October 1994.",
-        "Uppsala is where Anika Korhonen studied. Anika Korhonen was born in Manila.",
-        "Helen Korhonen lives in Mexico City. The birthplace of Helen Korhonen is Edinburgh.",
-        "Chicago is where Leo Mensah was born. The clarinet is what Leo Mensah plays.",
-        "Olga Horvat has a house in Montreal. Olga Horvat was born in Istanbul.",
-        "In the evening, Olga Horvat plays the banjo. The birthplace of Olga Horvat is Istanbul.",
-        "Manila is where Anika Korhonen was born. In the evening, Anika Korhonen plays the mandolin.",
-        "The birthday of Leo Mensah is 2 December 1938. Leo Mensah's birthplace is Chicago.",
+        "Julia Bhatt is a native of Edinburgh. The birthday of Julia Bhatt is 7 October 1994.",
+        "Uppsala is where Elena Dvorak studied. Elena Dvorak was born in Manila.",
+        "Julia Bhatt lives in Mexico City. The birthplace of Julia Bhatt is Edinburgh.",
+        "Chicago is where Carmen Bakker was born. The clarinet is what Carmen Bakker plays.",
+        "Hugo Katz has a house in Montreal. Hugo Katz was born in Istanbul.",
+        "In the evening, Hugo Katz plays the banjo. The birthplace of Hugo Katz is Istanbul.",
+        "Manila is where Elena Dvorak was born. In the evening, Elena Dvorak plays the mandolin.",
+        "The birthday of Carmen Bakker is 2 December 1938. Carmen Bakker's birthplace is Chicago.",
     ]
 
 
@@ -60,12 +60,12 @@ def test_fixed_order_without_the_full_name_repeated():
     one = dict(n_train=1, n_dev=0, n_test=0, copies=1)
     corpus = generate(BiographiesConfig(**one, permute=False, repeat_name=False, n_facts=6))
     assert corpus.documents == [
-        "Olga Becker is a native of Berlin. 10 August 1977 is the birthday of Becker. "
-        "She is a historian by trade. Waseda is where Becker studied. "
+        "Julia Bhatt is a native of Berlin. 10 August 1977 is the birthday of Bhatt. "
+        "She is a historian by trade. Waseda is where Bhatt studied. "
         "She lives in Dakar. She is good at the banjo."
     ]
     corpus = generate(BiographiesConfig(**one, permute=False, n_facts=1))
-    assert corpus.documents == ["Olga Becker is a native of Berlin."]
+    assert corpus.documents == ["Julia Bhatt is a native of Berlin."]
 
 
 def test_same_config_same_corpus_and_another_seed_another():
@@ -168,10 +168,11 @@ def test_distinct_draws_half_of_all_numbers_evenly():
     assert abs(drawn[:2_500].mean() - drawn[2_500:].mean()) < 240
 
 
-def test_neither_first_nor_last_name_tells_who_is_meant():
+def test_most_people_share_their_first_and_their_last_name_with_others():
     names = [name.split() for name in answers(generate(BiographiesConfig(copies=1)))]
     for part in zip(*names):
-        assert min(collections.Counter(part).values()) > 1
+        counts = collections.Counter(part)
+        assert np.mean([counts[word] > 1 for word in part]) > 0.8
 
 
 @pytest.mark.parametrize("n", [400, 20_000])
@@ -220,8 +221,8 @@ def test_files_hold_the_corpus(tmp_path):
         wiki, train, dev, test = ((folder / name).read_bytes().decode("utf-8") for name in names)
         assert wiki.split("\n") == [*corpus.documents, ""]
         assert [tuple(line.split("\t")) for line in train.splitlines()] == corpus.train
-        assert dev == "Where was Olga Horvat born?\tIstanbul\n"
-        assert test == "Where was Leo Mensah born?\n"
+        assert dev == "Where was Hugo Katz born?\tIstanbul\n"
+        assert test == "Where was Carmen Bakker born?\n"
 
 
 def test_write_names_a_folder_it_cannot_use(tmp_path):
