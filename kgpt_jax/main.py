@@ -29,6 +29,7 @@ MODES = (
     "export",
 )
 OBJECTIVES = ("span_corruption", "qa")
+STARTS_FROM = {"finetune": "pretrain", "sample": "pretrain", "evaluate": "finetune", "export": "finetune"}
 SCRATCH = "none"  # --reading_params_path=none finetunes from scratch
 QUICKSTART = "configs/quickstart.py"
 
@@ -79,8 +80,7 @@ _FIELDS = {
 
 def main(_):
     mode, workdir = _MODE.value, Path(_WORKDIR.value)
-    if mode in ("finetune", "evaluate", "sample", "export"):
-        stage_before = "pretrain" if mode == "finetune" else "finetune"
+    if stage_before := STARTS_FROM.get(mode):
         reading = _READING.value or str(workdir / (_VARIANT.value or "vanilla") / stage_before)
         start = None if mode == "finetune" and reading == SCRATCH else Path(reading)
         if start and not _READING.value and not start.exists():

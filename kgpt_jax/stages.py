@@ -60,6 +60,7 @@ def finetune(config: Config, folder: Path, start: Path | None, tensorboard: bool
         source = read_run(start)
         config = fit_to(source, config)
         stage, vocab, params = "finetune", source.vocab, load_params(source)
+        print(f"starting from {start}, {progress_of(source)}")
     check_known(table, vocab)
     facts = {
         "stage": stage,
@@ -71,7 +72,7 @@ def finetune(config: Config, folder: Path, start: Path | None, tensorboard: bool
     run = open_run(folder, config, vocab, facts)
     objective = question_answer(table.pairs, vocab, config.model)
     announce(
-        f"finetuning from {start}" if start else "finetuning from scratch",
+        "finetuning" if start else "finetuning from scratch",
         run,
         f"{len(table.questions):,} questions",
     )
@@ -91,7 +92,7 @@ def evaluate(config: Config, source: Path, outputs: Path) -> tuple[scoring.Score
     table = corpus.load_questions(config.data)
     say(table.notes)
     params = load_params(run)
-    print(f"evaluating {source} on {len(table.questions):,} questions")
+    print(f"evaluating {source}, {progress_of(run)}, on {len(table.questions):,} questions")
     began = time.perf_counter()
     predictions, notes = scoring.predict(GPT(run.config.model), params, run.vocab, table.questions)
     seconds = time.perf_counter() - began
@@ -239,6 +240,14 @@ def load_params(run: Run):
     """Returns the newest parameters of a run."""
     with Checkpoints(run) as checkpoints:
         return checkpoints.restore_params(abstract_params(run.config.model))
+
+
+def progress_of(run: Run) -> str:
+    """Says which checkpoint of a run is its newest."""
+    with Checkpoints(run) as checkpoints:
+        step = checkpoints.latest_step()
+    finished = (run.folder / "loss.png").exists() or run.facts["stage"] == "import"
+    return f"update {step:,}" + ("" if finished else " of a training that is not finished")
 
 
 def with_vocab(config: Config, vocab: Vocab) -> Config:

@@ -54,7 +54,7 @@ def test_all_prints_a_table_and_writes_the_same(whole):
         assert row["interval"][0] <= row["accuracy"] <= row["interval"][1]
         line = next(line for line in printed.splitlines() if line.startswith(row["name"]))
         assert f"{row['correct']:>8}{row['total']:>6}{row['accuracy']:>10.1%}" in line
-    assert "finetuning from " + str(root / "synthesizer" / "pretrain") in printed
+    assert f"starting from {root / 'synthesizer' / 'pretrain'}, update 1\n" in printed
     assert printed.count("Correct: ") == 2
     predictions = (root / "synthesizer" / "evaluate" / "predictions.txt").read_text()
     assert len(predictions.split("\n")) == 7
@@ -180,6 +180,6 @@ def test_wrong_flags_end_with_one_line_and_status_2(flags, complaint):
 def test_launcher_takes_the_same_flags(tmp_path):
     flags = ["--platform=cpu", f"--workdir={tmp_path}", *TINY]
     assert "pretraining: vanilla" in run(*flags, module="launch.pretrain")
-    assert "finetuning from" in run(f"--workdir={tmp_path}", module="launch.finetune")
+    assert "starting from" in run(f"--workdir={tmp_path}", module="launch.finetune")
     assert "Correct: " in run(f"--workdir={tmp_path}", module="launch.evaluate")
     assert "<cpu|gpu|tpu>" in run("--platform=abacus", module="launch.pretrain", status=2)
