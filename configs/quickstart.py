@@ -3,14 +3,23 @@
 python -m kgpt_jax.main --mode=all --variant=vanilla
 """
 
-from kgpt_jax.config import Config, ModelConfig, TrainConfig
+from kgpt_jax.config import BiographiesConfig, Config, DataConfig, ModelConfig, TrainConfig
 
 
 def get_config() -> Config:
-    finetune = TrainConfig(epochs=20, batch_size=64, learning_rate=1e-3, warmup_tokens=0)
+    people = BiographiesConfig(n_train=120, n_dev=120, n_test=20, n_facts=1)
     return Config(
-        model=ModelConfig(n_layer=2, n_head=4, n_embd=128, dropout=0.0),
-        pretrain=TrainConfig(epochs=40, batch_size=64, learning_rate=3e-3, warmup_tokens=200_000),
-        finetune=finetune,
-        scratch=finetune,
+        model=ModelConfig(n_layer=2, n_embd=128, dropout=0.0),
+        data=DataConfig(biographies=people),
+        # Facts of few characters among many others: Muon takes a third of AdamW's updates to store them.
+        pretrain=TrainConfig(
+            epochs=70,
+            batch_size=32,
+            learning_rate=3e-3,
+            muon_learning_rate=0.02,
+            warmup_tokens=200_000,
+            weight_decay=0.025,
+        ),
+        finetune=TrainConfig(epochs=10, batch_size=32, learning_rate=3e-4, warmup_tokens=0),
+        scratch=TrainConfig(epochs=50, batch_size=32, learning_rate=1e-3, warmup_tokens=0),
     )

@@ -16,6 +16,7 @@ from kgpt_jax.answer import evaluate as scoring
 from kgpt_jax.answer.decode import continue_texts, pad_prompts
 from kgpt_jax.config import Config, UserError, leaves
 from kgpt_jax.data import biographies, corpus
+from kgpt_jax.data.batches import steps_per_epoch
 from kgpt_jax.data.objectives import Objective, question_answer, span_corruption
 from kgpt_jax.data.vocab import PAD, Vocab
 from kgpt_jax.model.gpt import GPT
@@ -37,7 +38,11 @@ def pretrain(config: Config, folder: Path, tensorboard: bool = False) -> float:
     say(notes)
     vocab = Vocab.of(characters)
     config = with_vocab(config, vocab)
-    facts = {"stage": "pretrain", "data_digest": corpus.digest(documents)}
+    facts = {
+        "stage": "pretrain",
+        "data_digest": corpus.digest(documents),
+        "updates": steps_per_epoch(len(documents), config.pretrain) * config.pretrain.epochs,
+    }
     run = open_run(folder, config, vocab, facts)
     objective = span_corruption(documents, vocab, config.model)
     announce("pretraining", run, f"{len(documents):,} documents, {len(vocab)} symbols")
@@ -62,9 +67,11 @@ def finetune(config: Config, folder: Path, start: Path | None, tensorboard: bool
         stage, vocab, params = "finetune", source.vocab, load_params(source)
         print(f"starting from {start}, {progress_of(source)}")
     check_known(table, vocab)
+    cfg = getattr(config, stage)
     facts = {
         "stage": stage,
         "data_digest": corpus.digest(table.questions + table.answers),
+        "updates": steps_per_epoch(len(table.questions), cfg) * cfg.epochs,
         "most_frequent_answer": scoring.most_frequent(table.answers),
     }
     if start is not None:
@@ -76,7 +83,6 @@ def finetune(config: Config, folder: Path, start: Path | None, tensorboard: bool
         run,
         f"{len(table.questions):,} questions",
     )
-    cfg = getattr(config, stage)
     _, seconds = train(run, cfg, objective, len(table.questions), params, tensorboard)
     return seconds
 
@@ -246,8 +252,9 @@ def progress_of(run: Run) -> str:
     """Says which checkpoint of a run is its newest."""
     with Checkpoints(run) as checkpoints:
         step = checkpoints.latest_step()
-    finished = (run.folder / "loss.png").exists() or run.facts["stage"] == "import"
-    return f"update {step:,}" + ("" if finished else " of a training that is not finished")
+    if step == run.facts.get("updates", step):
+        return f"update {step:,}"
+    return f"update {step:,} of {run.facts['updates']:,}: its training is not finished"
 
 
 def with_vocab(config: Config, vocab: Vocab) -> Config:

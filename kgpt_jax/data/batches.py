@@ -12,7 +12,7 @@ from kgpt_jax.config import TrainConfig
 from kgpt_jax.data.objectives import Objective
 from kgpt_jax.data.vocab import PAD_ID
 
-WIDTH_STEP = 32  # batch widths are multiples of this, and the full width
+WIDTH_STEP = 16  # batch widths are multiples of this, and the full width
 
 
 class Batch(NamedTuple):

@@ -64,6 +64,7 @@ def train(
                 dispatcher.settle(checkpoints, leave=0 if save else 1)
                 if save:
                     checkpoints.save(state, progress.seconds())
+                    progress.draw()
         checkpoints.wait()
         progress.close()
         return state.params, progress.seconds()

@@ -41,7 +41,7 @@ class Progress:
         return self.seconds_before + time.perf_counter() - self.started - self.compiling
 
     def leave_out(self, seconds: float):
-        """Takes the seconds of a compilation out of the clock."""
+        """Takes seconds of something else than training out of the clock."""
         self.compiling += seconds
         self.last_line += seconds
 
@@ -83,12 +83,17 @@ class Progress:
     def _epoch(self, step: int) -> int:
         return (step - 1) // self.per_epoch + 1
 
+    def draw(self):
+        """Draws `loss.png`, with what was recorded so far."""
+        began = time.perf_counter()
+        self.file.flush()
+        draw_loss(self.folder)
+        self.leave_out(time.perf_counter() - began)
+
     def close(self):
-        """Closes the files and draws `loss.png`."""
         self.file.close()
         if self.events:
             self.events.close()
-        draw_loss(self.folder)
 
 
 def _keep_metrics(path: Path, step: int):
