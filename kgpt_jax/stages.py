@@ -31,6 +31,8 @@ from kgpt_jax.train.checkpoint import (
 from kgpt_jax.train.loop import train
 from kgpt_jax.train.torch_params import abstract_params, load_torch_params, save_torch_params
 
+SAMPLE_BREAK = f"\n{'-' * 40}\n"
+
 
 def pretrain(config: Config, folder: Path, tensorboard: bool = False) -> float:
     """Trains on the corpus's documents by span corruption; returns the seconds of training."""
@@ -208,8 +210,8 @@ def sample(source: Path, prompt: str, n: int, max_new: int, temperature: float, 
         temperature=temperature,
         top_k=top_k,
     )
-    for text_L in np.asarray(text_BL):
-        print(run.vocab.decode(text_L).rstrip(PAD))
+    texts = [run.vocab.decode(text_L).rstrip(PAD) for text_L in np.asarray(text_BL)]
+    print(SAMPLE_BREAK.join(texts))
 
 
 def write_biographies(config: Config, folder: Path):
@@ -244,13 +246,13 @@ def export_params(source: Path, path: str):
 
 def load_params(run: Run):
     """Returns the newest parameters of a run."""
-    with Checkpoints(run) as checkpoints:
+    with Checkpoints(run, read_only=True) as checkpoints:
         return checkpoints.restore_params(abstract_params(run.config.model))
 
 
 def progress_of(run: Run) -> str:
     """Says which checkpoint of a run is its newest."""
-    with Checkpoints(run) as checkpoints:
+    with Checkpoints(run, read_only=True) as checkpoints:
         step = checkpoints.latest_step()
     if step == run.facts.get("updates", step):
         return f"update {step:,}"
@@ -262,10 +264,18 @@ def with_vocab(config: Config, vocab: Vocab) -> Config:
 
 
 def fit_to(run: Run, config: Config) -> Config:
-    """Returns `config` with the vocabulary size of the run, or a UserError where the models differ.
+    """Returns `config` with the run's vocabulary size; a UserError where model or vocabulary differ.
 
     Dropout and dtype may differ: they are no part of the parameters' shapes.
     """
+    path = config.data.pretrain_corpus_path
+    if path and path != run.config.data.pretrain_corpus_path:
+        characters = corpus.read_documents(path).characters
+        if unknown := run.vocab.unknown(characters):
+            raise UserError(
+                f"{path} has characters that the vocabulary of {run.folder} lacks, {unknown!r}: "
+                "leave it out, or start from a run that was pretrained on it"
+            )
     fitted = with_vocab(config, run.vocab)
     there, asked = leaves(run.config.model), leaves(fitted.model)
     for name in there:

@@ -12,7 +12,11 @@ MEMORY_FRACTION = ".9"  # of the GPU's memory, taken at the start so that it doe
 def start(mode: str):
     """Runs one stage with the flags of `kgpt_jax.main` and `--platform`."""
     platform = flags.DEFINE_enum("platform", None, PLATFORMS, "Device kind (default: the best one there is).")
-    flags.FLAGS(sys.argv, known_only=True)
+    try:
+        flags.FLAGS(sys.argv, known_only=True)
+    except flags.Error as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
     os.environ.update(environment(platform.value))
     from kgpt_jax import main  # imports JAX, which reads the environment once
 

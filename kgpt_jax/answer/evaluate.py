@@ -39,7 +39,8 @@ def wilson_interval(correct: int, total: int, z: float = 1.959964) -> tuple[floa
     share = correct / total
     middle = (share + z**2 / (2 * total)) / (1 + z**2 / total)
     half = z / (1 + z**2 / total) * math.sqrt(share * (1 - share) / total + (z / (2 * total)) ** 2)
-    return max(0.0, middle - half), min(1.0, middle + half)
+    # Exactly 0 and 1 at the ends, where rounding leaves a little.
+    return 0.0 if correct == 0 else middle - half, 1.0 if correct == total else middle + half
 
 
 def predict(model, params, vocab: Vocab, questions: list[str]) -> tuple[list[str], list[str]]:

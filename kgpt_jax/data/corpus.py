@@ -35,9 +35,14 @@ class Table(NamedTuple):
 
 
 def load_documents(data: DataConfig) -> Corpus:
-    """Returns the pretraining corpus, split at line breaks as in the course: wiki.txt gives 2,938."""
+    """Returns the pretraining corpus, split at line breaks as in the course: wiki.txt gives 2,938.
+
+    Training pairs that are known by then lend their characters.
+    """
     if data.pretrain_corpus_path:
-        return read_documents(data.pretrain_corpus_path)
+        text, notes = _read(data.pretrain_corpus_path)
+        known = load_pairs(data).pairs if data.finetune_corpus_path else []
+        return _corpus(text, "".join(question + answer for question, answer in known), notes)
     people = biographies.generate(data.biographies)
     # Questions and answers lend their characters: no biography has a question mark.
     asked = "".join(question + answer for question, answer in people.train + people.dev)

@@ -97,14 +97,21 @@ def params_digest(params) -> str:
 
 
 class Checkpoints:
-    """The checkpoints of one run: the newest two, written in the background, whole or not at all."""
+    """The checkpoints of one run: the newest two, written in the background, whole or not at all.
 
-    def __init__(self, run: Run):
+    A reader (`read_only`) leaves alone what a training that still runs is about to write.
+    """
+
+    def __init__(self, run: Run, read_only: bool = False):
         self.run = run
         self.folder = (run.folder / "checkpoints").absolute()  # Orbax fails late on relative paths
-        options = ocp.CheckpointManagerOptions(
-            preservation_policy=checkpoint_managers.LatestN(2), cleanup_tmp_directories=True
-        )
+        if read_only:
+            self.folder.mkdir(exist_ok=True)
+            options = ocp.CheckpointManagerOptions(read_only=True)
+        else:
+            options = ocp.CheckpointManagerOptions(
+                preservation_policy=checkpoint_managers.LatestN(2), cleanup_tmp_directories=True
+            )
         self.manager = ocp.CheckpointManager(self.folder, options=options)
 
     def __enter__(self):

@@ -69,7 +69,8 @@ def test_interval_equals_published_values(correct, total, low, high):
 
 
 def test_interval_stays_within_bounds():
-    assert wilson_interval(0, 5)[0] == 0.0 and wilson_interval(5, 5)[1] == 1.0
+    for total in (1, 5, 6, 500):
+        assert wilson_interval(0, total)[0] == 0.0 and wilson_interval(total, total)[1] == 1.0
 
 
 def test_most_frequent_answer():

@@ -114,5 +114,15 @@ def test_pairs_lose_their_accents_only_when_asked(file):
     ]
 
 
+def test_training_pairs_lend_their_characters(tmp_path):
+    (tmp_path / "wiki.txt").write_text("Ann\n")
+    (tmp_path / "pairs.tsv").write_text("Who?\tBo\n")
+    paths = {"pretrain_corpus_path": str(tmp_path / "wiki.txt")}
+    assert corpus.load_documents(DataConfig(**paths)).characters == "\nAn"
+    paths["finetune_corpus_path"] = str(tmp_path / "pairs.tsv")
+    both = corpus.load_documents(DataConfig(**paths))
+    assert both.characters == "\n?ABWhno" and both.documents == ["Ann", ""]
+
+
 def test_digest_tells_texts_apart():
     assert corpus.digest(["ab", "c"]) != corpus.digest(["a", "bc"])

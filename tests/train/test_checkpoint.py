@@ -59,6 +59,19 @@ def test_a_checkpoint_tells_what_made_it(run):
     assert meta["config"] == json.loads((run.folder / "config.json").read_text())
 
 
+def test_a_reader_leaves_a_save_under_way_alone(run):
+    under_way = run.folder / "checkpoints" / "9.orbax-checkpoint-tmp"
+    with Checkpoints(run) as checkpoints:
+        checkpoints.save(state_of(run), seconds=1.0)
+        checkpoints.wait()
+    under_way.mkdir()
+    stages.load_params(run)
+    assert under_way.exists()
+    with Checkpoints(run) as checkpoints:  # the one that trains clears it away
+        assert checkpoints.latest_step() == 7
+    assert not under_way.exists()
+
+
 def test_no_checkpoint_and_no_run_are_told_apart(run, tmp_path):
     with pytest.raises(UserError, match="has no checkpoint yet"):
         stages.load_params(run)

@@ -40,16 +40,17 @@ def whole_state(folder, step):
 
 
 def test_resumed_equals_unbroken_to_the_bit(tmp_path, monkeypatch):
-    start(tmp_path / "unbroken", epochs=4)  # 12 updates, a checkpoint every third
-    settle = loop.Dispatcher.settle
+    """Killed after eight of twelve updates, and with another number of updates in a dispatch."""
+    start(tmp_path / "unbroken", epochs=4)  # a checkpoint every third update
+    send = loop.Dispatcher.send
 
-    def killed_after_eight(self, checkpoints, leave):
-        settle(self, checkpoints, leave)
-        if self.sent and self.sent[-1].step >= 7:
-            checkpoints.wait()
+    def send_until_eight(self, state, batches, step, rates):
+        if step == 8:
             raise Killed
+        return send(self, state, batches, step, rates)
 
-    monkeypatch.setattr(loop.Dispatcher, "settle", killed_after_eight)
+    monkeypatch.setattr(loop, "SECONDS_PER_DISPATCH", 0.0)  # one update at a time
+    monkeypatch.setattr(loop.Dispatcher, "send", send_until_eight)
     with pytest.raises(Killed):
         start(tmp_path / "killed", epochs=4)
     monkeypatch.undo()

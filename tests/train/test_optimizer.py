@@ -104,7 +104,7 @@ def test_muon_turns_the_blocks_matrices_orthogonal_and_leaves_the_rest_to_adam()
     assert 0.5 < singular.min() and singular.max() < 1.5
     gradient_CF = grads["stack"]["blocks_0"]["mlp"]["up"]["kernel"]
     assert (up_CF * gradient_CF).sum() > 0.8 * jnp.linalg.norm(up_CF) * jnp.linalg.norm(gradient_CF)
-    adam = optax.scale_by_adam(0.9, 0.95)
+    adam = optax.scale_by_adam(0.9, 0.95, nesterov=True)
     expected, _ = adam.update(grads, adam.init(params), params)
     for name in ("w2", "b2"):
         ours = updates["stack"]["blocks_0"]["attn"][name]

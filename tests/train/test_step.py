@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.tree_util import DictKey
 
 from kgpt_jax.config import TrainConfig
 from kgpt_jax.data.batches import Batch
@@ -73,8 +74,10 @@ def test_padding_changes_no_update():
     padded = Batch(*(np.pad(part, ((0, 0), (0, 2), (0, 0))) for part in batches))
     plain, _ = train_steps(start(), batches, lr_I, 6)
     more, _ = train_steps(start(), padded, lr_I, 6)
-    for a, b in zip(jax.tree.leaves(plain.params), jax.tree.leaves(more.params)):
-        np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-4)
+    expected = dict(jax.tree_util.tree_leaves_with_path(more.params))
+    for path, ours in jax.tree_util.tree_leaves_with_path(plain.params):
+        if path[-2:] != (DictKey("key"), DictKey("bias")):  # its true gradient is 0: Adam blows up noise
+            np.testing.assert_allclose(ours, expected[path], rtol=1e-3, atol=2e-4)
 
 
 def test_a_rate_of_zero_leaves_the_parameters():
