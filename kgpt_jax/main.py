@@ -34,7 +34,9 @@ SCRATCH = "none"  # --reading_params_path=none finetunes from scratch
 QUICKSTART = "configs/quickstart.py"
 
 _MODE = flags.DEFINE_enum("mode", None, MODES, "What to do.", required=True)
-_VARIANT = flags.DEFINE_enum("variant", None, list(VARIANTS), "Attention (default: vanilla).")
+_VARIANT = flags.DEFINE_enum(
+    "variant", None, list(VARIANTS), "Attention; default: vanilla, or that of the run started from."
+)
 _CONFIG = flags.DEFINE_string(
     "config", None, f"Recipe file; default: that of the run read from, or {QUICKSTART}."
 )
@@ -44,7 +46,7 @@ _READING = flags.DEFINE_string(
     "reading_params_path",
     None,
     f"Run to start from: finetune ({SCRATCH!r} for from scratch), evaluate, sample, export; "
-    "import: a .params file. Default: the variant's run of the stage before.",
+    "import: a .params file. Default: the newest run of the stage before, of --variant if given.",
 )
 _WRITING = flags.DEFINE_string(
     "writing_params_path", None, "Folder of the new run; default: by --workdir. export: a file."
@@ -80,16 +82,7 @@ _FIELDS = {
 
 def main(_):
     mode, workdir = _MODE.value, Path(_WORKDIR.value)
-    if stage_before := STARTS_FROM.get(mode):
-        reading = _READING.value or str(workdir / (_VARIANT.value or "vanilla") / stage_before)
-        start = None if mode == "finetune" and reading == SCRATCH else Path(reading)
-        if start and not _READING.value and not start.exists():
-            raise UserError(
-                f"there is no {start} to start from: run --mode={stage_before} first, or give "
-                "--reading_params_path"
-            )
-    else:
-        start = None
+    start = find_start(mode, workdir) if mode in STARTS_FROM else None
     config = read_config(start)
     root = workdir / config.model.variant
 
@@ -127,6 +120,22 @@ def main(_):
             stages.import_params(config, needed(_READING), Path(needed(_WRITING)))
         case "export":
             stages.export_params(start, needed(_WRITING))
+
+
+def find_start(mode: str, workdir: Path) -> Path | None:
+    """Returns the run to start from: the one that is named, or the newest of the stage before."""
+    if _READING.value:
+        return None if mode == "finetune" and _READING.value == SCRATCH else Path(_READING.value)
+    stage = STARTS_FROM[mode]
+    variants = [_VARIANT.value] if _VARIANT.value else VARIANTS
+    runs = [workdir / variant / stage for variant in variants]
+    there = [run for run in runs if (run / "config.json").exists()]
+    if not there:
+        raise UserError(
+            f"there is no run in {' or '.join(map(str, runs))}: run --mode={stage} first, or give "
+            "--reading_params_path"
+        )
+    return max(there, key=lambda run: (run / "config.json").stat().st_mtime)
 
 
 def needed(flag) -> str:

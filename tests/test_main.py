@@ -67,6 +67,13 @@ def test_again_says_that_all_is_finished(whole):
     assert printed.count("is finished: ") == 3
 
 
+def test_without_a_variant_the_newest_run_goes_on(whole):
+    root, _ = whole
+    assert f"evaluating {root}/synthesizer/finetune, update 1, on 6" in run(
+        "--mode=evaluate", f"--workdir={root}"
+    )
+
+
 def test_course_flags(whole, tmp_path):
     """Each stage by itself, on files and paths of one's own."""
     small = BiographiesConfig(n_train=5, n_dev=4, n_test=3, copies=1)
@@ -120,7 +127,10 @@ def test_a_corpus_of_another_vocabulary_is_refused(whole, tmp_path):
 
 def test_nothing_to_start_from_is_said(tmp_path):
     complaint = run("--mode=finetune", f"--workdir={tmp_path}", status=2)
-    assert "run --mode=pretrain first" in complaint
+    assert (
+        f"no run in {tmp_path}/vanilla/pretrain or {tmp_path}/synthesizer/pretrain: run --mode=pretrain first"
+        in complaint
+    )
     complaint = run("--mode=evaluate", f"--reading_params_path={tmp_path}", status=2)
     assert "is not a run's folder" in complaint
 

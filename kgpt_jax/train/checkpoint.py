@@ -49,6 +49,8 @@ def open_run(folder: Path, config: Config, vocab: Vocab, facts: dict) -> Run:
 
 def read_run(folder: Path) -> Run:
     """Returns the run that a folder holds, or raises a UserError that says what is missing."""
+    if folder.is_file():
+        raise UserError(f"{folder} is a file: --mode=import makes a run of a course .params file")
     try:
         config = from_dict(json.loads((folder / "config.json").read_text("utf-8")))
         vocab = Vocab(json.loads((folder / "vocab.json").read_text("utf-8"))["characters"])

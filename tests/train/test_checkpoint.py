@@ -77,6 +77,9 @@ def test_no_checkpoint_and_no_run_are_told_apart(run, tmp_path):
         stages.load_params(run)
     with pytest.raises(UserError, match="is not a run's folder: it has no config.json"):
         read_run(tmp_path / "nowhere")
+    (tmp_path / "model.params").touch()
+    with pytest.raises(UserError, match="model.params is a file: --mode=import"):
+        read_run(tmp_path / "model.params")
 
 
 def test_an_unreadable_checkpoint_is_named(run):
