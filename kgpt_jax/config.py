@@ -192,10 +192,12 @@ def load_recipe(path: str) -> Config:
         names = ", ".join(f"configs/{file.name}" for file in sorted(checkout.glob("configs/*.py")))
         raise UserError(f"no recipe {path!r}; choose from {names}, or give a file's path")
     try:
-        config = runpy.run_path(str(found))["get_config"]()
-    except KeyError:
-        raise UserError(f"recipe {path!r} has no get_config()") from None
+        namespace = runpy.run_path(str(found))
+        _require("get_config" in namespace, "it has no get_config()")
+        config = namespace["get_config"]()
     except TypeError as error:  # a field that the dataclasses lack, or a value of a wrong type
         raise UserError(f"recipe {path!r}: {error}; fields are {', '.join(leaves())}") from None
+    except Exception as error:  # whatever a user's Python file may raise
+        raise UserError(f"recipe {path!r}: {type(error).__name__}: {error}") from None
     _require(isinstance(config, Config), f"recipe {path!r}: get_config() must return a Config")
     return from_dict(to_dict(config))

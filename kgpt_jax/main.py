@@ -77,6 +77,7 @@ _FIELDS = {
         f"config.{name}", None, f"Recipe field (default of the defaults: {value!r})."
     )
     for name, value in leaves().items()
+    if name != "model.vocab_size"  # the corpus decides it
 }
 
 
@@ -91,13 +92,15 @@ def main(_):
 
     match mode:
         case "pretrain":
+            if _READING.value:
+                raise UserError("--mode=pretrain starts from nothing: leave out --reading_params_path")
             stages.pretrain(config, folder("pretrain"), _TENSORBOARD.value)
         case "finetune":
             stage = "finetune" if start else "scratch"
             stages.finetune(config, folder(stage), start, _TENSORBOARD.value)
         case "evaluate":
-            outputs = Path(_OUTPUTS.value or root / "evaluate" / "predictions.txt")
-            stages.evaluate(config, start, outputs)
+            default = start if _READING.value else root / "evaluate"
+            stages.evaluate(config, start, Path(_OUTPUTS.value or default / "predictions.txt"))
         case "all":
             if _WRITING.value or _READING.value or _OUTPUTS.value:
                 raise UserError("--mode=all writes below --workdir: leave out the paths of one run")
@@ -106,20 +109,20 @@ def main(_):
             stages.show(config, _OBJECTIVE.value, _NUM_SAMPLES.value)
         case "sample":
             stages.sample(
+                config,
                 start,
                 needed(_PROMPT),
                 _NUM_SAMPLES.value,
                 _MAX_NEW.value,
                 _TEMPERATURE.value,
                 _TOP_K.value,
-                config.seed,
             )
         case "biographies":
             stages.write_biographies(config, Path(needed(_OUTPUTS)))
         case "import":
             stages.import_params(config, needed(_READING), Path(needed(_WRITING)))
         case "export":
-            stages.export_params(start, needed(_WRITING))
+            stages.export_params(config, start, needed(_WRITING))
 
 
 def find_start(mode: str, workdir: Path) -> Path | None:
@@ -150,9 +153,12 @@ def read_config(start: Path | None) -> Config:
         config = read_run(start).config
     else:
         config = load_recipe(_CONFIG.value or QUICKSTART)
+    variant = _VARIANT.value or _FIELDS["model.variant"].value
+    if start is not None:
+        variant = variant or read_run(start).config.model.variant
     named = {
         "seed": _SEED.value,
-        "model.variant": _VARIANT.value,
+        "model.variant": variant,
         "data.pretrain_corpus_path": _PRETRAIN_CORPUS.value,
         "data.finetune_corpus_path": _FINETUNE_CORPUS.value,
         "data.eval_corpus_path": _EVAL_CORPUS.value,

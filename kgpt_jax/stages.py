@@ -40,35 +40,38 @@ def pretrain(config: Config, folder: Path, tensorboard: bool = False) -> float:
     say(notes)
     vocab = Vocab.of(characters)
     config = with_vocab(config, vocab)
+    objective = span_corruption(documents, vocab, config.model)
+    size = count(abstract_params(config.model))
     facts = {
         "stage": "pretrain",
         "data_digest": corpus.digest(documents),
         "updates": steps_per_epoch(len(documents), config.pretrain) * config.pretrain.epochs,
     }
     run = open_run(folder, config, vocab, facts)
-    objective = span_corruption(documents, vocab, config.model)
-    announce("pretraining", run, f"{len(documents):,} documents, {len(vocab)} symbols")
-    _, seconds = train(run, config.pretrain, objective, len(documents), tensorboard=tensorboard)
-    return seconds
+    print(
+        f"pretraining: {config.model.variant}, {size:,} parameters, {len(documents):,} documents, "
+        f"{len(vocab)} symbols, into {folder}"
+    )
+    return train(run, config.pretrain, objective, len(documents), tensorboard=tensorboard)[1]
 
 
 def finetune(config: Config, folder: Path, start: Path | None, tensorboard: bool = False) -> float:
-    """Trains on questions with answers, from the run in `start` or, where that is None, from scratch."""
+    """Trains on questions with answers, from the run in `start` or, where that is None, from scratch.
+
+    Returns the seconds of training.
+    """
     table = corpus.load_pairs(config.data)
     say(table.notes)
     if start is None:
-        stage, vocab, params = (
-            "scratch",
-            Vocab.of(corpus.load_documents(config.data).characters),
-            None,
-        )
+        stage, params = "scratch", None
+        vocab = Vocab.of(corpus.load_documents(config.data).characters)
         config = with_vocab(config, vocab)
+        print("starting from scratch")
     else:
         source = read_run(start)
         config = fit_to(source, config)
-        stage, vocab, params = "finetune", source.vocab, load_params(source)
-        print(f"starting from {start}, {progress_of(source)}")
-    check_known(table, vocab)
+        stage, vocab, params = "finetune", source.vocab, load_params(source, "starting from")
+    objective = questions_of(table, vocab, config)
     cfg = getattr(config, stage)
     facts = {
         "stage": stage,
@@ -79,14 +82,19 @@ def finetune(config: Config, folder: Path, start: Path | None, tensorboard: bool
     if start is not None:
         facts |= {"started_from": str(start), "start_digest": params_digest(params)}
     run = open_run(folder, config, vocab, facts)
-    objective = question_answer(table.pairs, vocab, config.model)
-    announce(
-        "finetuning" if start else "finetuning from scratch",
-        run,
-        f"{len(table.questions):,} questions",
-    )
-    _, seconds = train(run, cfg, objective, len(table.questions), params, tensorboard)
-    return seconds
+    print(f"finetuning: {config.model.variant}, {len(table.questions):,} questions, into {folder}")
+    return train(run, cfg, objective, len(table.questions), params, tensorboard)[1]
+
+
+def questions_of(table: corpus.Table, vocab: Vocab, config: Config) -> Objective:
+    """Returns the objective of a table, or a UserError that names the pair that does not fit."""
+    for line, texts in enumerate(table.pairs, 1):
+        if unknown := vocab.unknown("".join(texts)):
+            raise UserError(
+                f"training pair {line} has {unknown!r}, which the vocabulary lacks, in {texts}: "
+                "give the pairs as --finetune_corpus_path when pretraining, too, or remove this one"
+            )
+    return question_answer(table.pairs, vocab, config.model)
 
 
 def evaluate(config: Config, source: Path, outputs: Path) -> tuple[scoring.Score, list, float] | None:
@@ -96,13 +104,13 @@ def evaluate(config: Config, source: Path, outputs: Path) -> tuple[scoring.Score
     where the questions have no answers.
     """
     run = read_run(source)
-    fit_to(run, config)
+    model = GPT(fit_to(run, config).model)
     table = corpus.load_questions(config.data)
     say(table.notes)
-    params = load_params(run)
-    print(f"evaluating {source}, {progress_of(run)}, on {len(table.questions):,} questions")
+    scoring.write_predictions(outputs, [])  # a path that cannot be written is better known now
+    params = load_params(run, "evaluating")
     began = time.perf_counter()
-    predictions, notes = scoring.predict(GPT(run.config.model), params, run.vocab, table.questions)
+    predictions, notes = scoring.predict(model, params, run.vocab, table.questions)
     seconds = time.perf_counter() - began
     say(notes)
     scoring.write_predictions(outputs, predictions)
@@ -127,13 +135,21 @@ def evaluate(config: Config, source: Path, outputs: Path) -> tuple[scoring.Score
 
 
 def run_all(config: Config, root: Path, tensorboard: bool = False):
-    """Runs all stages, with and without pretraining; prints one table and writes `summary.json`."""
+    """Runs all stages, with and without pretraining; prints one table and writes `summary.json`.
+
+    Seconds are those of training, without compilation, and of answering. What later stages read is checked
+    before the first begins.
+    """
+    vocab = Vocab.of(corpus.load_documents(config.data).characters)
+    questions_of(corpus.load_pairs(config.data), vocab, config)
+    corpus.load_questions(config.data)
     pretrain_seconds = pretrain(config, root / "pretrain", tensorboard)
     finetune_seconds = finetune(config, root / "finetune", root / "pretrain", tensorboard)
     pretrained = evaluate(config, root / "finetune", root / "evaluate" / "predictions.txt")
     scratch_seconds = finetune(config, root / "scratch", None, tensorboard)
     scratch = evaluate(config, root / "scratch", root / "evaluate" / "scratch.txt")
     if pretrained is None:
+        print("no table: the questions have no answers")
         return
     constant, baseline = max(pretrained[1], key=lambda named: named[1].correct)
     rows = [
@@ -187,10 +203,11 @@ def show_examples(objective: Objective, vocab: Vocab, seed: int, n: int):
         print(f"x: {vocab.decode(x_T)}\ny: {vocab.decode(y_T)}")
 
 
-def sample(source: Path, prompt: str, n: int, max_new: int, temperature: float, top_k: int, seed: int):
+def sample(config: Config, source: Path, prompt: str, n: int, max_new: int, temperature: float, top_k: int):
     """Prints `n` continuations of a prompt by the run in `source`."""
     run = read_run(source)
-    params, seq_len = load_params(run), run.config.model.seq_len
+    config = fit_to(run, config)
+    seq_len = config.model.seq_len
     if unknown := run.vocab.unknown(prompt):
         raise UserError(f"--prompt has {unknown!r}, which the vocabulary of {source} lacks")
     if not 1 <= len(prompt) <= seq_len:
@@ -200,11 +217,11 @@ def sample(source: Path, prompt: str, n: int, max_new: int, temperature: float, 
         print(f"the model reads {seq_len} characters: writing {max_new}")
     text_BL, length_B = pad_prompts([run.vocab.encode(prompt)] * n, n, seq_len + 1)
     text_BL = continue_texts(
-        GPT(run.config.model),
-        params,
+        GPT(config.model),
+        load_params(run),
         text_BL,
         length_B,
-        jax.random.key(seed),
+        jax.random.key(config.seed),
         max_new=max_new,
         stop_at_mask=False,
         temperature=temperature,
@@ -237,26 +254,23 @@ def import_params(config: Config, source: str, folder: Path):
     print(f"{source} is now the run {folder}: {count(params):,} parameters")
 
 
-def export_params(source: Path, path: str):
+def export_params(config: Config, source: Path, path: str):
     """Writes a run's parameters as a file for the course's PyTorch code."""
     run = read_run(source)
+    fit_to(run, config)
     save_torch_params(path, load_params(run), run.config.model)
     print(f"wrote {path}")
 
 
-def load_params(run: Run):
-    """Returns the newest parameters of a run."""
+def load_params(run: Run, purpose: str = ""):
+    """Returns the newest parameters of a run, and says which they are if there is a `purpose`."""
     with Checkpoints(run, read_only=True) as checkpoints:
-        return checkpoints.restore_params(abstract_params(run.config.model))
-
-
-def progress_of(run: Run) -> str:
-    """Says which checkpoint of a run is its newest."""
-    with Checkpoints(run, read_only=True) as checkpoints:
-        step = checkpoints.latest_step()
-    if step == run.facts.get("updates", step):
-        return f"update {step:,}"
-    return f"update {step:,} of {run.facts['updates']:,}: its training is not finished"
+        params, step = checkpoints.restore_params(abstract_params(run.config.model))
+    if purpose:
+        updates = run.facts.get("updates", step)
+        unfinished = f" of {updates:,}: its training is not finished" if step < updates else ""
+        print(f"{purpose} {run.folder}, update {step:,}{unfinished}")
+    return params
 
 
 def with_vocab(config: Config, vocab: Vocab) -> Config:
@@ -268,6 +282,14 @@ def fit_to(run: Run, config: Config) -> Config:
 
     Dropout and dtype may differ: they are no part of the parameters' shapes.
     """
+    if not run.config.data.pretrain_corpus_path:
+        there, asked = leaves(run.config.data.biographies), leaves(config.data.biographies)
+        for name in ("n_train", "n_dev", "n_test", "seed"):
+            if there[name] != asked[name]:
+                raise UserError(
+                    f"{run.folder} knows the people of data.biographies.{name} {there[name]}, and "
+                    f"{asked[name]} is asked for, which are other people: leave it out"
+                )
     path = config.data.pretrain_corpus_path
     if path and path != run.config.data.pretrain_corpus_path:
         characters = corpus.read_documents(path).characters
@@ -285,20 +307,6 @@ def fit_to(run: Run, config: Config) -> Config:
                 "leave it out, or start from another run"
             )
     return fitted
-
-
-def check_known(table: corpus.Table, vocab: Vocab):
-    for line, texts in enumerate(table.pairs, 1):
-        if unknown := vocab.unknown("".join(texts)):
-            raise UserError(
-                f"training pair {line} has {unknown!r}, which the vocabulary lacks, in {texts}: "
-                "remove it, or pretrain with these pairs as --finetune_corpus_path"
-            )
-
-
-def announce(what: str, run: Run, data: str):
-    shapes = abstract_params(run.config.model)
-    print(f"{what}: {run.config.model.variant}, {count(shapes):,} parameters, {data}, into {run.folder}")
 
 
 def count(params) -> int:

@@ -18,8 +18,15 @@ def start(mode: str):
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     os.environ.update(environment(platform.value))
-    from kgpt_jax import main  # imports JAX, which reads the environment once
+    import jax  # reads the environment once
 
+    from kgpt_jax import main
+
+    try:
+        jax.devices()
+    except RuntimeError as error:
+        print(f"error: no {platform.value or 'device'} here: {str(error).splitlines()[0]}", file=sys.stderr)
+        sys.exit(2)
     sys.argv.insert(1, f"--mode={mode}")
     app.run(main.guarded, flags_parser=main.parse)
 

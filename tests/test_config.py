@@ -88,6 +88,8 @@ def test_a_bad_recipe_is_named(tmp_path):
     head = "from kgpt_jax.config import *\ndef get_config(): return "
     for text, complaint in [
         ("x = 1", r"has no get_config\(\)"),
+        ("def get_config(): return {}['x']", "KeyError: 'x'"),
+        ("def get_config(", "SyntaxError"),
         (
             "from kgpt_jax.config import *\ndef get_config(): return Config(epoch=1)",
             "'epoch'; fields are seed",

@@ -108,6 +108,10 @@ def test_another_variant_or_vocabulary_is_refused(whole):
     assert "model.variant 'synthesizer', and 'vanilla' is asked for" in complaint
     complaint = run("--mode=finetune", reading, "--config.model.n_layer=3", status=2)
     assert "model.n_layer 1, and 3 is asked for" in complaint
+    complaint = run("--mode=sample", reading, "--prompt=a", "--variant=vanilla", status=2)
+    assert "model.variant 'synthesizer', and 'vanilla' is asked for" in complaint
+    complaint = run("--mode=evaluate", reading, "--config.data.biographies.n_dev=7", status=2)
+    assert "n_dev 6, and 7 is asked for, which are other people" in complaint
 
 
 def test_a_corpus_of_another_vocabulary_is_refused(whole, tmp_path):
@@ -182,6 +186,13 @@ def test_torch_params_there_and_back(whole, tmp_path):
     first, second = (torch.load(p, weights_only=True) for p in (exported, f"{tmp_path}/again.params"))
     assert first.keys() == second.keys() and "blocks.0.attn.mask" in first
     assert all(torch.equal(first[name], second[name]) for name in first)
+    finetuned = f"{tmp_path}/finetuned"
+    run(
+        "--mode=finetune",
+        f"--reading_params_path={tmp_path}/imported",
+        f"--writing_params_path={finetuned}",
+    )
+    assert "out of 6.0" in run("--mode=evaluate", f"--reading_params_path={finetuned}")
     out = run("--mode=evaluate", f"--reading_params_path={tmp_path}/imported", *TINY)
     assert "out of 6.0" in out
 
@@ -196,6 +207,7 @@ def test_torch_params_there_and_back(whole, tmp_path):
         (["--mode=pretrain", "--config.pretrain.epochs=many"], "config.pretrain.epochs=many"),
         (["--mode=pretrain", "--config=configs/curse.py"], "choose from configs/course_2021.py"),
         (["--mode=pretrain", "--pretrain_corpus_path=nowhere.txt"], "cannot read nowhere.txt"),
+        (["--mode=pretrain", "--reading_params_path=x"], "leave out --reading_params_path"),
         (["--mode=pretrain", "wiki.txt"], "unexpected argument 'wiki.txt'"),
         ([], "--mode"),
     ],

@@ -73,6 +73,7 @@ def continue_texts(
 def _choose(logits_BV: jax.Array, key, temperature: float, top_k: int) -> jax.Array:
     if temperature == 0:
         return logits_BV.argmax(axis=-1).astype(jnp.int32)
+    logits_BV = logits_BV.at[:, PAD_ID].set(-jnp.inf)  # never a target, so its score means nothing
     if 0 < top_k < logits_BV.shape[-1]:
         kth_B1 = lax.top_k(logits_BV, top_k)[0][:, -1:]
         logits_BV = jnp.where(logits_BV >= kth_B1, logits_BV, -jnp.inf)

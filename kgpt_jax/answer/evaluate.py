@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from kgpt_jax.answer.decode import continue_texts, pad_prompts
+from kgpt_jax.config import UserError
 from kgpt_jax.data.vocab import MASK, PAD, Vocab
 
 MAX_ANSWER = 32  # characters, as in the course
@@ -85,8 +86,11 @@ def predict(model, params, vocab: Vocab, questions: list[str]) -> tuple[list[str
 
 def write_predictions(path: Path, predictions: list[str]):
     """Writes one prediction a line, as the course does."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(prediction + "\n" for prediction in predictions), "utf-8", newline="\n")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(p + "\n" for p in predictions), "utf-8", newline="\n")
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}; give another --outputs_path") from None
 
 
 def score(predictions: list[str], answers: list[str]) -> Score:

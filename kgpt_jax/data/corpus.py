@@ -42,11 +42,11 @@ def load_documents(data: DataConfig) -> Corpus:
     if data.pretrain_corpus_path:
         text, notes = _read(data.pretrain_corpus_path)
         known = load_pairs(data).pairs if data.finetune_corpus_path else []
-        return _corpus(text, "".join(question + answer for question, answer in known), notes)
+        return _corpus(text, known, notes)
     people = biographies.generate(data.biographies)
-    # Questions and answers lend their characters: no biography has a question mark.
-    asked = "".join(question + answer for question, answer in people.train + people.dev)
-    return _corpus("\n".join(people.documents) + "\n", asked, [])
+    # The questions lend theirs too: no biography has a question mark.
+    known = load_pairs(data).pairs + people.dev
+    return _corpus("\n".join(people.documents) + "\n", known, [])
 
 
 def load_pairs(data: DataConfig) -> Table:
@@ -62,8 +62,7 @@ def load_pairs(data: DataConfig) -> Table:
     else:
         table = _table(biographies.generate(data.biographies).train)
     if data.ascii_pairs:
-        questions, answers = ([_ascii(text) for text in part] for part in table[:2])
-        table = Table(questions, answers, table.notes)
+        table = _without_accents(table)
     return table
 
 
@@ -73,13 +72,16 @@ def load_questions(data: DataConfig) -> Table:
         return read_table(data.eval_corpus_path)
     if data.pretrain_corpus_path:
         raise UserError("evaluation on your own corpus needs --eval_corpus_path=FILE")
-    return _table(biographies.generate(data.biographies).dev)
+    dev = biographies.generate(data.biographies).dev
+    if not dev:
+        raise UserError("data.biographies.n_dev is 0: there is nobody to ask about; give 1 or more")
+    return _table(dev)
 
 
 def read_documents(path: str) -> Corpus:
     """Returns the lines of a UTF-8 file as documents, the empty one after a last line break too."""
     text, notes = _read(path)
-    return _corpus(text, "", notes)
+    return _corpus(text, [], notes)
 
 
 def read_table(path: str) -> Table:
@@ -147,16 +149,27 @@ def _read(path: str) -> tuple[str, list[str]]:
     return text, notes
 
 
-def _corpus(text: str, also: str, notes: list[str]) -> Corpus:
-    return Corpus(text.split("\n"), "".join(sorted(set(text) | set(also))), notes)
+def _corpus(text: str, pairs: list[tuple[str, str]], notes: list[str]) -> Corpus:
+    characters = set(text).union(*(question + answer for question, answer in pairs))
+    return Corpus(text.split("\n"), "".join(sorted(characters)), notes)
 
 
 def _table(pairs: list[tuple[str, str]]) -> Table:
     return Table([question for question, _ in pairs], [answer for _, answer in pairs], [])
 
 
-def _ascii(text: str) -> str:
-    return text.encode("ascii", "ignore").decode()
+def _without_accents(table: Table) -> Table:
+    """Drops all characters that are not ASCII, as the course does in finetuning."""
+    rows = [[text.encode("ascii", "ignore").decode() for text in pair] for pair in table.pairs]
+    for line, (row, pair) in enumerate(zip(rows, table.pairs), 1):
+        if not all(row):
+            raise UserError(
+                f"training pair {line} is empty without its non-ASCII characters, {pair}: "
+                "remove it, or set --config.data.ascii_pairs=false"
+            )
+    changed = sum(tuple(row) != pair for row, pair in zip(rows, table.pairs))
+    notes = [f"{changed} training pairs lost their non-ASCII characters"] if changed else []
+    return Table(*map(list, zip(*rows)), table.notes + notes)
 
 
 def digest(texts: list[str]) -> str:

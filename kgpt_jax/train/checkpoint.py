@@ -32,18 +32,21 @@ class Run:
 
 
 def open_run(folder: Path, config: Config, vocab: Vocab, facts: dict) -> Run:
-    """Returns the run in `folder`, made now or, if it is there, checked to be the same run.
+    """Returns the run in `folder`, made now or, if it has a checkpoint, checked to be the same run.
 
     Raises a UserError that names both values where config, vocabulary or data differ.
     """
     run = Run(folder, config, vocab, facts)
-    if (folder / "config.json").exists():
+    if (folder / "config.json").exists() and any((folder / "checkpoints").glob("[0-9]*")):
         _check_same(run, read_run(folder))
         return run
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "run.json", facts)
-    write_json(folder / "vocab.json", {"characters": vocab.characters})
-    write_json(folder / "config.json", to_dict(config))  # last: its presence says that all are there
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "run.json", facts)
+        write_json(folder / "vocab.json", {"characters": vocab.characters})
+        write_json(folder / "config.json", to_dict(config))  # last: it says that all are there
+    except OSError as error:
+        raise UserError(f"cannot make the folder {folder}: {error.strerror}") from None
     return run
 
 
@@ -57,7 +60,7 @@ def read_run(folder: Path) -> Run:
         facts = json.loads((folder / "run.json").read_text("utf-8"))
     except FileNotFoundError as error:
         raise UserError(f"{folder} is not a run's folder: it has no {Path(error.filename).name}") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{folder} is damaged: {error}") from None
     return Run(folder, config, vocab, facts)
 
@@ -108,7 +111,6 @@ class Checkpoints:
         self.run = run
         self.folder = (run.folder / "checkpoints").absolute()  # Orbax fails late on relative paths
         if read_only:
-            self.folder.mkdir(exist_ok=True)
             options = ocp.CheckpointManagerOptions(read_only=True)
         else:
             options = ocp.CheckpointManagerOptions(
@@ -160,11 +162,11 @@ class Checkpoints:
         return state, items.meta["seconds"]
 
     def restore_params(self, like):
-        """Returns the newest parameters alone; `like` gives the shapes."""
+        """Returns the newest parameters alone, and their step; `like` gives the shapes."""
         step = self.latest_step()
         if step is None:
             raise UserError(f"{self.run.folder} has no checkpoint yet: let its training run on")
-        return self._restore(step, params=ocp.args.StandardRestore(_abstract(like))).params
+        return self._restore(step, params=ocp.args.StandardRestore(_abstract(like))).params, step
 
     def _restore(self, step: int, **items):
         try:

@@ -5,6 +5,7 @@ from collections import deque
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from kgpt_jax.config import TrainConfig, UserError
@@ -63,11 +64,29 @@ def train(
                 save = step % cfg.save_every == 0 or step == len(rates)
                 dispatcher.settle(checkpoints, leave=0 if save else 1)
                 if save:
+                    if not all_finite(state.params):
+                        raise not_finite(step, checkpoints)
                     checkpoints.save(state, progress.seconds())
                     progress.draw()
         checkpoints.wait()
         progress.close()
         return state.params, progress.seconds()
+
+
+@jax.jit
+def all_finite(params) -> jax.Array:
+    """Tells whether no parameter is infinite or NaN."""
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(params)]).all()
+
+
+def not_finite(step: int, checkpoints: Checkpoints) -> UserError:
+    checkpoints.wait()
+    newest = checkpoints.latest_step()
+    return UserError(
+        f"the loss is not finite at update {step}; the last good checkpoint is "
+        f"{checkpoints.folder / str(newest) if newest else 'none yet'}; "
+        "try a lower learning rate, in another --workdir"
+    )
 
 
 class Sent(NamedTuple):
@@ -122,12 +141,5 @@ class Dispatcher:
             self.settled = now
             finite = np.isfinite(losses) & np.isfinite(norms)
             if not finite.all():
-                bad = step + int(np.argmin(finite)) + 1
-                checkpoints.wait()
-                newest = checkpoints.latest_step()
-                raise UserError(
-                    f"the loss is not finite at update {bad}; the last good checkpoint is "
-                    f"{checkpoints.folder / str(newest) if newest else 'none yet'}; "
-                    "try a lower learning rate"
-                )
+                raise not_finite(step + int(np.argmin(finite)) + 1, checkpoints)
             self.progress.record(step, losses, norms, tokens)

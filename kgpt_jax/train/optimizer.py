@@ -10,6 +10,7 @@ import optax
 from optax.contrib import MuonDimensionNumbers, muon
 
 from kgpt_jax.config import TrainConfig
+from kgpt_jax.data.batches import steps_per_epoch
 
 FLOOR = 0.1  # of the peak rate
 
@@ -57,24 +58,26 @@ def learning_rates(cfg: TrainConfig, n_examples: int, seq_len: int) -> np.ndarra
 
     Tokens are counted as minGPT does, padding included: `seq_len` for every example. The rate of an
     update is that of the tokens up to and with its own; with `first_step_at_peak`, as in the course,
-    that of the tokens before it, but the peak for the first.
+    that of the tokens before it, but the peak for the first. Otherwise, warming up takes at most a tenth
+    of the run.
     """
-    steps = -(-n_examples // cfg.batch_size)
+    steps = steps_per_epoch(n_examples, cfg)
     in_epoch = np.minimum(np.arange(1, steps + 1) * cfg.batch_size, n_examples) * seq_len
     epochs = np.arange(cfg.epochs)[:, None] * n_examples * seq_len
     tokens = (epochs + in_epoch).ravel()
-    rates = cfg.learning_rate * rate_factor(tokens, cfg, final_tokens=cfg.final_tokens or tokens[-1])
+    warmup = cfg.warmup_tokens if cfg.first_step_at_peak else min(cfg.warmup_tokens, tokens[-1] // 10)
+    rates = cfg.learning_rate * rate_factor(tokens, warmup, cfg.final_tokens or tokens[-1])
     if cfg.first_step_at_peak:
         rates = np.concatenate([[cfg.learning_rate], rates[:-1]])
     return rates
 
 
-def rate_factor(tokens: np.ndarray, cfg: TrainConfig, final_tokens: int) -> np.ndarray:
+def rate_factor(tokens: np.ndarray, warmup_tokens: int, final_tokens: int) -> np.ndarray:
     """Returns the share of the peak rate after `tokens`: a linear rise, then minGPT's cosine.
 
     The cosine is not clipped: past `final_tokens` the rate rises again, as in the course of 2021.
     """
-    rise = tokens / max(1, cfg.warmup_tokens)
-    progress = (tokens - cfg.warmup_tokens) / max(1, final_tokens - cfg.warmup_tokens)
+    rise = tokens / max(1, warmup_tokens)
+    progress = (tokens - warmup_tokens) / max(1, final_tokens - warmup_tokens)
     fall = np.maximum(FLOOR, 0.5 * (1 + np.cos(np.pi * progress)))
-    return np.where(tokens < cfg.warmup_tokens, rise, fall)
+    return np.where(tokens < warmup_tokens, rise, fall)

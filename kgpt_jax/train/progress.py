@@ -27,12 +27,12 @@ class Progress:
         tensorboard: bool = False,
     ):
         self.folder, self.rates, self.per_epoch = folder, rates, per_epoch
+        self.events = _event_writer(folder, start_step) if tensorboard else None
         self.file = _keep_metrics(folder / "metrics.jsonl", start_step)
-        self.events = _event_writer(folder) if tensorboard else None
         self.seconds_before = seconds
         self.started = self.last_line = time.perf_counter()
         self.compiling = 0.0
-        self.start_step, self.line_step = start_step, start_step
+        self.start_step = start_step
         self.tokens = 0  # since the last line, padding left out
         self.losses = []
 
@@ -108,12 +108,12 @@ def _keep_metrics(path: Path, step: int):
     return path.open("a", encoding="utf-8")
 
 
-def _event_writer(folder: Path):
+def _event_writer(folder: Path, step: int):
     try:
         from tensorboardX import SummaryWriter
     except ImportError:
         raise UserError("--tensorboard needs tensorboardX: pip install tensorboardX") from None
-    return SummaryWriter(str(folder / "tensorboard"))
+    return SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
 
 def draw_loss(folder: Path):

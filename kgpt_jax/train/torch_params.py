@@ -109,7 +109,10 @@ def save_torch_params(path: str, params, cfg: ModelConfig):
     mask = torch.tril(torch.ones(cfg.block_size, cfg.block_size))[None, None]
     for i in range(cfg.n_layer):
         state[f"blocks.{i}.attn.mask"] = mask
-    torch.save(state, path)
+    try:
+        torch.save(state, path)
+    except (OSError, RuntimeError) as error:
+        raise UserError(f"cannot write {path}: {str(error).splitlines()[0]}") from None
 
 
 def _torch():

@@ -3,6 +3,7 @@ import pytest
 
 from kgpt_jax.answer import evaluate
 from kgpt_jax.answer.evaluate import Score, most_frequent, predict, score, wilson_interval
+from kgpt_jax.config import UserError
 from kgpt_jax.data.vocab import Vocab
 from tests import tiny
 
@@ -51,6 +52,11 @@ def test_predictions_file_has_one_line_a_question(tmp_path):
     path = tmp_path / "new" / "folder" / "out.txt"
     evaluate.write_predictions(path, ["Rome", "", "São Paulo"])
     assert path.read_bytes() == "Rome\n\nSão Paulo\n".encode()
+
+
+def test_a_path_that_cannot_be_written_is_named(tmp_path):
+    with pytest.raises(UserError, match="Is a directory; give another --outputs_path"):
+        evaluate.write_predictions(tmp_path, [])
 
 
 def test_score_counts_exact_matches():

@@ -102,6 +102,8 @@ def test_missing_files_and_paths_are_named(tmp_path, file):
         corpus.load_questions(own)
     with pytest.raises(UserError, match="has no answers"):
         corpus.load_pairs(DataConfig(finetune_corpus_path=file("A?\n")))
+    with pytest.raises(UserError, match="n_dev is 0: there is nobody to ask about"):
+        corpus.load_questions(DataConfig(biographies=BiographiesConfig(n_dev=0)))
 
 
 def test_pairs_lose_their_accents_only_when_asked(file):
@@ -109,6 +111,10 @@ def test_pairs_lose_their_accents_only_when_asked(file):
     assert corpus.load_pairs(DataConfig(finetune_corpus_path=path)).answers == ["São Paulo"]
     ascii_pairs = corpus.load_pairs(DataConfig(finetune_corpus_path=path, ascii_pairs=True)).pairs
     assert ascii_pairs == [("Where was Zo born?", "So Paulo")]
+    empty = DataConfig(finetune_corpus_path=file("A?\tRome\nB?\t東京\n"), ascii_pairs=True)
+    with pytest.raises(UserError, match="training pair 2 is empty without its non-ASCII"):
+        corpus.load_pairs(empty)
+    path = file("Where was Zoë born?\tSão Paulo\n")
     assert corpus.load_questions(DataConfig(eval_corpus_path=path, ascii_pairs=True)).questions == [
         "Where was Zoë born?"
     ]

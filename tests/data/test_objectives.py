@@ -86,8 +86,6 @@ def test_span_is_a_quarter_of_the_document_on_average(n):
 
 def test_nothing_of_the_document_is_lost():
     for doc in documents(50):
-        if MASK in doc or PAD in doc:
-            continue
         span = draw_span(len(doc), np.random.default_rng(len(doc)).random(4), 128)
         prefix, suffix, masked = corrupt(doc, span, 128).rstrip(PAD).split(MASK)
         assert prefix + masked + suffix == doc[: span.length]

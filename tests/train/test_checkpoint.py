@@ -1,4 +1,5 @@
 import json
+import time
 
 import jax
 import jax.numpy as jnp
@@ -67,8 +68,10 @@ def test_a_reader_leaves_a_save_under_way_alone(run):
     under_way.mkdir()
     stages.load_params(run)
     assert under_way.exists()
-    with Checkpoints(run) as checkpoints:  # the one that trains clears it away
-        assert checkpoints.latest_step() == 7
+    with Checkpoints(run):  # one that trains clears it away, in the background
+        deadline = time.monotonic() + 20
+        while under_way.exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
     assert not under_way.exists()
 
 
@@ -100,13 +103,28 @@ def test_a_damaged_folder_is_named(run, name):
         read_run(run.folder)
 
 
+def test_a_folder_without_a_checkpoint_is_made_anew(run):
+    other = override(run.config, {"seed": 1})
+    assert read_run(open_run(run.folder, other, run.vocab, run.facts).folder).config.seed == 1
+
+
+def test_a_folder_that_cannot_be_made_is_named(run, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot make the folder .*file: File exists"):
+        open_run(tmp_path / "file", run.config, run.vocab, run.facts)
+
+
 def test_the_same_run_opens_and_another_does_not(run):
+    with Checkpoints(run) as checkpoints:
+        checkpoints.save(state_of(run), seconds=1.0)
     assert open_run(run.folder, run.config, run.vocab, run.facts) == run
     other = override(run.config, {"seed": 1})
     with pytest.raises(UserError, match="seed 0, and 1 is asked for"):
         open_run(run.folder, other, run.vocab, run.facts)
     with pytest.raises(UserError, match="data_digest 'd', and 'e' is asked for"):
         open_run(run.folder, run.config, run.vocab, run.facts | {"data_digest": "e"})
+    with pytest.raises(UserError, match="start_digest None, and 's' is asked for"):
+        open_run(run.folder, run.config, run.vocab, run.facts | {"start_digest": "s"})
     with pytest.raises(UserError, match="the vocabulary '□⁇abcdefgh', and '□⁇xyz'"):
         open_run(run.folder, run.config, Vocab.of("xyz"), run.facts)
     finetune_only = override(run.config, {"finetune.epochs": 99, "pretrain.save_every": 1})

@@ -24,10 +24,10 @@ class Killed(Exception):
     pass
 
 
-def start(folder, objective=None, **train):
+def start(folder, **train):
     config = stages.with_vocab(tiny.config(**train), VOCAB)
     run = open_run(folder, config, VOCAB, {"stage": "pretrain"})
-    objective = objective or span_corruption(DOCUMENTS, VOCAB, config.model)
+    objective = span_corruption(DOCUMENTS, VOCAB, config.model)
     return loop.train(run, config.pretrain, objective, len(DOCUMENTS))[0]
 
 
@@ -39,24 +39,28 @@ def whole_state(folder, step):
         return checkpoints.manager.restore(step)
 
 
-def test_resumed_equals_unbroken_to_the_bit(tmp_path, monkeypatch):
-    """Killed after eight of twelve updates, and with another number of updates in a dispatch."""
-    start(tmp_path / "unbroken", epochs=4)  # a checkpoint every third update
+@pytest.mark.parametrize(
+    "variant, muon_learning_rate", [("vanilla", 0.0), ("vanilla", 0.02), ("synthesizer", 0.02)]
+)
+def test_resumed_equals_unbroken_to_the_bit(tmp_path, monkeypatch, variant, muon_learning_rate):
+    """Broken off within an epoch, and with another number of updates in a dispatch."""
+    how = dict(variant=variant, muon_learning_rate=muon_learning_rate, epochs=4, save_every=4)
+    start(tmp_path / "unbroken", **how)  # three updates an epoch
     send = loop.Dispatcher.send
 
-    def send_until_eight(self, state, batches, step, rates):
-        if step == 8:
+    def send_until_seven(self, state, batches, step, rates):
+        if step == 7:
             raise Killed
         return send(self, state, batches, step, rates)
 
     monkeypatch.setattr(loop, "SECONDS_PER_DISPATCH", 0.0)  # one update at a time
-    monkeypatch.setattr(loop.Dispatcher, "send", send_until_eight)
+    monkeypatch.setattr(loop.Dispatcher, "send", send_until_seven)
     with pytest.raises(Killed):
-        start(tmp_path / "killed", epochs=4)
+        start(tmp_path / "killed", **how)
     monkeypatch.undo()
     with Checkpoints(stages.read_run(tmp_path / "killed")) as checkpoints:
-        assert checkpoints.latest_step() == 6
-    start(tmp_path / "killed", epochs=4)
+        assert checkpoints.latest_step() == 4
+    start(tmp_path / "killed", **how)
 
     broken, unbroken = (whole_state(tmp_path / name, 12) for name in ("killed", "unbroken"))
     for name in ("params", "opt_state"):
@@ -94,15 +98,16 @@ def test_the_folder_holds_what_it_should(tmp_path):
     )
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, monkeypatch):
+@pytest.mark.parametrize("bad", [4, 5])  # the update before a checkpoint, and the one it would hold
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, monkeypatch, bad):
     rates = loop.learning_rates
 
-    def explode_at_the_fifth(*args):
+    def explode(*args):
         out = rates(*args)
-        out[4] = np.inf
+        out[bad] = np.inf
         return out
 
-    monkeypatch.setattr(loop, "learning_rates", explode_at_the_fifth)
+    monkeypatch.setattr(loop, "learning_rates", explode)
     with pytest.raises(UserError, match=r"not finite at update 6; the last good .*checkpoints/3;"):
         start(tmp_path)
     with Checkpoints(stages.read_run(tmp_path)) as checkpoints:

@@ -79,8 +79,16 @@ def test_our_own_warms_up_and_decays_once():
 
 
 def test_the_short_last_batch_counts_its_own_tokens():
-    cfg = TrainConfig(epochs=1, batch_size=10, learning_rate=1.0, warmup_tokens=1000, final_tokens=2000)
-    np.testing.assert_allclose(learning_rates(cfg, n_examples=25, seq_len=10), [0.1, 0.2, 0.25])
+    cfg = TrainConfig(epochs=50, batch_size=10, learning_rate=1.0, warmup_tokens=1000)
+    rates = learning_rates(cfg, n_examples=25, seq_len=10)
+    np.testing.assert_allclose(rates[:4], [0.1, 0.2, 0.25, 0.35])
+
+
+def test_warming_up_takes_a_tenth_of_a_short_run():
+    cfg = TrainConfig(epochs=1, batch_size=1, learning_rate=1.0, warmup_tokens=10**9)
+    rates = learning_rates(cfg, n_examples=100, seq_len=10)
+    np.testing.assert_allclose(rates[:10], np.arange(1, 11) / 10)
+    assert rates[10] < 1.0
 
 
 def test_decay_spares_biases_only():
