@@ -69,7 +69,7 @@ def test_again_says_that_all_is_finished(whole):
 
 def test_without_a_variant_the_newest_run_goes_on(whole):
     root, _ = whole
-    assert f"evaluating {root}/synthesizer/finetune, update 1, on 6" in run(
+    assert f"evaluating {root}/synthesizer/finetune, update 1\n" in run(
         "--mode=evaluate", f"--workdir={root}"
     )
 
@@ -118,10 +118,11 @@ def test_a_corpus_of_another_vocabulary_is_refused(whole, tmp_path):
     root, _ = whole
     (tmp_path / "greek.txt").write_text("Σωκράτης\n")
     reading = f"--reading_params_path={root}/synthesizer/pretrain"
+    (tmp_path / "pairs.tsv").write_text("Where?\tThere\n")
     flags = [
         f"--pretrain_corpus_path={tmp_path}/greek.txt",
-        "--finetune_corpus_path=x",
-        "--eval_corpus_path=x",
+        f"--finetune_corpus_path={tmp_path}/pairs.tsv",
+        f"--eval_corpus_path={tmp_path}/pairs.tsv",
     ]
     for mode in ("finetune", "evaluate"):
         complaint = run(f"--mode={mode}", reading, *flags, status=2)

@@ -42,7 +42,7 @@ def train(
     per_epoch = steps_per_epoch(n_examples, cfg)
     state = init_state(model, tx, init_key)
     if start_params is not None:
-        state = TrainState(state.step, start_params, tx.init(start_params))
+        state = TrainState(state.step, start_params, jax.jit(tx.init)(start_params))
 
     with Checkpoints(run) as checkpoints:
         step, seconds = checkpoints.latest_step() or 0, 0.0

@@ -12,6 +12,7 @@ import numpy as np
 from kgpt_jax.config import UserError
 
 SECONDS_BETWEEN_LINES = 5.0
+SECONDS_BETWEEN_DRAWINGS = 30.0
 
 
 class Progress:
@@ -30,7 +31,7 @@ class Progress:
         self.events = _event_writer(folder, start_step) if tensorboard else None
         self.file = _keep_metrics(folder / "metrics.jsonl", start_step)
         self.seconds_before = seconds
-        self.started = self.last_line = time.perf_counter()
+        self.started = self.last_line = self.last_drawn = time.perf_counter()
         self.compiling = 0.0
         self.start_step = start_step
         self.tokens = 0  # since the last line, padding left out
@@ -84,14 +85,19 @@ class Progress:
         return (step - 1) // self.per_epoch + 1
 
     def draw(self):
-        """Draws `loss.png`, with what was recorded so far."""
+        """Draws `loss.png` with what was recorded so far, unless it was drawn just now."""
         began = time.perf_counter()
+        if began - self.last_drawn < SECONDS_BETWEEN_DRAWINGS:
+            return
         self.file.flush()
         draw_loss(self.folder)
-        self.leave_out(time.perf_counter() - began)
+        self.last_drawn = time.perf_counter()
+        self.leave_out(self.last_drawn - began)
 
     def close(self):
+        """Closes the files and draws the whole loss."""
         self.file.close()
+        draw_loss(self.folder)
         if self.events:
             self.events.close()
 

@@ -32,8 +32,13 @@ def masked_cross_entropy(logits_BTV: jax.Array, y_BT: jax.Array) -> jax.Array:
 
 def init_state(model, tx: optax.GradientTransformation, key: jax.Array) -> TrainState:
     """Returns a fresh state; `key` decides the parameters."""
-    params = model.init(key, jnp.zeros((1, 1), jnp.int32), train=False)["params"]
-    return TrainState(jnp.zeros((), jnp.int32), params, tx.init(params))
+
+    @jax.jit  # one program, where op by op takes seconds to start
+    def init(key):
+        params = model.init(key, jnp.zeros((1, 1), jnp.int32), train=False)["params"]
+        return TrainState(jnp.zeros((), jnp.int32), params, tx.init(params))
+
+    return init(key)
 
 
 def make_train_steps(model, tx: optax.GradientTransformation, dropout_key: jax.Array):

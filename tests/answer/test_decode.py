@@ -16,9 +16,10 @@ def prompts():
 def one_by_one(model, params, prompt, max_new, stop_at_mask):
     """The slow way: the whole text read again for every character, no cache."""
     text = list(prompt)
+    read = jax.jit(lambda x_BT: model.apply({"params": params}, x_BT, train=False))
     while len(text) - len(prompt) < max_new and len(text) <= model.cfg.seq_len:
-        logits_BTV = model.apply({"params": params}, np.array([text]), train=False)
-        text.append(int(logits_BTV[0, -1].argmax()))
+        x_BT = np.array([text + [PAD_ID] * (model.cfg.seq_len - len(text))])  # one shape, one program
+        text.append(int(read(x_BT)[0, len(text) - 1].argmax()))
         if stop_at_mask and text[-1] == MASK_ID:
             break
     return text

@@ -26,7 +26,6 @@ def test_the_line_has_all_its_parts(tmp_path, capsys, monkeypatch):
         "step 4/4  epoch 2/2  loss 0.375  lr 2.00e-03  2.0M tok/s  eta 0:00:00\n"
     )
     assert report.seconds() == 7.0
-    report.draw()
     report.close()
     records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").open()]
     assert [record["step"] for record in records] == [1, 2, 3, 4]
