@@ -1,6 +1,9 @@
 """The default: made-up people, a small model, minutes on a laptop's CPU.
 
 python -m kgpt_jax.main --mode=all --variant=vanilla
+
+On two cores of a Xeon server, one seed: 3.5 minutes, 91.7 % of 120 held-out people (85.3 to 95.4) after
+pretraining, 0.8 % without. With --variant=synthesizer: 3.3 minutes, 76.7 % (68.3 to 83.3).
 """
 
 from kgpt_jax.config import BiographiesConfig, Config, DataConfig, ModelConfig, TrainConfig
