@@ -6,6 +6,7 @@ import sys
 from absl import app, flags
 
 PLATFORMS = ("cpu", "gpu", "tpu")
+WHEELS = {"gpu": "jax[cuda13]", "tpu": "jax[tpu]"}
 MEMORY_FRACTION = ".9"  # of the GPU's memory, taken at the start so that it does not fragment
 
 
@@ -24,8 +25,13 @@ def start(mode: str):
 
     try:
         jax.devices()
-    except RuntimeError as error:
-        print(f"error: no {platform.value or 'device'} here: {str(error).splitlines()[0]}", file=sys.stderr)
+    except (RuntimeError, AssertionError):  # without its CUDA plugin JAX fails an assertion
+        wheel = WHEELS.get(platform.value, "jax")
+        print(
+            f"error: JAX finds no {platform.value or 'device'} here: "
+            f'on such a machine, pip install -U "{wheel}"',
+            file=sys.stderr,
+        )
         sys.exit(2)
     sys.argv.insert(1, f"--mode={mode}")
     app.run(main.guarded, flags_parser=main.parse)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import pytest
 
 from kgpt_jax.config import BiographiesConfig
@@ -215,6 +216,15 @@ def test_torch_params_there_and_back(whole, tmp_path):
 )
 def test_wrong_flags_end_with_one_line_and_status_2(flags, complaint):
     assert complaint in run(*flags, status=2)
+
+
+@pytest.mark.parametrize("platform", ["gpu", "tpu"])
+def test_launcher_says_that_a_platform_is_not_there(platform, tmp_path):
+    if jax.default_backend() == platform:
+        pytest.skip(f"there is a {platform} here")
+    flags = [f"--platform={platform}", f"--workdir={tmp_path}"]
+    complaint = run(*flags, module="launch.pretrain", status=2)
+    assert f"JAX finds no {platform} here" in complaint and "pip install" in complaint
 
 
 def test_launcher_takes_the_same_flags(tmp_path):
