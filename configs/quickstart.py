@@ -14,7 +14,7 @@ def get_config() -> Config:
     return Config(
         model=ModelConfig(n_layer=2, n_embd=128, dropout=0.0),
         data=DataConfig(biographies=people),
-        # Muon stores facts in fewer updates than AdamW does; muon_learning_rate=0 shows by how much.
+        # Muon stored facts in fewer updates than AdamW in trials at few rates; 0 compares them.
         pretrain=TrainConfig(
             epochs=90,
             batch_size=32,

@@ -31,14 +31,7 @@ def rate_after(epoch, rates, per_epoch):
     [(1, "5.999844e-04"), (10, "5.983263e-04"), (75, "5.100024e-04")],
 )
 def test_rates_that_public_finetuning_logs_print(epoch, printed):
-    cfg = TrainConfig(
-        epochs=76,
-        batch_size=256,
-        learning_rate=6e-4,
-        warmup_tokens=512 * 20,
-        final_tokens=200 * WIKI * 128,
-        first_step_at_peak=True,
-    )
+    cfg = dataclasses.replace(COURSE, epochs=76, batch_size=256, learning_rate=6e-4)
     rates = learning_rates(cfg, n_examples=2000, seq_len=127)
     assert len(rates) == 76 * 8
     assert rate_after(epoch, rates, 8) == printed
