@@ -30,11 +30,15 @@ class ModelConfig:
     n_layer: int = 4
     n_head: int = 8
     n_embd: int = 256
+    bottleneck_dim: int = 64  # latents of the perceivers
+    attention_block: int = 16  # positions in a block of bigbird and linformer
+    linformer_dim: int = 16  # projected keys of linformer
     dropout: float = 0.1  # on embeddings, attention weights and each sub-layer's output
     dtype: str = "float32"  # of activations; parameters, softmax and loss stay float32
 
     def __post_init__(self):
-        for name in ("block_size", "seq_len", "n_layer", "n_head", "n_embd"):
+        sizes = ("block_size", "seq_len", "n_layer", "n_head", "n_embd")
+        for name in (*sizes, "bottleneck_dim", "attention_block", "linformer_dim"):
             _require(getattr(self, name) > 0, f"model.{name} is {getattr(self, name)}: above 0")
         _require(
             self.n_embd % self.n_head == 0,

@@ -198,8 +198,8 @@ def show(config: Config, objective: str, n: int):
 
 
 def show_examples(objective: Objective, vocab: Vocab, seed: int, n: int):
-    x_NT, y_NT = objective(np.random.default_rng((seed, 0)))
-    for x_T, y_T in zip(x_NT[:n], y_NT[:n]):
+    examples = objective(np.random.default_rng((seed, 0)))
+    for x_T, y_T in zip(examples.x_NT[:n], examples.y_NT[:n]):
         print(f"x: {vocab.decode(x_T)}\ny: {vocab.decode(y_T)}")
 
 
@@ -215,11 +215,11 @@ def sample(config: Config, source: Path, prompt: str, n: int, max_new: int, temp
     if max_new > seq_len + 1 - len(prompt):
         max_new = seq_len + 1 - len(prompt)
         print(f"the model reads {seq_len} characters: writing {max_new}")
-    text_BL, length_B = pad_prompts([run.vocab.encode(prompt)] * n, n, seq_len + 1)
-    text_BL = continue_texts(
+    prompt_BP, length_B = pad_prompts([run.vocab.encode(prompt)] * n, n, seq_len)
+    new_BN = continue_texts(
         GPT(config.model),
         load_params(run),
-        text_BL,
+        prompt_BP,
         length_B,
         jax.random.key(config.seed),
         max_new=max_new,
@@ -227,7 +227,7 @@ def sample(config: Config, source: Path, prompt: str, n: int, max_new: int, temp
         temperature=temperature,
         top_k=top_k,
     )
-    texts = [run.vocab.decode(text_L).rstrip(PAD) for text_L in np.asarray(text_BL)]
+    texts = [prompt + run.vocab.decode(new_N).rstrip(PAD) for new_N in np.asarray(new_BN)]
     print(SAMPLE_BREAK.join(texts))
 
 

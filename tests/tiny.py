@@ -1,14 +1,29 @@
 """Models small enough for a test, and what to call them with."""
 
 import dataclasses
+from functools import cache
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from kgpt_jax.config import Config, ModelConfig, TrainConfig
 from kgpt_jax.model.gpt import GPT
+from kgpt_jax.model.variants import VARIANTS
+from kgpt_jax.train.torch_params import abstract_params
 
-MODEL = ModelConfig(vocab_size=13, block_size=16, seq_len=15, n_layer=2, n_head=2, n_embd=8, dropout=0.0)
+MODEL = ModelConfig(
+    vocab_size=13,
+    block_size=16,
+    seq_len=15,
+    n_layer=2,
+    n_head=2,
+    n_embd=8,
+    bottleneck_dim=6,
+    attention_block=4,
+    linformer_dim=3,
+    dropout=0.0,
+)
 
 
 def config(variant="vanilla", **train) -> Config:
@@ -20,10 +35,24 @@ def config(variant="vanilla", **train) -> Config:
 
 def make(variant, **changes):
     """Returns a tiny model, parameters that are random everywhere, and a batch of ids (3, 15)."""
+    model, params, x_BT = _make(variant, **changes)
+    return model, jax.tree.map(lambda p: p, params), x_BT.copy()
+
+
+@cache
+def _make(variant, **changes):
     cfg = dataclasses.replace(MODEL, variant=variant, **changes)
     rng = np.random.default_rng(0)
     x_BT = rng.integers(2, cfg.vocab_size, (3, cfg.seq_len)).astype(np.int32)
     model = GPT(cfg)
-    params = model.init(jax.random.key(0), x_BT, train=False)["params"]
-    params = jax.tree.map(lambda p: p + 0.3 * rng.standard_normal(p.shape).astype(p.dtype), params)
-    return model, params, x_BT
+
+    def random(path, leaf):
+        middle = 1 if path[-1].key == "scale" else 0
+        return jnp.asarray(middle + 0.3 * rng.standard_normal(leaf.shape), leaf.dtype)
+
+    return model, jax.tree_util.tree_map_with_path(random, abstract_params(cfg)), x_BT
+
+
+def source_B(variant, length, rows=3):
+    """Returns how many characters are given: `length`, or 1 where that makes no difference."""
+    return np.full(rows, length if VARIANTS[variant].whole_source else 1, np.int32)

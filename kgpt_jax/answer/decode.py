@@ -1,6 +1,6 @@
-"""Continuing texts: batched, jitted, and with a cache, so that each character is computed once.
+"""Continuing texts: batched and jitted; prompts are read at once, answers written with a cache.
 
-Axes: `B` rows, `L` characters of a text (`seq_len` + 1), `V` vocabulary.
+Axes: `B` rows, `P` characters of a padded prompt, `N` characters to be written, `V` vocabulary.
 """
 
 from functools import partial
@@ -10,24 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from kgpt_jax.data.batches import WIDTH_STEP
 from kgpt_jax.data.vocab import MASK_ID, PAD_ID
-
-
-def empty_cache(model, params, batch_size: int):
-    """Returns the cache before the first character: zeros of the shapes that a first call makes."""
-
-    def first_call(params):
-        x_BT = jnp.zeros((batch_size, 1), jnp.int32)
-        return model.apply({"params": params}, x_BT, train=False, mutable=["cache"])[1]["cache"]
-
-    return jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(first_call, params))
 
 
 @partial(jax.jit, static_argnames=("model", "max_new", "stop_at_mask", "temperature", "top_k"))
 def continue_texts(
     model,
     params,
-    text_BL: jax.Array,
+    prompt_BP: jax.Array,
     length_B: jax.Array,
     key: jax.Array,
     *,
@@ -36,38 +27,37 @@ def continue_texts(
     temperature: float = 0.0,
     top_k: int = 0,
 ) -> jax.Array:
-    """Returns `text_BL` with up to `max_new` characters written behind each row's first `length_B`.
+    """Returns the up to `max_new` characters (B, max_new) that follow each prompt, then PAD.
 
-    Rows move together, one position a pass: a row still inside its prompt reads it, the others write.
-    It ends when all rows have ended, at their MASK if `stop_at_mask`, or at the model's last position.
-    Rows of length 0 are not touched. Temperature 0 takes the likeliest character, and draws from the
-    `top_k` likeliest (0: from all) otherwise.
+    Prompts are the first `length_B` characters of the rows of `prompt_BP`. A row ends at its MASK if
+    `stop_at_mask`, or one past the last position that the model reads; rows of length 0 write nothing.
+    Temperature 0 takes the likeliest character, and draws from the `top_k` likeliest (0: from all)
+    otherwise.
     """
-    B, L = text_BL.shape
+    B, last = len(prompt_BP), model.cfg.seq_len
+    read = partial(model.apply, train=False, mutable=["cache"])
+    logits_BPV, state = read({"params": params}, prompt_BP, length_B)
+    end_B = jnp.maximum(length_B - 1, 0)
+    logits_BV = jnp.take_along_axis(logits_BPV, end_B[:, None, None], axis=1)[:, 0]
 
     def unfinished(carry):
-        t, _, _, done_B = carry
-        return (t < L - 1) & ~done_B.all()
+        i, done_B = carry[0], carry[-1]
+        return (i < max_new) & ~done_B.all()
 
-    def one_position(carry):
-        t, text_BL, cache, done_B = carry
-        logits_B1V, updated = model.apply(
-            {"params": params, "cache": cache},
-            lax.dynamic_slice_in_dim(text_BL, t, 1, axis=1),
-            train=False,
-            mutable=["cache"],
-        )
-        drawn_B = _choose(logits_B1V[:, 0], jax.random.fold_in(key, t), temperature, top_k)
-        writes_B = (t + 1 >= length_B) & ~done_B
-        next_B = jnp.where(writes_B, drawn_B, text_BL[:, t + 1])
-        text_BL = text_BL.at[:, t + 1].set(next_B)
-        ended_B = t + 2 >= length_B + max_new
+    def one_character(carry):
+        i, new_BN, logits_BV, cache, done_B = carry
+        next_B = _choose(logits_BV, jax.random.fold_in(key, i), temperature, top_k)
+        next_B = jnp.where(done_B, PAD_ID, next_B)
+        position_B = jnp.minimum(length_B + i, last)
+        done_B |= position_B == last
         if stop_at_mask:
-            ended_B |= next_B == MASK_ID
-        return t + 1, text_BL, updated["cache"], done_B | (writes_B & ended_B)
+            done_B |= next_B == MASK_ID
+        start_B = jnp.minimum(position_B, last - 1)  # what ended rows compute is not used
+        logits_B1V, state = read({"params": params, **cache}, next_B[:, None], length_B, start_B)
+        return i + 1, new_BN.at[:, i].set(next_B), logits_B1V[:, 0], state, done_B
 
-    start = (0, text_BL, empty_cache(model, params, B), length_B == 0)
-    return lax.while_loop(unfinished, one_position, start)[1]
+    new_BN = jnp.full((B, max_new), PAD_ID, jnp.int32)
+    return lax.while_loop(unfinished, one_character, (0, new_BN, logits_BV, state, length_B == 0))[1]
 
 
 def _choose(logits_BV: jax.Array, key, temperature: float, top_k: int) -> jax.Array:
@@ -80,10 +70,15 @@ def _choose(logits_BV: jax.Array, key, temperature: float, top_k: int) -> jax.Ar
     return jax.random.categorical(key, logits_BV / temperature).astype(jnp.int32)
 
 
-def pad_prompts(prompts: list[np.ndarray], rows: int, text_length: int):
-    """Returns `(text_BL, length_B)` of id arrays, with rows of length 0 up to `rows`."""
-    text_BL = np.full((rows, text_length), PAD_ID, np.int32)
+def pad_prompts(prompts: list[np.ndarray], rows: int, seq_len: int):
+    """Returns `(prompt_BP, length_B)` of id arrays, with rows of length 0 up to `rows`.
+
+    P is one of the few widths that batches have in training, so that few programs are compiled.
+    """
+    longest = max(map(len, prompts), default=1)
+    width = min(-(-max(longest, 1) // WIDTH_STEP) * WIDTH_STEP, seq_len)
+    prompt_BP = np.full((rows, width), PAD_ID, np.int32)
     length_B = np.zeros(rows, np.int32)
     for i, prompt in enumerate(prompts):
-        text_BL[i, : len(prompt)], length_B[i] = prompt, len(prompt)
-    return text_BL, length_B
+        prompt_BP[i, : len(prompt)], length_B[i] = prompt, len(prompt)
+    return prompt_BP, length_B

@@ -68,18 +68,18 @@ def predict(model, params, vocab: Vocab, questions: list[str]) -> tuple[list[str
     by_length = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     for first in range(0, len(by_length), ROWS):
         chosen = by_length[first : first + ROWS]
-        text_BL, length_B = pad_prompts([prompts[i] for i in chosen], ROWS, text_length)
-        text_BL = continue_texts(
+        prompt_BP, length_B = pad_prompts([prompts[i] for i in chosen], ROWS, model.cfg.seq_len)
+        new_BN = continue_texts(
             model,
             params,
-            text_BL,
+            prompt_BP,
             length_B,
             jax.random.key(0),  # greedy: never drawn from
             max_new=MAX_ANSWER,
             stop_at_mask=True,
         )
-        for i, text_L in zip(chosen, np.asarray(text_BL)):
-            answer = vocab.decode(text_L[len(prompts[i]) :][:MAX_ANSWER])
+        for i, new_N in zip(chosen, np.asarray(new_BN)):
+            answer = vocab.decode(new_N)
             answers[i] = " ".join(answer.split(MASK)[0].rstrip(PAD).splitlines())
     return answers, notes
 

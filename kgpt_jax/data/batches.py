@@ -16,10 +16,14 @@ WIDTH_STEP = 16  # batch widths are multiples of this, and the full width
 
 
 class Batch(NamedTuple):
-    """Inputs and targets of one update, int32; a target of PAD carries no loss."""
+    """Inputs and targets of one update, int32; a target of PAD carries no loss.
+
+    The first `source_B` characters of a row are given rather than to be predicted.
+    """
 
     x_BT: np.ndarray
     y_BT: np.ndarray
+    source_B: np.ndarray
 
 
 def steps_per_epoch(n_examples: int, cfg: TrainConfig) -> int:
@@ -33,7 +37,7 @@ def epoch_batches(objective: Objective, cfg: TrainConfig, seed: int, epoch: int)
     `steps_per_dispatch` batches are shuffled: one dispatch then works on one width.
     """
     rng = np.random.default_rng((seed, epoch))
-    x_NT, y_NT = objective(rng)
+    x_NT, y_NT, source_N = objective(rng)
     order_N = rng.permutation(len(x_NT)) if cfg.shuffle else np.arange(len(x_NT))
     if cfg.group_by_length:
         length_N = used_columns(x_NT)
@@ -43,7 +47,7 @@ def epoch_batches(objective: Objective, cfg: TrainConfig, seed: int, epoch: int)
     if cfg.group_by_length and cfg.shuffle:
         runs = [rows[i : i + cfg.steps_per_dispatch] for i in range(0, len(rows), cfg.steps_per_dispatch)]
         rows = [batch for i in rng.permutation(len(runs)) for batch in runs[i]]
-    return [cut(x_NT[row_B], y_NT[row_B], cfg.batch_size) for row_B in rows]
+    return [cut(Batch(x_NT[row_B], y_NT[row_B], source_N[row_B]), cfg.batch_size) for row_B in rows]
 
 
 def used_columns(x_NT: np.ndarray) -> np.ndarray:
@@ -51,9 +55,11 @@ def used_columns(x_NT: np.ndarray) -> np.ndarray:
     return (x_NT != PAD_ID).cumsum(axis=1).argmax(axis=1) + 1
 
 
-def cut(x_BT: np.ndarray, y_BT: np.ndarray, batch_size: int) -> Batch:
+def cut(batch: Batch, batch_size: int) -> Batch:
     """Fills up with rows of PAD and cuts the columns down to the narrowest width that holds all."""
+    x_BT, y_BT, source_B = batch
     width = used_columns(x_BT).max()
     width = min(-(-width // WIDTH_STEP) * WIDTH_STEP, x_BT.shape[1])
-    missing = ((0, batch_size - len(x_BT)), (0, 0))
-    return Batch(*(np.pad(part[:, :width], missing, constant_values=PAD_ID) for part in (x_BT, y_BT)))
+    missing = (0, batch_size - len(x_BT))
+    x_BT, y_BT = (np.pad(part[:, :width], (missing, (0, 0)), constant_values=PAD_ID) for part in (x_BT, y_BT))
+    return Batch(x_BT, y_BT, np.pad(source_B, missing))

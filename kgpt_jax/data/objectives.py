@@ -17,10 +17,15 @@ SHORTEST = 4  # characters that truncation leaves at the least
 
 
 class Examples(NamedTuple):
-    """Inputs and targets, int32; a target of PAD carries no loss."""
+    """Inputs and targets, int32; a target of PAD carries no loss.
+
+    The first `source_N` characters of a text are given, up to the MASK behind which the masked span or the
+    answer begins.
+    """
 
     x_NT: np.ndarray
     y_NT: np.ndarray
+    source_N: np.ndarray
 
 
 # Draws an epoch of examples; the generator decides all that is random about it.
@@ -103,7 +108,8 @@ def span_corruption(documents: list[str], vocab: Vocab, cfg: ModelConfig) -> Obj
         source_NL[masked_NL == -1] = mask_column
         source_NL[masked_NL >= width_N1] = pad_column
         text_NL = np.take_along_axis(doc_ND, source_NL, axis=1)
-        return Examples(text_NL[:, :-1], text_NL[:, 1:])
+        source_N = second_mask_N1[:, 0].astype(np.int32) + 1
+        return Examples(text_NL[:, :-1], text_NL[:, 1:], source_N)
 
     return examples
 
@@ -116,6 +122,7 @@ def question_answer(pairs: list[tuple[str, str]], vocab: Vocab, cfg: ModelConfig
     text_length = cfg.seq_len + 1
     text_NL = np.full((len(pairs), text_length), PAD_ID, np.int32)
     y_NT = np.full((len(pairs), cfg.seq_len), PAD_ID, np.int32)
+    source_N = np.array([len(question) + 1 for question, _ in pairs], np.int32)
     for i, (question, answer) in enumerate(pairs):
         if len(question) + len(answer) + 2 > text_length:
             raise UserError(
@@ -124,5 +131,5 @@ def question_answer(pairs: list[tuple[str, str]], vocab: Vocab, cfg: ModelConfig
             )
         text_NL[i] = vocab.encode(question_text(question, answer, text_length))
         y_NT[i, len(question) - 1 :] = text_NL[i, len(question) :]
-    only = Examples(text_NL[:, :-1], y_NT)
+    only = Examples(text_NL[:, :-1], y_NT, source_N)
     return lambda rng: only

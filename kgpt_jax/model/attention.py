@@ -1,13 +1,17 @@
-"""Causal attention, and what every attention shares: the cache, the readout, the layers' initialisers.
+"""Causal attention, and what every attention shares: projections, cache, mask, readout.
 
 Axes: `B` batch, `T` positions that ask, `S` positions that are looked at, `C` channels, `H` heads,
-`K` head size.
+`K` head size, `1` an axis of size one.
 
-An attention is a module `(x_BTC, *, train) -> y_BTC` in which position t never sees a later one.
-Decoding reads a text piece by piece: when the caller makes the "cache" collection mutable, `remember`
-keeps what earlier pieces left there, and the same code runs with T new positions after S - T old ones.
+An attention is a module `(x_BTC, pos_BT, *, train) -> y_BTC` in which position t never sees a later one;
+`pos_BT` (or `pos_1T`, where all rows agree) says which positions these are. `cost` counts its multiplications
+for one text (`explore/costs.py` lists the letters).
+
+Decoding reads the prompt at once and then position by position: when the caller makes the "cache"
+collection mutable, `remember` keeps what earlier calls left there.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import flax.linen as nn
@@ -21,47 +25,76 @@ normal_init = nn.initializers.normal(0.02)
 Dense = partial(nn.Dense, kernel_init=normal_init)
 
 
-def position(module: nn.Module, T: int) -> jax.Array | int:
-    """Returns the position of the first of T new inputs, and moves the cache's counter past them."""
-    if not module.is_mutable_collection("cache"):
-        return 0
-    index = module.variable("cache", "index", jnp.zeros, (), jnp.int32)
-    start = index.value
-    index.value = start + T
-    return start
+def heads(cfg: ModelConfig, name: str, x_BTC: jax.Array) -> jax.Array:
+    """Returns a linear layer of the inputs, cut into heads: (B, T, H, K)."""
+    B, T, _ = x_BTC.shape
+    h_BTC = Dense(cfg.n_embd, dtype=cfg.dtype, name=name)(x_BTC)
+    return h_BTC.reshape(B, T, cfg.n_head, cfg.head_dim)
 
 
-def remember(module: nn.Module, name: str, new_BTHK: jax.Array, start, length: int) -> jax.Array:
-    """Returns all positions known so far: `new_BTHK` itself or, in decoding, the cache it went into.
+def remember(module: nn.Module, name: str, new: jax.Array, pos_BT: jax.Array) -> jax.Array:
+    """Returns what is known of all positions: `new` (B, T, ...) or, in decoding, the cache it went into.
 
-    The cache has a fixed length; positions past the newest hold zeros, which the causal mask hides.
+    The cache has `seq_len` positions; those that a row has not reached hold what the mask hides.
     """
     if not module.is_mutable_collection("cache"):
-        return new_BTHK
-    B, _, H, K = new_BTHK.shape
-    cache = module.variable("cache", name, jnp.zeros, (B, length, H, K), new_BTHK.dtype)
-    cache.value = lax.dynamic_update_slice(cache.value, new_BTHK, (0, start, 0, 0))
+        return new
+    B, _, *rest = new.shape
+    cache = module.variable("cache", name, jnp.zeros, (B, module.cfg.seq_len, *rest), new.dtype)
+    start_B = jnp.broadcast_to(pos_BT[:, 0], (B,))
+    cache.value = jax.vmap(partial(lax.dynamic_update_slice_in_dim, axis=0))(cache.value, new, start_B)
     return cache.value
 
 
-def split_heads(x_BTC: jax.Array, n_head: int) -> jax.Array:
-    B, T, C = x_BTC.shape
-    return x_BTC.reshape(B, T, n_head, C // n_head)
+def once(module: nn.Module, name: str, make: Callable[[], jax.Array]) -> jax.Array:
+    """Returns `make()` or, in decoding, what it returned at the first call."""
+    if not module.is_mutable_collection("cache"):
+        return make()
+    return module.variable("cache", name, make).value
+
+
+def causal(pos_BT: jax.Array, S: int) -> jax.Array:
+    """Returns the mask (B, 1, T, S) of the positions up to one's own."""
+    return jnp.arange(S) <= pos_BT[:, None, :, None]
+
+
+def same(h_BTHK: jax.Array, pos_BT: jax.Array) -> jax.Array:
+    return h_BTHK
+
+
+def queries_keys_values(module: nn.Module, x_BTC: jax.Array, pos_BT: jax.Array, turn=same):
+    """Returns scaled queries of the new positions, and keys and values of all that are known.
+
+    `turn(h_BTHK, pos_BT)` is applied to queries and keys.
+    """
+    cfg = module.cfg
+    q_BTHK = turn(heads(cfg, "query", x_BTC), pos_BT) * cfg.head_dim**-0.5
+    k_BSHK = remember(module, "keys", turn(heads(cfg, "key", x_BTC), pos_BT), pos_BT)
+    v_BSHK = remember(module, "values", heads(cfg, "value", x_BTC), pos_BT)
+    return q_BTHK, k_BSHK, v_BSHK
+
+
+def dot_products(q_BTHK: jax.Array, k_BSHK: jax.Array) -> jax.Array:
+    return jnp.einsum("BTHK,BSHK->BHTS", q_BTHK, k_BSHK)
 
 
 class Readout(nn.Module):
-    """Causal softmax of the scores, the values' mean under it, and the output projection."""
+    """Softmax of the scores that the mask leaves, the values' mean under it, and the output projection.
+
+    Who makes the "intermediates" collection mutable finds the softmax there, under the name `sown`.
+    """
 
     cfg: ModelConfig
+    sown: str = "weights"  # by position; another name where columns are not positions
 
     @nn.compact
-    def __call__(self, att_BHTS: jax.Array, v_BSHK: jax.Array, start, *, train: bool) -> jax.Array:
+    def __call__(self, att_BHTS: jax.Array, seen_B1TS: jax.Array, v_BSHK: jax.Array, *, train: bool):
         cfg = self.cfg
-        B, _, T, S = att_BHTS.shape
-        seen_TS = jnp.arange(S) <= start + jnp.arange(T)[:, None]
-        att_BHTS = jnp.where(seen_TS, att_BHTS.astype(jnp.float32), -jnp.inf)
-        att_BHTS = nn.softmax(att_BHTS).astype(v_BSHK.dtype)
-        att_BHTS = nn.Dropout(cfg.dropout, deterministic=not train)(att_BHTS)
+        B, _, T, _ = att_BHTS.shape
+        att_BHTS = jnp.where(seen_B1TS, att_BHTS.astype(jnp.float32), -jnp.inf)
+        att_BHTS = nn.softmax(att_BHTS)
+        self.sow("intermediates", self.sown, att_BHTS)
+        att_BHTS = nn.Dropout(cfg.dropout, deterministic=not train)(att_BHTS.astype(v_BSHK.dtype))
         y_BTHK = jnp.einsum("BHTS,BSHK->BTHK", att_BHTS, v_BSHK)
         y_BTC = Dense(cfg.n_embd, dtype=cfg.dtype, name="proj")(y_BTHK.reshape(B, T, cfg.n_embd))
         return nn.Dropout(cfg.dropout, deterministic=not train)(y_BTC)
@@ -71,16 +104,26 @@ class CausalAttention(nn.Module):
     """softmax(Q K^T / sqrt(K)) V over the positions up to one's own (arXiv 1706.03762)."""
 
     cfg: ModelConfig
+    cost = "4 T C C + 2 T T C"
 
     @nn.compact
-    def __call__(self, x_BTC: jax.Array, *, train: bool) -> jax.Array:
-        cfg = self.cfg
-        dense = partial(Dense, cfg.n_embd, dtype=cfg.dtype)
-        q_BTHK = split_heads(dense(name="query")(x_BTC), cfg.n_head) * cfg.head_dim**-0.5
-        k_BTHK = split_heads(dense(name="key")(x_BTC), cfg.n_head)
-        v_BTHK = split_heads(dense(name="value")(x_BTC), cfg.n_head)
-        start = position(self, x_BTC.shape[1])
-        k_BSHK = remember(self, "keys", k_BTHK, start, cfg.seq_len)
-        v_BSHK = remember(self, "values", v_BTHK, start, cfg.seq_len)
-        att_BHTS = jnp.einsum("BTHK,BSHK->BHTS", q_BTHK, k_BSHK)
-        return Readout(cfg, name="readout")(att_BHTS, v_BSHK, start, train=train)
+    def __call__(self, x_BTC: jax.Array, pos_BT: jax.Array, *, train: bool) -> jax.Array:
+        q_BTHK, k_BSHK, v_BSHK = queries_keys_values(self, x_BTC, pos_BT)
+        seen_B1TS = causal(pos_BT, k_BSHK.shape[1])
+        return Readout(self.cfg, name="readout")(dot_products(q_BTHK, k_BSHK), seen_B1TS, v_BSHK, train=train)
+
+
+class MemoryAttention(nn.Module):
+    """softmax(Q K^T / sqrt(K)) V with queries from x, keys and values from a memory, and any mask.
+
+    `seen_B1TS` says who sees whom; each position must see one. Nothing is cached.
+    """
+
+    cfg: ModelConfig
+
+    @nn.compact
+    def __call__(self, x_BTC: jax.Array, memory_BSC: jax.Array, seen_B1TS: jax.Array, *, train: bool):
+        q_BTHK = heads(self.cfg, "query", x_BTC) * self.cfg.head_dim**-0.5
+        k_BSHK = heads(self.cfg, "key", memory_BSC)
+        v_BSHK = heads(self.cfg, "value", memory_BSC)
+        return Readout(self.cfg, name="readout")(dot_products(q_BTHK, k_BSHK), seen_B1TS, v_BSHK, train=train)

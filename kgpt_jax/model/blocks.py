@@ -1,6 +1,6 @@
-"""Mlp, Block and Stack: what stands between the embeddings and the head.
+"""Mlp, blocks and Stack: what stands between the embeddings and the head.
 
-Axes: `B` batch, `T` positions, `C` channels.
+Axes: `B` batch, `T` positions, `S` positions that are looked at, `C` channels, `1` an axis of size one.
 """
 
 from collections.abc import Callable
@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 
 from kgpt_jax.config import ModelConfig
-from kgpt_jax.model.attention import Dense
+from kgpt_jax.model.attention import Dense, MemoryAttention
 
 LayerNorm = partial(nn.LayerNorm, epsilon=1e-5)
 
@@ -35,10 +35,31 @@ class Block(nn.Module):
     attention: Callable[..., nn.Module]
 
     @nn.compact
-    def __call__(self, x_BTC: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(self, x_BTC: jax.Array, pos_BT: jax.Array, *, train: bool) -> jax.Array:
         cfg = self.cfg
         h_BTC = LayerNorm(dtype=cfg.dtype, name="ln1")(x_BTC)
-        x_BTC += self.attention(cfg, name="attn")(h_BTC, train=train)
+        x_BTC += self.attention(cfg, name="attn")(h_BTC, pos_BT, train=train)
+        h_BTC = LayerNorm(dtype=cfg.dtype, name="ln2")(x_BTC)
+        return x_BTC + Mlp(cfg, name="mlp")(h_BTC, train=train)
+
+
+class MemoryBlock(nn.Module):
+    """A pre-norm Transformer layer that attends to a memory, under any mask; its input may be the memory.
+
+    Input and memory go through the same norm, or only one of them.
+    """
+
+    cfg: ModelConfig
+    norm_input: bool = True
+    norm_memory: bool = True
+
+    @nn.compact
+    def __call__(self, x_BTC: jax.Array, memory_BSC: jax.Array, seen_B1TS: jax.Array, *, train: bool):
+        cfg = self.cfg
+        ln1 = LayerNorm(dtype=cfg.dtype, name="ln1")
+        h_BTC = ln1(x_BTC) if self.norm_input else x_BTC
+        h_BSC = ln1(memory_BSC) if self.norm_memory else memory_BSC
+        x_BTC += MemoryAttention(cfg, name="attn")(h_BTC, h_BSC, seen_B1TS, train=train)
         h_BTC = LayerNorm(dtype=cfg.dtype, name="ln2")(x_BTC)
         return x_BTC + Mlp(cfg, name="mlp")(h_BTC, train=train)
 
@@ -49,8 +70,13 @@ class Stack(nn.Module):
     cfg: ModelConfig
     attention: Callable[..., nn.Module]
 
+    @property
+    def cost(self) -> str:
+        block = f"{self.attention.cost} + 8 T C C"
+        return " + ".join(f"L {term}" for term in block.split(" + "))
+
     @nn.compact
-    def __call__(self, x_BTC: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(self, x_BTC: jax.Array, pos_BT: jax.Array, source_B, *, train: bool) -> jax.Array:
         for i in range(self.cfg.n_layer):
-            x_BTC = Block(self.cfg, self.attention, name=f"blocks_{i}")(x_BTC, train=train)
+            x_BTC = Block(self.cfg, self.attention, name=f"blocks_{i}")(x_BTC, pos_BT, train=train)
         return x_BTC

@@ -1,36 +1,63 @@
 """The whole network: token and position embeddings -> stack -> norm -> head.
 
-Axes: `B` batch, `T` positions, `C` channels, `V` vocabulary.
+Axes: `B` batch, `T` positions, `S` all positions, `C` channels, `V` vocabulary.
 """
+
+from functools import cache
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from kgpt_jax.config import ModelConfig
-from kgpt_jax.model.attention import Dense, normal_init, position
+from kgpt_jax.model.attention import Dense, normal_init, remember
 from kgpt_jax.model.blocks import LayerNorm
-from kgpt_jax.model.variants import make_stack
+from kgpt_jax.model.variants import lookup
 
 
 class GPT(nn.Module):
     """Characters' ids (B, T) -> float32 logits (B, T, V), T at most `cfg.seq_len`.
 
-    Logits at t are the scores of character t + 1 given those up to t. `train=True` needs a "dropout"
-    key. With `mutable=["cache"]` the T inputs are taken to follow those of earlier calls.
+    Logits at t are the scores of character t + 1 given those up to t. `source_B` says how many characters
+    of each row are given; a variant that reads them as a whole has meaningful logits from the last of
+    them on. `train=True` needs a "dropout" key.
+
+    Decoding: the first call, with `mutable=["cache"]`, reads the prompts, which may be padded to the right;
+    each further one, with the cache that it returned, one character a row, at position `start_B`.
     """
 
     cfg: ModelConfig
 
     @nn.compact
-    def __call__(self, x_BT: jax.Array, *, train: bool) -> jax.Array:
-        cfg, T = self.cfg, x_BT.shape[1]
-        embed = nn.Embed(cfg.vocab_size, cfg.n_embd, embedding_init=normal_init, name="tok_emb")
-        pos_PC = self.param("pos_emb", nn.initializers.zeros, (cfg.block_size, cfg.n_embd))
-        pos_TC = lax.dynamic_slice_in_dim(pos_PC, position(self, T), T)
-        h_BTC = (embed(x_BT) + pos_TC).astype(cfg.dtype)
-        h_BTC = nn.Dropout(cfg.dropout, deterministic=not train)(h_BTC)
-        h_BTC = make_stack(cfg, name="stack")(h_BTC, train=train)
+    def __call__(self, x_BT: jax.Array, source_B=None, start_B=None, *, train: bool) -> jax.Array:
+        cfg, variant, (B, T) = self.cfg, lookup(self.cfg), x_BT.shape
+        if T > cfg.seq_len:
+            raise ValueError(f"{T} positions where the model reads {cfg.seq_len} at most")
+        source_B = jnp.ones(B, jnp.int32) if source_B is None else source_B
+        pos_BT = jnp.arange(T)[None] if start_B is None else start_B[:, None] + jnp.arange(T)
+        h_BTC = nn.Embed(cfg.vocab_size, cfg.n_embd, embedding_init=normal_init, name="tok_emb")(x_BT)
+        if variant.learned_positions:
+            pos_PC = self.param("pos_emb", nn.initializers.zeros, (cfg.block_size, cfg.n_embd))
+            h_BTC += pos_PC[pos_BT]
+        h_BTC = nn.Dropout(cfg.dropout, deterministic=not train)(h_BTC.astype(cfg.dtype))
+        stack = variant.stack(cfg, name="stack")
+        if self.is_mutable_collection("cache") and not has_cache(cfg):
+            h_BSC = remember(self, "inputs", h_BTC, pos_BT)
+            h_BSC = stack(h_BSC, jnp.arange(cfg.seq_len)[None], source_B, train=train)
+            h_BTC = jnp.take_along_axis(h_BSC, pos_BT[:, :, None], axis=1)
+        else:
+            h_BTC = stack(h_BTC, pos_BT, source_B, train=train)
         h_BTC = LayerNorm(dtype=jnp.float32, name="ln_f")(h_BTC)
         return Dense(cfg.vocab_size, use_bias=False, name="head")(h_BTC)
+
+
+@cache
+def has_cache(cfg: ModelConfig) -> bool:
+    """Tells whether the variant's stack keeps a cache; where it does not, decoding reads all again."""
+
+    def variables(key):
+        x_1TC = jnp.zeros((1, 1, cfg.n_embd), cfg.dtype)
+        pos_1T, source_1 = jnp.zeros((1, 1), jnp.int32), jnp.ones(1, jnp.int32)
+        return lookup(cfg).stack(cfg).init(key, x_1TC, pos_1T, source_1, train=False)
+
+    return "cache" in jax.eval_shape(variables, jax.random.key(0))

@@ -11,8 +11,10 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
+from kgpt_jax.config import ModelConfig
 from kgpt_jax.data.batches import Batch
 from kgpt_jax.data.vocab import PAD_ID
+from kgpt_jax.model.variants import lookup
 
 
 class TrainState(NamedTuple):
@@ -28,6 +30,14 @@ def masked_cross_entropy(logits_BTV: jax.Array, y_BT: jax.Array) -> jax.Array:
     losses_BT = optax.softmax_cross_entropy_with_integer_labels(logits_BTV.astype(jnp.float32), y_BT)
     counted_BT = y_BT != PAD_ID
     return (losses_BT * counted_BT).sum() / jnp.maximum(counted_BT.sum(), 1)
+
+
+def predicted(cfg: ModelConfig, batch: Batch) -> jax.Array:
+    """Returns the targets (B, T) that the variant predicts; those inside a source read as a whole are PAD."""
+    if not lookup(cfg).whole_source:
+        return batch.y_BT
+    follows_BT = jnp.arange(batch.y_BT.shape[1]) >= batch.source_B[:, None] - 1
+    return jnp.where(follows_BT, batch.y_BT, PAD_ID)
 
 
 def init_state(model, tx: optax.GradientTransformation, key: jax.Array) -> TrainState:
@@ -50,8 +60,9 @@ def make_train_steps(model, tx: optax.GradientTransformation, dropout_key: jax.A
     """
 
     def loss_fn(params, batch: Batch, key):
-        logits_BTV = model.apply({"params": params}, batch.x_BT, train=True, rngs={"dropout": key})
-        return masked_cross_entropy(logits_BTV, batch.y_BT)
+        rngs = {"dropout": key}
+        logits_BTV = model.apply({"params": params}, batch.x_BT, batch.source_B, train=True, rngs=rngs)
+        return masked_cross_entropy(logits_BTV, predicted(model.cfg, batch))
 
     def train_step(state: TrainState, batch: Batch, lr):
         key = jax.random.fold_in(dropout_key, state.step)

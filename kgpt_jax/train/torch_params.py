@@ -1,7 +1,7 @@
 """The course's PyTorch parameter files: read into our parameters, and written from them.
 
 The two layouts differ in names, in linear layers' kernels being transposed, and in a leading axis of
-one on `pos_emb`. PyTorch is needed for the file format only, and only here.
+one on `pos_emb` and the perceiver's latents. PyTorch is needed for the file format only, and only here.
 """
 
 import re
@@ -12,9 +12,14 @@ import numpy as np
 
 from kgpt_jax.config import ModelConfig, UserError
 from kgpt_jax.model.gpt import GPT
+from kgpt_jax.model.rope import BASE
 
+BUFFERS = ("attn.mask", "attn.rope_cache")  # constants that PyTorch keeps beside the parameters
+LEADING_ONE = ("pos_emb", "stack/latents")
 RENAMED = (
-    (r"^stack/blocks_(\d+)", r"blocks/\1"),
+    (r"^stack/", ""),
+    (r"^latents$", "down_block/C"),
+    (r"^blocks_(\d+)", r"blocks/\1"),
     (r"/readout/", "/"),
     (r"/mlp/up/", "/mlp/0/"),
     (r"/mlp/down/", "/mlp/2/"),
@@ -42,7 +47,7 @@ def abstract_params(cfg: ModelConfig):
 
 def from_torch(arrays: dict, cfg: ModelConfig) -> dict:
     """Returns our parameters from `{course name: array}`; what does not fit `cfg` is a UserError."""
-    arrays = {name: np.asarray(a) for name, a in arrays.items() if not name.endswith("attn.mask")}
+    arrays = {name: np.asarray(a) for name, a in arrays.items() if not name.endswith(BUFFERS)}
 
     def take(path, wanted) -> jnp.ndarray:
         ours = _joined(path)
@@ -50,7 +55,7 @@ def from_torch(arrays: dict, cfg: ModelConfig) -> dict:
         if name not in arrays:
             raise UserError(f"the file has no {name!r}, which variant {cfg.variant!r} needs")
         array = arrays.pop(name)
-        if ours == "pos_emb" and array.ndim == 3:
+        if ours in LEADING_ONE and array.ndim == 3:
             array = array[0]
         array = array.T if ours.endswith("/kernel") else array
         if array.shape != wanted.shape:
@@ -74,10 +79,28 @@ def to_torch(params) -> dict:
     arrays = {}
     for path, array in jax.tree_util.tree_leaves_with_path(params):
         ours, array = _joined(path), np.asarray(array, np.float32)
-        if ours == "pos_emb":
+        if ours in LEADING_ONE:
             array = array[None]
         arrays[torch_name(ours)] = array.T if ours.endswith("/kernel") else array
     return arrays
+
+
+def buffers(arrays: dict, cfg: ModelConfig) -> dict:
+    """Returns the constants that the course's modules keep beside the parameters `arrays`."""
+    constants = {}
+    for name in arrays:
+        if not name.endswith("attn.value.weight"):
+            continue
+        attention = name.removesuffix("value.weight")
+        on_latents = "down_block.C" in arrays and attention.startswith("blocks")
+        size = cfg.bottleneck_dim if on_latents else cfg.block_size
+        constants[f"{attention}mask"] = np.tril(np.ones((1, 1, size, size), np.float32))
+        if "pos_emb" not in arrays:
+            rate_P = 1 / BASE ** (np.arange(0, cfg.head_dim, 2) / cfg.head_dim)
+            angle_TP = np.arange(cfg.block_size)[:, None] * rate_P
+            cos_sin_TP2 = np.stack([np.cos(angle_TP), np.sin(angle_TP)], axis=-1)
+            constants[f"{attention}rope_cache"] = cos_sin_TP2.astype(np.float32)
+    return constants
 
 
 def _joined(path) -> str:
@@ -105,10 +128,8 @@ def load_torch_params(path: str, cfg: ModelConfig) -> dict:
 def save_torch_params(path: str, params, cfg: ModelConfig):
     """Writes a file that the course's `model.load_state_dict(torch.load(path))` takes, masks included."""
     torch = _torch()
-    state = {name: torch.tensor(array) for name, array in to_torch(params).items()}
-    mask = torch.tril(torch.ones(cfg.block_size, cfg.block_size))[None, None]
-    for i in range(cfg.n_layer):
-        state[f"blocks.{i}.attn.mask"] = mask
+    arrays = to_torch(params)
+    state = {name: torch.tensor(array) for name, array in (arrays | buffers(arrays, cfg)).items()}
     try:
         torch.save(state, path)
     except (OSError, RuntimeError) as error:

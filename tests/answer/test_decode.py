@@ -4,6 +4,7 @@ import pytest
 
 from kgpt_jax.answer.decode import continue_texts, pad_prompts
 from kgpt_jax.data.vocab import MASK_ID, PAD_ID
+from kgpt_jax.model import encoder_decoder
 from kgpt_jax.model.variants import VARIANTS
 from tests import tiny
 
@@ -15,48 +16,50 @@ def prompts():
 
 def one_by_one(model, params, prompt, max_new, stop_at_mask):
     """The slow way: the whole text read again for every character, no cache."""
-    text = list(prompt)
-    read = jax.jit(lambda x_BT: model.apply({"params": params}, x_BT, train=False))
+    text, source_B = list(prompt), np.array([len(prompt)])
+    read = jax.jit(lambda x_BT: model.apply({"params": params}, x_BT, source_B, train=False))
     while len(text) - len(prompt) < max_new and len(text) <= model.cfg.seq_len:
         x_BT = np.array([text + [PAD_ID] * (model.cfg.seq_len - len(text))])  # one shape, one program
         text.append(int(read(x_BT)[0, len(text) - 1].argmax()))
         if stop_at_mask and text[-1] == MASK_ID:
             break
-    return text
+    return text[len(prompt) :]
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("max_new, stop_at_mask", [(3, False), (20, False), (20, True)])
+@pytest.mark.parametrize(
+    "variant, max_new, stop_at_mask",
+    [(variant, 20, True) for variant in VARIANTS] + [("vanilla", 3, False), ("vanilla", 20, False)],
+)
 def test_greedy_equals_reading_everything_again(variant, max_new, stop_at_mask):
     model, params, _ = tiny.make(variant)
     params["head"]["kernel"] = params["head"]["kernel"].at[:, MASK_ID].add(0.3)  # some rows end early
-    text_BL, length_B = pad_prompts(prompts(), 6, 16)
-    out_BL = np.asarray(
+    prompt_BP, length_B = pad_prompts(prompts(), 6, 15)
+    new_BN = np.asarray(
         continue_texts(
             model,
             params,
-            text_BL,
+            prompt_BP,
             length_B,
             jax.random.key(0),
             max_new=max_new,
             stop_at_mask=stop_at_mask,
         )
     )
-    for prompt, text_L in zip(prompts(), out_BL):
+    for prompt, new_N in zip(prompts(), new_BN):
         expected = one_by_one(model, params, prompt, max_new, stop_at_mask)
-        assert text_L[: len(expected)].tolist() == expected
-        assert (text_L[len(expected) :] == PAD_ID).all()
-    assert (out_BL[4:] == PAD_ID).all()  # rows of length 0
+        assert new_N[: len(expected)].tolist() == expected
+        assert (new_N[len(expected) :] == PAD_ID).all()
+    assert (new_BN[4:] == PAD_ID).all()  # rows of length 0
 
 
 def sampled(temperature, top_k, seed, rows=400):
     model, params, _ = tiny.make("vanilla")
-    text_BL, length_B = pad_prompts([np.array([2, 3, 4])] * rows, rows, 16)
+    prompt_BP, length_B = pad_prompts([np.array([2, 3, 4])] * rows, rows, 15)
     return np.asarray(
         continue_texts(
             model,
             params,
-            text_BL,
+            prompt_BP,
             length_B,
             jax.random.key(seed),
             max_new=1,
@@ -64,7 +67,7 @@ def sampled(temperature, top_k, seed, rows=400):
             temperature=temperature,
             top_k=top_k,
         )
-    )[:, 3]
+    )[:, 0]
 
 
 def test_sampling_follows_the_models_probabilities():
@@ -82,3 +85,21 @@ def test_sampling_is_seeded_and_top_k_cuts():
     assert (sampled(1.0, 0, seed=1) != sampled(1.0, 0, seed=2)).any()
     assert len(set(sampled(5.0, 3, seed=1))) == 3
     assert set(sampled(5.0, 1, seed=1)) == set(sampled(0.0, 0, seed=1))
+
+
+def test_the_encoder_runs_once_for_a_batch_of_answers(monkeypatch):
+    """Counted op by op, where a call is a call and not a trace."""
+    model, params, _ = tiny.make("encoder_decoder")
+    calls, read = {"Encoder": 0, "DecoderBlock": 0}, {}
+    for kind in (encoder_decoder.Encoder, encoder_decoder.DecoderBlock):
+        read[kind] = kind.__call__
+
+        def counted(self, *args, **kwargs):
+            calls[type(self).__name__] += 1
+            return read[type(self)](self, *args, **kwargs)
+
+        monkeypatch.setattr(kind, "__call__", counted)
+    prompt_BP, length_B = pad_prompts(prompts()[:2], 2, 15)
+    with jax.disable_jit():
+        continue_texts(model, params, prompt_BP, length_B, jax.random.key(0), max_new=3, stop_at_mask=False)
+    assert calls == {"Encoder": 1, "DecoderBlock": 2 * (1 + 3)}  # two layers: the prompt, three characters

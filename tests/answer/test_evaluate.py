@@ -14,14 +14,13 @@ class Parrot:
     def __init__(self, vocab):
         self.vocab = vocab
 
-    def __call__(self, model, params, text_BL, length_B, key, **_):
-        text_BL = text_BL.copy()
-        for text_L, length in zip(text_BL, length_B):
-            said = self.vocab.decode(text_L[:length])
-            answer = said.split("*")[1] + "⁇junk" if "*" in said else ""
-            ids = self.vocab.encode(answer)[: len(text_L) - length]
-            text_L[length : length + len(ids)] = ids
-        return text_BL
+    def __call__(self, model, params, prompt_BP, length_B, key, max_new, **_):
+        new_BN = np.zeros((len(prompt_BP), max_new), np.int32)
+        for prompt_P, length, new_N in zip(prompt_BP, length_B, new_BN):
+            said = self.vocab.decode(prompt_P[:length])
+            ids = self.vocab.encode(said.split("*")[1] + "⁇junk" if "*" in said else "")
+            new_N[: len(ids)] = ids[:max_new]
+        return new_BN
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ def rows(n=37, T=100):
     x_NT = np.zeros((n, T), np.int32)
     for i, length in enumerate(rng.integers(1, T + 1, n)):
         x_NT[i, :length] = i + 2
-    return Examples(x_NT, x_NT + (x_NT > 0))
+    return Examples(x_NT, x_NT + (x_NT > 0), np.arange(n, dtype=np.int32) + 2)
 
 
 def seen(batches):
@@ -30,7 +30,8 @@ def test_every_example_once_an_epoch(shuffle, group_by_length):
     for batch in batches:
         assert batch.x_BT.shape == batch.y_BT.shape
         assert batch.x_BT.shape[0] == 8 and batch.x_BT.shape[1] in (16, 32, 48, 64, 80, 96, 100)
-        for x_T, y_T in zip(*batch):
+        for x_T, y_T, source in zip(*batch):
+            assert source == x_T[0]
             if x_T[0]:  # nothing but padding was cut off
                 whole = examples.x_NT[x_T[0] - 2]
                 assert used_columns(whole[None])[0] == used_columns(x_T[None])[0]

@@ -33,9 +33,10 @@ def test_question_text_of_the_handout():
 def test_question_answer_of_the_handout():
     question = "Where was Khatchig Mouradian born?"
     vocab = Vocab.of(question + "Lebanon")
-    x_NT, y_NT = question_answer([(question, "Lebanon")], vocab, COURSE)(None)
+    x_NT, y_NT, source_N = question_answer([(question, "Lebanon")], vocab, COURSE)(None)
     assert vocab.decode(x_NT[0]) == "Where was Khatchig Mouradian born?⁇Lebanon⁇" + "□" * 84
     assert vocab.decode(y_NT[0]) == "□" * 33 + "⁇Lebanon⁇" + "□" * 85
+    assert source_N.tolist() == [35]  # the question and its mask
 
 
 def test_question_that_does_not_fit_is_named():
@@ -53,10 +54,13 @@ def documents(n=300):
 def test_fast_form_equals_the_strings_draw_by_draw(block_size, seq_len):
     docs, cfg = documents(), ModelConfig(block_size=block_size, seq_len=seq_len)
     vocab = Vocab.of("".join(docs))
-    x_NT, y_NT = span_corruption(docs, vocab, cfg)(np.random.default_rng(3))
+    x_NT, y_NT, source_N = span_corruption(docs, vocab, cfg)(np.random.default_rng(3))
     uniforms_N4 = np.random.default_rng(3).random((len(docs), 4))
-    for doc, uniforms_4, x_T, y_T in zip(docs, uniforms_N4, x_NT, y_NT):
-        text = corrupt(doc, draw_span(len(doc), uniforms_4, block_size), seq_len + 1)
+    for doc, uniforms_4, x_T, y_T, source in zip(docs, uniforms_N4, x_NT, y_NT, source_N):
+        span = draw_span(len(doc), uniforms_4, block_size)
+        text = corrupt(doc, span, seq_len + 1)
+        assert text[:source].count(MASK) == 2 and text[source - 1] == MASK
+        assert text[source:].rstrip(PAD) == doc[span.start : span.start + span.width]
         assert vocab.decode(x_T) == text[:-1]
         assert vocab.decode(y_T) == text[1:]
 

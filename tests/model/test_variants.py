@@ -1,26 +1,57 @@
 """What every variant must keep, and what each is known for."""
 
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kgpt_jax.config import ModelConfig, UserError
-from kgpt_jax.data.vocab import PAD_ID
-from kgpt_jax.model.gpt import GPT
+from kgpt_jax.config import Config, ModelConfig, UserError
+from kgpt_jax.data.vocab import PAD_ID, Vocab
+from kgpt_jax.model.attention import dot_products
+from kgpt_jax.model.bigbird import looked_at
+from kgpt_jax.model.gpt import GPT, has_cache
+from kgpt_jax.model.rope import rotate
 from kgpt_jax.model.synthesizer import SynthesizerAttention
 from kgpt_jax.model.variants import VARIANTS
+from kgpt_jax.train.checkpoint import Checkpoints, open_run
 from kgpt_jax.train.torch_params import abstract_params
 from tests import tiny
 
-FULL_SIZE = {"vanilla": 3_323_392, "synthesizer": 3_076_988}  # the course's own counts
+FULL_SIZE = {  # at vocabulary 256; the first four are the course's own counts
+    "vanilla": 3_323_392,
+    "rope": 3_290_624,
+    "perceiver": 3_339_776,
+    "synthesizer": 3_076_988,
+    "perceiver_ar": 3_323_392,
+    "synthesizer_factorized": 3_063_260,
+    "synthesizer_random": 3_313_184,
+    "synthesizer_random_fixed": 2_797_056,
+    "synthesizer_random_factorized": 2_862_080,
+    "synthesizer_mixture": 3_839_528,
+    "linformer": 3_339_648,
+    "bigbird": 3_323_392,
+    "encoder_decoder": 7_537_664,
+}
+SOURCE = 4  # characters given, in tests of variants that read them as a whole
 every_variant = pytest.mark.parametrize("variant", VARIANTS)
 
 
-def logits(model, params, x_BT):
-    return model.apply({"params": params}, x_BT, train=False)
+@partial(jax.jit, static_argnames="model")
+def logits(model, params, x_BT, source_B=None):
+    return model.apply({"params": params}, x_BT, source_B, train=False)
+
+
+def first_predicted(variant):
+    return SOURCE - 1 if VARIANTS[variant].whole_source else 0
+
+
+def stack_inputs(variant, T):
+    rng = np.random.default_rng(1)
+    x_BTC = rng.standard_normal((2, T, tiny.MODEL.n_embd)).astype(np.float32)
+    return x_BTC, jnp.arange(T)[None], tiny.source_B(variant, SOURCE, rows=2)
 
 
 @every_variant
@@ -33,44 +64,56 @@ def test_full_size_parameter_count(variant):
 @pytest.mark.parametrize("T", [1, 7, 15])
 def test_shape_is_kept(variant, T):
     model, params, x_BT = tiny.make(variant)
-    assert logits(model, params, x_BT[:, :T]).shape == (3, T, 13)
-    stack = VARIANTS[variant](model.cfg)
-    x_BTC = jnp.ones((2, T, 8))
-    y_BTC = stack.apply({"params": params["stack"]}, x_BTC, train=False)
-    assert y_BTC.shape == x_BTC.shape
+    assert jax.eval_shape(partial(logits, model), params, x_BT[:, :T]).shape == (3, T, 13)
+    stack, inputs = VARIANTS[variant].stack(model.cfg), stack_inputs(variant, T)
+    y_BTC = jax.eval_shape(partial(stack.apply, train=False), {"params": params["stack"]}, *inputs)
+    assert y_BTC.shape == inputs[0].shape
 
 
 @every_variant
-@pytest.mark.parametrize("t", [0, 6, 13])
-def test_logits_ignore_every_later_character(variant, t):
+@pytest.mark.parametrize("T", [8, 11, 15])  # blocks have 4 positions, the perceivers 6 latents
+def test_logits_ignore_every_later_character(variant, T):
     model, params, x_BT = tiny.make(variant)
-    later_BT = x_BT.copy()
-    later_BT[:, t + 1 :] = (later_BT[:, t + 1 :] - 2 + 5) % 11 + 2
-    before, after = logits(model, params, x_BT), logits(model, params, later_BT)
-    np.testing.assert_array_equal(before[:, : t + 1], after[:, : t + 1])
-    assert (before[:, t + 1 :] != after[:, t + 1 :]).any()
+    x_BT, source_B, first = x_BT[:, :T], tiny.source_B(variant, SOURCE), first_predicted(variant)
+    before = np.asarray(logits(model, params, x_BT, source_B))
+    for t in range(first, T - 1):
+        later_BT = x_BT.copy()
+        later_BT[:, t + 1 :] = (later_BT[:, t + 1 :] - 2 + 5) % 11 + 2
+        after = np.asarray(logits(model, params, later_BT, source_B))
+        np.testing.assert_array_equal(before[:, first : t + 1], after[:, first : t + 1])
+        assert (before[:, t + 1 :] != after[:, t + 1 :]).any()
+
+
+def gradients(variant, T, **changes):
+    """Returns the derivatives (T, S, C) of each output's sum by each input, of a stack by itself."""
+    model, params, _ = tiny.make(variant, **changes)
+    x_BTC, pos_1T, source_B = stack_inputs(variant, T)
+
+    def outputs(x_BTC):
+        stack = VARIANTS[variant].stack(model.cfg)
+        return stack.apply({"params": params["stack"]}, x_BTC, pos_1T, source_B, train=False)[0].sum(axis=1)
+
+    return np.asarray(jax.jit(jax.jacobian(outputs))(x_BTC)[:, 0])
 
 
 @every_variant
-@pytest.mark.parametrize("t", [0, 6, 13])
-def test_gradient_reaches_every_earlier_position_and_no_later_one(variant, t):
-    model, params, x_BT = tiny.make(variant)
-
-    def logits_at_t(pos_PC):
-        return logits(model, params | {"pos_emb": pos_PC}, x_BT)[0, t].sum()
-
-    grad_PC = jax.grad(logits_at_t)(params["pos_emb"])
-    assert (abs(grad_PC[: t + 1]).sum(axis=1) > 0).all()
-    assert not grad_PC[t + 1 :].any()
+@pytest.mark.parametrize("T", [8, 11])
+def test_no_gradient_comes_from_a_later_position(variant, T):
+    grad_TSC = gradients(variant, T)
+    for t in range(first_predicted(variant), T):
+        assert grad_TSC[t, t].any()
+        assert not grad_TSC[t, t + 1 :].any(), t
 
 
 @every_variant
-def test_padding_to_the_right_changes_nothing(variant):
+@pytest.mark.parametrize("T", [1, 4, 9])
+def test_padding_to_the_right_changes_nothing(variant, T):
     model, params, x_BT = tiny.make(variant)
     padded_BT = x_BT.copy()
-    padded_BT[:, 9:] = PAD_ID
-    short, padded = logits(model, params, x_BT[:, :9]), logits(model, params, padded_BT)[:, :9]
-    np.testing.assert_allclose(short, padded, rtol=1e-5, atol=1e-6)
+    padded_BT[:, T:] = PAD_ID
+    source_B = tiny.source_B(variant, min(T, SOURCE))
+    short, padded = logits(model, params, x_BT[:, :T], source_B), logits(model, params, padded_BT, source_B)
+    np.testing.assert_allclose(short, padded[:, :T], rtol=1e-5, atol=2e-6)
 
 
 @every_variant
@@ -78,10 +121,10 @@ def test_every_parameter_gets_a_finite_gradient(variant):
     model, params, x_BT = tiny.make(variant)
 
     def loss_fn(params):
-        log_p_BTV = jax.nn.log_softmax(logits(model, params, x_BT))
+        log_p_BTV = jax.nn.log_softmax(logits(model, params, x_BT, tiny.source_B(variant, SOURCE)))
         return -log_p_BTV[..., 3].mean()
 
-    for path, grad in jax.tree_util.tree_leaves_with_path(jax.grad(loss_fn)(params)):
+    for path, grad in jax.tree_util.tree_leaves_with_path(jax.jit(jax.grad(loss_fn))(params)):
         name = jax.tree_util.keystr(path)
         assert jnp.isfinite(grad).all(), name
         # A key's bias adds the same to all scores of a row, which softmax takes away again.
@@ -89,18 +132,63 @@ def test_every_parameter_gets_a_finite_gradient(variant):
 
 
 @every_variant
-@pytest.mark.parametrize("pieces", [[1] * 15, [6, 1, 1, 7], [15]])
-def test_cached_logits_equal_uncached(variant, pieces):
+@pytest.mark.parametrize("prompt", [1, 6, 14])
+def test_cached_logits_equal_uncached(variant, prompt):
     model, params, x_BT = tiny.make(variant)
-    collections, parts, start = {"params": params}, [], 0
-    for T in pieces:
-        piece_BT = x_BT[:, start : start + T]
-        part, updated = model.apply(collections, piece_BT, train=False, mutable=["cache"])
-        collections, start = {"params": params} | updated, start + T
+    source_B = tiny.source_B(variant, prompt)
+    read = jax.jit(partial(model.apply, train=False, mutable=["cache"]))
+    part, cache = read({"params": params}, x_BT[:, :prompt], source_B)
+    parts = [part]
+    for t in range(prompt, 15):
+        start_B = np.full(3, t, np.int32)
+        part, cache = read({"params": params} | cache, x_BT[:, t : t + 1], source_B, start_B)
         parts.append(part)
-    np.testing.assert_allclose(
-        np.concatenate(parts, axis=1), logits(model, params, x_BT), rtol=1e-5, atol=1e-5
-    )
+    cached, uncached = np.concatenate(parts, axis=1), logits(model, params, x_BT, source_B)
+    np.testing.assert_allclose(cached, uncached, rtol=1e-5, atol=1e-5)
+
+
+def test_who_keeps_a_cache():
+    without = {name for name in VARIANTS if not has_cache(dataclasses.replace(tiny.MODEL, variant=name))}
+    assert without == {"perceiver", "perceiver_ar"}
+
+
+@every_variant
+def test_jitted_equals_op_by_op(variant):
+    model, params, x_BT = tiny.make(variant)
+    jitted = logits(model, params, x_BT)
+    with jax.disable_jit():
+        np.testing.assert_allclose(jitted, logits(model, params, x_BT), rtol=1e-5, atol=1e-5)
+
+
+@every_variant
+def test_saved_and_restored_is_the_same(variant, tmp_path):
+    model, params, x_BT = tiny.make(variant)
+    run = open_run(tmp_path, Config(model=model.cfg), Vocab.of("abcdefghijk"), {})
+    with Checkpoints(run) as checkpoints:
+        checkpoints.save_params(params)
+        checkpoints.wait()
+        restored, _ = checkpoints.restore_params(abstract_params(model.cfg))
+    np.testing.assert_array_equal(logits(model, params, x_BT), logits(model, restored, x_BT))
+
+
+@every_variant
+def test_whose_weights_follow_from_their_own_position_alone(variant):
+    model, params, x_BT = tiny.make(variant)
+    t = 9
+    other_BT = (x_BT - 2 + 5) % 11 + 2
+    other_BT[:, t] = x_BT[:, t]
+
+    @jax.jit
+    def weights(x_BT):
+        source_B = tiny.source_B(variant, SOURCE)
+        found = model.apply({"params": params}, x_BT, source_B, train=False, mutable=["intermediates"])[1]
+        return jax.tree.leaves(found["intermediates"]["stack"])
+
+    if VARIANTS[variant].compares:
+        assert all((a != b).any() for a, b in zip(weights(x_BT), weights(other_BT)))
+    else:
+        row_BHS, other_BHS = (weights(ids)[0][:, :, t] for ids in (x_BT, other_BT))  # of the first layer
+        np.testing.assert_array_equal(row_BHS, other_BHS)
 
 
 @every_variant
@@ -116,6 +204,7 @@ def test_bfloat16_stays_close(variant):
 def test_dropout_acts_in_training_only(variant):
     model, params, x_BT = tiny.make(variant, dropout=0.5)
 
+    @jax.jit
     def trained(seed):
         rngs = {"dropout": jax.random.key(seed)}
         return model.apply({"params": params}, x_BT, train=True, rngs=rngs)
@@ -129,7 +218,7 @@ def test_synthesizer_is_the_papers_formula():
     cfg, (B, T, C) = tiny.MODEL, (2, 6, 8)
     x_BTC = np.random.default_rng(1).standard_normal((B, T, C)).astype(np.float32)
     module = SynthesizerAttention(cfg)
-    params = module.init(jax.random.key(0), x_BTC, train=False)["params"]
+    params = module.init(jax.random.key(0), x_BTC, jnp.arange(T)[None], train=False)["params"]
     params = jax.tree.map(lambda p: p + 0.1 * jax.random.normal(jax.random.key(1), p.shape), params)
     p = jax.tree.map(np.asarray, params)
     expected = np.zeros_like(x_BTC)
@@ -144,10 +233,63 @@ def test_synthesizer_is_the_papers_formula():
                 expected[b, t, mine] = weights @ values[: t + 1] / weights.sum()
     proj = p["readout"]["proj"]
     expected = expected @ proj["kernel"] + proj["bias"]
-    ours = module.apply({"params": params}, x_BTC, train=False)
+    ours = module.apply({"params": params}, x_BTC, jnp.arange(T)[None], train=False)
     np.testing.assert_allclose(ours, expected, atol=1e-5)
 
 
+def test_rotated_scores_depend_on_the_distance_alone():
+    rng = np.random.default_rng(0)
+    q_K, k_K = rng.standard_normal((2, 8)).astype(np.float32)
+    pos_1T = jnp.arange(40)[None]
+
+    def everywhere(h_K):
+        return rotate(jnp.broadcast_to(h_K, (1, 40, 1, 8)), pos_1T)
+
+    score_TS = np.asarray(dot_products(everywhere(q_K), everywhere(k_K)))[0, 0]
+    for distance in range(-39, 40):
+        diagonal = np.diagonal(score_TS, distance)
+        np.testing.assert_allclose(diagonal, diagonal[0], atol=1e-5)
+    assert np.std(score_TS[0]) > 0.1  # and does depend on that
+    np.testing.assert_allclose(score_TS[0, 0], q_K @ k_K, rtol=1e-6)
+
+
+def test_rope_tells_positions_apart_without_an_embedding():
+    model, params, x_BT = tiny.make("rope")
+    assert "pos_emb" not in params
+    swapped_BT = x_BT[:, [1, 0, *range(2, 15)]]
+    assert (logits(model, params, x_BT)[:, 5:] != logits(model, params, swapped_BT)[:, 5:]).any()
+
+
+def test_the_perceiver_forgets_what_its_latents_cannot_hold():
+    expected_TS = np.tril(np.ones((15, 15), bool))
+    expected_TS[:, 6:] = False  # six latents see the first six tokens
+    np.fill_diagonal(expected_TS, True)
+    np.testing.assert_array_equal(gradients("perceiver", 15, n_layer=4).any(axis=-1), expected_TS)
+
+
+@pytest.mark.parametrize("variant", sorted(VARIANTS.keys() - {"perceiver", "bigbird", "encoder_decoder"}))
+def test_all_others_lose_nothing(variant):
+    np.testing.assert_array_equal(gradients(variant, 15).any(axis=-1), np.tril(np.ones((15, 15), bool)))
+
+
+def test_bigbird_looks_at_window_first_block_and_a_random_one():
+    assert looked_at(4, "")[3].tolist() == [3, 2, 0, 1]
+    table_NG = looked_at(12, "any")
+    assert (table_NG[:5] == looked_at(5, "any")).all()  # a longer text changes nothing at its beginning
+    for n in range(3, 12):
+        assert table_NG[n, :3].tolist() == [n, n - 1, 0] and 1 <= table_NG[n, 3] <= n - 2
+    expected_TS = np.zeros((48, 48), bool)
+    for n, blocks in enumerate(looked_at(12, "stack/blocks_0/attn")):
+        for m in blocks[blocks >= 0]:
+            expected_TS[4 * n : 4 * n + 4, 4 * m : 4 * m + 4] = True
+    model, params, _ = tiny.make("bigbird", seq_len=48, block_size=48, n_layer=1)
+    found = model.apply(
+        {"params": params}, np.ones((1, 48), int), mutable=["cache", "intermediates"], train=False
+    )
+    weights_HTS = found[1]["intermediates"]["stack"]["blocks_0"]["attn"]["readout"]["weights"][0][0]
+    np.testing.assert_array_equal(weights_HTS[0] > 0, expected_TS & np.tril(np.ones((48, 48), bool)))
+
+
 def test_unknown_variant_lists_the_known():
-    with pytest.raises(UserError, match="unknown variant 'gated'; choose from vanilla, synthesizer"):
+    with pytest.raises(UserError, match="unknown variant 'gated'; choose from vanilla, rope, "):
         tiny.make("gated")

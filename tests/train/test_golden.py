@@ -19,7 +19,7 @@ from kgpt_jax.train.torch_params import (
 )
 
 GOLDEN = Path(__file__).parent.parent / "golden"
-NAMES = ("vanilla", "synthesizer")
+NAMES = ("vanilla", "synthesizer", "rope", "perceiver")
 FIVE_STEPS = TrainConfig(  # 3 rows of 15 tokens a step
     epochs=5,
     batch_size=3,
@@ -40,6 +40,7 @@ def load(name):
         n_layer=4,
         n_head=2,
         n_embd=16,
+        bottleneck_dim=8,
         dropout=0.0,
     )
     return numbers, cfg, from_torch(part(numbers, "param/"), cfg)
@@ -54,16 +55,21 @@ def relative(ours, theirs):
     return np.linalg.norm(ours - theirs) / np.linalg.norm(theirs)
 
 
-def check_all(ours: dict, theirs: dict, tolerance: float):
-    """Compares parameter by parameter, key biases apart.
+def noise(gradients: dict) -> set[str]:
+    """Returns the key biases whose gradients are nothing but rounding errors.
 
-    A key's bias adds the same to all scores of a row, so its true gradient is zero: both sides hold
-    rounding noise, which Adam blows up. That it is noise, and moves no logit, is tested instead.
+    Where positions do not turn the keys, a key's bias adds the same to all scores of a row, and its true
+    gradient is zero.
     """
+    biases = {name for name in gradients if name.endswith("key.bias")}
+    size = {name: np.linalg.norm(gradient) for name, gradient in gradients.items()}
+    return {name for name in biases if size[name] < 1e-6 * size[name.replace("bias", "weight")]}
+
+
+def check_all(ours: dict, theirs: dict, tolerance: float, leave_out=frozenset()):
+    """Compares parameter by parameter."""
     assert ours.keys() == theirs.keys()
-    differences = {
-        name: relative(ours[name], theirs[name]) for name in theirs if not name.endswith("key.bias")
-    }
+    differences = {name: relative(ours[name], theirs[name]) for name in theirs.keys() - leave_out}
     print(f"largest relative difference {max(differences.values()):.2e}")
     assert max(differences.values()) < tolerance, differences
 
@@ -81,11 +87,9 @@ def test_logits_loss_and_gradients(name):
     check_all({"logits": logits_BTV}, {"logits": numbers["logits0"]}, 1e-5)
     assert float(loss) == pytest.approx(float(numbers["loss0"]), rel=1e-5)
     ours, theirs = to_torch(grads), part(numbers, "grad0/")
-    check_all(ours, theirs, 1e-5)
-    for name in ours:
-        if name.endswith("key.bias"):
-            size = np.linalg.norm(theirs[name.replace("bias", "weight")])
-            assert max(np.linalg.norm(ours[name]), np.linalg.norm(theirs[name])) < 1e-6 * size
+    check_all(ours, theirs, 1e-5, noise(theirs))
+    assert noise(ours) == noise(theirs)
+    assert len(noise(theirs)) == {"vanilla": 4, "perceiver": 4}.get(name, 0)  # one a layer with plain keys
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -96,11 +100,14 @@ def test_five_training_steps(name):
     tx = make_optimizer(FIVE_STEPS)
     train_steps = make_train_steps(GPT(cfg), tx, jax.random.key(0))
     state = TrainState(np.int32(0), params, tx.init(params))
-    batches = Batch(numbers["x"].astype(np.int32), numbers["y"].astype(np.int32))
+    x_IBT, y_IBT = (numbers[name].astype(np.int32) for name in ("x", "y"))
+    batches = Batch(x_IBT, y_IBT, np.zeros((5, 3), np.int32))
     state, metrics = train_steps(state, batches, rates.astype(np.float32), 5)
     np.testing.assert_allclose(metrics["loss"], numbers["losses"], rtol=1e-4)
     np.testing.assert_allclose(metrics["grad_norm"], numbers["grad_norms"], rtol=1e-4)
-    check_all(to_torch(state.params), part(numbers, "param5/"), 1e-4)
+    # Adam blows noise up; that it moves no logit is tested below.
+    leave_out = noise(part(numbers, "grad0/"))
+    check_all(to_torch(state.params), part(numbers, "param5/"), 1e-4, leave_out)
     expected = from_torch(part(numbers, "param5/"), cfg)
     ours, theirs = (
         GPT(cfg).apply({"params": p}, numbers["x"][0], train=False) for p in (state.params, expected)
@@ -119,7 +126,7 @@ def test_params_file_gives_the_golden_logits(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_params_file_there_and_back(name, tmp_path):
-    """What we write is what the course's code wrote: names, order of axes, mask buffers, values."""
+    """What we write is what the course's code wrote: names, order of axes, constants, values."""
     torch = pytest.importorskip("torch")
     _, cfg, params = load(name)
     save_torch_params(str(tmp_path / "model.params"), params, cfg)
@@ -127,4 +134,6 @@ def test_params_file_there_and_back(name, tmp_path):
         torch.load(path, weights_only=True) for path in (tmp_path / "model.params", GOLDEN / f"{name}.params")
     )
     assert ours.keys() == theirs.keys()
-    assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+    for key in theirs:  # cosines differ in the last bit between NumPy and PyTorch
+        tolerance = 6e-8 if key.endswith("rope_cache") else 0
+        torch.testing.assert_close(ours[key], theirs[key], rtol=0, atol=tolerance)

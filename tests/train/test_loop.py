@@ -132,8 +132,9 @@ def test_learns_ten_answers_by_heart(tmp_path, variant):
     places = "Rome Oslo Bonn Cork Lima Kyiv Bern Graz Pisa Nice".split()
     pairs = [(f"Where was {name} born?", place) for name, place in zip("ABCDEFGHIJ", places)]
     vocab = Vocab.of("".join(q + a for q, a in pairs))
-    config = tiny.config(variant, epochs=150, batch_size=10, learning_rate=1e-2, save_every=1000)
-    config = stages.with_vocab(override(config, {"model.n_embd": 32, "model.dropout": 0.0}), vocab)
+    config = tiny.config(variant, epochs=300, batch_size=10, learning_rate=1e-2, save_every=1000)
+    changes = {"model.n_embd": 32, "model.dropout": 0.0, "model.bottleneck_dim": 24}
+    config = stages.with_vocab(override(config, changes), vocab)
     run = open_run(tmp_path, config, vocab, {"stage": "finetune"})
     objective = question_answer(pairs, vocab, config.model)
     params, _ = loop.train(run, config.finetune, objective, len(pairs))

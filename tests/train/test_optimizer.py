@@ -120,7 +120,8 @@ def test_muon_learns_downhill():
 
     model, params, x_BT = tiny.make("vanilla")
     tx = make_optimizer(TrainConfig(learning_rate=3e-3, muon_learning_rate=0.02))
-    batches = Batch(*(np.stack([part] * 20) for part in (x_BT, np.roll(x_BT, -1, axis=1))))
+    one = (x_BT, np.roll(x_BT, -1, axis=1), np.ones(3, np.int32))
+    batches = Batch(*(np.stack([part] * 20) for part in one))
     state = TrainState(jnp.int32(0), params, tx.init(params))
     train_steps = make_train_steps(model, tx, jax.random.key(0))
     losses = train_steps(state, batches, np.full(20, 3e-3, np.float32), 20)[1]["loss"]

@@ -1,0 +1,80 @@
+"""BigBird (arXiv 2007.14062), causal: each block of positions looks at a few blocks, not at all.
+
+Axes: `B` batch, `T` positions that ask, `S` positions that are looked at, `C` channels, `H` heads,
+`K` head size, `N` blocks of the text, `W` positions of a block, `G` blocks that a block looks at.
+"""
+
+import zlib
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kgpt_jax.config import ModelConfig
+from kgpt_jax.model.attention import Readout, causal, dot_products, queries_keys_values
+
+LOOKED_AT = 4  # its own block and the one before (window), the first (global), and one random
+
+
+def looked_at(N: int, seed: str) -> np.ndarray:
+    """Returns the blocks (N, 4) that each block looks at; -1 where there are fewer.
+
+    The random one lies between the first and the window. It follows from the seed and the block's number
+    alone, so that a longer text changes nothing for its beginning.
+
+    >>> looked_at(4, "")
+    array([[ 0, -1, -1, -1],
+           [ 1,  0, -1, -1],
+           [ 2,  1,  0, -1],
+           [ 3,  2,  0,  1]])
+    """
+    blocks_NG = np.full((N, LOOKED_AT), -1)
+    for n in range(N):
+        between = sorted(range(1, n - 1), key=lambda m: zlib.crc32(f"{seed} {n} {m}".encode()))
+        blocks = list(dict.fromkeys([n, max(n - 1, 0), 0, *between[:1]]))
+        blocks_NG[n, : len(blocks)] = blocks
+    return blocks_NG
+
+
+class BigBirdAttention(nn.Module):
+    """softmax(Q K^T / sqrt(K)) V over a window, the first block and a random block, up to one's own position.
+
+    The blocks looked at are gathered, so that the cost grows with the length and not with its square.
+    Unlike the original's, the first block sees no more than any other: looking ahead is not for GPTs.
+    """
+
+    cfg: ModelConfig
+    cost = "4 T C C + 8 T W C"
+
+    @nn.compact
+    def __call__(self, x_BTC: jax.Array, pos_BT: jax.Array, *, train: bool) -> jax.Array:
+        W = self.cfg.attention_block
+        N = -(-self.cfg.seq_len // W)
+        blocks_NG = looked_at(N, "/".join(self.path))
+        q_BTHK, k_BSHK, v_BSHK = queries_keys_values(self, x_BTC, pos_BT)
+        readout = Readout(self.cfg, name="readout")
+        if self.is_mutable_collection("cache"):  # few positions ask: a mask costs less than gathering
+            looked_NN = (blocks_NG[:, :, None] == np.arange(N)).any(axis=1)
+            looked_NS = looked_NN.repeat(W, axis=1)[:, : self.cfg.seq_len]
+            seen_B1TS = causal(pos_BT, k_BSHK.shape[1]) & jnp.asarray(looked_NS)[pos_BT // W][:, None]
+            return readout(dot_products(q_BTHK, k_BSHK), seen_B1TS, v_BSHK, train=train)
+        B, T, H, K = q_BTHK.shape
+        N = -(-T // W)
+        blocks_NG = blocks_NG[:N]
+
+        def in_blocks(h_BTHK: jax.Array) -> jax.Array:
+            return jnp.pad(h_BTHK, ((0, 0), (0, N * W - T), (0, 0), (0, 0))).reshape(B, N, W, H, K)
+
+        def gathered(h_BSHK: jax.Array) -> jax.Array:
+            """Returns for each block, as a row of the batch, the positions that it looks at."""
+            return in_blocks(h_BSHK)[:, blocks_NG].reshape(B * N, LOOKED_AT * W, H, K)
+
+        q_BTHK = in_blocks(q_BTHK).reshape(B * N, W, H, K)
+        pos_NGW = blocks_NG[:, :, None] * W + np.arange(W)
+        own_NW = np.arange(N * W).reshape(N, W)
+        seen_NWS = (pos_NGW.reshape(N, 1, -1) <= own_NW[:, :, None]) & (pos_NGW >= 0).reshape(N, 1, -1)
+        seen_B1TS = jnp.tile(seen_NWS, (B, 1, 1))[:, None]
+        att_BHTS = dot_products(q_BTHK, gathered(k_BSHK))
+        y_BTC = readout(att_BHTS, seen_B1TS, gathered(v_BSHK), train=train)
+        return y_BTC.reshape(B, N * W, H * K)[:, :T]

@@ -1,0 +1,112 @@
+"""The original Transformer's two stacks (arXiv 1706.03762), for texts whose first part is given.
+
+Axes: `B` batch, `T` positions, `S` positions that are looked at, `C` channels.
+
+The encoder reads the source (a question, a corrupted document) in both directions, the decoder what
+follows, from the source's last character on: that is always a MASK, and serves as the decoder's first
+input. Both work in the text's own columns, each with the other's part masked, so that batches, positions
+and targets are the same as for every other variant. Blocks are pre-norm and positions learned, like
+all of ours; the original's are post-norm and sinusoids.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from kgpt_jax.config import ModelConfig
+from kgpt_jax.model.attention import (
+    Readout,
+    causal,
+    dot_products,
+    heads,
+    once,
+    queries_keys_values,
+)
+from kgpt_jax.model.blocks import LayerNorm, MemoryBlock, Mlp
+
+
+class EncoderDecoder(nn.Module):
+    """softmax(Q K^T / sqrt(K)) V three times: in the source, in the answer up to one's own, across.
+
+    `n_layer` blocks in each of the two stacks. In decoding the encoder runs at the first call, with the
+    whole source; what it found is kept as keys and values. Positions before the source's last have
+    outputs that mean nothing.
+    """
+
+    cfg: ModelConfig
+    cost = "L 28 T C C + L 6 T T C"
+
+    @nn.compact
+    def __call__(self, x_BTC: jax.Array, pos_BT: jax.Array, source_B: jax.Array, *, train: bool) -> jax.Array:
+        cfg = self.cfg
+        source_B = jnp.maximum(source_B, 1)  # rows of padding have none
+        encoder = Encoder(cfg, name="encoder")
+        memory_BSC = once(self, "memory", lambda: encoder(x_BTC, source_B, train=train))
+        for i in range(cfg.n_layer):
+            block = DecoderBlock(cfg, name=f"decoder_{i}")
+            x_BTC = block(x_BTC, memory_BSC, pos_BT, source_B, train=train)
+        return x_BTC
+
+
+class Encoder(nn.Module):
+    """The source (B, S, C), read in both directions; positions behind it are not seen."""
+
+    cfg: ModelConfig
+
+    @nn.compact
+    def __call__(self, x_BSC: jax.Array, source_B: jax.Array, *, train: bool) -> jax.Array:
+        for i in range(self.cfg.n_layer):
+            block = MemoryBlock(self.cfg, name=f"blocks_{i}")
+            x_BSC = block(x_BSC, x_BSC, within(source_B, x_BSC.shape[1]), train=train)
+        return LayerNorm(dtype=self.cfg.dtype, name="ln")(x_BSC)
+
+
+class DecoderBlock(nn.Module):
+    """Attention to what has been answered so far, attention to the source, and an MLP."""
+
+    cfg: ModelConfig
+
+    @nn.compact
+    def __call__(self, x_BTC, memory_BSC, pos_BT, source_B, *, train: bool) -> jax.Array:
+        cfg = self.cfg
+        h_BTC = LayerNorm(dtype=cfg.dtype, name="ln1")(x_BTC)
+        x_BTC += AnswerAttention(cfg, name="attn")(h_BTC, pos_BT, source_B, train=train)
+        h_BTC = LayerNorm(dtype=cfg.dtype, name="ln2")(x_BTC)
+        x_BTC += SourceAttention(cfg, name="cross")(h_BTC, memory_BSC, source_B, train=train)
+        h_BTC = LayerNorm(dtype=cfg.dtype, name="ln3")(x_BTC)
+        return x_BTC + Mlp(cfg, name="mlp")(h_BTC, train=train)
+
+
+class AnswerAttention(nn.Module):
+    """softmax(Q K^T / sqrt(K)) V over the positions from the source's last up to one's own."""
+
+    cfg: ModelConfig
+
+    @nn.compact
+    def __call__(self, x_BTC: jax.Array, pos_BT: jax.Array, source_B: jax.Array, *, train: bool) -> jax.Array:
+        q_BTHK, k_BSHK, v_BSHK = queries_keys_values(self, x_BTC, pos_BT)
+        S = k_BSHK.shape[1]
+        # Positions inside the source see themselves: a softmax over nothing is not a number.
+        oneself = jnp.arange(S) == pos_BT[:, None, :, None]
+        seen_B1TS = causal(pos_BT, S) & ~within(source_B - 1, S) | oneself
+        return Readout(self.cfg, name="readout")(dot_products(q_BTHK, k_BSHK), seen_B1TS, v_BSHK, train=train)
+
+
+class SourceAttention(nn.Module):
+    """softmax(Q K^T / sqrt(K)) V with keys and values from the encoder, made once in a decoding."""
+
+    cfg: ModelConfig
+
+    @nn.compact
+    def __call__(self, x_BTC: jax.Array, memory_BSC: jax.Array, source_B: jax.Array, *, train: bool):
+        cfg = self.cfg
+        q_BTHK = heads(cfg, "query", x_BTC) * cfg.head_dim**-0.5
+        k_BSHK = once(self, "keys", lambda: heads(cfg, "key", memory_BSC))
+        v_BSHK = once(self, "values", lambda: heads(cfg, "value", memory_BSC))
+        seen_B1TS = within(source_B, k_BSHK.shape[1])
+        return Readout(cfg, name="readout")(dot_products(q_BTHK, k_BSHK), seen_B1TS, v_BSHK, train=train)
+
+
+def within(source_B: jax.Array, S: int) -> jax.Array:
+    """Returns the mask (B, 1, 1, S) of the first `source_B` positions."""
+    return jnp.arange(S) < source_B[:, None, None, None]

@@ -1,0 +1,89 @@
+"""The course's perceiver (after arXiv 2103.03206), and Perceiver AR (arXiv 2202.07765).
+
+Axes: `B` batch, `T` positions, `C` channels, `M` latents or positions of a segment.
+
+Neither caches: in decoding the text is read again for every character.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from kgpt_jax.config import ModelConfig, UserError
+from kgpt_jax.model.attention import causal
+from kgpt_jax.model.blocks import MemoryBlock
+
+
+class Perceiver(nn.Module):
+    """softmax(Q_latents K^T) V, n_layer - 2 causal blocks on the latents, softmax(Q K_latents^T) V.
+
+    To look ahead nowhere, the course lets latent j see the tokens up to j, and token t the latents up to
+    t. With 4 latents and 7 tokens:
+
+        token      0 1 2 3 4 5 6         latent   0 1 2 3
+        latent 0   x . . . . . .         token 0  x . . .
+        latent 1   x x . . . . .         token 1  x x . .
+        latent 2   x x x . . . .         token 2  x x x .
+        latent 3   x x x x . . .         token 3  x x x x
+                                         token 4  x x x x
+                                         token 5  x x x x
+                                         token 6  x x x x
+
+    No latent ever sees token 4 or a later one. So a token from there on knows of the first 4 and of
+    itself, and of nothing between: in a text longer than the latents are many, the middle is lost.
+
+    As in the course, the first and the last block normalise the latents, and not the tokens.
+    """
+
+    cfg: ModelConfig
+    cost = "2 T C C + 10 M C C + 2 T M C + L-2 12 M C C + L-2 2 M M C + 10 T C C + 2 M C C + 2 T M C"
+
+    @staticmethod
+    def latent_axes(layer: str) -> tuple[bool, bool]:
+        """Tells whether a layer's attention weights have latents for rows, and for columns."""
+        return "up_block" not in layer, "down_block" not in layer
+
+    @nn.compact
+    def __call__(self, x_BTC: jax.Array, pos_BT: jax.Array, source_B, *, train: bool) -> jax.Array:
+        cfg, (B, T, C) = self.cfg, x_BTC.shape
+        if cfg.n_layer < 2:
+            raise UserError(
+                "variant 'perceiver' needs a block down and one up: give --config.model.n_layer=2"
+            )
+        latents_MC = self.param("latents", nn.initializers.xavier_uniform(), (cfg.bottleneck_dim, C))
+        M = min(cfg.bottleneck_dim, T)  # later latents are seen by later tokens only
+        latents_BMC = jnp.broadcast_to(latents_MC[:M].astype(x_BTC.dtype), (B, M, C))
+        pos_1M = jnp.arange(M)[None]
+        block = MemoryBlock(cfg, norm_memory=False, name="down_block")
+        latents_BMC = block(latents_BMC, x_BTC, causal(pos_1M, T), train=train)
+        for i in range(cfg.n_layer - 2):
+            block = MemoryBlock(cfg, name=f"blocks_{i}")
+            latents_BMC = block(latents_BMC, latents_BMC, causal(pos_1M, M), train=train)
+        block = MemoryBlock(cfg, norm_input=False, name="up_block")
+        return block(x_BTC, latents_BMC, causal(pos_BT, M), train=train)
+
+
+class PerceiverAR(nn.Module):
+    """softmax(Q K^T / sqrt(K)) V over the whole past in the first layer, over one's segment in the others.
+
+    Perceiver AR turns the last M positions into latents: they attend to the whole text once, and to each
+    other in all further layers. The paper computes the logits of these M positions only. Here every
+    segment of M positions takes its turn as the last at the same time, so that all positions have logits,
+    and no position loses sight of an earlier one.
+    """
+
+    cfg: ModelConfig
+    cost = "12 T C C + 2 T T C + L-1 12 T C C + L-1 2 T M C"
+
+    @nn.compact
+    def __call__(self, x_BTC: jax.Array, pos_BT: jax.Array, source_B, *, train: bool) -> jax.Array:
+        cfg, (B, T, C) = self.cfg, x_BTC.shape
+        x_BTC = MemoryBlock(cfg, name="blocks_0")(x_BTC, x_BTC, causal(pos_BT, T), train=train)
+        M = min(cfg.bottleneck_dim, T)
+        segments = -(-T // M)
+        padded_BTC = jnp.pad(x_BTC, ((0, 0), (0, segments * M - T), (0, 0)))
+        x_BMC = padded_BTC.reshape(B * segments, M, C)
+        for i in range(1, cfg.n_layer):
+            block = MemoryBlock(cfg, name=f"blocks_{i}")
+            x_BMC = block(x_BMC, x_BMC, causal(jnp.arange(M)[None], M), train=train)
+        return x_BMC.reshape(B, segments * M, C)[:, :T]

@@ -1,0 +1,46 @@
+"""Rotary position embedding (arXiv 2104.09864): positions turn queries and keys, nothing is learned.
+
+Axes: `B` batch, `T` positions that ask, `S` positions that are looked at, `C` channels, `H` heads,
+`K` head size, `P` = K/2 pairs of channels.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from kgpt_jax.config import ModelConfig, UserError
+from kgpt_jax.model.attention import Readout, causal, dot_products, queries_keys_values
+
+BASE = 10_000.0
+
+
+def rotate(h_BTHK: jax.Array, pos_BT: jax.Array) -> jax.Array:
+    """Turns channels 2p and 2p + 1, taken as a point in the plane, by the angle pos * 10000^(-2p/K).
+
+    The dot product of a query turned by t and a key turned by s depends on t - s only.
+    """
+    *shape, K = h_BTHK.shape
+    rate_P = BASE ** (-jnp.arange(0, K, 2) / K)
+    angle_BT1P = pos_BT[:, :, None, None] * rate_P
+    cos, sin = jnp.cos(angle_BT1P), jnp.sin(angle_BT1P)
+    even, odd = h_BTHK[..., 0::2], h_BTHK[..., 1::2]
+    turned = jnp.stack([even * cos - odd * sin, even * sin + odd * cos], axis=-1)
+    return turned.reshape(*shape, K).astype(h_BTHK.dtype)
+
+
+class RotaryAttention(nn.Module):
+    """softmax(rot(Q) rot(K)^T / sqrt(K)) V over the positions up to one's own."""
+
+    cfg: ModelConfig
+    cost = "4 T C C + 2 T T C"
+
+    @nn.compact
+    def __call__(self, x_BTC: jax.Array, pos_BT: jax.Array, *, train: bool) -> jax.Array:
+        if self.cfg.head_dim % 2:
+            raise UserError(
+                f"variant 'rope' turns pairs of channels, and n_embd / n_head is {self.cfg.head_dim}: "
+                "make it even"
+            )
+        q_BTHK, k_BSHK, v_BSHK = queries_keys_values(self, x_BTC, pos_BT, rotate)
+        seen_B1TS = causal(pos_BT, k_BSHK.shape[1])
+        return Readout(self.cfg, name="readout")(dot_products(q_BTHK, k_BSHK), seen_B1TS, v_BSHK, train=train)
