@@ -14,6 +14,10 @@ from absl import app, flags, logging
 
 from kgpt_jax import stages
 from kgpt_jax.config import Config, UserError, leaves, load_recipe, override
+from kgpt_jax.explore.attend import attend
+from kgpt_jax.explore.compare import compare
+from kgpt_jax.explore.costs import inspect
+from kgpt_jax.explore.recall import compare_recall
 from kgpt_jax.model.variants import VARIANTS
 from kgpt_jax.train.checkpoint import read_run
 
@@ -27,9 +31,19 @@ MODES = (
     "biographies",
     "import",
     "export",
+    "compare",
+    "inspect",
+    "attend",
+    "recall",
 )
 OBJECTIVES = ("span_corruption", "qa")
-STARTS_FROM = {"finetune": "pretrain", "sample": "pretrain", "evaluate": "finetune", "export": "finetune"}
+STARTS_FROM = {
+    "finetune": "pretrain",
+    "sample": "pretrain",
+    "evaluate": "finetune",
+    "export": "finetune",
+    "attend": "finetune",
+}
 SCRATCH = "none"  # --reading_params_path=none finetunes from scratch
 QUICKSTART = "configs/quickstart.py"
 
@@ -45,14 +59,14 @@ _WORKDIR = flags.DEFINE_string("workdir", "runs", "Runs live in <workdir>/<varia
 _READING = flags.DEFINE_string(
     "reading_params_path",
     None,
-    f"Run to start from: finetune ({SCRATCH!r} for from scratch), evaluate, sample, export; "
+    f"Run to start from: finetune ({SCRATCH!r} for from scratch), evaluate, sample, attend, export; "
     "import: a .params file. Default: the newest run of the stage before, of --variant if given.",
 )
 _WRITING = flags.DEFINE_string(
     "writing_params_path", None, "Folder of the new run; default: by --workdir. export: a file."
 )
 _OUTPUTS = flags.DEFINE_string(
-    "outputs_path", None, "evaluate: predictions file. biographies: folder for the files."
+    "outputs_path", None, "evaluate: predictions file. biographies: folder for the files. attend: picture."
 )
 _PRETRAIN_CORPUS = flags.DEFINE_string("pretrain_corpus_path", None, "Documents, one a line.")
 _FINETUNE_CORPUS = flags.DEFINE_string("finetune_corpus_path", None, "question<TAB>answer lines.")
@@ -69,6 +83,13 @@ _TEMPERATURE = flags.DEFINE_float(
 _TOP_K = flags.DEFINE_integer(
     "top_k", 0, "sample: draw from this many likeliest; 0: from all.", lower_bound=0
 )
+_VARIANTS = flags.DEFINE_list(
+    "variants", None, "compare, inspect, recall: which; default: --variant, or all."
+)
+_SEEDS = flags.DEFINE_list("seeds", "1,2,3,4,5", "compare: of people, parameters and order.")
+_LENGTHS = flags.DEFINE_list("lengths", "128,512,2048", "inspect: of texts, in characters.")
+_QUESTION = flags.DEFINE_string("question", None, "attend: the question to answer.")
+_BOTTLENECK_DIM = flags.DEFINE_integer("bottleneck_dim", None, "Latents of the perceivers.")
 _TENSORBOARD = flags.DEFINE_boolean("tensorboard", False, "Write event files too.")
 
 DEFINE = {int: flags.DEFINE_integer, float: flags.DEFINE_float, str: flags.DEFINE_string}
@@ -123,6 +144,14 @@ def main(_):
             stages.import_params(config, needed(_READING), Path(needed(_WRITING)))
         case "export":
             stages.export_params(config, start, needed(_WRITING))
+        case "compare":
+            compare(config, chosen_variants(), whole_numbers(_SEEDS), workdir)
+        case "inspect":
+            inspect(config, chosen_variants(), whole_numbers(_LENGTHS))
+        case "attend":
+            attend(config, start, needed(_QUESTION), Path(_OUTPUTS.value or start / "attention.png"))
+        case "recall":
+            compare_recall(config, chosen_variants())
 
 
 def find_start(mode: str, workdir: Path) -> Path | None:
@@ -135,8 +164,8 @@ def find_start(mode: str, workdir: Path) -> Path | None:
     there = [run for run in runs if (run / "config.json").exists()]
     if not there:
         raise UserError(
-            f"there is no run in {' or '.join(map(str, runs))}: run --mode={stage} first, or give "
-            "--reading_params_path"
+            f"there is no run in {workdir / (_VARIANT.value or '<variant>') / stage}: run --mode={stage} "
+            "first, or give --workdir or --reading_params_path"
         )
     return max(there, key=lambda run: (run / "config.json").stat().st_mtime)
 
@@ -145,6 +174,19 @@ def needed(flag) -> str:
     if not flag.value:
         raise UserError(f"--mode={_MODE.value} needs --{flag.name}")
     return flag.value
+
+
+def chosen_variants() -> list[str]:
+    chosen = _VARIANTS.value or ([_VARIANT.value] if _VARIANT.value else list(VARIANTS))
+    if unknown := [name for name in chosen if name not in VARIANTS]:
+        raise UserError(f"unknown variant {unknown[0]!r}; choose from {', '.join(VARIANTS)}")
+    return chosen
+
+
+def whole_numbers(flag) -> list[int]:
+    if not flag.value or not all(part.isdecimal() for part in flag.value):
+        raise UserError(f"--{flag.name}={','.join(flag.value)}: give whole numbers, as in 1,2,3")
+    return [int(part) for part in flag.value]
 
 
 def read_config(start: Path | None) -> Config:
@@ -159,6 +201,7 @@ def read_config(start: Path | None) -> Config:
     named = {
         "seed": _SEED.value,
         "model.variant": variant,
+        "model.bottleneck_dim": _BOTTLENECK_DIM.value,
         "data.pretrain_corpus_path": _PRETRAIN_CORPUS.value,
         "data.finetune_corpus_path": _FINETUNE_CORPUS.value,
         "data.eval_corpus_path": _EVAL_CORPUS.value,

@@ -134,8 +134,8 @@ def test_a_corpus_of_another_vocabulary_is_refused(whole, tmp_path):
 def test_nothing_to_start_from_is_said(tmp_path):
     complaint = run("--mode=finetune", f"--workdir={tmp_path}", status=2)
     assert (
-        f"no run in {tmp_path}/vanilla/pretrain or {tmp_path}/synthesizer/pretrain: run --mode=pretrain first"
-        in complaint
+        f"no run in {tmp_path}/<variant>/pretrain: run --mode=pretrain first, or give --workdir or "
+        "--reading_params_path" in complaint
     )
     complaint = run("--mode=evaluate", f"--reading_params_path={tmp_path}", status=2)
     assert "is not a run's folder" in complaint
@@ -203,7 +203,7 @@ def test_torch_params_there_and_back(whole, tmp_path):
     "flags, complaint",
     [
         (["--mode=pretain"], "pretrain|finetune|evaluate|all"),
-        (["--mode=pretrain", "--variant=gated"], "vanilla|synthesizer"),
+        (["--mode=pretrain", "--variant=gated"], "vanilla|rope|"),
         (["--mode=pretrain", "--sed=1"], "unknown flag --sed: did you mean --seed? choose from config, "),
         (["--mode=pretrain", "--config.pretrain.epoch=1"], "did you mean --config.pretrain.epochs?"),
         (["--mode=pretrain", "--config.pretrain.epochs=many"], "config.pretrain.epochs=many"),
