@@ -153,6 +153,39 @@ def test_sample_is_seeded(whole):
     assert "needs --prompt" in run(*flags[:2], status=2)
 
 
+def test_attend_answers_and_draws(whole, tmp_path):
+    root, _ = whole
+    flags = ["--mode=attend", f"--workdir={root}", "--question=Where was born?"]
+    out = run(*flags)
+    assert f"reading with {root}/synthesizer/finetune" in out and "\nWhere was born? " in out
+    assert (root / "synthesizer" / "finetune" / "attention.png").read_bytes()[:4] == b"\x89PNG"
+    run(*flags, f"--outputs_path={tmp_path}/map.svg")
+    assert "<svg" in (tmp_path / "map.svg").read_text()
+    assert "--question has '#'" in run(*flags[:2], "--question=#", status=2)
+    assert "give 1 to 94, so that an answer fits" in run(*flags[:2], f"--question={'a' * 95}", status=2)
+    assert "needs --question" in run(*flags[:2], status=2)
+
+
+def test_inspect_lists_costs():
+    out = run("--mode=inspect", "--variants=rope,bigbird", "--lengths=32,64", *TINY).splitlines()
+    for name in ("rope ", "bigbird "):  # what attends, cost on paper, and two lengths
+        assert sum(line.startswith(name) for line in out) == 4
+    assert any("softmax(rot(Q) rot(K)^T / sqrt(K)) V" in line for line in out)
+    assert "unknown variant 'gated'" in run("--mode=inspect", "--variants=rope,gated", status=2)
+    assert "--lengths=32,x: give whole numbers" in run("--mode=inspect", "--lengths=32,x", status=2)
+
+
+def test_compare_prints_a_row_for_each_variant(tmp_path):
+    flags = ["--mode=compare", "--variants=rope", "--seeds=1,2", f"--workdir={tmp_path}", *TINY]
+    row = run(*flags).splitlines()[-1]
+    assert row.startswith("| `rope` | ") and " | 2 | " in row
+    configs = [json.loads((tmp_path / f"seed_{s}/rope/finetune/config.json").read_text()) for s in (1, 2)]
+    assert [config["seed"] for config in configs] == [1, 2]
+    assert [config["data"]["biographies"]["seed"] for config in configs] == [1, 2]
+    again = run(*flags)
+    assert again.splitlines()[-1] == row and "pretraining" not in again
+
+
 def test_show_and_biographies(tmp_path):
     out = run("--mode=show", "--objective=qa", "--num_samples=1", *TINY)
     x, y = out.splitlines()
@@ -204,7 +237,7 @@ def test_torch_params_there_and_back(whole, tmp_path):
     [
         (["--mode=pretain"], "pretrain|finetune|evaluate|all"),
         (["--mode=pretrain", "--variant=gated"], "vanilla|rope|"),
-        (["--mode=pretrain", "--sed=1"], "unknown flag --sed: did you mean --seed? choose from config, "),
+        (["--mode=pretrain", "--sed=1"], "unknown flag --sed: did you mean --seed? choose from bott"),
         (["--mode=pretrain", "--config.pretrain.epoch=1"], "did you mean --config.pretrain.epochs?"),
         (["--mode=pretrain", "--config.pretrain.epochs=many"], "config.pretrain.epochs=many"),
         (["--mode=pretrain", "--config=configs/curse.py"], "choose from configs/course_2021.py"),
