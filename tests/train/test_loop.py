@@ -39,9 +39,7 @@ def whole_state(folder, step):
         return checkpoints.manager.restore(step)
 
 
-@pytest.mark.parametrize(
-    "variant, muon_learning_rate", [("vanilla", 0.0), ("vanilla", 0.02), ("synthesizer", 0.02)]
-)
+@pytest.mark.parametrize("variant, muon_learning_rate", [("vanilla", 0.0), ("synthesizer", 0.02)])
 def test_resumed_equals_unbroken_to_the_bit(tmp_path, monkeypatch, variant, muon_learning_rate):
     """Broken off within an epoch, and with another number of updates in a dispatch."""
     how = dict(variant=variant, muon_learning_rate=muon_learning_rate, epochs=4, save_every=4)
@@ -132,7 +130,7 @@ def test_learns_ten_answers_by_heart(tmp_path, variant):
     places = "Rome Oslo Bonn Cork Lima Kyiv Bern Graz Pisa Nice".split()
     pairs = [(f"Where was {name} born?", place) for name, place in zip("ABCDEFGHIJ", places)]
     vocab = Vocab.of("".join(q + a for q, a in pairs))
-    config = tiny.config(variant, epochs=300, batch_size=10, learning_rate=1e-2, save_every=1000)
+    config = tiny.config(variant, epochs=400, batch_size=10, learning_rate=5e-3, save_every=1000)
     changes = {"model.n_embd": 32, "model.dropout": 0.0, "model.bottleneck_dim": 24}
     config = stages.with_vocab(override(config, changes), vocab)
     run = open_run(tmp_path, config, vocab, {"stage": "finetune"})
