@@ -66,7 +66,7 @@ def compare_recall(config: Config, variants: list[str]):
             print(f"{name:<30}{'-':>8}   {error}")
 
 
-def recall(cfg: ModelConfig, updates: int = 1000, seed: int = 0) -> float:
+def recall(cfg: ModelConfig, updates: int = 2000, seed: int = 0) -> float:
     """Trains a model of `recall_model`'s size with AdamW on fresh texts and returns how well it recalls.
 
     That is the share of right answers about texts which it was not trained on.

@@ -47,9 +47,7 @@ class Perceiver(nn.Module):
     def __call__(self, x_BTC: jax.Array, pos_BT: jax.Array, source_B, *, train: bool) -> jax.Array:
         cfg, (B, T, C) = self.cfg, x_BTC.shape
         if cfg.n_layer < 2:
-            raise UserError(
-                "variant 'perceiver' needs a block down and one up: give --config.model.n_layer=2"
-            )
+            raise UserError("variant 'perceiver' has a block down and one up: it needs two layers or more")
         latents_MC = self.param("latents", nn.initializers.xavier_uniform(), (cfg.bottleneck_dim, C))
         M = min(cfg.bottleneck_dim, T)  # later latents are seen by later tokens only
         latents_BMC = jnp.broadcast_to(latents_MC[:M].astype(x_BTC.dtype), (B, M, C))

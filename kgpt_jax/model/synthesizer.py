@@ -14,6 +14,7 @@ import zlib
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from kgpt_jax.config import ModelConfig
 from kgpt_jax.model.attention import (
@@ -139,6 +140,7 @@ class FixedRandomAttention(nn.Module):
         with jax.ensure_compile_time_eval():
             key = jax.random.key(zlib.crc32("/".join(self.path).encode()))
             table_HPS = jax.random.normal(key, (H, N, N))
+        table_HPS = lax.optimization_barrier(table_HPS)  # else XLA spends seconds on folding it
         return _read(self, _rows(table_HPS, x_BTC, pos_BT), x_BTC, pos_BT, train)
 
 
