@@ -6,7 +6,6 @@ from pathlib import Path
 import jax
 import pytest
 
-
 # Most of the tests' time goes into compiling; without LLVM's optimisations it is a third less.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
