@@ -76,7 +76,8 @@ class TrainConfig:
     clip_norm: float = 1.0
     shuffle: bool = True
     group_by_length: bool = True  # batches of texts of like length, so that little padding is left
-    steps_per_dispatch: int = 8  # updates between two visits to Python
+    pieces: int = 0  # of a batch, split by length; 0: 8 on a CPU where group_by_length is off, otherwise 1
+    steps_per_dispatch: int = 8  # updates, or pieces of them, between two visits to Python
     save_every: int = 500  # updates between checkpoints
 
     def __post_init__(self):
@@ -84,7 +85,7 @@ class TrainConfig:
             _require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}: give 1 or more")
         for name in ("learning_rate", "clip_norm"):
             _require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}: give more than 0")
-        for name in ("muon_learning_rate", "warmup_tokens", "final_tokens", "weight_decay"):
+        for name in ("muon_learning_rate", "warmup_tokens", "final_tokens", "weight_decay", "pieces"):
             _require(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}: give 0 or more")
         for name in ("beta1", "beta2"):
             _require(0 <= getattr(self, name) < 1, f"{name} is {getattr(self, name)}: from 0 to 1")

@@ -1,7 +1,9 @@
 """Examples -> batches of a few fixed shapes, in an order that (seed, epoch) decides.
 
 Padding never changes a loss, so columns that are padding in a whole batch are cut off, down to one of
-a few widths: each width is compiled once. Axes: `N` examples, `B` rows of a batch, `T` columns.
+a few widths: each width is compiled once. Where a batch's texts differ in length, it is split into pieces
+by length, each cut by itself, that together make one update. Axes: `N` examples, `B` rows of a batch,
+`T` columns.
 """
 
 from typing import NamedTuple
@@ -24,6 +26,15 @@ class Batch(NamedTuple):
     x_BT: np.ndarray
     y_BT: np.ndarray
     source_B: np.ndarray
+
+
+class Piece(NamedTuple):
+    """Rows of the batch of one update, with their part in it."""
+
+    batch: Batch
+    weight: np.float32  # 1 / targets in the whole batch: the pieces' losses add up to its mean
+    number: np.int32  # among the pieces of the update
+    last: np.bool_  # the update is complete with this one
 
 
 def steps_per_epoch(n_examples: int, cfg: TrainConfig) -> int:
@@ -63,3 +74,29 @@ def cut(batch: Batch, batch_size: int) -> Batch:
     missing = (0, batch_size - len(x_BT))
     x_BT, y_BT = (np.pad(part[:, :width], (missing, (0, 0)), constant_values=PAD_ID) for part in (x_BT, y_BT))
     return Batch(x_BT, y_BT, np.pad(source_B, missing))
+
+
+def split(batch: Batch, n: int) -> list[Piece]:
+    """Returns the batch as n pieces at most, of as many rows each, the shortest texts first.
+
+    Pieces without a target are left out. The mean loss of the batch, and so its gradient, is the sum over
+    pieces of `weight` times the sum of their targets' losses.
+    """
+    n_rows = len(batch.x_BT)
+    size = -(-n_rows // n)
+    order_B = np.argsort(used_columns(batch.x_BT), kind="stable") if n > 1 else np.arange(n_rows)
+    starts = range(n_rows % -size, n_rows, size)  # the first piece is the one filled up
+    parts = [cut(Batch(*(part[order_B[max(i, 0) : i + size]] for part in batch)), size) for i in starts]
+    targets = [np.count_nonzero(part.y_BT) for part in parts]
+    kept = [part for part, count in zip(parts, targets) if count] or parts[-1:]
+    weight = np.float32(1 / max(sum(targets), 1))
+    return [
+        Piece(part, weight, np.int32(number), np.bool_(number == len(kept) - 1))
+        for number, part in enumerate(kept)
+    ]
+
+
+def stack(pieces: list[Piece]) -> Piece:
+    """Returns pieces of one shape as one, with a leading axis."""
+    batch, *rest = zip(*pieces)
+    return Piece(Batch(*map(np.stack, zip(*batch))), *map(np.stack, rest))

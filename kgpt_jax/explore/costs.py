@@ -14,14 +14,16 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from kgpt_jax.config import Config, ModelConfig, TrainConfig
-from kgpt_jax.data.batches import Batch
+from kgpt_jax.data.batches import Batch, split, stack
+from kgpt_jax.data.vocab import MASK_ID
 from kgpt_jax.model.gpt import GPT
 from kgpt_jax.model.synthesizer import RANK, factors
 from kgpt_jax.model.variants import lookup
 from kgpt_jax.train.optimizer import make_optimizer
-from kgpt_jax.train.step import init_state, make_train_steps
+from kgpt_jax.train.step import init_state, make_train_steps, no_sums
 from kgpt_jax.train.torch_params import abstract_params
 
 
@@ -114,11 +116,11 @@ def update_counts(cfg: ModelConfig, T: int, batch_size: int = 1) -> Counts:
     """Compiles an AdamW update on texts of T characters and returns XLA's counts."""
     model, tx, key = GPT(cfg), make_optimizer(TrainConfig()), jax.random.key(0)
     state = jax.eval_shape(lambda key: init_state(model, tx, key), key)
-    x_IBT = jax.ShapeDtypeStruct((1, batch_size, T), jnp.int32)
-    batches = Batch(x_IBT, x_IBT, jax.ShapeDtypeStruct((1, batch_size), jnp.int32))
-    lr_I = jax.ShapeDtypeStruct((1,), jnp.float32)
-    n = jax.ShapeDtypeStruct((), jnp.int32)
-    return _counts(make_train_steps(model, tx, key).lower(state, batches, lr_I, n))
+    sums = jax.eval_shape(no_sums, state.params)
+    x_BT = np.full((batch_size, T), MASK_ID, np.int32)
+    piece = stack(split(Batch(x_BT, x_BT, np.ones(batch_size, np.int32)), 1))
+    lr_J, n = np.zeros(1, np.float32), np.int32(1)
+    return _counts(make_train_steps(model, tx, key).lower(state, sums, piece, lr_J, n))
 
 
 def _counts(lowered) -> Counts:

@@ -2,6 +2,9 @@
 
 import time
 from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import zip_longest
 from typing import NamedTuple
 
 import jax
@@ -9,16 +12,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from kgpt_jax.config import TrainConfig, UserError
-from kgpt_jax.data.batches import Batch, epoch_batches, steps_per_epoch
+from kgpt_jax.data.batches import Piece, epoch_batches, split, stack, steps_per_epoch
 from kgpt_jax.data.objectives import Objective
 from kgpt_jax.data.vocab import PAD_ID
 from kgpt_jax.model.gpt import GPT
 from kgpt_jax.train.checkpoint import Checkpoints, Run
 from kgpt_jax.train.optimizer import learning_rates, make_optimizer
 from kgpt_jax.train.progress import Progress, clock
-from kgpt_jax.train.step import TrainState, init_state, make_train_steps
+from kgpt_jax.train.step import TrainState, init_state, make_train_steps, no_sums, predicted
 
-SECONDS_PER_DISPATCH = 2.0  # a slow machine gets fewer updates at once, so that its line moves
+SECONDS_PER_DISPATCH = 2.0  # a slow machine gets less work at once, so that its line moves
+PIECES_ON_CPU = 8  # a CPU is as fast with 16 rows as with 128, and does more of the padding's work
 
 
 def train(
@@ -54,16 +58,24 @@ def train(
         if step:
             print(f"resuming {run.folder} at update {step} of {len(rates)}")
         progress = Progress(run.folder, step, rates, per_epoch, seconds, tensorboard)
-        dispatcher = Dispatcher(make_train_steps(model, tx, dropout_key), cfg, progress)
-        for epoch in range(step // per_epoch, cfg.epochs):
+        dispatcher = Dispatcher(make_train_steps(model, tx, dropout_key), cfg, progress, state.params)
+
+        def draw(epoch: int) -> list[list[Piece]]:
             batches = epoch_batches(objective, cfg, seed, epoch)
-            while step < (epoch + 1) * per_epoch:
-                ahead = batches[step - epoch * per_epoch :][: cfg.save_every - step % cfg.save_every]
-                state, n = dispatcher.send(state, ahead, step, rates)
-                step += n
-                save = step % cfg.save_every == 0 or step == len(rates)
-                dispatcher.settle(checkpoints, leave=0 if save else 1)
-                if save:
+            return [split(predicted(run.config.model, batch), n_pieces(cfg)) for batch in batches]
+
+        for epoch, updates in prefetched(draw, range(step // per_epoch, cfg.epochs)):
+            first = epoch * per_epoch
+            while step < first + per_epoch:
+                until = min(step + cfg.save_every - step % cfg.save_every, first + per_epoch)
+                pieces = [(i, piece) for i in range(step, until) for piece in updates[i - first]]
+                while pieces:
+                    state, n = dispatcher.send(state, pieces, rates)
+                    pieces = pieces[n:]
+                    dispatcher.settle(checkpoints, leave=1)
+                step = until
+                if step % cfg.save_every == 0 or step == len(rates):
+                    dispatcher.settle(checkpoints, leave=0)
                     if not all_finite(state.params):
                         raise not_finite(step, checkpoints)
                     checkpoints.save(state, progress.seconds())
@@ -71,6 +83,24 @@ def train(
         checkpoints.wait()
         progress.close()
         return state.params, progress.seconds()
+
+
+def n_pieces(cfg: TrainConfig) -> int:
+    """Returns into how many pieces a batch is split."""
+    if cfg.pieces:
+        return cfg.pieces
+    return 1 if cfg.group_by_length or jax.default_backend() != "cpu" else PIECES_ON_CPU
+
+
+def prefetched(make: Callable[[int], list], numbers: range) -> Iterator[tuple[int, list]]:
+    """Yields `(number, make(number))`; the next one is made in a thread while the last one is used."""
+    with ThreadPoolExecutor(1) as thread:
+        ahead = thread.submit(make, numbers[0])
+        for number, following in zip_longest(numbers, numbers[1:]):
+            made = ahead.result()
+            if following is not None:
+                ahead = thread.submit(make, following)
+            yield number, made
 
 
 @jax.jit
@@ -90,54 +120,56 @@ def not_finite(step: int, checkpoints: Checkpoints) -> UserError:
 
 
 class Sent(NamedTuple):
-    """Updates under way; their metrics are fetched when the next ones have been sent off."""
+    """Work under way; its metrics are fetched when the next has been sent off."""
 
-    step: int  # updates made before them
+    step: int  # updates made before it
+    last_J: list[int]  # which of its pieces complete an update
     n: int
     tokens: int  # that are not padding
     metrics: dict
 
 
 class Dispatcher:
-    """Sends batches of one width off together, and takes in the metrics of those sent before."""
+    """Sends pieces of one width off together, and takes in the metrics of those sent before."""
 
-    def __init__(self, train_steps, cfg: TrainConfig, progress: Progress):
+    def __init__(self, train_steps, cfg: TrainConfig, progress: Progress, params):
         self.train_steps, self.most, self.progress = train_steps, cfg.steps_per_dispatch, progress
+        self.sums = no_sums(params)
         self.compiled = {}  # by width
-        self.limit = 1  # updates that take about SECONDS_PER_DISPATCH
+        self.limit = 1  # pieces that take about SECONDS_PER_DISPATCH
         self.sent = deque()
         self.settled = time.perf_counter()
 
-    def send(self, state: TrainState, batches: list[Batch], step: int, rates: np.ndarray):
-        """Returns the new state and how many of the batches it has seen."""
-        width = batches[0].x_BT.shape[1]
-        n = 1
-        while n < min(self.limit, len(batches)) and batches[n].x_BT.shape[1] == width:
-            n += 1
-        rows = batches[:n] + [batches[0]] * (self.most - n)  # the filling is never looked at
-        stacked = Batch(*(np.stack(part) for part in zip(*rows)))
-        lr_I = np.zeros(self.most, np.float32)
-        lr_I[:n] = rates[step : step + n]
-        args = (state, stacked, lr_I, np.int32(n))
-        if width not in self.compiled:
+    def send(self, state: TrainState, pieces: list[tuple[int, Piece]], rates: np.ndarray):
+        """Takes (updates made before, piece); returns the new state and how many it has seen."""
+        numbers, pieces = zip(*pieces[: self.limit])
+        widths = [piece.batch.x_BT.shape[1] for piece in pieces]
+        n = next((i for i, width in enumerate(widths) if width != widths[0]), len(widths))
+        pieces = pieces[:n]
+        filled = [*pieces, *[pieces[0]] * (self.most - n)]  # the filling is never looked at
+        lr_J = np.zeros(self.most, np.float32)
+        lr_J[:n] = rates[list(numbers[:n])]
+        args = (state, self.sums, stack(filled), lr_J, np.int32(n))
+        if widths[0] not in self.compiled:
             began = time.perf_counter()
-            self.compiled[width] = self.train_steps.lower(*args).compile()
+            self.compiled[widths[0]] = self.train_steps.lower(*args).compile()
             took = time.perf_counter() - began
             self.progress.leave_out(took)
             self.settled += took
-        state, metrics = self.compiled[width](*args)
-        tokens = sum(np.count_nonzero(batch.x_BT != PAD_ID) for batch in batches[:n])
-        self.sent.append(Sent(step, n, tokens, metrics))
+        state, self.sums, metrics = self.compiled[widths[0]](*args)
+        last_J = [j for j, piece in enumerate(pieces) if piece.last]
+        tokens = sum(np.count_nonzero(piece.batch.x_BT != PAD_ID) for piece in pieces)
+        self.sent.append(Sent(numbers[0], last_J, n, tokens, metrics))
         return state, n
 
     def settle(self, checkpoints: Checkpoints, leave: int):
         """Waits for all but the `leave` last dispatches and reports them."""
         while len(self.sent) > leave:
-            step, n, tokens, metrics = self.sent.popleft()
-            losses, norms = (np.asarray(metrics[name])[:n] for name in ("loss", "grad_norm"))
+            step, last_J, n, tokens, metrics = self.sent.popleft()
+            losses, norms = (np.asarray(metrics[name])[last_J] for name in ("loss", "grad_norm"))
             now = time.perf_counter()
-            per_update = (now - self.settled) / n
-            self.limit = min(max(1, int(SECONDS_PER_DISPATCH / max(per_update, 1e-9))), self.most)
+            per_piece = (now - self.settled) / n
+            self.limit = min(max(1, int(SECONDS_PER_DISPATCH / max(per_piece, 1e-9))), self.most)
             self.settled = now
             finite = np.isfinite(losses) & np.isfinite(norms)
             if not finite.all():

@@ -47,7 +47,7 @@ class Progress:
         self.last_line += seconds
 
     def record(self, step: int, losses: np.ndarray, grad_norms: np.ndarray, tokens: int):
-        """Takes in the updates that follow the first `step`, and prints a line if one is due."""
+        """Takes in the updates, maybe none, that follow the first `step`; prints a line if one is due."""
         for number, (loss, norm) in enumerate(zip(losses.tolist(), grad_norms.tolist()), step + 1):
             lr = float(self.rates[number - 1])
             entry = {
@@ -64,9 +64,9 @@ class Progress:
         self.losses += losses.tolist()
         self.tokens += tokens
         self.file.flush()
-        now = time.perf_counter()
-        if now - self.last_line >= SECONDS_BETWEEN_LINES or number == len(self.rates):
-            self._print(number, now)
+        now, made = time.perf_counter(), step + len(losses)
+        if self.losses and (now - self.last_line >= SECONDS_BETWEEN_LINES or made == len(self.rates)):
+            self._print(made, now)
 
     def _print(self, step: int, now: float):
         elapsed = max(now - self.last_line, 1e-9)

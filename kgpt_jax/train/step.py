@@ -1,6 +1,6 @@
-"""The loss, the training state, and the jitted update of many batches.
+"""The loss, the training state, and the jitted step of training.
 
-Axes: `B` batch, `T` positions, `V` vocabulary, `I` updates in one dispatch.
+Axes: `B` batch, `T` positions, `V` vocabulary, `J` pieces in one dispatch.
 """
 
 from functools import partial
@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import lax
 
 from kgpt_jax.config import ModelConfig
-from kgpt_jax.data.batches import Batch
+from kgpt_jax.data.batches import Batch, Piece
 from kgpt_jax.data.vocab import PAD_ID
 from kgpt_jax.model.variants import lookup
 
@@ -25,19 +26,26 @@ class TrainState(NamedTuple):
     opt_state: Any
 
 
-def masked_cross_entropy(logits_BTV: jax.Array, y_BT: jax.Array) -> jax.Array:
-    """Returns the mean of -log p(target) over the targets that are not PAD, in float32."""
+class Sums(NamedTuple):
+    """What the pieces of the update under way have added up to."""
+
+    loss: jax.Array
+    grads: Any
+
+
+def cross_entropy_sum(logits_BTV: jax.Array, y_BT: jax.Array) -> jax.Array:
+    """Returns the sum of -log p(target) over the targets that are not PAD, in float32."""
     losses_BT = optax.softmax_cross_entropy_with_integer_labels(logits_BTV.astype(jnp.float32), y_BT)
-    counted_BT = y_BT != PAD_ID
-    return (losses_BT * counted_BT).sum() / jnp.maximum(counted_BT.sum(), 1)
+    return (losses_BT * (y_BT != PAD_ID)).sum()
 
 
-def predicted(cfg: ModelConfig, batch: Batch) -> jax.Array:
-    """Returns the targets (B, T) that the variant predicts; those inside a source read as a whole are PAD."""
+def predicted(cfg: ModelConfig, batch: Batch) -> Batch:
+    """Returns the batch with the targets that the variant predicts; others are PAD: those inside a source
+    that it reads as a whole."""
     if not lookup(cfg).whole_source:
-        return batch.y_BT
-    follows_BT = jnp.arange(batch.y_BT.shape[1]) >= batch.source_B[:, None] - 1
-    return jnp.where(follows_BT, batch.y_BT, PAD_ID)
+        return batch
+    follows_BT = np.arange(batch.y_BT.shape[1]) >= batch.source_B[:, None] - 1
+    return batch._replace(y_BT=np.where(follows_BT, batch.y_BT, PAD_ID))
 
 
 def init_state(model, tx: optax.GradientTransformation, key: jax.Array) -> TrainState:
@@ -51,36 +59,46 @@ def init_state(model, tx: optax.GradientTransformation, key: jax.Array) -> Train
     return init(key)
 
 
-def make_train_steps(model, tx: optax.GradientTransformation, dropout_key: jax.Array):
-    """Returns a jitted `(state, batches, lr_I, n) -> (state, metrics)` that makes the first n updates.
+def no_sums(params) -> Sums:
+    """Returns what an update begins with: zeros."""
+    return Sums(jnp.zeros(()), jax.tree.map(jnp.zeros_like, params))
 
-    `batches` holds I of them, stacked on a leading axis; metrics are arrays over I. The number n is
-    traced, so a run's last, shorter dispatch compiles nothing. Update i draws dropout from its own number
-    in the run: a resumed run draws what the unbroken one would have.
+
+def make_train_steps(model, tx: optax.GradientTransformation, dropout_key: jax.Array):
+    """Returns a jitted `(state, sums, pieces, lr_J, n) -> (state, sums, metrics)` that takes in n pieces.
+
+    `pieces` holds J of them, stacked on a leading axis; `lr_J` is the rate of each one's update, which is
+    made when its last piece is in; `sums` is what the pieces before have added up to. Metrics are arrays over
+    J, zero but at the last pieces. The number n is traced, so a shorter dispatch compiles nothing. Dropout
+    follows from the numbers of update and piece: a resumed run draws what the unbroken one would have.
     """
 
-    def loss_fn(params, batch: Batch, key):
-        rngs = {"dropout": key}
-        logits_BTV = model.apply({"params": params}, batch.x_BT, batch.source_B, train=True, rngs=rngs)
-        return masked_cross_entropy(logits_BTV, predicted(model.cfg, batch))
+    def loss_fn(params, piece: Piece, key):
+        x_BT, y_BT, source_B = piece.batch
+        logits_BTV = model.apply({"params": params}, x_BT, source_B, train=True, rngs={"dropout": key})
+        return piece.weight * cross_entropy_sum(logits_BTV, y_BT)
 
-    def train_step(state: TrainState, batch: Batch, lr):
-        key = jax.random.fold_in(dropout_key, state.step)
-        loss, grads = jax.value_and_grad(loss_fn)(state.params, batch, key)
-        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+    def update(state: TrainState, sums: Sums, lr):
+        updates, opt_state = tx.update(sums.grads, state.opt_state, state.params)
         params = jax.tree.map(lambda p, u: p - lr * u, state.params, updates)
-        metrics = {"loss": loss, "grad_norm": optax.tree.norm(grads)}
-        return TrainState(state.step + 1, params, opt_state), metrics
+        metrics = {"loss": sums.loss, "grad_norm": optax.tree.norm(sums.grads)}
+        return TrainState(state.step + 1, params, opt_state), no_sums(params), metrics
 
-    @partial(jax.jit, donate_argnums=0)
-    def train_steps(state: TrainState, batches: Batch, lr_I: jax.Array, n: jax.Array):
-        def one(i, carry):
-            state, metrics = carry
-            batch = jax.tree.map(lambda part: part[i], batches)
-            state, new = train_step(state, batch, lr_I[i])
-            return state, {name: metrics[name].at[i].set(new[name]) for name in metrics}
+    def not_yet(state: TrainState, sums: Sums, lr):
+        return state, sums, {"loss": jnp.zeros(()), "grad_norm": jnp.zeros(())}
 
-        nothing = {name: jnp.zeros(lr_I.shape) for name in ("loss", "grad_norm")}
-        return lax.fori_loop(0, n, one, (state, nothing))
+    @partial(jax.jit, donate_argnums=(0, 1))
+    def train_steps(state: TrainState, sums: Sums, pieces: Piece, lr_J: jax.Array, n: jax.Array):
+        def one(j, carry):
+            state, sums, metrics = carry
+            piece = jax.tree.map(lambda part: part[j], pieces)
+            key = jax.random.fold_in(jax.random.fold_in(dropout_key, state.step), piece.number)
+            new = Sums(*jax.value_and_grad(loss_fn)(state.params, piece, key))
+            sums = jax.tree.map(jnp.add, sums, new)
+            state, sums, new = lax.cond(piece.last, update, not_yet, state, sums, lr_J[j])
+            return state, sums, {name: metrics[name].at[j].set(new[name]) for name in metrics}
+
+        nothing = {name: jnp.zeros(lr_J.shape) for name in ("loss", "grad_norm")}
+        return lax.fori_loop(0, n, one, (state, sums, nothing))
 
     return train_steps

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from kgpt_jax.config import TrainConfig
-from kgpt_jax.data.batches import epoch_batches, steps_per_epoch, used_columns
+from kgpt_jax.data.batches import Batch, epoch_batches, split, stack, steps_per_epoch, used_columns
 from kgpt_jax.data.objectives import Examples
 
 
@@ -64,3 +64,39 @@ def test_grouping_leaves_less_padding():
 def test_used_columns_counts_up_to_the_last_character():
     x_NT = np.array([[3, 0, 4, 0], [5, 0, 0, 0], [0, 0, 0, 0], [1, 1, 1, 1]])
     assert used_columns(x_NT).tolist() == [3, 1, 1, 4]
+
+
+@pytest.mark.parametrize("n_rows, n, sizes", [(8, 4, [2] * 4), (7, 3, [3] * 3), (5, 8, [1] * 5), (6, 1, [6])])
+def test_pieces_hold_every_row_once(n_rows, n, sizes):
+    batch = Batch(*rows(n_rows))
+    pieces = split(batch, n)
+    assert [len(piece.batch.x_BT) for piece in pieces] == sizes
+    assert sorted(seen(piece.batch for piece in pieces)) == list(range(n_rows))
+    assert [int(piece.number) for piece in pieces] == list(range(len(sizes)))
+    assert [bool(piece.last) for piece in pieces] == [False] * (len(sizes) - 1) + [True]
+    targets = sum(np.count_nonzero(piece.batch.y_BT) for piece in pieces)
+    assert {float(piece.weight) for piece in pieces} == {float(np.float32(1 / targets))}
+    widths = [piece.batch.x_BT.shape[1] for piece in pieces]
+    assert widths == sorted(widths)
+    for piece in pieces:
+        for x_T, y_T, source in zip(*piece.batch):
+            assert x_T[0] in (0, source) and (y_T == np.where(x_T > 0, x_T + 1, 0)).all()
+
+
+def test_pieces_of_nothing_but_padding_are_left_out():
+    x_BT = np.zeros((6, 20), np.int32)
+    x_BT[2:4] = 3
+    batch = Batch(x_BT, x_BT, np.ones(6, np.int32))
+    (piece,) = split(batch, 3)
+    assert (
+        piece.batch.x_BT.tolist() == x_BT[2:4].tolist() and piece.last and piece.weight == np.float32(1 / 40)
+    )
+    (nothing,) = split(Batch(x_BT * 0, x_BT * 0, np.ones(6, np.int32)), 3)
+    assert nothing.last and nothing.weight == 1
+
+
+def test_stacking_adds_a_leading_axis():
+    pieces = split(Batch(*rows(8, 10)), 2)
+    both = stack(pieces)
+    assert both.batch.x_BT.shape == (2, 4, 10) and both.last.tolist() == [False, True]
+    assert (both.batch.source_B == np.stack([piece.batch.source_B for piece in pieces])).all()

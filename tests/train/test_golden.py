@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from kgpt_jax.config import ModelConfig, TrainConfig
-from kgpt_jax.data.batches import Batch
+from kgpt_jax.data.batches import Batch, split, stack
 from kgpt_jax.model.gpt import GPT
 from kgpt_jax.train.optimizer import learning_rates, make_optimizer
-from kgpt_jax.train.step import TrainState, make_train_steps, masked_cross_entropy
+from kgpt_jax.train.step import TrainState, cross_entropy_sum, make_train_steps, no_sums
 from kgpt_jax.train.torch_params import (
     from_torch,
     load_torch_params,
@@ -81,7 +81,8 @@ def test_logits_loss_and_gradients(name):
 
     def loss_fn(params):
         logits_BTV = model.apply({"params": params}, numbers["x"][0], train=False)
-        return masked_cross_entropy(logits_BTV, numbers["y"][0]), logits_BTV
+        y_BT = numbers["y"][0]
+        return cross_entropy_sum(logits_BTV, y_BT) / np.count_nonzero(y_BT), logits_BTV
 
     (loss, logits_BTV), grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
     check_all({"logits": logits_BTV}, {"logits": numbers["logits0"]}, 1e-5)
@@ -101,8 +102,9 @@ def test_five_training_steps(name):
     train_steps = make_train_steps(GPT(cfg), tx, jax.random.key(0))
     state = TrainState(np.int32(0), params, tx.init(params))
     x_IBT, y_IBT = (numbers[name].astype(np.int32) for name in ("x", "y"))
-    batches = Batch(x_IBT, y_IBT, np.zeros((5, 3), np.int32))
-    state, metrics = train_steps(state, batches, rates.astype(np.float32), 5)
+    batches = [Batch(x_BT, y_BT, np.zeros(3, np.int32)) for x_BT, y_BT in zip(x_IBT, y_IBT)]
+    pieces = stack([split(batch, 1)[0] for batch in batches])
+    state, _, metrics = train_steps(state, no_sums(params), pieces, rates.astype(np.float32), 5)
     np.testing.assert_allclose(metrics["loss"], numbers["losses"], rtol=1e-4)
     np.testing.assert_allclose(metrics["grad_norm"], numbers["grad_norms"], rtol=1e-4)
     # Adam blows noise up; that it moves no logit is tested below.

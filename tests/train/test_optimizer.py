@@ -115,14 +115,14 @@ def test_muon_turns_the_blocks_matrices_orthogonal_and_leaves_the_rest_to_adam()
 
 def test_muon_learns_downhill():
     """Twenty updates on one batch lower its loss, by the same sign as AdamW's."""
-    from kgpt_jax.data.batches import Batch
-    from kgpt_jax.train.step import TrainState, make_train_steps
+    from kgpt_jax.data.batches import Batch, split, stack
+    from kgpt_jax.train.step import TrainState, make_train_steps, no_sums
 
     model, params, x_BT = tiny.make("vanilla")
     tx = make_optimizer(TrainConfig(learning_rate=3e-3, muon_learning_rate=0.02))
-    one = (x_BT, np.roll(x_BT, -1, axis=1), np.ones(3, np.int32))
-    batches = Batch(*(np.stack([part] * 20) for part in one))
+    one = split(Batch(x_BT, np.roll(x_BT, -1, axis=1), np.ones(3, np.int32)), 1)
     state = TrainState(jnp.int32(0), params, tx.init(params))
     train_steps = make_train_steps(model, tx, jax.random.key(0))
-    losses = train_steps(state, batches, np.full(20, 3e-3, np.float32), 20)[1]["loss"]
+    lr_J = np.full(20, 3e-3, np.float32)
+    losses = train_steps(state, no_sums(params), stack(one * 20), lr_J, 20)[2]["loss"]
     assert losses[-1] < 0.8 * losses[0]

@@ -5,46 +5,61 @@ import pytest
 from jax.tree_util import DictKey
 
 from kgpt_jax.config import TrainConfig
-from kgpt_jax.data.batches import Batch
+from kgpt_jax.data.batches import Batch, Piece, split, stack
+from kgpt_jax.model.variants import VARIANTS
 from kgpt_jax.train.optimizer import make_optimizer
 from kgpt_jax.train.step import (
     TrainState,
+    cross_entropy_sum,
     init_state,
     make_train_steps,
-    masked_cross_entropy,
+    no_sums,
     predicted,
 )
 from tests import tiny
 
 
-def test_loss_is_the_mean_over_targets_that_are_not_padding():
+def test_loss_is_summed_over_targets_that_are_not_padding():
     logits_BTV = jnp.log(jnp.array([[[0.5, 0.25, 0.25], [0.1, 0.1, 0.8]], [[0.2, 0.7, 0.1], [1, 1, 1]]]))
     y_BT = jnp.array([[1, 2], [0, 0]])
-    expected = -(np.log(0.25) + np.log(0.8)) / 2
-    assert float(masked_cross_entropy(logits_BTV, y_BT)) == pytest.approx(expected, rel=1e-6)
-    assert float(masked_cross_entropy(logits_BTV, jnp.zeros_like(y_BT))) == 0.0
+    expected = -(np.log(0.25) + np.log(0.8))
+    assert float(cross_entropy_sum(logits_BTV, y_BT)) == pytest.approx(expected, rel=1e-6)
+    assert float(cross_entropy_sum(logits_BTV, jnp.zeros_like(y_BT))) == 0.0
 
 
 def test_a_source_read_as_a_whole_has_no_targets():
     y_BT = np.array([[4, 5, 6, 7, 8], [4, 5, 6, 0, 0], [0, 0, 0, 0, 0]])
     batch = Batch(y_BT, y_BT, np.array([3, 1, 0]))
-    assert predicted(tiny.config("vanilla").model, batch) is y_BT
+    assert predicted(tiny.config("vanilla").model, batch) is batch
     expected = [[0, 0, 6, 7, 8], [4, 5, 6, 0, 0], [0, 0, 0, 0, 0]]
-    assert predicted(tiny.config("encoder_decoder").model, batch).tolist() == expected
+    assert predicted(tiny.config("encoder_decoder").model, batch).y_BT.tolist() == expected
 
 
 def setup(variant="vanilla", dropout=0.3):
+    """Returns a train step, a function that makes a state to start from, and six batches."""
     model, params, x_BT = tiny.make(variant, dropout=dropout)
     tx = make_optimizer(TrainConfig())
     rng = np.random.default_rng(5)
     x_IBT = rng.integers(2, 13, (6, 3, 15)).astype(np.int32)
-    batches = Batch(x_IBT, np.roll(x_IBT, -1, axis=2), np.full((6, 3), 4, np.int32))
+    batches = [Batch(x_BT, np.roll(x_BT, -1, axis=1), np.full(3, 4, np.int32)) for x_BT in x_IBT]
 
     def start():
         fresh = jax.tree.map(jnp.copy, params)  # the step donates its state
         return TrainState(jnp.int32(0), fresh, tx.init(fresh))
 
     return make_train_steps(model, tx, jax.random.key(3)), start, batches
+
+
+def whole(batches) -> Piece:
+    """Returns batches as pieces that are each a whole update."""
+    return stack([split(batch, 1)[0] for batch in batches])
+
+
+def run(train_steps, state, pieces, lr_J, n=None):
+    """Returns state and metrics after the first n pieces."""
+    n = len(lr_J) if n is None else n
+    state, _, metrics = train_steps(state, no_sums(state.params), pieces, lr_J, n)
+    return state, metrics
 
 
 def same_bits(a, b):
@@ -55,49 +70,94 @@ def same_bits(a, b):
 def test_many_updates_in_one_dispatch_equal_one_by_one(variant):
     train_steps, start, batches = setup(variant)
     lr_I = np.full(6, 1e-2, np.float32)
-    at_once, metrics = train_steps(start(), batches, lr_I, 6)
+    at_once, metrics = run(train_steps, start(), whole(batches), lr_I)
     state, losses = start(), []
-    for i in range(6):
-        one = jax.tree.map(lambda part: np.stack([part[i]] * 6), batches)  # noqa: B023
-        state, single = train_steps(state, one, lr_I, 1)
+    for batch in batches:
+        state, single = run(train_steps, state, whole([batch] * 6), lr_I, n=1)
         losses.append(float(single["loss"][0]))
     assert int(state.step) == int(at_once.step) == 6
     assert same_bits(state, at_once)
     assert losses == metrics["loss"].tolist()
 
 
-def test_dropout_differs_between_updates():
+def test_dropout_differs_between_updates_and_pieces():
     train_steps, start, batches = setup()
-    first = jax.tree.map(lambda part: np.stack([part[0]] * 6), batches)
-    losses = train_steps(start(), first, np.zeros(6, np.float32), 6)[1]["loss"]
-    assert len(set(losses.tolist())) == 6  # a rate of 0: only dropout can differ
+    no_rates = np.zeros(6, np.float32)  # only dropout can differ
+    losses = run(train_steps, start(), whole(batches[:1] * 6), no_rates)[1]["loss"]
+    assert len(set(losses.tolist())) == 6
+    piece = split(batches[0], 1)[0]
+    numbered = stack([piece._replace(number=np.int32(number), last=np.bool_(True)) for number in (0, 1)])
+    first, _ = run(train_steps, start(), numbered, no_rates[:2], n=1)
+    second = jax.tree.map(lambda part: part[::-1], numbered)
+    other, _ = run(train_steps, start(), second, no_rates[:2], n=1)
+    assert not same_bits(first.opt_state, other.opt_state)
 
 
-def test_only_the_first_n_batches_are_seen():
+def test_only_the_first_n_pieces_are_seen():
     train_steps, start, batches = setup()
     lr_I = np.full(6, 1e-2, np.float32)
-    spoilt = Batch(*(part.copy() for part in batches))
-    spoilt.x_BT[2:], spoilt.y_BT[2:] = 0, 0
-    assert same_bits(train_steps(start(), batches, lr_I, 2), train_steps(start(), spoilt, lr_I, 2))
+    spoilt = batches[:2] + [batch._replace(x_BT=batch.x_BT * 0 + 2) for batch in batches[2:]]
+    steps = [run(train_steps, start(), whole(some), lr_I, n=2) for some in (batches, spoilt)]
+    assert same_bits(*steps)
+
+
+def close_but_for_noise(ours, theirs, rtol, atol):
+    expected = dict(jax.tree_util.tree_leaves_with_path(theirs))
+    for path, leaf in jax.tree_util.tree_leaves_with_path(ours):
+        if path[-2:] != (DictKey("key"), DictKey("bias")):  # its true gradient is 0: Adam blows up noise
+            np.testing.assert_allclose(leaf, expected[path], rtol=rtol, atol=atol)
 
 
 def test_padding_changes_no_update():
     train_steps, start, batches = setup(dropout=0.0)
     lr_I = np.full(6, 1e-2, np.float32)
-    missing = ((0, 0), (0, 2))
-    x_IBT, y_IBT = (np.pad(part, (*missing, (0, 0))) for part in batches[:2])
-    padded = Batch(x_IBT, y_IBT, np.pad(batches.source_B, missing))
-    plain, _ = train_steps(start(), batches, lr_I, 6)
-    more, _ = train_steps(start(), padded, lr_I, 6)
-    expected = dict(jax.tree_util.tree_leaves_with_path(more.params))
-    for path, ours in jax.tree_util.tree_leaves_with_path(plain.params):
-        if path[-2:] != (DictKey("key"), DictKey("bias")):  # its true gradient is 0: Adam blows up noise
-            np.testing.assert_allclose(ours, expected[path], rtol=1e-3, atol=2e-4)
+    padded = [
+        Batch(*(np.pad(part, ((0, 2), (0, 0))) for part in batch[:2]), np.pad(batch.source_B, (0, 2)))
+        for batch in batches
+    ]
+    plain, _ = run(train_steps, start(), whole(batches), lr_I)
+    more, _ = run(train_steps, start(), whole(padded), lr_I)
+    close_but_for_noise(plain.params, more.params, rtol=1e-3, atol=2e-4)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_batch_in_pieces_makes_the_same_update(variant):
+    """Texts of 1 to 15 characters: three pieces of two rows, 16 columns at most, against all five rows."""
+    model, params, _ = tiny.make(variant, dropout=0.0, block_size=64, seq_len=63)
+    tx, rng = make_optimizer(TrainConfig()), np.random.default_rng(7)
+    x_BT = np.zeros((5, 63), np.int32)
+    for row, length in zip(x_BT, (40, 5, 63, 14, 20)):
+        row[:length] = rng.integers(2, 13, length)
+    batch = Batch(x_BT, np.where(x_BT > 0, rng.integers(2, 13, x_BT.shape), 0), np.full(5, 4, np.int32))
+    batch = predicted(model.cfg, batch)
+    train_steps = make_train_steps(model, tx, jax.random.key(3))
+    results = []
+    for n in (1, 3):
+        pieces = split(batch, n)
+        fresh = jax.tree.map(jnp.copy, params)
+        state, sums, losses = TrainState(jnp.int32(0), fresh, tx.init(fresh)), no_sums(fresh), []
+        for piece in pieces:
+            state, sums, metrics = train_steps(state, sums, stack([piece]), np.float32([1e-3]), 1)
+            losses.append(metrics)
+        assert [float(m["loss"][0]) > 0 for m in losses] == [False] * (len(pieces) - 1) + [True]
+        assert int(state.step) == 1 and not any(leaf.any() for leaf in jax.tree.leaves(sums))
+        results.append((state, losses[-1]))
+    assert [len(split(batch, n)) for n in (1, 3)] == [1, 3]
+    assert [piece.batch.x_BT.shape for piece in split(batch, 3)] == [(2, 16), (2, 32), (2, 63)]
+    (whole_state, whole_metrics), (state, metrics) = results
+    for name in ("loss", "grad_norm"):
+        assert float(metrics[name][0]) == pytest.approx(float(whole_metrics[name][0]), rel=1e-5)
+    close_but_for_noise(first_moment(state), first_moment(whole_state), rtol=1e-3, atol=1e-6)
+
+
+def first_moment(state: TrainState):
+    """Returns Adam's first moment: after one update, the clipped gradient times 1 - beta1."""
+    return state.opt_state[1].mu
 
 
 def test_a_rate_of_zero_leaves_the_parameters():
     train_steps, start, batches = setup()
-    state, _ = train_steps(start(), batches, np.zeros(6, np.float32), 6)
+    state, _ = run(train_steps, start(), whole(batches), np.zeros(6, np.float32))
     assert same_bits(state.params, start().params)
 
 
