@@ -34,6 +34,7 @@ class ModelConfig:
     attention_block: int = 16  # positions in a block of bigbird and linformer
     linformer_dim: int = 16  # projected keys of linformer
     dropout: float = 0.1  # on embeddings, attention weights and each sub-layer's output
+    products: str = "float32"  # factors of linear layers; auto: bfloat16 on a CPU that multiplies it faster
     dtype: str = "float32"  # of activations; parameters, softmax and loss stay float32
 
     def __post_init__(self):
@@ -49,10 +50,12 @@ class ModelConfig:
             f"model.seq_len {self.seq_len} is beyond model.block_size {self.block_size}",
         )
         _require(0 <= self.dropout < 1, f"model.dropout is {self.dropout}: from 0 to below 1")
-        _require(
-            self.dtype in ("float32", "bfloat16"),
-            f"model.dtype is {self.dtype!r}: choose from float32, bfloat16",
-        )
+        for name, choices in (
+            ("dtype", ("float32", "bfloat16")),
+            ("products", ("float32", "bfloat16", "auto")),
+        ):
+            value = getattr(self, name)
+            _require(value in choices, f"model.{name} is {value!r}: choose from {', '.join(choices)}")
 
     @property
     def head_dim(self) -> int:

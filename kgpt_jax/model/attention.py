@@ -20,15 +20,14 @@ import jax.numpy as jnp
 from jax import lax
 
 from kgpt_jax.config import ModelConfig
-
-normal_init = nn.initializers.normal(0.02)
-Dense = partial(nn.Dense, kernel_init=normal_init)
+from kgpt_jax.model.dense import dense
+from kgpt_jax.model.dropout import Dropout
 
 
 def heads(cfg: ModelConfig, name: str, x_BTC: jax.Array) -> jax.Array:
     """Returns a linear layer of the inputs, cut into heads: (B, T, H, K)."""
     B, T, _ = x_BTC.shape
-    h_BTC = Dense(cfg.n_embd, dtype=cfg.dtype, name=name)(x_BTC)
+    h_BTC = dense(cfg, cfg.n_embd, name)(x_BTC)
     return h_BTC.reshape(B, T, cfg.n_head, cfg.head_dim)
 
 
@@ -94,10 +93,10 @@ class Readout(nn.Module):
         att_BHTS = jnp.where(seen_B1TS, att_BHTS.astype(jnp.float32), -jnp.inf)
         att_BHTS = nn.softmax(att_BHTS)
         self.sow("intermediates", self.sown, att_BHTS)
-        att_BHTS = nn.Dropout(cfg.dropout, deterministic=not train)(att_BHTS.astype(v_BSHK.dtype))
+        att_BHTS = Dropout(cfg.dropout)(att_BHTS.astype(v_BSHK.dtype), train=train)
         y_BTHK = jnp.einsum("BHTS,BSHK->BTHK", att_BHTS, v_BSHK)
-        y_BTC = Dense(cfg.n_embd, dtype=cfg.dtype, name="proj")(y_BTHK.reshape(B, T, cfg.n_embd))
-        return nn.Dropout(cfg.dropout, deterministic=not train)(y_BTC)
+        y_BTC = dense(cfg, cfg.n_embd, "proj")(y_BTHK.reshape(B, T, cfg.n_embd))
+        return Dropout(cfg.dropout)(y_BTC, train=train)
 
 
 class CausalAttention(nn.Module):

@@ -10,7 +10,9 @@ import flax.linen as nn
 import jax
 
 from kgpt_jax.config import ModelConfig
-from kgpt_jax.model.attention import Dense, MemoryAttention
+from kgpt_jax.model.attention import MemoryAttention
+from kgpt_jax.model.dense import dense
+from kgpt_jax.model.dropout import Dropout
 
 LayerNorm = partial(nn.LayerNorm, epsilon=1e-5)
 
@@ -23,9 +25,9 @@ class Mlp(nn.Module):
     @nn.compact
     def __call__(self, x_BTC: jax.Array, *, train: bool) -> jax.Array:
         cfg = self.cfg
-        h_BTF = Dense(4 * cfg.n_embd, dtype=cfg.dtype, name="up")(x_BTC)
-        y_BTC = Dense(cfg.n_embd, dtype=cfg.dtype, name="down")(nn.gelu(h_BTF, approximate=False))
-        return nn.Dropout(cfg.dropout, deterministic=not train)(y_BTC)
+        h_BTF = dense(cfg, 4 * cfg.n_embd, "up")(x_BTC)
+        y_BTC = dense(cfg, cfg.n_embd, "down")(nn.gelu(h_BTF, approximate=False))
+        return Dropout(cfg.dropout)(y_BTC, train=train)
 
 
 class Block(nn.Module):

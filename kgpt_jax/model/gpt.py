@@ -10,8 +10,10 @@ import jax
 import jax.numpy as jnp
 
 from kgpt_jax.config import ModelConfig
-from kgpt_jax.model.attention import Dense, normal_init, remember
+from kgpt_jax.model.attention import remember
 from kgpt_jax.model.blocks import LayerNorm
+from kgpt_jax.model.dense import normal_init
+from kgpt_jax.model.dropout import Dropout
 from kgpt_jax.model.variants import lookup
 
 
@@ -39,7 +41,7 @@ class GPT(nn.Module):
         if variant.learned_positions:
             pos_PC = self.param("pos_emb", nn.initializers.zeros, (cfg.block_size, cfg.n_embd))
             h_BTC += pos_PC[pos_BT]
-        h_BTC = nn.Dropout(cfg.dropout, deterministic=not train)(h_BTC.astype(cfg.dtype))
+        h_BTC = Dropout(cfg.dropout)(h_BTC.astype(cfg.dtype), train=train)
         stack = variant.stack(cfg, name="stack")
         if self.is_mutable_collection("cache") and not has_cache(cfg):
             h_BSC = remember(self, "inputs", h_BTC, pos_BT)
@@ -48,7 +50,7 @@ class GPT(nn.Module):
         else:
             h_BTC = stack(h_BTC, pos_BT, source_B, train=train)
         h_BTC = LayerNorm(dtype=jnp.float32, name="ln_f")(h_BTC)
-        return Dense(cfg.vocab_size, use_bias=False, name="head")(h_BTC)
+        return nn.Dense(cfg.vocab_size, use_bias=False, kernel_init=normal_init, name="head")(h_BTC)
 
 
 @cache

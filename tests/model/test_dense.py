@@ -1,0 +1,49 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kgpt_jax.model import dense
+from kgpt_jax.model.gpt import GPT
+from kgpt_jax.model.variants import VARIANTS
+from tests import tiny
+
+
+def rounded(x):
+    """Returns float64 numbers as bfloat16 holds them."""
+    return np.asarray(jnp.asarray(x, jnp.bfloat16), np.float64)
+
+
+def test_products_are_those_of_rounded_factors_forward_and_backward():
+    rng = np.random.default_rng(0)
+    x_NC, w_CF, g_NF = (jnp.float32(rng.standard_normal(shape)) for shape in ((50, 24), (24, 40), (50, 40)))
+    y_NF, backward = jax.vjp(dense.bfloat16_product, x_NC, w_CF)
+    dx_NC, dw_CF = backward(g_NF)
+    x, w, g = map(rounded, (x_NC, w_CF, g_NF))
+    for ours, exact in ((y_NF, x @ w), (dx_NC, g @ w.T), (dw_CF, x.T @ g)):
+        assert ours.dtype == jnp.float32  # sums are not rounded to bfloat16
+        np.testing.assert_allclose(ours, exact, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_bfloat16_products_stay_close_to_float32(variant):
+    model, params, x_BT = tiny.make(variant)
+    other = GPT(dataclasses.replace(model.cfg, products="bfloat16"))
+
+    def loss_fn(params, model):
+        logits_BTV = model.apply({"params": params}, x_BT, train=False)
+        return jax.nn.logsumexp(logits_BTV, axis=-1).mean()
+
+    gradients = [jax.grad(loss_fn)(params, m) for m in (model, other)]
+    exact, ours = (jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(tree)]) for tree in gradients)
+    difference = jnp.linalg.norm(ours - exact) / jnp.linalg.norm(exact)
+    assert 0 < difference < 0.03  # 0: the setting has no effect
+
+
+def test_auto_asks_the_processor(monkeypatch):
+    for has, chosen in ((True, "bfloat16"), (False, "float32")):
+        monkeypatch.setattr(dense, "_cpu_multiplies_bfloat16", lambda has=has: has)
+        assert dense.products("auto") == (chosen if jax.default_backend() == "cpu" else "float32")
+        assert [dense.products(name) for name in ("float32", "bfloat16")] == ["float32", "bfloat16"]
