@@ -6,6 +6,11 @@ is the whole job on made-up people; `--helpshort` lists every flag, README.md th
 This is the one reader of flags: past `main` there are only a frozen `Config` and paths.
 """
 
+if __name__ == "__main__":  # before JAX is imported
+    from kgpt_jax.environment import prepare
+
+    prepare()
+
 import difflib
 import sys
 from pathlib import Path

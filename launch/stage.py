@@ -5,6 +5,8 @@ import sys
 
 from absl import app, flags
 
+from kgpt_jax.environment import prepare
+
 PLATFORMS = ("cpu", "gpu", "tpu")
 WHEELS = {"gpu": "jax[cuda13]", "tpu": "jax[tpu]"}
 MEMORY_FRACTION = ".9"  # of the GPU's memory, taken at the start so that it does not fragment
@@ -12,6 +14,7 @@ MEMORY_FRACTION = ".9"  # of the GPU's memory, taken at the start so that it doe
 
 def start(mode: str):
     """Runs one stage with the flags of `kgpt_jax.main` and `--platform`."""
+    prepare()
     platform = flags.DEFINE_enum("platform", None, PLATFORMS, "Device kind (default: the best one there is).")
     try:
         flags.FLAGS(sys.argv, known_only=True)

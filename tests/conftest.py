@@ -1,10 +1,11 @@
 import getpass
 import os
 import tempfile
-from pathlib import Path
 
 import jax
 import pytest
+
+from kgpt_jax.environment import compilation_cache
 
 # Most of the tests' time goes into compiling; without LLVM's optimisations it is a third less.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
@@ -13,6 +14,7 @@ os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 @pytest.fixture(scope="session", autouse=True)
 def compile_once():
     """Keeps compiled programs between test runs, so that the second is quicker."""
-    folder = Path(tempfile.gettempdir()) / f"kgpt_jax-tests-{getpass.getuser()}"
-    jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    os.environ["XDG_CACHE_HOME"] = f"{tempfile.gettempdir()}/kgpt_jax-tests-{getpass.getuser()}"
+    os.environ |= compilation_cache()  # for commands that tests run
+    jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)

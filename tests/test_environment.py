@@ -1,0 +1,44 @@
+import os
+import subprocess
+import sys
+
+import pytest
+
+from kgpt_jax import environment
+
+REPORT = """
+from kgpt_jax.environment import prepare
+print("start")
+prepare()
+import os
+print(os.environ["JAX_COMPILATION_CACHE_DIR"], os.environ.get("GLIBC_TUNABLES"))
+"""
+
+
+def report(**variables):
+    """Returns the lines that a process prints which prepares itself."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("JAX_", "GLIBC_"))}
+    command = [sys.executable, "-u", "-c", REPORT]
+    done = subprocess.run(command, env=kept | variables, capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()
+
+
+def test_prepare_sets_what_is_not_set():
+    lines = report(XDG_CACHE_HOME="/nowhere")
+    assert lines[-1].startswith("/nowhere/kgpt_jax/programs-")
+    mine = report(JAX_COMPILATION_CACHE_DIR="/mine", GLIBC_TUNABLES="glibc.malloc.hugetlb=0")
+    assert mine == ["start", "/mine glibc.malloc.hugetlb=0"]
+
+
+@pytest.mark.skipif("[madvise]" not in environment._system_pages(), reason="this system has its own policy")
+def test_prepare_starts_once_more_and_no_more():
+    lines = report(GLIBC_TUNABLES="glibc.malloc.tcache_count=3")
+    assert lines[:-1] == ["start", "start"]
+    assert lines[-1].endswith(" glibc.malloc.tcache_count=3:glibc.malloc.hugetlb=1")
+
+
+def test_each_kind_of_processor_has_its_programs(monkeypatch):
+    here = environment.compilation_cache()["JAX_COMPILATION_CACHE_DIR"]
+    assert environment.compilation_cache()["JAX_COMPILATION_CACHE_DIR"] == here
+    monkeypatch.setattr(environment, "_processor", lambda: "flags : abacus")
+    assert environment.compilation_cache()["JAX_COMPILATION_CACHE_DIR"] != here
