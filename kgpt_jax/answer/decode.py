@@ -10,8 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from kgpt_jax.data.batches import WIDTH_STEP
 from kgpt_jax.data.vocab import MASK_ID, PAD_ID
+from kgpt_jax.model.attention import shortened
+
+WIDTH_STEP = 8  # prompts are padded to multiples of this, and the full width
 
 
 @partial(jax.jit, static_argnames=("model", "max_new", "stop_at_mask", "temperature", "top_k"))
@@ -37,6 +39,7 @@ def continue_texts(
     B, last = len(prompt_BP), model.cfg.seq_len
     read = partial(model.apply, train=False, mutable=["cache"])
     logits_BPV, state = read({"params": params}, prompt_BP, length_B)
+    state = shortened(state, model.cfg, prompt_BP.shape[1] + max_new)
     end_B = jnp.maximum(length_B - 1, 0)
     logits_BV = jnp.take_along_axis(logits_BPV, end_B[:, None, None], axis=1)[:, 0]
 
@@ -73,7 +76,7 @@ def _choose(logits_BV: jax.Array, key, temperature: float, top_k: int) -> jax.Ar
 def pad_prompts(prompts: list[np.ndarray], rows: int, seq_len: int):
     """Returns `(prompt_BP, length_B)` of id arrays, with rows of length 0 up to `rows`.
 
-    P is one of the few widths that batches have in training, so that few programs are compiled.
+    P is one of a few widths, so that few programs are compiled.
     """
     longest = max(map(len, prompts), default=1)
     width = min(-(-max(longest, 1) // WIDTH_STEP) * WIDTH_STEP, seq_len)

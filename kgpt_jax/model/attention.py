@@ -25,24 +25,37 @@ from kgpt_jax.model.dropout import Dropout
 
 
 def heads(cfg: ModelConfig, name: str, x_BTC: jax.Array) -> jax.Array:
-    """Returns a linear layer of the inputs, cut into heads: (B, T, H, K)."""
+    """Returns a linear layer of the inputs, cut into heads: (B, H, T, K).
+
+    Heads come before positions: with the other order XLA copies the whole cache for each character on a CPU.
+    """
     B, T, _ = x_BTC.shape
     h_BTC = dense(cfg, cfg.n_embd, name)(x_BTC)
-    return h_BTC.reshape(B, T, cfg.n_head, cfg.head_dim)
+    return jnp.swapaxes(h_BTC.reshape(B, T, cfg.n_head, cfg.head_dim), 1, 2)
 
 
 def remember(module: nn.Module, name: str, new: jax.Array, pos_BT: jax.Array) -> jax.Array:
-    """Returns what is known of all positions: `new` (B, T, ...) or, in decoding, the cache it went into.
+    """Returns what is known of all positions: `new` (B, ..., T, C) or, in decoding, the cache it went into.
 
-    The cache has `seq_len` positions; those that a row has not reached hold what the mask hides.
+    The cache has `seq_len` positions, or as many as `shortened` has left; those that a row has not reached
+    hold what the mask hides.
     """
     if not module.is_mutable_collection("cache"):
         return new
-    B, _, *rest = new.shape
-    cache = module.variable("cache", name, jnp.zeros, (B, module.cfg.seq_len, *rest), new.dtype)
+    B, *rest, _, C = new.shape
+    cache = module.variable("cache", name, jnp.zeros, (B, *rest, module.cfg.seq_len, C), new.dtype)
     start_B = jnp.broadcast_to(pos_BT[:, 0], (B,))
-    cache.value = jax.vmap(partial(lax.dynamic_update_slice_in_dim, axis=0))(cache.value, new, start_B)
+    cache.value = jax.vmap(partial(lax.dynamic_update_slice_in_dim, axis=-2))(cache.value, new, start_B)
     return cache.value
+
+
+def shortened(cache, cfg: ModelConfig, positions: int):
+    """Returns a cache that has room for fewer positions than `seq_len`, so that less of it is read."""
+
+    def cut(leaf: jax.Array) -> jax.Array:
+        return leaf[..., :positions, :] if leaf.ndim > 1 and leaf.shape[-2] == cfg.seq_len else leaf
+
+    return jax.tree.map(cut, cache)
 
 
 def once(module: nn.Module, name: str, make: Callable[[], jax.Array]) -> jax.Array:
@@ -57,24 +70,24 @@ def causal(pos_BT: jax.Array, S: int) -> jax.Array:
     return jnp.arange(S) <= pos_BT[:, None, :, None]
 
 
-def same(h_BTHK: jax.Array, pos_BT: jax.Array) -> jax.Array:
-    return h_BTHK
+def same(h_BHTK: jax.Array, pos_BT: jax.Array) -> jax.Array:
+    return h_BHTK
 
 
 def queries_keys_values(module: nn.Module, x_BTC: jax.Array, pos_BT: jax.Array, turn=same):
     """Returns scaled queries of the new positions, and keys and values of all that are known.
 
-    `turn(h_BTHK, pos_BT)` is applied to queries and keys.
+    `turn(h_BHTK, pos_BT)` is applied to queries and keys.
     """
     cfg = module.cfg
-    q_BTHK = turn(heads(cfg, "query", x_BTC), pos_BT) * cfg.head_dim**-0.5
-    k_BSHK = remember(module, "keys", turn(heads(cfg, "key", x_BTC), pos_BT), pos_BT)
-    v_BSHK = remember(module, "values", heads(cfg, "value", x_BTC), pos_BT)
-    return q_BTHK, k_BSHK, v_BSHK
+    q_BHTK = turn(heads(cfg, "query", x_BTC), pos_BT) * cfg.head_dim**-0.5
+    k_BHSK = remember(module, "keys", turn(heads(cfg, "key", x_BTC), pos_BT), pos_BT)
+    v_BHSK = remember(module, "values", heads(cfg, "value", x_BTC), pos_BT)
+    return q_BHTK, k_BHSK, v_BHSK
 
 
-def dot_products(q_BTHK: jax.Array, k_BSHK: jax.Array) -> jax.Array:
-    return jnp.einsum("BTHK,BSHK->BHTS", q_BTHK, k_BSHK)
+def dot_products(q_BHTK: jax.Array, k_BHSK: jax.Array) -> jax.Array:
+    return jnp.einsum("BHTK,BHSK->BHTS", q_BHTK, k_BHSK)
 
 
 class Readout(nn.Module):
@@ -87,15 +100,15 @@ class Readout(nn.Module):
     sown: str = "weights"  # by position; another name where columns are not positions
 
     @nn.compact
-    def __call__(self, att_BHTS: jax.Array, seen_B1TS: jax.Array, v_BSHK: jax.Array, *, train: bool):
+    def __call__(self, att_BHTS: jax.Array, seen_B1TS: jax.Array, v_BHSK: jax.Array, *, train: bool):
         cfg = self.cfg
         B, _, T, _ = att_BHTS.shape
         att_BHTS = jnp.where(seen_B1TS, att_BHTS.astype(jnp.float32), -jnp.inf)
         att_BHTS = nn.softmax(att_BHTS)
         self.sow("intermediates", self.sown, att_BHTS)
-        att_BHTS = Dropout(cfg.dropout)(att_BHTS.astype(v_BSHK.dtype), train=train)
-        y_BTHK = jnp.einsum("BHTS,BSHK->BTHK", att_BHTS, v_BSHK)
-        y_BTC = dense(cfg, cfg.n_embd, "proj")(y_BTHK.reshape(B, T, cfg.n_embd))
+        att_BHTS = Dropout(cfg.dropout)(att_BHTS.astype(v_BHSK.dtype), train=train)
+        y_BHTK = jnp.einsum("BHTS,BHSK->BHTK", att_BHTS, v_BHSK)
+        y_BTC = dense(cfg, cfg.n_embd, "proj")(jnp.swapaxes(y_BHTK, 1, 2).reshape(B, T, cfg.n_embd))
         return Dropout(cfg.dropout)(y_BTC, train=train)
 
 
@@ -107,9 +120,9 @@ class CausalAttention(nn.Module):
 
     @nn.compact
     def __call__(self, x_BTC: jax.Array, pos_BT: jax.Array, *, train: bool) -> jax.Array:
-        q_BTHK, k_BSHK, v_BSHK = queries_keys_values(self, x_BTC, pos_BT)
-        seen_B1TS = causal(pos_BT, k_BSHK.shape[1])
-        return Readout(self.cfg, name="readout")(dot_products(q_BTHK, k_BSHK), seen_B1TS, v_BSHK, train=train)
+        q_BHTK, k_BHSK, v_BHSK = queries_keys_values(self, x_BTC, pos_BT)
+        seen_B1TS = causal(pos_BT, k_BHSK.shape[2])
+        return Readout(self.cfg, name="readout")(dot_products(q_BHTK, k_BHSK), seen_B1TS, v_BHSK, train=train)
 
 
 class MemoryAttention(nn.Module):
@@ -122,7 +135,7 @@ class MemoryAttention(nn.Module):
 
     @nn.compact
     def __call__(self, x_BTC: jax.Array, memory_BSC: jax.Array, seen_B1TS: jax.Array, *, train: bool):
-        q_BTHK = heads(self.cfg, "query", x_BTC) * self.cfg.head_dim**-0.5
-        k_BSHK = heads(self.cfg, "key", memory_BSC)
-        v_BSHK = heads(self.cfg, "value", memory_BSC)
-        return Readout(self.cfg, name="readout")(dot_products(q_BTHK, k_BSHK), seen_B1TS, v_BSHK, train=train)
+        q_BHTK = heads(self.cfg, "query", x_BTC) * self.cfg.head_dim**-0.5
+        k_BHSK = heads(self.cfg, "key", memory_BSC)
+        v_BHSK = heads(self.cfg, "value", memory_BSC)
+        return Readout(self.cfg, name="readout")(dot_products(q_BHTK, k_BHSK), seen_B1TS, v_BHSK, train=train)

@@ -52,29 +52,32 @@ class BigBirdAttention(nn.Module):
         W = self.cfg.attention_block
         N = -(-self.cfg.seq_len // W)
         blocks_NG = looked_at(N, "/".join(self.path))
-        q_BTHK, k_BSHK, v_BSHK = queries_keys_values(self, x_BTC, pos_BT)
+        q_BHTK, k_BHSK, v_BHSK = queries_keys_values(self, x_BTC, pos_BT)
         readout = Readout(self.cfg, name="readout")
         if self.is_mutable_collection("cache"):  # few positions ask: a mask costs less than gathering
             looked_NN = (blocks_NG[:, :, None] == np.arange(N)).any(axis=1)
-            looked_NS = looked_NN.repeat(W, axis=1)[:, : self.cfg.seq_len]
-            seen_B1TS = causal(pos_BT, k_BSHK.shape[1]) & jnp.asarray(looked_NS)[pos_BT // W][:, None]
-            return readout(dot_products(q_BTHK, k_BSHK), seen_B1TS, v_BSHK, train=train)
-        B, T, H, K = q_BTHK.shape
+            S = k_BHSK.shape[2]
+            looked_NS = looked_NN.repeat(W, axis=1)[:, :S]
+            seen_B1TS = causal(pos_BT, S) & jnp.asarray(looked_NS)[pos_BT // W][:, None]
+            return readout(dot_products(q_BHTK, k_BHSK), seen_B1TS, v_BHSK, train=train)
+        B, H, T, K = q_BHTK.shape
         N = -(-T // W)
         blocks_NG = blocks_NG[:N]
 
-        def in_blocks(h_BTHK: jax.Array) -> jax.Array:
-            return jnp.pad(h_BTHK, ((0, 0), (0, N * W - T), (0, 0), (0, 0))).reshape(B, N, W, H, K)
+        def in_blocks(h_BHTK: jax.Array) -> jax.Array:
+            h_BHTK = jnp.pad(h_BHTK, ((0, 0), (0, 0), (0, N * W - T), (0, 0)))
+            return jnp.moveaxis(h_BHTK.reshape(B, H, N, W, K), 2, 1)
 
-        def gathered(h_BSHK: jax.Array) -> jax.Array:
+        def gathered(h_BHSK: jax.Array) -> jax.Array:
             """Returns for each block, as a row of the batch, the positions that it looks at."""
-            return in_blocks(h_BSHK)[:, blocks_NG].reshape(B * N, LOOKED_AT * W, H, K)
+            h_BNGHWK = in_blocks(h_BHSK)[:, blocks_NG]
+            return jnp.swapaxes(h_BNGHWK, 2, 3).reshape(B * N, H, LOOKED_AT * W, K)
 
-        q_BTHK = in_blocks(q_BTHK).reshape(B * N, W, H, K)
+        q_BHTK = in_blocks(q_BHTK).reshape(B * N, H, W, K)
         pos_NGW = blocks_NG[:, :, None] * W + np.arange(W)
         own_NW = np.arange(N * W).reshape(N, W)
         seen_NWS = (pos_NGW.reshape(N, 1, -1) <= own_NW[:, :, None]) & (pos_NGW >= 0).reshape(N, 1, -1)
         seen_B1TS = jnp.tile(seen_NWS, (B, 1, 1))[:, None]
-        att_BHTS = dot_products(q_BTHK, gathered(k_BSHK))
-        y_BTC = readout(att_BHTS, seen_B1TS, gathered(v_BSHK), train=train)
+        att_BHTS = dot_products(q_BHTK, gathered(k_BHSK))
+        y_BTC = readout(att_BHTS, seen_B1TS, gathered(v_BHSK), train=train)
         return y_BTC.reshape(B, N * W, H * K)[:, :T]

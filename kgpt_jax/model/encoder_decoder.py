@@ -84,12 +84,12 @@ class AnswerAttention(nn.Module):
 
     @nn.compact
     def __call__(self, x_BTC: jax.Array, pos_BT: jax.Array, source_B: jax.Array, *, train: bool) -> jax.Array:
-        q_BTHK, k_BSHK, v_BSHK = queries_keys_values(self, x_BTC, pos_BT)
-        S = k_BSHK.shape[1]
+        q_BHTK, k_BHSK, v_BHSK = queries_keys_values(self, x_BTC, pos_BT)
+        S = k_BHSK.shape[2]
         # Positions inside the source see themselves: a softmax over nothing is not a number.
         oneself = jnp.arange(S) == pos_BT[:, None, :, None]
         seen_B1TS = causal(pos_BT, S) & ~within(source_B - 1, S) | oneself
-        return Readout(self.cfg, name="readout")(dot_products(q_BTHK, k_BSHK), seen_B1TS, v_BSHK, train=train)
+        return Readout(self.cfg, name="readout")(dot_products(q_BHTK, k_BHSK), seen_B1TS, v_BHSK, train=train)
 
 
 class SourceAttention(nn.Module):
@@ -100,11 +100,11 @@ class SourceAttention(nn.Module):
     @nn.compact
     def __call__(self, x_BTC: jax.Array, memory_BSC: jax.Array, source_B: jax.Array, *, train: bool):
         cfg = self.cfg
-        q_BTHK = heads(cfg, "query", x_BTC) * cfg.head_dim**-0.5
-        k_BSHK = once(self, "keys", lambda: heads(cfg, "key", memory_BSC))
-        v_BSHK = once(self, "values", lambda: heads(cfg, "value", memory_BSC))
-        seen_B1TS = within(source_B, k_BSHK.shape[1])
-        return Readout(cfg, name="readout")(dot_products(q_BTHK, k_BSHK), seen_B1TS, v_BSHK, train=train)
+        q_BHTK = heads(cfg, "query", x_BTC) * cfg.head_dim**-0.5
+        k_BHSK = once(self, "keys", lambda: heads(cfg, "key", memory_BSC))
+        v_BHSK = once(self, "values", lambda: heads(cfg, "value", memory_BSC))
+        seen_B1TS = within(source_B, k_BHSK.shape[2])
+        return Readout(cfg, name="readout")(dot_products(q_BHTK, k_BHSK), seen_B1TS, v_BHSK, train=train)
 
 
 def within(source_B: jax.Array, S: int) -> jax.Array:

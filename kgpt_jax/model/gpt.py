@@ -45,7 +45,7 @@ class GPT(nn.Module):
         stack = variant.stack(cfg, name="stack")
         if self.is_mutable_collection("cache") and not has_cache(cfg):
             h_BSC = remember(self, "inputs", h_BTC, pos_BT)
-            h_BSC = stack(h_BSC, jnp.arange(cfg.seq_len)[None], source_B, train=train)
+            h_BSC = stack(h_BSC, jnp.arange(h_BSC.shape[1])[None], source_B, train=train)
             h_BTC = jnp.take_along_axis(h_BSC, pos_BT[:, :, None], axis=1)
         else:
             h_BTC = stack(h_BTC, pos_BT, source_B, train=train)

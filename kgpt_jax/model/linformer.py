@@ -33,7 +33,7 @@ class LinformerAttention(nn.Module):
     @nn.compact
     def __call__(self, x_BTC: jax.Array, pos_BT: jax.Array, *, train: bool) -> jax.Array:
         cfg, (B, T, _), W = self.cfg, x_BTC.shape, self.cfg.attention_block
-        q_BTHK, k_BSHK, v_BSHK = queries_keys_values(self, x_BTC, pos_BT)
+        q_BHTK, k_BHSK, v_BHSK = queries_keys_values(self, x_BTC, pos_BT)
         shape = (cfg.linformer_dim, cfg.seq_len)
         e_DS = self.param("E", nn.initializers.xavier_normal(), shape).astype(x_BTC.dtype)
         f_DS = self.param("F", nn.initializers.xavier_normal(), shape).astype(x_BTC.dtype)
@@ -41,41 +41,46 @@ class LinformerAttention(nn.Module):
 
         if self.is_mutable_collection("cache") and T == 1:
             block_B = pos_BT[:, 0] // W
-            k_BXHK = _past_and_own(k_BSHK, e_DS, block_B, W)
-            v_BXHK = _past_and_own(v_BSHK, f_DS, block_B, W)
+            k_BHXK = _past_and_own(k_BHSK, e_DS, block_B, W)
+            v_BHXK = _past_and_own(v_BHSK, f_DS, block_B, W)
             seen_B1TX = _seen(block_B, pos_BT % W, cfg.linformer_dim, W)
-            return readout(dot_products(q_BTHK, k_BXHK), seen_B1TX, v_BXHK, train=train)
+            return readout(dot_products(q_BHTK, k_BHXK), seen_B1TX, v_BHXK, train=train)
 
         N = -(-T // W)
-        q_BTHK = jnp.pad(q_BTHK, ((0, 0), (0, N * W - T), (0, 0), (0, 0)))
-        q_BTHK = q_BTHK.reshape(B * N, W, cfg.n_head, cfg.head_dim)
-        k_BXHK = _all_pasts_and_owns(k_BSHK[:, :T], e_DS, N, W)
-        v_BXHK = _all_pasts_and_owns(v_BSHK[:, :T], f_DS, N, W)
+        q_BHTK = _in_blocks(q_BHTK, N, W).reshape(B * N, cfg.n_head, W, cfg.head_dim)
+        k_BHXK = _all_pasts_and_owns(k_BHSK[:, :, :T], e_DS, N, W)
+        v_BHXK = _all_pasts_and_owns(v_BHSK[:, :, :T], f_DS, N, W)
         seen_B1TX = _seen(jnp.tile(jnp.arange(N), B), jnp.arange(W)[None], cfg.linformer_dim, W)
-        y_BTC = readout(dot_products(q_BTHK, k_BXHK), seen_B1TX, v_BXHK, train=train)
+        y_BTC = readout(dot_products(q_BHTK, k_BHXK), seen_B1TX, v_BHXK, train=train)
         return y_BTC.reshape(B, N * W, cfg.n_embd)[:, :T]
 
 
-def _all_pasts_and_owns(h_BSHK: jax.Array, e_DS: jax.Array, N: int, W: int) -> jax.Array:
-    """Returns the D + W keys or values that each block looks at, a block being a row: (B N, D + W, H, K)."""
-    (B, S, H, K), D = h_BSHK.shape, len(e_DS)
-    missing = N * W - S
-    h_BNWHK = jnp.pad(h_BSHK, ((0, 0), (0, missing), (0, 0), (0, 0))).reshape(B, N, W, H, K)
-    e_DNW = jnp.pad(e_DS[:, :S], ((0, 0), (0, missing))).reshape(D, N, W)
-    sum_BNDHK = jnp.einsum("DNW,BNWHK->BNDHK", e_DNW, h_BNWHK)
+def _in_blocks(h_BHSK: jax.Array, N: int, W: int) -> jax.Array:
+    """Returns (B, N, H, W, K), filled up with zeros."""
+    B, H, S, K = h_BHSK.shape
+    h_BHSK = jnp.pad(h_BHSK, ((0, 0), (0, 0), (0, N * W - S), (0, 0)))
+    return jnp.moveaxis(h_BHSK.reshape(B, H, N, W, K), 2, 1)
+
+
+def _all_pasts_and_owns(h_BHSK: jax.Array, e_DS: jax.Array, N: int, W: int) -> jax.Array:
+    """Returns the D + W keys or values that each block looks at, a block being a row: (B N, H, D + W, K)."""
+    (B, H, S, K), D = h_BHSK.shape, len(e_DS)
+    h_BNHWK = _in_blocks(h_BHSK, N, W)
+    e_DNW = jnp.pad(e_DS[:, :S], ((0, 0), (0, N * W - S))).reshape(D, N, W)
+    sum_BNHDK = jnp.einsum("DNW,BNHWK->BNHDK", e_DNW, h_BNHWK)
     # Shifted, not subtracted again: that would leave the block's own rounding errors behind.
-    past_BNDHK = jnp.pad(sum_BNDHK.cumsum(axis=1)[:, :-1], ((0, 0), (1, 0), (0, 0), (0, 0), (0, 0)))
-    return jnp.concatenate([past_BNDHK, h_BNWHK], axis=2).reshape(B * N, D + W, H, K)
+    past_BNHDK = jnp.pad(sum_BNHDK.cumsum(axis=1)[:, :-1], ((0, 0), (1, 0), (0, 0), (0, 0), (0, 0)))
+    return jnp.concatenate([past_BNHDK, h_BNHWK], axis=3).reshape(B * N, H, D + W, K)
 
 
-def _past_and_own(h_BSHK: jax.Array, e_DS: jax.Array, block_B: jax.Array, W: int) -> jax.Array:
-    """Returns the D + W keys or values that one block of each row looks at: (B, D + W, H, K)."""
-    S = h_BSHK.shape[1]
-    past_BS = (jnp.arange(S) < block_B[:, None] * W).astype(h_BSHK.dtype)
-    past_BDHK = jnp.einsum("DS,BS,BSHK->BDHK", e_DS, past_BS, h_BSHK)
+def _past_and_own(h_BHSK: jax.Array, e_DS: jax.Array, block_B: jax.Array, W: int) -> jax.Array:
+    """Returns the D + W keys or values that one block of each row looks at: (B, H, D + W, K)."""
+    S = h_BHSK.shape[2]
+    past_BS = (jnp.arange(S) < block_B[:, None] * W).astype(h_BHSK.dtype)
+    past_BHDK = jnp.einsum("DS,BS,BHSK->BHDK", e_DS[:, :S], past_BS, h_BHSK)
     own_BW = jnp.minimum(block_B[:, None] * W + jnp.arange(W), S - 1)
-    own_BWHK = jnp.take_along_axis(h_BSHK, own_BW[:, :, None, None], axis=1)
-    return jnp.concatenate([past_BDHK, own_BWHK], axis=1)
+    own_BHWK = jnp.take_along_axis(h_BHSK, own_BW[:, None, :, None], axis=2)
+    return jnp.concatenate([past_BHDK, own_BHWK], axis=2)
 
 
 def _seen(block_B: jax.Array, offset_BT: jax.Array, D: int, W: int) -> jax.Array:

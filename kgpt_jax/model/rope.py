@@ -14,18 +14,18 @@ from kgpt_jax.model.attention import Readout, causal, dot_products, queries_keys
 BASE = 10_000.0
 
 
-def rotate(h_BTHK: jax.Array, pos_BT: jax.Array) -> jax.Array:
+def rotate(h_BHTK: jax.Array, pos_BT: jax.Array) -> jax.Array:
     """Turns channels 2p and 2p + 1, taken as a point in the plane, by the angle pos * 10000^(-2p/K).
 
     The dot product of a query turned by t and a key turned by s depends on t - s only.
     """
-    *shape, K = h_BTHK.shape
+    *shape, K = h_BHTK.shape
     rate_P = BASE ** (-jnp.arange(0, K, 2) / K)
-    angle_BT1P = pos_BT[:, :, None, None] * rate_P
-    cos, sin = jnp.cos(angle_BT1P), jnp.sin(angle_BT1P)
-    even, odd = h_BTHK[..., 0::2], h_BTHK[..., 1::2]
+    angle_B1TP = pos_BT[:, None, :, None] * rate_P
+    cos, sin = jnp.cos(angle_B1TP), jnp.sin(angle_B1TP)
+    even, odd = h_BHTK[..., 0::2], h_BHTK[..., 1::2]
     turned = jnp.stack([even * cos - odd * sin, even * sin + odd * cos], axis=-1)
-    return turned.reshape(*shape, K).astype(h_BTHK.dtype)
+    return turned.reshape(*shape, K).astype(h_BHTK.dtype)
 
 
 class RotaryAttention(nn.Module):
@@ -41,6 +41,6 @@ class RotaryAttention(nn.Module):
                 f"variant 'rope' turns pairs of channels, and n_embd / n_head is {self.cfg.head_dim}: "
                 "make it even"
             )
-        q_BTHK, k_BSHK, v_BSHK = queries_keys_values(self, x_BTC, pos_BT, rotate)
-        seen_B1TS = causal(pos_BT, k_BSHK.shape[1])
-        return Readout(self.cfg, name="readout")(dot_products(q_BTHK, k_BSHK), seen_B1TS, v_BSHK, train=train)
+        q_BHTK, k_BHSK, v_BHSK = queries_keys_values(self, x_BTC, pos_BT, rotate)
+        seen_B1TS = causal(pos_BT, k_BHSK.shape[2])
+        return Readout(self.cfg, name="readout")(dot_products(q_BHTK, k_BHSK), seen_B1TS, v_BHSK, train=train)

@@ -45,10 +45,10 @@ def _uniform(key, shape) -> jax.Array:
 
 def _read(module: nn.Module, att_BHTS, x_BTC, pos_BT, train: bool) -> jax.Array:
     """Returns the readout of scores over all `seq_len` positions."""
-    v_BSHK = remember(module, "values", heads(module.cfg, "value", x_BTC), pos_BT)
-    S = v_BSHK.shape[1]
+    v_BHSK = remember(module, "values", heads(module.cfg, "value", x_BTC), pos_BT)
+    S = v_BHSK.shape[2]
     seen_B1TS = causal(pos_BT, S)
-    return Readout(module.cfg, name="readout")(att_BHTS[..., :S], seen_B1TS, v_BSHK, train=train)
+    return Readout(module.cfg, name="readout")(att_BHTS[..., :S], seen_B1TS, v_BHSK, train=train)
 
 
 def _hidden(cfg: ModelConfig, x_BTC: jax.Array) -> jax.Array:
@@ -74,10 +74,10 @@ class SynthesizerAttention(nn.Module):
     @nn.compact
     def __call__(self, x_BTC: jax.Array, pos_BT: jax.Array, *, train: bool) -> jax.Array:
         cfg = self.cfg
-        h_BTHK = _hidden(cfg, x_BTC)
-        w2_KS = self.param("w2", _uniform, (cfg.head_dim, cfg.seq_len)).astype(h_BTHK.dtype)
-        b2_S = self.param("b2", nn.initializers.zeros, (cfg.seq_len,)).astype(h_BTHK.dtype)
-        att_BHTS = jnp.einsum("BTHK,KS->BHTS", h_BTHK, w2_KS) + b2_S
+        h_BHTK = _hidden(cfg, x_BTC)
+        w2_KS = self.param("w2", _uniform, (cfg.head_dim, cfg.seq_len)).astype(h_BHTK.dtype)
+        b2_S = self.param("b2", nn.initializers.zeros, (cfg.seq_len,)).astype(h_BHTK.dtype)
+        att_BHTS = jnp.einsum("BHTK,KS->BHTS", h_BHTK, w2_KS) + b2_S
         return _read(self, att_BHTS, x_BTC, pos_BT, train)
 
 
@@ -96,12 +96,12 @@ class FactorizedDenseAttention(nn.Module):
     def __call__(self, x_BTC: jax.Array, pos_BT: jax.Array, *, train: bool) -> jax.Array:
         cfg = self.cfg
         a, b = factors(cfg.seq_len)
-        h_BTHK = _hidden(cfg, x_BTC)
+        h_BHTK = _hidden(cfg, x_BTC)
 
         def row(name: str, size: int, start: float) -> jax.Array:
-            w = self.param(f"w2_{name}", _uniform, (cfg.head_dim, size)).astype(h_BTHK.dtype)
+            w = self.param(f"w2_{name}", _uniform, (cfg.head_dim, size)).astype(h_BHTK.dtype)
             bias = self.param(f"b2_{name}", nn.initializers.constant(start), (size,))
-            return jnp.moveaxis(h_BTHK @ w + bias.astype(h_BTHK.dtype), 1, 2)
+            return h_BHTK @ w + bias.astype(h_BHTK.dtype)
 
         # Of a product of two zeros neither factor would learn, so that one starts at 1.
         long_BHTS = jnp.repeat(row("a", a, 0.0), b, axis=-1)
@@ -180,7 +180,7 @@ class MixtureAttention(nn.Module):
         H, N = self.cfg.n_head, self.cfg.seq_len
         table_HPS = self.param("scores", nn.initializers.normal(1.0), (H, N, N))
         m_2 = nn.softmax(self.param("mixture", nn.initializers.zeros, (2,))).astype(x_BTC.dtype)
-        q_BTHK, k_BSHK, v_BSHK = queries_keys_values(self, x_BTC, pos_BT)
-        S = k_BSHK.shape[1]
-        att_BHTS = m_2[0] * _rows(table_HPS, x_BTC, pos_BT)[..., :S] + m_2[1] * dot_products(q_BTHK, k_BSHK)
-        return Readout(self.cfg, name="readout")(att_BHTS, causal(pos_BT, S), v_BSHK, train=train)
+        q_BHTK, k_BHSK, v_BHSK = queries_keys_values(self, x_BTC, pos_BT)
+        S = k_BHSK.shape[2]
+        att_BHTS = m_2[0] * _rows(table_HPS, x_BTC, pos_BT)[..., :S] + m_2[1] * dot_products(q_BHTK, k_BHSK)
+        return Readout(self.cfg, name="readout")(att_BHTS, causal(pos_BT, S), v_BHSK, train=train)

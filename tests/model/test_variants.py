@@ -243,7 +243,7 @@ def test_rotated_scores_depend_on_the_distance_alone():
     pos_1T = jnp.arange(40)[None]
 
     def everywhere(h_K):
-        return rotate(jnp.broadcast_to(h_K, (1, 40, 1, 8)), pos_1T)
+        return rotate(jnp.broadcast_to(h_K, (1, 1, 40, 8)), pos_1T)
 
     score_TS = np.asarray(dot_products(everywhere(q_K), everywhere(k_K)))[0, 0]
     for distance in range(-39, 40):
