@@ -4,6 +4,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import zip_longest
 from typing import NamedTuple
 
@@ -11,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kgpt_jax.config import TrainConfig, UserError
+from kgpt_jax.config import ModelConfig, TrainConfig, UserError
 from kgpt_jax.data.batches import Piece, epoch_batches, split, stack, steps_per_epoch
 from kgpt_jax.data.objectives import Objective
 from kgpt_jax.data.vocab import PAD_ID
@@ -59,11 +60,7 @@ def train(
             print(f"resuming {run.folder} at update {step} of {len(rates)}")
         progress = Progress(run.folder, step, rates, per_epoch, seconds, tensorboard)
         dispatcher = Dispatcher(make_train_steps(model, tx, dropout_key), cfg, progress, state.params)
-
-        def draw(epoch: int) -> list[list[Piece]]:
-            batches = epoch_batches(objective, cfg, seed, epoch)
-            return [split(predicted(run.config.model, batch), n_pieces(cfg)) for batch in batches]
-
+        draw = partial(epoch_pieces, objective, run.config.model, cfg, seed)
         for epoch, updates in prefetched(draw, range(step // per_epoch, cfg.epochs)):
             first = epoch * per_epoch
             while step < first + per_epoch:
@@ -83,6 +80,14 @@ def train(
         checkpoints.wait()
         progress.close()
         return state.params, progress.seconds()
+
+
+def epoch_pieces(
+    objective: Objective, model_cfg: ModelConfig, cfg: TrainConfig, seed: int, epoch: int
+) -> list[list[Piece]]:
+    """Returns the pieces of every update of an epoch."""
+    batches = epoch_batches(objective, cfg, seed, epoch)
+    return [split(predicted(model_cfg, batch), n_pieces(cfg)) for batch in batches]
 
 
 def n_pieces(cfg: TrainConfig) -> int:
