@@ -10,6 +10,7 @@ without the output projection, N standing for `seq_len`; at full size C is 256, 
 
 import math
 import zlib
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
@@ -43,21 +44,20 @@ def _uniform(key, shape) -> jax.Array:
     return jax.random.uniform(key, shape, minval=-1e-3, maxval=1e-3)
 
 
-def _read(module: nn.Module, att_BHTS, x_BTC, pos_BT, train: bool) -> jax.Array:
-    """Returns the readout of scores over all `seq_len` positions."""
+def _read(module: nn.Module, scores: Callable[[int], jax.Array], x_BTC, pos_BT, train: bool) -> jax.Array:
+    """Returns the readout of `scores(S)`, (B, H, T, S), for as many columns as positions are known."""
     v_BHSK = remember(module, "values", heads(module.cfg, "value", x_BTC), pos_BT)
     S = v_BHSK.shape[2]
-    seen_B1TS = causal(pos_BT, S)
-    return Readout(module.cfg, name="readout")(att_BHTS[..., :S], seen_B1TS, v_BHSK, train=train)
+    return Readout(module.cfg, name="readout")(scores(S), causal(pos_BT, S), v_BHSK, train=train)
 
 
 def _hidden(cfg: ModelConfig, x_BTC: jax.Array) -> jax.Array:
     return nn.relu(heads(cfg, "w1", x_BTC))
 
 
-def _rows(table_HPS: jax.Array, x_BTC: jax.Array, pos_BT: jax.Array) -> jax.Array:
+def _rows(table_HPS: jax.Array, x_BTC: jax.Array, pos_BT: jax.Array, S: int) -> jax.Array:
     """Returns the rows of the positions that ask, the same for every text: (B, H, T, S)."""
-    att_BHTS = jnp.moveaxis(table_HPS[:, pos_BT], 0, 1).astype(x_BTC.dtype)
+    att_BHTS = jnp.moveaxis(table_HPS[:, pos_BT, :S], 0, 1).astype(x_BTC.dtype)
     return jnp.broadcast_to(att_BHTS, (len(x_BTC), *att_BHTS.shape[1:]))
 
 
@@ -77,8 +77,11 @@ class SynthesizerAttention(nn.Module):
         h_BHTK = _hidden(cfg, x_BTC)
         w2_KS = self.param("w2", _uniform, (cfg.head_dim, cfg.seq_len)).astype(h_BHTK.dtype)
         b2_S = self.param("b2", nn.initializers.zeros, (cfg.seq_len,)).astype(h_BHTK.dtype)
-        att_BHTS = jnp.einsum("BHTK,KS->BHTS", h_BHTK, w2_KS) + b2_S
-        return _read(self, att_BHTS, x_BTC, pos_BT, train)
+
+        def scores(S: int) -> jax.Array:
+            return jnp.einsum("BHTK,KS->BHTS", h_BHTK, w2_KS[:, :S]) + b2_S[:S]
+
+        return _read(self, scores, x_BTC, pos_BT, train)
 
 
 class FactorizedDenseAttention(nn.Module):
@@ -105,7 +108,8 @@ class FactorizedDenseAttention(nn.Module):
 
         # Of a product of two zeros neither factor would learn, so that one starts at 1.
         long_BHTS = jnp.repeat(row("a", a, 0.0), b, axis=-1)
-        return _read(self, long_BHTS * jnp.tile(row("b", b, 1.0), a), x_BTC, pos_BT, train)
+        att_BHTS = long_BHTS * jnp.tile(row("b", b, 1.0), a)
+        return _read(self, lambda S: att_BHTS[..., :S], x_BTC, pos_BT, train)
 
 
 class RandomAttention(nn.Module):
@@ -121,7 +125,7 @@ class RandomAttention(nn.Module):
     def __call__(self, x_BTC: jax.Array, pos_BT: jax.Array, *, train: bool) -> jax.Array:
         H, N = self.cfg.n_head, self.cfg.seq_len
         table_HPS = self.param("scores", nn.initializers.normal(1.0), (H, N, N))
-        return _read(self, _rows(table_HPS, x_BTC, pos_BT), x_BTC, pos_BT, train)
+        return _read(self, lambda S: _rows(table_HPS, x_BTC, pos_BT, S), x_BTC, pos_BT, train)
 
 
 class FixedRandomAttention(nn.Module):
@@ -141,7 +145,7 @@ class FixedRandomAttention(nn.Module):
             key = jax.random.key(zlib.crc32("/".join(self.path).encode()))
             table_HPS = jax.random.normal(key, (H, N, N))
         table_HPS = lax.optimization_barrier(table_HPS)  # else XLA spends seconds on folding it
-        return _read(self, _rows(table_HPS, x_BTC, pos_BT), x_BTC, pos_BT, train)
+        return _read(self, lambda S: _rows(table_HPS, x_BTC, pos_BT, S), x_BTC, pos_BT, train)
 
 
 class FactorizedRandomAttention(nn.Module):
@@ -158,11 +162,14 @@ class FactorizedRandomAttention(nn.Module):
         shape = (self.cfg.n_head, self.cfg.seq_len, RANK)
         spread = nn.initializers.normal(RANK**-0.25)  # scores as widely spread as those of R
         ask_HPR = self.param("ask", spread, shape)
-        answer_HSR = self.param("answer", spread, shape)[:, : self.cfg.seq_len]
+        answer_HSR = self.param("answer", spread, shape)
         asked_BTHR = jnp.moveaxis(ask_HPR[:, pos_BT], 0, 2)
-        att_BHTS = jnp.einsum("BTHR,HSR->BHTS", asked_BTHR, answer_HSR).astype(x_BTC.dtype)
-        att_BHTS = jnp.broadcast_to(att_BHTS, (len(x_BTC), *att_BHTS.shape[1:]))
-        return _read(self, att_BHTS, x_BTC, pos_BT, train)
+
+        def scores(S: int) -> jax.Array:
+            att_BHTS = jnp.einsum("BTHR,HSR->BHTS", asked_BTHR, answer_HSR[:, :S]).astype(x_BTC.dtype)
+            return jnp.broadcast_to(att_BHTS, (len(x_BTC), *att_BHTS.shape[1:]))
+
+        return _read(self, scores, x_BTC, pos_BT, train)
 
 
 class MixtureAttention(nn.Module):
@@ -182,5 +189,5 @@ class MixtureAttention(nn.Module):
         m_2 = nn.softmax(self.param("mixture", nn.initializers.zeros, (2,))).astype(x_BTC.dtype)
         q_BHTK, k_BHSK, v_BHSK = queries_keys_values(self, x_BTC, pos_BT)
         S = k_BHSK.shape[2]
-        att_BHTS = m_2[0] * _rows(table_HPS, x_BTC, pos_BT)[..., :S] + m_2[1] * dot_products(q_BHTK, k_BHSK)
+        att_BHTS = m_2[0] * _rows(table_HPS, x_BTC, pos_BT, S) + m_2[1] * dot_products(q_BHTK, k_BHSK)
         return Readout(self.cfg, name="readout")(att_BHTS, causal(pos_BT, S), v_BHSK, train=train)
