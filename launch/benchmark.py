@@ -1,0 +1,386 @@
+"""Measures kgpt_jax, beside PyTorch if asked: python -m launch.benchmark --suite=train --against=torch
+
+    train     an update of the recipe, and the memory that training holds
+    decode    500 questions answered by a model that was finetuned for a moment
+    startup   from the command to the first finished update, compiled anew and from the cache
+    scaling   an update against the length of the texts and against the width of the model
+    gpu       updates at the course's size and at GPT-2's, and eight seeds at once
+
+Every contestant is a process of its own. They warm up and then take turns, so that what disturbs the machine
+disturbs all alike; ratios are taken turn by turn. Prints a table; writes `<suite>.json` and `<suite>.png` to
+`--outputs_path`. The built-in people are the corpus unless `--pretrain_corpus_path` names another.
+"""
+
+import dataclasses
+import json
+import math
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from importlib import metadata
+from pathlib import Path
+
+from absl import app, flags, logging
+
+from kgpt_jax.config import Config, UserError, load_recipe, override, to_dict
+
+SUITES = ("train", "decode", "startup", "scaling", "gpu")
+LENGTHS, WIDTHS = (64, 128, 256, 512, 1024), (128, 256, 512, 1024)
+GPT2 = {
+    "model.n_layer": 12,
+    "model.n_head": 12,
+    "model.n_embd": 768,
+    "model.block_size": 1024,
+    "model.seq_len": 1024,
+    "model.dtype": "bfloat16",
+    "model.dropout": 0.0,
+}
+
+_SUITE = flags.DEFINE_enum("suite", None, SUITES, "What to measure.", required=True)
+_AGAINST = flags.DEFINE_enum("against", "nothing", ("nothing", "torch"), "Measure PyTorch, too.")
+_VARIANTS = flags.DEFINE_list("variants", "vanilla,synthesizer", "Of the model; PyTorch has these two.")
+_RECIPE = flags.DEFINE_string("config", "configs/course_2021.py", "Recipe file.")
+_REPEATS = flags.DEFINE_integer("repeats", 7, "Turns of each contestant.", lower_bound=1)
+_UPDATES = flags.DEFINE_integer("updates", 4, "Updates in a turn.", lower_bound=1)
+_PEAK = flags.DEFINE_float("peak_tflops", None, "gpu: of the device, to give the share of it that is used.")
+_CORPUS = flags.DEFINE_string("pretrain_corpus_path", "", "Documents, one a line.")
+_PAIRS = flags.DEFINE_string("finetune_corpus_path", "", "question<TAB>answer lines.")
+_OUTPUTS = flags.DEFINE_string("outputs_path", "runs/benchmark", "Folder for JSON and picture.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """What the turns of one contestant gave."""
+
+    name: str
+    seconds: list[float]
+    peak_mb: float
+    extra: dict  # what else its last turn said
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.seconds)
+
+
+def take_turns(specs: dict[str, dict], repeats: int) -> list[Sample]:
+    """Starts a process for each named spec of `launch.contestants` and lets them work by turns."""
+    running = {}
+    try:
+        for name, spec in specs.items():  # one after the other: warming up is work, too
+            print(f"warming up: {name}", flush=True)
+            command = [sys.executable, "-m", "launch.contestants", json.dumps(spec)]
+            running[name] = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                cwd=Path(__file__).parent.parent,
+            )
+            _answer(name, running[name])
+        turns = {name: [] for name in specs}
+        for _ in range(repeats):
+            for name, process in running.items():
+                print(file=process.stdin, flush=True)
+                turns[name].append(_answer(name, process))
+    finally:
+        for process in running.values():
+            process.kill()
+            process.communicate()
+    return [
+        Sample(name, [turn["seconds"] for turn in took], took[-1]["peak_mb"], took[-1])
+        for name, took in turns.items()
+    ]
+
+
+def _answer(name: str, process: subprocess.Popen) -> dict:
+    line = process.stdout.readline()
+    if not line:
+        raise UserError(f"the contestant {name!r} ended with status {process.wait()}; its message is above")
+    return json.loads(line)
+
+
+def ratios(ours: list[float], theirs: list[float]) -> tuple[float, float, float]:
+    """Returns how many times faster ours is: the median over turns, the least and the most.
+
+    >>> ratios([1.0, 2.0, 1.0], [3.0, 4.0, 5.0])
+    (3.0, 2.0, 5.0)
+    """
+    each = [their / our for our, their in zip(ours, theirs, strict=True)]
+    return statistics.median(each), min(each), max(each)
+
+
+def exponent(xs: list[float], ys: list[float]) -> float:
+    """Returns b of the power law y = a x^b that fits best, by least squares of the logarithms.
+
+    >>> round(exponent([1, 2, 4], [3, 12, 48]), 6)
+    2.0
+    """
+    log_xs, log_ys = ([math.log(value) for value in values] for values in (xs, ys))
+    return statistics.linear_regression(log_xs, log_ys).slope
+
+
+def train(config: Config, against: bool) -> list[dict]:
+    """Updates of the recipe in float32 and with bfloat16 factors; PyTorch in float32 and under autocast."""
+    tables = []
+    for variant in _VARIANTS.value:
+        specs = {}
+        for products in ("float32", "bfloat16"):
+            changed = override(config, {"model.variant": variant, "model.products": products})
+            specs[products] = {"kind": "jax_train", "config": to_dict(changed), "updates": _UPDATES.value}
+            if against and variant in ("vanilla", "synthesizer"):
+                peer = {"kind": "torch_train", "autocast": products == "bfloat16"}
+                specs[f"{products}, PyTorch"] = specs[products] | peer
+        tables.append(table(f"{variant}: seconds of an update", take_turns(specs, _REPEATS.value)))
+    return tables
+
+
+def decode(config: Config, against: bool) -> list[dict]:
+    """500 questions by a full-size model, finetuned for a hundred updates so that its answers end."""
+    import numpy as np
+
+    from kgpt_jax.data import corpus
+    from kgpt_jax.stages import load_params
+    from kgpt_jax.train.checkpoint import read_run
+    from kgpt_jax.train.torch_params import to_torch
+
+    known = corpus.load_pairs(config.data).questions
+    questions = (known * -(-500 // len(known)))[:500]
+    epochs = max(1, 100 // -(-len(known) // config.scratch.batch_size))
+    tables = []
+    for variant in _VARIANTS.value:
+        with tempfile.TemporaryDirectory() as folder:
+            recipe = main_command("finetune", variant, folder)
+            quick = [f"--config.scratch.epochs={epochs}", "--reading_params_path=none"]
+            subprocess.run([*recipe, *quick], check=True)
+            run = read_run(Path(folder) / variant / "scratch")
+            arrays = Path(folder) / "params.npz"
+            np.savez(arrays, **to_torch(load_params(run)))
+            spec = {"config": to_dict(run.config), "params_path": str(arrays), "questions": questions}
+            specs = {
+                "float32": {"kind": "jax_decode", "products": "float32"} | spec,
+                "bfloat16": {"kind": "jax_decode", "products": "bfloat16"} | spec,
+            }
+            if against and variant in ("vanilla", "synthesizer"):
+                specs["float32, PyTorch, one by one"] = {"kind": "torch_decode"} | spec
+            samples = take_turns(specs, _REPEATS.value)
+        reference = samples[-1].extra["answers"]
+        for sample in samples:
+            same = sum(a == b for a, b in zip(sample.extra["answers"], reference, strict=True))
+            print(f"{sample.name}: {same} of 500 answers are those of {samples[-1].name}")
+        print("answers such as " + ", ".join(repr(answer) for answer in reference[:3]))
+        tables.append(table(f"{variant}: seconds for 500 answers", samples))
+    return tables
+
+
+def startup(config: Config, against: bool) -> list[dict]:
+    """From the command to the first update in `metrics.jsonl`, with an empty and with a warm cache."""
+    seconds = {"empty cache": [], "warm cache": []}
+    with tempfile.TemporaryDirectory() as cache:
+        environment = {**os.environ, "XDG_CACHE_HOME": cache}
+        environment.pop("JAX_COMPILATION_CACHE_DIR", None)
+        for turn in range(_REPEATS.value + 1):
+            with tempfile.TemporaryDirectory() as folder:
+                began = time.perf_counter()
+                command = main_command("pretrain", _VARIANTS.value[0], folder)
+                process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+                metrics = Path(folder) / _VARIANTS.value[0] / "pretrain" / "metrics.jsonl"
+                while not (metrics.exists() and metrics.stat().st_size):
+                    if process.poll() is not None:
+                        raise UserError(f"training ended with status {process.returncode}")
+                    time.sleep(0.01)
+                seconds["warm cache" if turn else "empty cache"].append(time.perf_counter() - began)
+                process.kill()
+                process.wait()
+    return [
+        table("seconds to the first update", [Sample(name, took, 0.0, {}) for name, took in seconds.items()])
+    ]
+
+
+def main_command(mode: str, variant: str, folder: str) -> list[str]:
+    command = [sys.executable, "-m", "kgpt_jax.main", f"--mode={mode}", f"--variant={variant}"]
+    command += [f"--config={_RECIPE.value}", f"--workdir={folder}"]
+    paths = {"pretrain_corpus_path": _CORPUS.value, "finetune_corpus_path": _PAIRS.value}
+    return command + [f"--{name}={path}" for name, path in paths.items() if path]
+
+
+def scaling(config: Config, against: bool) -> list[dict]:
+    """An update against length (of 4 texts) and against width (8 texts of 128), beside the theory."""
+    from kgpt_jax.explore.costs import paper_flops
+
+    tables = []
+    for variant in _VARIANTS.value:
+        for axis, sizes in (("length", LENGTHS), ("width", WIDTHS)):
+            points = []
+            for size in sizes:
+                long = size if axis == "length" else 128
+                changes = {"model.variant": variant, "model.block_size": long, "model.seq_len": long}
+                changes |= {"model.n_embd": size} if axis == "width" else {}
+                changed = override(config, changes)
+                model = dataclasses.replace(changed.model, vocab_size=256)
+                spec = {"kind": "jax_step", "rows": 4 if axis == "length" else 8, "updates": _UPDATES.value}
+                spec["config"] = to_dict(dataclasses.replace(changed, model=model))
+                (sample,) = take_turns({f"{variant}, {axis} {size}": spec}, _REPEATS.value)
+                points.append((sample, paper_flops(model, long)))
+            result = table(f"{variant}: seconds of an update by {axis}", [sample for sample, _ in points])
+            result |= {
+                "axis": axis,
+                "sizes": sizes,
+                "exponent": exponent(sizes, [sample.median for sample, _ in points]),
+                "theory": exponent(sizes, [flops for _, flops in points]),
+            }
+            print(f"fitted exponent {result['exponent']:.2f}; of the multiplications {result['theory']:.2f}")
+            tables.append(result)
+    return tables
+
+
+def gpu(config: Config, against: bool) -> list[dict]:
+    """Full-speed training at two sizes, and eight models on the same batches by `jax.vmap`."""
+    from kgpt_jax.explore.costs import paper_flops
+
+    tables = []
+    course = override(config, {"model.dtype": "bfloat16"})
+    filling = override(config, GPT2 | {"pretrain.batch_size": 16})
+    for name, sized in (("course", course), ("GPT-2", filling)):
+        spec = {"config": to_dict(sized), "updates": 5 * _UPDATES.value}
+        specs = {f"{name}, bfloat16": {"kind": "jax_train"} | spec}
+        if against:
+            peer = {"kind": "torch_train", "autocast": True, "fused": True, "compiled": True}
+            specs[f"{name}, bfloat16, PyTorch compiled"] = peer | spec
+        samples = take_turns(specs, _REPEATS.value)
+        result = table(f"{name}: seconds of an update", samples)
+        updates = math.ceil(2938 / 128) * 650
+        print(f"650 epochs of the course: {samples[0].median * updates:.0f} s" if name == "course" else "")
+        if _PEAK.value:
+            model = dataclasses.replace(sized.model, vocab_size=256)
+            flops = 3 * paper_flops(model, model.seq_len) / model.seq_len * samples[0].extra["cells"]
+            print(f"share of the peak: {flops / samples[0].median / _PEAK.value / 1e12:.1%}")
+        tables.append(result)
+    specs = {
+        f"{seeds} models": {"kind": "jax_seeds", "config": to_dict(course), "updates": 8, "seeds": seeds}
+        for seeds in (1, 8)
+    }
+    tables.append(table("seconds of an update of several models", take_turns(specs, _REPEATS.value)))
+    return tables
+
+
+def table(title: str, samples: list[Sample]) -> dict:
+    """Prints medians, spreads and ratios to PyTorch's contestants of the same names; returns them as JSON."""
+    print(
+        f"\n{title:<46}{'median':>9}{'least':>9}{'most':>9}{'peak MB':>10}  faster than PyTorch (least, most)"
+    )
+    rows = []
+    for sample in samples:
+        row = {"name": sample.name, "seconds": sample.seconds, "peak_mb": sample.peak_mb}
+        peer = next((other for other in samples if other.name.startswith(f"{sample.name}, PyTorch")), None)
+        beside = ""
+        if peer:
+            row["ratio"] = ratios(sample.seconds, peer.seconds)
+            beside = "  {:.2f} x ({:.2f}, {:.2f})".format(*row["ratio"])
+        low, high = min(sample.seconds), max(sample.seconds)
+        held = f"{sample.peak_mb:>10,.0f}" if sample.peak_mb else f"{'':>10}"
+        print(f"{sample.name:<46}{sample.median:>9.3f}{low:>9.3f}{high:>9.3f}{held}{beside}")
+        rows.append(row)
+    return {"title": title, "rows": rows}
+
+
+def machine() -> dict[str, str]:
+    """Returns what the machine and the libraries are."""
+    processor = platform.processor() or platform.machine()
+    if Path("/proc/cpuinfo").exists():
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        processor = next((x.split(":")[1].strip() for x in lines if x.startswith("model name")), processor)
+    if shutil.which("nvidia-smi"):
+        asked = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+        processor += " and " + subprocess.run(asked, capture_output=True, text=True).stdout.strip()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    found = {
+        "processor": f"{cores} cores of {processor}",
+        "python": platform.python_version(),
+    }
+    for package in ("jax", "flax", "torch"):
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            pass
+    return found
+
+
+def draw(tables: list[dict], path: Path):
+    """Draws each table: bars with their spread, or, for scaling, lines on logarithmic axes."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(
+        1, len(tables), figsize=(5 * len(tables), 3.5), squeeze=False, layout="constrained"
+    )
+    for axis, drawn in zip(axes[0], tables):
+        medians = [statistics.median(row["seconds"]) for row in drawn["rows"]]
+        least, most = ([ends(row["seconds"]) for row in drawn["rows"]] for ends in (min, max))
+        if "sizes" in drawn:
+            axis.fill_between(drawn["sizes"], least, most, alpha=0.3)
+            fitted = f"fitted exponent {drawn['exponent']:.2f}, in theory {drawn['theory']:.2f}"
+            axis.loglog(drawn["sizes"], medians, marker="o", label=fitted)
+            axis.set(
+                xlabel=drawn["axis"], ylabel="seconds", xticks=drawn["sizes"], xticklabels=drawn["sizes"]
+            )
+            axis.minorticks_off()
+            axis.legend()
+        else:
+            names = [row["name"] for row in drawn["rows"]]
+            colors = ["tab:orange" if "PyTorch" in name else "tab:blue" for name in names]
+            spread = [
+                [m - low for m, low in zip(medians, least)],
+                [high - m for m, high in zip(medians, most)],
+            ]
+            axis.barh(names, medians, xerr=spread, color=colors)
+            axis.set(xlabel="seconds")
+            axis.invert_yaxis()
+        axis.set_title(drawn["title"], fontsize=10)
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
+
+
+def main(_):
+    config = load_recipe(_RECIPE.value)
+    paths = {"data.pretrain_corpus_path": _CORPUS.value, "data.finetune_corpus_path": _PAIRS.value}
+    config = override(config, {name: os.path.abspath(path) for name, path in paths.items() if path})
+    if _SUITE.value in ("train", "gpu"):
+        from kgpt_jax import stages
+        from kgpt_jax.data import corpus
+        from kgpt_jax.data.vocab import Vocab
+
+        config = stages.with_vocab(config, Vocab.of(corpus.load_documents(config.data).characters))
+    found = machine()
+    print(", ".join(f"{name} {value}" if name != "processor" else value for name, value in found.items()))
+    against = _AGAINST.value == "torch"
+    if against and "torch" not in found:
+        raise UserError("--against=torch needs PyTorch: pip install torch")
+    suites = {"train": train, "decode": decode, "startup": startup, "scaling": scaling, "gpu": gpu}
+    tables = suites[_SUITE.value](config, against)
+    folder = Path(_OUTPUTS.value)
+    folder.mkdir(parents=True, exist_ok=True)
+    written = folder / f"{_SUITE.value}.json"
+    written.write_text(json.dumps({"machine": found, "tables": tables}, indent=1) + "\n")
+    draw(tables, written.with_suffix(".png"))
+    print(f"\nwrote {written} and {written.with_suffix('.png').name}")
+
+
+def guarded(argv):
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.ERROR)  # Orbax tells much at INFO
+    try:
+        main(argv)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    app.run(guarded)
