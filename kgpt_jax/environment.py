@@ -22,7 +22,7 @@ def prepare():
     """
     os.environ |= {name: value for name, value in compilation_cache().items() if name not in os.environ}
     tunables = with_large_pages(os.environ.get("GLIBC_TUNABLES", ""), _system_pages())
-    if tunables is not None:
+    if tunables is not None and "IPython" not in sys.modules:  # a notebook would lose its state
         os.execve(sys.executable, sys.orig_argv, {**os.environ, "GLIBC_TUNABLES": tunables})
 
 

@@ -280,7 +280,7 @@ def with_vocab(config: Config, vocab: Vocab) -> Config:
 def fit_to(run: Run, config: Config) -> Config:
     """Returns `config` with the run's vocabulary size; a UserError where model or vocabulary differ.
 
-    Dropout and dtype may differ: they are no part of the parameters' shapes.
+    Dropout, dtype and products may differ: they are no part of the parameters' shapes.
     """
     if not run.config.data.pretrain_corpus_path:
         there, asked = leaves(run.config.data.biographies), leaves(config.data.biographies)
@@ -301,7 +301,7 @@ def fit_to(run: Run, config: Config) -> Config:
     fitted = with_vocab(config, run.vocab)
     there, asked = leaves(run.config.model), leaves(fitted.model)
     for name in there:
-        if there[name] != asked[name] and name not in ("dropout", "dtype"):
+        if there[name] != asked[name] and name not in ("dropout", "dtype", "products"):
             raise UserError(
                 f"{run.folder} has model.{name} {there[name]!r}, and {asked[name]!r} is asked for: "
                 "leave it out, or start from another run"
