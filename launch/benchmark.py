@@ -1,6 +1,7 @@
 """Measures kgpt_jax, beside PyTorch if asked: python -m launch.benchmark --suite=train --against=torch
 
     train     an update of the recipe, and the memory that training holds
+    levers    the same update with one thing at a time as it was before it was made fast
     decode    500 questions answered by a model that was finetuned for a moment
     startup   from the command to the first finished update, compiled anew and from the cache
     scaling   an update against the length of the texts and against the width of the model
@@ -29,7 +30,7 @@ from absl import app, flags, logging
 
 from kgpt_jax.config import Config, UserError, load_recipe, override, to_dict
 
-SUITES = ("train", "decode", "startup", "scaling", "gpu")
+SUITES = ("train", "levers", "decode", "startup", "scaling", "gpu")
 LENGTHS, WIDTHS = (64, 128, 256, 512, 1024), (128, 256, 512, 1024)
 GPT2 = {
     "model.n_layer": 12,
@@ -68,18 +69,23 @@ class Sample:
 
 
 def take_turns(specs: dict[str, dict], repeats: int) -> list[Sample]:
-    """Starts a process for each named spec of `launch.contestants` and lets them work by turns."""
+    """Starts a process for each named spec of `launch.contestants` and lets them work by turns.
+
+    A spec may have an "environment": variables for its process.
+    """
     running = {}
     try:
         for name, spec in specs.items():  # one after the other: warming up is work, too
             print(f"warming up: {name}", flush=True)
-            command = [sys.executable, "-m", "launch.contestants", json.dumps(spec)]
+            variables = spec.get("environment", {})
+            spec = {key: value for key, value in spec.items() if key != "environment"}
             running[name] = subprocess.Popen(
-                command,
+                [sys.executable, "-m", "launch.contestants", json.dumps(spec)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
                 cwd=Path(__file__).parent.parent,
+                env=os.environ | variables,
             )
             _answer(name, running[name])
         turns = {name: [] for name in specs}
@@ -136,6 +142,33 @@ def train(config: Config, against: bool) -> list[dict]:
                 peer = {"kind": "torch_train", "autocast": products == "bfloat16"}
                 specs[f"{products}, PyTorch"] = specs[products] | peer
         tables.append(table(f"{variant}: seconds of an update", take_turns(specs, _REPEATS.value)))
+    return tables
+
+
+def levers(config: Config, against: bool) -> list[dict]:
+    """An update with bfloat16 factors beside updates that lack one of the things that make it fast."""
+    fast = {"model.products": "bfloat16"}
+    changes = {
+        "all levers": {},
+        "float32 factors": {"model.products": "float32"},
+        "batches in one piece": {"pretrain.pieces": 1},
+        "pages of 4 kB": {},
+        "none of these": {"model.products": "float32", "pretrain.pieces": 1},
+    }
+    small_pages = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=0"}
+    tables = []
+    for variant in _VARIANTS.value:
+        specs = {}
+        for name, change in changes.items():
+            changed = override(config, {"model.variant": variant} | fast | change)
+            specs[name] = {"kind": "jax_train", "config": to_dict(changed), "updates": _UPDATES.value}
+            if name in ("pages of 4 kB", "none of these"):
+                specs[name]["environment"] = small_pages
+        samples = take_turns(specs, _REPEATS.value)
+        tables.append(table(f"{variant}: seconds of an update", samples))
+        for sample in samples[1:]:
+            slower = ratios(samples[0].seconds, sample.seconds)
+            print("{}: {:.2f} times as long ({:.2f} to {:.2f})".format(sample.name, *slower))
     return tables
 
 
@@ -351,7 +384,7 @@ def main(_):
     config = load_recipe(_RECIPE.value)
     paths = {"data.pretrain_corpus_path": _CORPUS.value, "data.finetune_corpus_path": _PAIRS.value}
     config = override(config, {name: os.path.abspath(path) for name, path in paths.items() if path})
-    if _SUITE.value in ("train", "gpu"):
+    if _SUITE.value in ("train", "levers", "gpu"):
         from kgpt_jax import stages
         from kgpt_jax.data import corpus
         from kgpt_jax.data.vocab import Vocab
@@ -362,8 +395,8 @@ def main(_):
     against = _AGAINST.value == "torch"
     if against and "torch" not in found:
         raise UserError("--against=torch needs PyTorch: pip install torch")
-    suites = {"train": train, "decode": decode, "startup": startup, "scaling": scaling, "gpu": gpu}
-    tables = suites[_SUITE.value](config, against)
+    suites = (train, levers, decode, startup, scaling, gpu)
+    tables = dict(zip(SUITES, suites))[_SUITE.value](config, against)
     folder = Path(_OUTPUTS.value)
     folder.mkdir(parents=True, exist_ok=True)
     written = folder / f"{_SUITE.value}.json"
