@@ -111,7 +111,6 @@ def torch_train(config: dict, updates: int, autocast: bool, fused: bool = False,
 def jax_seeds(config: dict, updates: int, seeds: int):
     """Makes updates of several models at once, on the same batches of full width, by `jax.vmap`."""
     import jax
-    import numpy as np
 
     from kgpt_jax.config import from_dict
     from kgpt_jax.data.batches import epoch_batches, split, stack
@@ -122,22 +121,11 @@ def jax_seeds(config: dict, updates: int, seeds: int):
     config = from_dict(config)
     objective, _ = _objective(config)
     model, tx = GPT(config.model), make_optimizer(config.pretrain)
-    pieces = stack([split(epoch_batches(objective, config.pretrain, 0, 0)[0], 1)[0]] * updates)
-    lr_J = np.full(updates, 1e-3, np.float32)
+    pieces = stack(split(epoch_batches(objective, config.pretrain, 0, 0)[0], 1) * updates)
     train_steps = jax.vmap(make_train_steps(model, tx, jax.random.key(1)), in_axes=(0, 0, None, None, None))
     train_steps = jax.jit(train_steps, donate_argnums=(0, 1))
     state = jax.vmap(lambda key: init_state(model, tx, key))(jax.random.split(jax.random.key(0), seeds))
-    sums = jax.vmap(no_sums)(state.params)
-
-    def once() -> dict:
-        nonlocal state, sums
-        began = time.perf_counter()
-        state, sums, metrics = train_steps(state, sums, pieces, lr_J, updates)
-        np.asarray(metrics["loss"])
-        return {"seconds": (time.perf_counter() - began) / updates}
-
-    once()
-    return once
+    return _again_and_again(train_steps, state, jax.vmap(no_sums)(state.params), pieces)
 
 
 def jax_step(config: dict, rows: int, updates: int):
@@ -155,10 +143,18 @@ def jax_step(config: dict, rows: int, updates: int):
     model, tx = GPT(config.model), make_optimizer(config.pretrain)
     x_BT = np.random.default_rng(0).integers(2, config.model.vocab_size, (rows, config.model.seq_len))
     batch = Batch(x_BT.astype(np.int32), x_BT.astype(np.int32), np.ones(rows, np.int32))
-    pieces, lr_J = stack(split(batch, 1) * updates), np.full(updates, 1e-3, np.float32)
+    pieces = stack(split(batch, 1) * updates)
     train_steps = make_train_steps(model, tx, jax.random.key(1))
     state = init_state(model, tx, jax.random.key(0))
-    sums = no_sums(state.params)
+    return _again_and_again(train_steps, state, no_sums(state.params), pieces)
+
+
+def _again_and_again(train_steps, state, sums, pieces):
+    """Makes the same updates at each turn; every piece is one."""
+    import numpy as np
+
+    updates = len(pieces.last)
+    lr_J = np.full(updates, 1e-3, np.float32)
 
     def once() -> dict:
         nonlocal state, sums

@@ -1,18 +1,15 @@
 """The benchmark's peer is what the course's code is: it agrees with numbers from that code."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
-from kgpt_jax.config import ModelConfig, TrainConfig
+from kgpt_jax.config import ModelConfig
 from kgpt_jax.data.vocab import MASK_ID, PAD_ID
 from kgpt_jax.train.optimizer import learning_rates
+from tests.train.test_golden import FIVE_STEPS, GOLDEN
 
 torch = pytest.importorskip("torch")
 peer = pytest.importorskip("launch.torch_peer")
-
-GOLDEN = Path(__file__).parent.parent / "golden"
 
 
 def load(name, fused=False):
@@ -26,20 +23,14 @@ def load(name, fused=False):
 @pytest.mark.parametrize("name, fused", [("vanilla", False), ("vanilla", True), ("synthesizer", False)])
 def test_five_updates_of_the_peer_are_the_courses(name, fused):
     numbers, model = load(name, fused)
-    cfg = TrainConfig(
-        epochs=5,
-        batch_size=3,
-        learning_rate=6e-3,
-        warmup_tokens=60,
-        final_tokens=150,
-        first_step_at_peak=True,
-    )
-    optimizer, losses = peer.make_optimizer(model, cfg), []
-    for x_BT, y_BT, lr in zip(numbers["x"], numbers["y"], learning_rates(cfg, 3, 15)):
+    optimizer, losses = peer.make_optimizer(model, FIVE_STEPS), []
+    for x_BT, y_BT, lr in zip(numbers["x"], numbers["y"], learning_rates(FIVE_STEPS, 3, 15)):
         for group in optimizer.param_groups:
             group["lr"] = lr
         x_BT, y_BT = (torch.tensor(part, dtype=torch.long) for part in (x_BT, y_BT))
-        losses.append(peer.train_step(model, optimizer, cfg.clip_norm, x_BT, y_BT, autocast=False).item())
+        losses.append(
+            peer.train_step(model, optimizer, FIVE_STEPS.clip_norm, x_BT, y_BT, autocast=False).item()
+        )
     np.testing.assert_allclose(losses, numbers["losses"], rtol=1e-4)
 
 
