@@ -3,7 +3,7 @@
 Axes: `N` positions of all texts, `C` channels in, `F` channels out.
 """
 
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import flax.linen as nn
@@ -46,33 +46,38 @@ def _cpu_multiplies_bfloat16() -> bool:
 
 def _dot_general(x, w_CF, dimensions, precision=None):
     """Stands in for `lax.dot_general` in `nn.Dense`, where the last axis of x meets the first of w."""
-    y_NF = bfloat16_product(x.reshape(-1, x.shape[-1]), w_CF)
-    return y_NF.reshape(*x.shape[:-1], -1).astype(x.dtype)
+    return product(x, w_CF, "bfloat16").astype(x.dtype)
 
 
-@jax.custom_vjp
-def bfloat16_product(x_NC: jax.Array, w_CF: jax.Array) -> jax.Array:
-    """Returns x w in float32, from factors rounded to bfloat16; so are those of the backward products.
+def product(x: jax.Array, w_CF: jax.Array, factors: str) -> jax.Array:
+    """Returns x w, (..., F), in float32, from factors rounded to `factors`, and gradients likewise.
 
-    XLA's fast path on CPUs takes row-major factors only, hence the transposes that are really made.
+    XLA's fast path for bfloat16 on CPUs takes row-major factors only, hence the transposes that are really
+    made. In float32, too, the gradient of w then costs a transpose of x, and not one of all of x w.
     """
-    return _product(x_NC, w_CF)
+    y_NF = _product(x.reshape(-1, x.shape[-1]), w_CF, factors)
+    return y_NF.reshape(*x.shape[:-1], -1)
 
 
-def _forward(x_NC, w_CF):
-    return _product(x_NC, w_CF), (x_NC.astype(jnp.bfloat16), w_CF.astype(jnp.bfloat16))
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _product(x_NC, w_CF, factors):
+    return _dot(x_NC, w_CF, factors)
 
 
-def _backward(factors, g_NF):
-    x_NC, w_CF = factors
-    return _product(g_NF, _row_major(w_CF.T)), _product(_row_major(x_NC.T), g_NF)
+def _forward(x_NC, w_CF, factors):
+    return _dot(x_NC, w_CF, factors), (x_NC.astype(factors), w_CF.astype(factors))
 
 
-bfloat16_product.defvjp(_forward, _backward)
+def _backward(factors, saved, g_NF):
+    x_NC, w_CF = saved
+    return _dot(g_NF, _row_major(w_CF.T), factors), _dot(_row_major(x_NC.T), g_NF, factors)
 
 
-def _product(a, b):
-    return jnp.dot(a.astype(jnp.bfloat16), b.astype(jnp.bfloat16), preferred_element_type=jnp.float32)
+_product.defvjp(_forward, _backward)
+
+
+def _dot(a, b, factors):
+    return jnp.dot(a.astype(factors), b.astype(factors), preferred_element_type=jnp.float32)
 
 
 def _row_major(matrix: jax.Array) -> jax.Array:

@@ -26,6 +26,7 @@ from kgpt_jax.model.attention import (
     queries_keys_values,
     remember,
 )
+from kgpt_jax.model.dense import product
 
 RANK = 8  # of factorized random scores, as in the paper
 
@@ -79,7 +80,7 @@ class SynthesizerAttention(nn.Module):
         b2_S = self.param("b2", nn.initializers.zeros, (cfg.seq_len,)).astype(h_BHTK.dtype)
 
         def scores(S: int) -> jax.Array:
-            return jnp.einsum("BHTK,KS->BHTS", h_BHTK, w2_KS[:, :S]) + b2_S[:S]
+            return product(h_BHTK, w2_KS[:, :S], "float32").astype(x_BTC.dtype) + b2_S[:S]
 
         return _read(self, scores, x_BTC, pos_BT, train)
 

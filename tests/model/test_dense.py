@@ -11,17 +11,13 @@ from kgpt_jax.model.variants import VARIANTS
 from tests import tiny
 
 
-def rounded(x):
-    """Returns float64 numbers as bfloat16 holds them."""
-    return np.asarray(jnp.asarray(x, jnp.bfloat16), np.float64)
-
-
-def test_products_are_those_of_rounded_factors_forward_and_backward():
+@pytest.mark.parametrize("factors", ["bfloat16", "float32"])
+def test_products_are_those_of_rounded_factors_forward_and_backward(factors):
     rng = np.random.default_rng(0)
     x_NC, w_CF, g_NF = (jnp.float32(rng.standard_normal(shape)) for shape in ((50, 24), (24, 40), (50, 40)))
-    y_NF, backward = jax.vjp(dense.bfloat16_product, x_NC, w_CF)
+    y_NF, backward = jax.vjp(lambda x, w: dense.product(x, w, factors), x_NC, w_CF)
     dx_NC, dw_CF = backward(g_NF)
-    x, w, g = map(rounded, (x_NC, w_CF, g_NF))
+    x, w, g = (np.asarray(jnp.asarray(part, factors), np.float64) for part in (x_NC, w_CF, g_NF))
     for ours, exact in ((y_NF, x @ w), (dx_NC, g @ w.T), (dw_CF, x.T @ g)):
         assert ours.dtype == jnp.float32  # sums are not rounded to bfloat16
         np.testing.assert_allclose(ours, exact, rtol=1e-5, atol=1e-5)
