@@ -42,16 +42,20 @@ GPT2 = {
     "model.dropout": 0.0,
 }
 
-_SUITE = flags.DEFINE_enum("suite", None, SUITES, "What to measure.", required=True)
-_AGAINST = flags.DEFINE_enum("against", "nothing", ("nothing", "torch"), "Measure PyTorch, too.")
-_VARIANTS = flags.DEFINE_list("variants", "vanilla,synthesizer", "Of the model; PyTorch has these two.")
-_RECIPE = flags.DEFINE_string("config", "configs/course_2021.py", "Recipe file.")
-_REPEATS = flags.DEFINE_integer("repeats", 7, "Turns of each contestant.", lower_bound=1)
-_UPDATES = flags.DEFINE_integer("updates", 4, "Updates in a turn.", lower_bound=1)
-_PEAK = flags.DEFINE_float("peak_tflops", None, "gpu: of the device, to give the share of it that is used.")
-_CORPUS = flags.DEFINE_string("pretrain_corpus_path", "", "Documents, one a line.")
-_PAIRS = flags.DEFINE_string("finetune_corpus_path", "", "question<TAB>answer lines.")
-_OUTPUTS = flags.DEFINE_string("outputs_path", "runs/benchmark", "Folder for JSON and picture.")
+FLAGS = flags.FLAGS
+
+
+def define_flags():
+    flags.DEFINE_enum("suite", None, SUITES, "What to measure.", required=True)
+    flags.DEFINE_enum("against", "nothing", ("nothing", "torch"), "Measure PyTorch, too.")
+    flags.DEFINE_list("variants", "vanilla,synthesizer", "Of the model; PyTorch has these two.")
+    flags.DEFINE_string("config", "configs/course_2021.py", "Recipe file.")
+    flags.DEFINE_integer("repeats", 7, "Turns of each contestant.", lower_bound=1)
+    flags.DEFINE_integer("updates", 4, "Updates in a turn.", lower_bound=1)
+    flags.DEFINE_float("peak_tflops", None, "gpu: of the device, to give the share of it that is used.")
+    flags.DEFINE_string("pretrain_corpus_path", "", "Documents, one a line.")
+    flags.DEFINE_string("finetune_corpus_path", "", "question<TAB>answer lines.")
+    flags.DEFINE_string("outputs_path", "runs/benchmark", "Folder for JSON and picture.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,15 +137,15 @@ def exponent(xs: list[float], ys: list[float]) -> float:
 def train(config: Config, against: bool) -> list[dict]:
     """Updates of the recipe in float32 and with bfloat16 factors; PyTorch in float32 and under autocast."""
     tables = []
-    for variant in _VARIANTS.value:
+    for variant in FLAGS.variants:
         specs = {}
         for products in ("float32", "bfloat16"):
             changed = override(config, {"model.variant": variant, "model.products": products})
-            specs[products] = {"kind": "jax_train", "config": to_dict(changed), "updates": _UPDATES.value}
+            specs[products] = {"kind": "jax_train", "config": to_dict(changed), "updates": FLAGS.updates}
             if against and variant in ("vanilla", "synthesizer"):
                 peer = {"kind": "torch_train", "autocast": products == "bfloat16"}
                 specs[f"{products}, PyTorch"] = specs[products] | peer
-        tables.append(table(f"{variant}: seconds of an update", take_turns(specs, _REPEATS.value)))
+        tables.append(table(f"{variant}: seconds of an update", take_turns(specs, FLAGS.repeats)))
     return tables
 
 
@@ -157,14 +161,14 @@ def levers(config: Config, against: bool) -> list[dict]:
     }
     small_pages = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=0"}
     tables = []
-    for variant in _VARIANTS.value:
+    for variant in FLAGS.variants:
         specs = {}
         for name, change in changes.items():
             changed = override(config, {"model.variant": variant} | fast | change)
-            specs[name] = {"kind": "jax_train", "config": to_dict(changed), "updates": _UPDATES.value}
+            specs[name] = {"kind": "jax_train", "config": to_dict(changed), "updates": FLAGS.updates}
             if name in ("pages of 4 kB", "none of these"):
                 specs[name]["environment"] = small_pages
-        samples = take_turns(specs, _REPEATS.value)
+        samples = take_turns(specs, FLAGS.repeats)
         tables.append(table(f"{variant}: seconds of an update", samples))
         for sample in samples[1:]:
             slower = ratios(samples[0].seconds, sample.seconds)
@@ -185,7 +189,7 @@ def decode(config: Config, against: bool) -> list[dict]:
     questions = (known * -(-500 // len(known)))[:500]
     epochs = max(1, 100 // -(-len(known) // config.scratch.batch_size))
     tables = []
-    for variant in _VARIANTS.value:
+    for variant in FLAGS.variants:
         with tempfile.TemporaryDirectory() as folder:
             recipe = main_command("finetune", variant, folder)
             quick = [f"--config.scratch.epochs={epochs}", "--reading_params_path=none"]
@@ -200,7 +204,7 @@ def decode(config: Config, against: bool) -> list[dict]:
             }
             if against and variant in ("vanilla", "synthesizer"):
                 specs["float32, PyTorch, one by one"] = {"kind": "torch_decode"} | spec
-            samples = take_turns(specs, _REPEATS.value)
+            samples = take_turns(specs, FLAGS.repeats)
         reference = samples[-1].extra["answers"]
         for sample in samples:
             same = sum(a == b for a, b in zip(sample.extra["answers"], reference, strict=True))
@@ -216,12 +220,12 @@ def startup(config: Config, against: bool) -> list[dict]:
     with tempfile.TemporaryDirectory() as cache:
         environment = {**os.environ, "XDG_CACHE_HOME": cache}
         environment.pop("JAX_COMPILATION_CACHE_DIR", None)
-        for turn in range(_REPEATS.value + 1):
+        for turn in range(FLAGS.repeats + 1):
             with tempfile.TemporaryDirectory() as folder:
                 began = time.perf_counter()
-                command = main_command("pretrain", _VARIANTS.value[0], folder)
+                command = main_command("pretrain", FLAGS.variants[0], folder)
                 process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
-                metrics = Path(folder) / _VARIANTS.value[0] / "pretrain" / "metrics.jsonl"
+                metrics = Path(folder) / FLAGS.variants[0] / "pretrain" / "metrics.jsonl"
                 while not (metrics.exists() and metrics.stat().st_size):
                     if process.poll() is not None:
                         raise UserError(f"training ended with status {process.returncode}")
@@ -236,8 +240,11 @@ def startup(config: Config, against: bool) -> list[dict]:
 
 def main_command(mode: str, variant: str, folder: str) -> list[str]:
     command = [sys.executable, "-m", "kgpt_jax.main", f"--mode={mode}", f"--variant={variant}"]
-    command += [f"--config={_RECIPE.value}", f"--workdir={folder}"]
-    paths = {"pretrain_corpus_path": _CORPUS.value, "finetune_corpus_path": _PAIRS.value}
+    command += [f"--config={FLAGS.config}", f"--workdir={folder}"]
+    paths = {
+        "pretrain_corpus_path": FLAGS.pretrain_corpus_path,
+        "finetune_corpus_path": FLAGS.finetune_corpus_path,
+    }
     return command + [f"--{name}={path}" for name, path in paths.items() if path]
 
 
@@ -246,7 +253,7 @@ def scaling(config: Config, against: bool) -> list[dict]:
     from kgpt_jax.explore.costs import paper_flops
 
     tables = []
-    for variant in _VARIANTS.value:
+    for variant in FLAGS.variants:
         for axis, sizes in (("length", LENGTHS), ("width", WIDTHS)):
             points = []
             for size in sizes:
@@ -255,9 +262,9 @@ def scaling(config: Config, against: bool) -> list[dict]:
                 changes |= {"model.n_embd": size} if axis == "width" else {}
                 changed = override(config, changes)
                 model = dataclasses.replace(changed.model, vocab_size=256)
-                spec = {"kind": "jax_step", "rows": 4 if axis == "length" else 8, "updates": _UPDATES.value}
+                spec = {"kind": "jax_step", "rows": 4 if axis == "length" else 8, "updates": FLAGS.updates}
                 spec["config"] = to_dict(dataclasses.replace(changed, model=model))
-                (sample,) = take_turns({f"{variant}, {axis} {size}": spec}, _REPEATS.value)
+                (sample,) = take_turns({f"{variant}, {axis} {size}": spec}, FLAGS.repeats)
                 points.append((sample, paper_flops(model, long)))
             result = table(f"{variant}: seconds of an update by {axis}", [sample for sample, _ in points])
             result |= {
@@ -279,25 +286,25 @@ def gpu(config: Config, against: bool) -> list[dict]:
     course = override(config, {"model.dtype": "bfloat16"})
     filling = override(config, GPT2 | {"pretrain.batch_size": 16})
     for name, sized in (("course", course), ("GPT-2", filling)):
-        spec = {"config": to_dict(sized), "updates": 5 * _UPDATES.value}
+        spec = {"config": to_dict(sized), "updates": 5 * FLAGS.updates}
         specs = {f"{name}, bfloat16": {"kind": "jax_train"} | spec}
         if against:
             peer = {"kind": "torch_train", "autocast": True, "fused": True, "compiled": True}
             specs[f"{name}, bfloat16, PyTorch compiled"] = peer | spec
-        samples = take_turns(specs, _REPEATS.value)
+        samples = take_turns(specs, FLAGS.repeats)
         result = table(f"{name}: seconds of an update", samples)
         updates = math.ceil(2938 / 128) * 650
         print(f"650 epochs of the course: {samples[0].median * updates:.0f} s" if name == "course" else "")
-        if _PEAK.value:
+        if FLAGS.peak_tflops:
             model = dataclasses.replace(sized.model, vocab_size=256)
             flops = 3 * paper_flops(model, model.seq_len) / model.seq_len * samples[0].extra["cells"]
-            print(f"share of the peak: {flops / samples[0].median / _PEAK.value / 1e12:.1%}")
+            print(f"share of the peak: {flops / samples[0].median / FLAGS.peak_tflops / 1e12:.1%}")
         tables.append(result)
     specs = {
         f"{seeds} models": {"kind": "jax_seeds", "config": to_dict(course), "updates": 8, "seeds": seeds}
         for seeds in (1, 8)
     }
-    tables.append(table("seconds of an update of several models", take_turns(specs, _REPEATS.value)))
+    tables.append(table("seconds of an update of several models", take_turns(specs, FLAGS.repeats)))
     return tables
 
 
@@ -381,10 +388,13 @@ def draw(tables: list[dict], path: Path):
 
 
 def main(_):
-    config = load_recipe(_RECIPE.value)
-    paths = {"data.pretrain_corpus_path": _CORPUS.value, "data.finetune_corpus_path": _PAIRS.value}
+    config = load_recipe(FLAGS.config)
+    paths = {
+        "data.pretrain_corpus_path": FLAGS.pretrain_corpus_path,
+        "data.finetune_corpus_path": FLAGS.finetune_corpus_path,
+    }
     config = override(config, {name: os.path.abspath(path) for name, path in paths.items() if path})
-    if _SUITE.value in ("train", "levers", "gpu"):
+    if FLAGS.suite in ("train", "levers", "gpu"):
         from kgpt_jax import stages
         from kgpt_jax.data import corpus
         from kgpt_jax.data.vocab import Vocab
@@ -392,21 +402,21 @@ def main(_):
         config = stages.with_vocab(config, Vocab.of(corpus.load_documents(config.data).characters))
     found = machine()
     print(", ".join(f"{name} {value}" if name != "processor" else value for name, value in found.items()))
-    against = _AGAINST.value == "torch"
+    against = FLAGS.against == "torch"
     if against and "torch" not in found:
         raise UserError("--against=torch needs PyTorch: pip install torch")
     suites = (train, levers, decode, startup, scaling, gpu)
-    tables = dict(zip(SUITES, suites))[_SUITE.value](config, against)
-    folder = Path(_OUTPUTS.value)
+    tables = dict(zip(SUITES, suites))[FLAGS.suite](config, against)
+    folder = Path(FLAGS.outputs_path)
     folder.mkdir(parents=True, exist_ok=True)
-    written = folder / f"{_SUITE.value}.json"
+    written = folder / f"{FLAGS.suite}.json"
     written.write_text(json.dumps({"machine": found, "tables": tables}, indent=1) + "\n")
     draw(tables, written.with_suffix(".png"))
     print(f"\nwrote {written} and {written.with_suffix('.png').name}")
 
 
 def guarded(argv):
-    if not flags.FLAGS["verbosity"].present:
+    if not FLAGS["verbosity"].present:
         logging.set_verbosity(logging.ERROR)  # Orbax tells much at INFO
     try:
         main(argv)
@@ -416,4 +426,5 @@ def guarded(argv):
 
 
 if __name__ == "__main__":
+    define_flags()  # not at import: `kgpt_jax.main` has flags of the same names
     app.run(guarded)
