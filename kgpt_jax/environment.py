@@ -9,6 +9,7 @@ import hashlib
 import os
 import platform
 import sys
+from functools import cache
 from pathlib import Path
 
 LARGE_PAGES = "glibc.malloc.hugetlb"
@@ -17,8 +18,8 @@ LARGE_PAGES = "glibc.malloc.hugetlb"
 def prepare():
     """Sets the variables; starts the process anew where the memory allocator reads one at its start only.
 
-    With pages of 4 kB a CPU spends a third of a training step on the pages of its buffers, which come
-    fresh from the system at each call; with pages of 2 MB, next to nothing.
+    The buffers of a CPU come fresh from the system at each call. With pages of 4 kB it spends much of a
+    training step on them; with pages of 2 MB, next to nothing (`python -m launch.benchmark --suite=levers`).
     """
     os.environ |= {name: value for name, value in compilation_cache().items() if name not in os.environ}
     tunables = with_large_pages(os.environ.get("GLIBC_TUNABLES", ""), _system_pages())
@@ -32,7 +33,8 @@ def compilation_cache() -> dict[str, str]:
     The folder is one for each kind of processor, since programs hold its instructions.
     """
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    kind = hashlib.sha256(_processor().encode()).hexdigest()[:8]
+    instructions = processor("flags") or processor("Features") or platform.machine() + platform.processor()
+    kind = hashlib.sha256(instructions.encode()).hexdigest()[:8]
     return {
         "JAX_COMPILATION_CACHE_DIR": str(home / "kgpt_jax" / f"programs-{kind}"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
@@ -61,9 +63,11 @@ def _system_pages() -> str:
         return ""
 
 
-def _processor() -> str:
+@cache
+def processor(field: str) -> str:
+    """Returns what Linux says of the processor, such as its "model name"; "" where it says nothing."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line for line in lines if line.startswith(("flags", "Features")))
-    except (OSError, StopIteration):
-        return platform.machine() + platform.processor()
+    except OSError:  # not Linux
+        return ""
+    return next((line.split(":", 1)[1].strip() for line in lines if line.split(":")[0].strip() == field), "")

@@ -12,23 +12,18 @@ disturbs all alike; ratios are taken turn by turn. Prints a table; writes `<suit
 `--outputs_path`. The built-in people are the corpus unless `--pretrain_corpus_path` names another.
 """
 
-import dataclasses
 import json
-import math
 import os
-import platform
-import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from importlib import metadata
 from pathlib import Path
 
 from absl import app, flags, logging
 
 from kgpt_jax.config import Config, UserError, load_recipe, override, to_dict
+from launch.report import Sample, draw, exponent, machine, ratios, table
 
 SUITES = ("train", "levers", "decode", "startup", "scaling", "gpu")
 LENGTHS, WIDTHS = (64, 128, 256, 512, 1024), (128, 256, 512, 1024)
@@ -40,6 +35,7 @@ GPT2 = {
     "model.seq_len": 1024,
     "model.dtype": "bfloat16",
     "model.dropout": 0.0,
+    "model.vocab_size": 256,
 }
 
 FLAGS = flags.FLAGS
@@ -56,20 +52,6 @@ def define_flags():
     flags.DEFINE_string("pretrain_corpus_path", "", "Documents, one a line.")
     flags.DEFINE_string("finetune_corpus_path", "", "question<TAB>answer lines.")
     flags.DEFINE_string("outputs_path", "runs/benchmark", "Folder for JSON and picture.")
-
-
-@dataclasses.dataclass(frozen=True)
-class Sample:
-    """What the turns of one contestant gave."""
-
-    name: str
-    seconds: list[float]
-    peak_mb: float
-    extra: dict  # what else its last turn said
-
-    @property
-    def median(self) -> float:
-        return statistics.median(self.seconds)
 
 
 def take_turns(specs: dict[str, dict], repeats: int) -> list[Sample]:
@@ -112,26 +94,6 @@ def _answer(name: str, process: subprocess.Popen) -> dict:
     if not line:
         raise UserError(f"the contestant {name!r} ended with status {process.wait()}; its message is above")
     return json.loads(line)
-
-
-def ratios(ours: list[float], theirs: list[float]) -> tuple[float, float, float]:
-    """Returns how many times faster ours is: the median over turns, the least and the most.
-
-    >>> ratios([1.0, 2.0, 1.0], [3.0, 4.0, 5.0])
-    (3.0, 2.0, 5.0)
-    """
-    each = [their / our for our, their in zip(ours, theirs, strict=True)]
-    return statistics.median(each), min(each), max(each)
-
-
-def exponent(xs: list[float], ys: list[float]) -> float:
-    """Returns b of the power law y = a x^b that fits best, by least squares of the logarithms.
-
-    >>> round(exponent([1, 2, 4], [3, 12, 48]), 6)
-    2.0
-    """
-    log_xs, log_ys = ([math.log(value) for value in values] for values in (xs, ys))
-    return statistics.linear_regression(log_xs, log_ys).slope
 
 
 def train(config: Config, against: bool) -> list[dict]:
@@ -205,10 +167,10 @@ def decode(config: Config, against: bool) -> list[dict]:
             if against and variant in ("vanilla", "synthesizer"):
                 specs["float32, PyTorch, one by one"] = {"kind": "torch_decode"} | spec
             samples = take_turns(specs, FLAGS.repeats)
-        reference = samples[-1].extra["answers"]
-        for sample in samples:
+        reference = samples[0].extra["answers"]
+        for sample in samples[1:]:
             same = sum(a == b for a, b in zip(sample.extra["answers"], reference, strict=True))
-            print(f"{sample.name}: {same} of 500 answers are those of {samples[-1].name}")
+            print(f"{sample.name}: {same} of 500 answers are those of {samples[0].name}")
         print("answers such as " + ", ".join(repr(answer) for answer in reference[:3]))
         tables.append(table(f"{variant}: seconds for 500 answers", samples))
     return tables
@@ -233,9 +195,7 @@ def startup(config: Config, against: bool) -> list[dict]:
                 seconds["warm cache" if turn else "empty cache"].append(time.perf_counter() - began)
                 process.kill()
                 process.wait()
-    return [
-        table("seconds to the first update", [Sample(name, took, 0.0, {}) for name, took in seconds.items()])
-    ]
+    return [table("seconds to the first update", [Sample(name, took, 0.0) for name, took in seconds.items()])]
 
 
 def main_command(mode: str, variant: str, folder: str) -> list[str]:
@@ -260,12 +220,12 @@ def scaling(config: Config, against: bool) -> list[dict]:
                 long = size if axis == "length" else 128
                 changes = {"model.variant": variant, "model.block_size": long, "model.seq_len": long}
                 changes |= {"model.n_embd": size} if axis == "width" else {}
+                changes["model.vocab_size"] = 256
                 changed = override(config, changes)
-                model = dataclasses.replace(changed.model, vocab_size=256)
                 spec = {"kind": "jax_step", "rows": 4 if axis == "length" else 8, "updates": FLAGS.updates}
-                spec["config"] = to_dict(dataclasses.replace(changed, model=model))
+                spec["config"] = to_dict(changed)
                 (sample,) = take_turns({f"{variant}, {axis} {size}": spec}, FLAGS.repeats)
-                points.append((sample, paper_flops(model, long)))
+                points.append((sample, paper_flops(changed.model, long)))
             result = table(f"{variant}: seconds of an update by {axis}", [sample for sample, _ in points])
             result |= {
                 "axis": axis,
@@ -279,112 +239,37 @@ def scaling(config: Config, against: bool) -> list[dict]:
 
 
 def gpu(config: Config, against: bool) -> list[dict]:
-    """Full-speed training at two sizes, and eight models on the same batches by `jax.vmap`."""
+    """The course's recipe, texts that fill GPT-2, and eight models on the same batches by `jax.vmap`."""
+    from kgpt_jax.data import corpus
     from kgpt_jax.explore.costs import paper_flops
+    from kgpt_jax.train.optimizer import learning_rates
 
-    tables = []
-    course = override(config, {"model.dtype": "bfloat16"})
-    filling = override(config, GPT2 | {"pretrain.batch_size": 16})
-    for name, sized in (("course", course), ("GPT-2", filling)):
-        spec = {"config": to_dict(sized), "updates": 5 * FLAGS.updates}
-        specs = {f"{name}, bfloat16": {"kind": "jax_train"} | spec}
-        if against:
-            peer = {"kind": "torch_train", "autocast": True, "fused": True, "compiled": True}
-            specs[f"{name}, bfloat16, PyTorch compiled"] = peer | spec
-        samples = take_turns(specs, FLAGS.repeats)
-        result = table(f"{name}: seconds of an update", samples)
-        updates = math.ceil(2938 / 128) * 650
-        print(f"650 epochs of the course: {samples[0].median * updates:.0f} s" if name == "course" else "")
-        if FLAGS.peak_tflops:
-            model = dataclasses.replace(sized.model, vocab_size=256)
-            flops = 3 * paper_flops(model, model.seq_len) / model.seq_len * samples[0].extra["cells"]
-            print(f"share of the peak: {flops / samples[0].median / FLAGS.peak_tflops / 1e12:.1%}")
-        tables.append(result)
-    specs = {
-        f"{seeds} models": {"kind": "jax_seeds", "config": to_dict(course), "updates": 8, "seeds": seeds}
-        for seeds in (1, 8)
-    }
+    fast = {"autocast": True, "fused": True, "compiled": True}
+    course = {"config": to_dict(override(config, {"model.dtype": "bfloat16"})), "updates": 5 * FLAGS.updates}
+    specs = {"bfloat16": {"kind": "jax_train"} | course}
+    if against:
+        specs["bfloat16, PyTorch compiled"] = {"kind": "torch_train"} | course | fast
+    samples = take_turns(specs, FLAGS.repeats)
+    tables = [table("the course's recipe: seconds of an update", samples)]
+    n_documents = len(corpus.load_documents(config.data).documents)
+    n_updates = len(learning_rates(config.pretrain, n_documents, config.model.seq_len))
+    print(f"all {config.pretrain.epochs} epochs: {samples[0].median * n_updates:.0f} s")
+
+    filling = override(config, GPT2)
+    rows, length = 16, filling.model.seq_len
+    texts = {"config": to_dict(filling), "rows": rows, "updates": FLAGS.updates}
+    specs = {"bfloat16": {"kind": "jax_step"} | texts}
+    if against:
+        specs["bfloat16, PyTorch compiled"] = {"kind": "torch_step"} | texts | fast
+    samples = take_turns(specs, FLAGS.repeats)
+    tables.append(table(f"GPT-2, {rows} texts of {length:,}: seconds of an update", samples))
+    if FLAGS.peak_tflops:
+        flops = 3 * rows * paper_flops(filling.model, length)
+        print(f"share of the peak: {flops / samples[0].median / FLAGS.peak_tflops / 1e12:.1%}")
+
+    specs = {f"{n} models": {"kind": "jax_seeds", "seeds": n} | course for n in (1, 8)}
     tables.append(table("seconds of an update of several models", take_turns(specs, FLAGS.repeats)))
     return tables
-
-
-def table(title: str, samples: list[Sample]) -> dict:
-    """Prints medians, spreads and ratios to PyTorch's contestants of the same names; returns them as JSON."""
-    print(
-        f"\n{title:<46}{'median':>9}{'least':>9}{'most':>9}{'peak MB':>10}  faster than PyTorch (least, most)"
-    )
-    rows = []
-    for sample in samples:
-        row = {"name": sample.name, "seconds": sample.seconds, "peak_mb": sample.peak_mb}
-        peer = next((other for other in samples if other.name.startswith(f"{sample.name}, PyTorch")), None)
-        beside = ""
-        if peer:
-            row["ratio"] = ratios(sample.seconds, peer.seconds)
-            beside = "  {:.2f} x ({:.2f}, {:.2f})".format(*row["ratio"])
-        low, high = min(sample.seconds), max(sample.seconds)
-        held = f"{sample.peak_mb:>10,.0f}" if sample.peak_mb else f"{'':>10}"
-        print(f"{sample.name:<46}{sample.median:>9.3f}{low:>9.3f}{high:>9.3f}{held}{beside}")
-        rows.append(row)
-    return {"title": title, "rows": rows}
-
-
-def machine() -> dict[str, str]:
-    """Returns what the machine and the libraries are."""
-    processor = platform.processor() or platform.machine()
-    if Path("/proc/cpuinfo").exists():
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        processor = next((x.split(":")[1].strip() for x in lines if x.startswith("model name")), processor)
-    if shutil.which("nvidia-smi"):
-        asked = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
-        processor += " and " + subprocess.run(asked, capture_output=True, text=True).stdout.strip()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    found = {
-        "processor": f"{cores} cores of {processor}",
-        "python": platform.python_version(),
-    }
-    for package in ("jax", "flax", "torch"):
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            pass
-    return found
-
-
-def draw(tables: list[dict], path: Path):
-    """Draws each table: bars with their spread, or, for scaling, lines on logarithmic axes."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(
-        1, len(tables), figsize=(5 * len(tables), 3.5), squeeze=False, layout="constrained"
-    )
-    for axis, drawn in zip(axes[0], tables):
-        medians = [statistics.median(row["seconds"]) for row in drawn["rows"]]
-        least, most = ([ends(row["seconds"]) for row in drawn["rows"]] for ends in (min, max))
-        if "sizes" in drawn:
-            axis.fill_between(drawn["sizes"], least, most, alpha=0.3)
-            fitted = f"fitted exponent {drawn['exponent']:.2f}, in theory {drawn['theory']:.2f}"
-            axis.loglog(drawn["sizes"], medians, marker="o", label=fitted)
-            axis.set(
-                xlabel=drawn["axis"], ylabel="seconds", xticks=drawn["sizes"], xticklabels=drawn["sizes"]
-            )
-            axis.minorticks_off()
-            axis.legend()
-        else:
-            names = [row["name"] for row in drawn["rows"]]
-            colors = ["tab:orange" if "PyTorch" in name else "tab:blue" for name in names]
-            spread = [
-                [m - low for m, low in zip(medians, least)],
-                [high - m for m, high in zip(medians, most)],
-            ]
-            axis.barh(names, medians, xerr=spread, color=colors)
-            axis.set(xlabel="seconds")
-            axis.invert_yaxis()
-        axis.set_title(drawn["title"], fontsize=10)
-    figure.savefig(path, dpi=120)
-    pyplot.close(figure)
 
 
 def main(_):

@@ -3,6 +3,8 @@
 SPEC is JSON: a kind of contestant, as named below, and its arguments. The process prints a line when it has
 warmed up; then, for each line that it reads, it works once and prints `{"seconds": ..., ...}`, with the most
 memory that it has held so far in MB.
+
+Each imports what it needs when it is made, so that none holds the other library in its memory.
 """
 
 import itertools
@@ -71,38 +73,60 @@ class _Quiet:
         pass
 
 
-def torch_train(config: dict, updates: int, autocast: bool, fused: bool = False, compiled: bool = False):
+def torch_train(config: dict, updates: int, **speed):
     """Makes the same updates in PyTorch. It is handed its batches: making them is off its clock."""
     import numpy as np
     import torch
 
     from kgpt_jax.config import from_dict
-    from launch.torch_peer import PeerGPT, make_optimizer, train_step
 
     config = from_dict(config)
-    cfg, device = config.pretrain, "cuda" if torch.cuda.is_available() else "cpu"
+    cfg = config.pretrain
     objective, n_documents = _objective(config)
-    torch.manual_seed(0)
-    model = PeerGPT(config.model, fused).to(device)
-    optimizer = make_optimizer(model, cfg)
-    called = torch.compile(model) if compiled else model
     starts = itertools.cycle(range(0, n_documents, cfg.batch_size))
     rng = np.random.default_rng(0)
 
-    def once() -> dict:
-        batches = []
+    def batches() -> list:
+        made = []
         for start in itertools.islice(starts, updates):
-            rows = slice(start, start + cfg.batch_size)
             x_NT, y_NT, _ = objective(rng)
-            batches.append(
-                [torch.tensor(part[rows], dtype=torch.long, device=device) for part in (x_NT, y_NT)]
-            )
+            rows = slice(start, start + cfg.batch_size)
+            made.append([torch.tensor(part[rows], dtype=torch.long) for part in (x_NT, y_NT)])
+        return made
+
+    return _torch_updates(config, batches, **speed)
+
+
+def torch_step(config: dict, rows: int, updates: int, **speed):
+    """Makes the updates of `jax_step` in PyTorch."""
+    import torch
+
+    from kgpt_jax.config import from_dict
+
+    config = from_dict(config)
+    x_BT = torch.tensor(_full_texts(config.model, rows))
+    return _torch_updates(config, lambda: [(x_BT, x_BT)] * updates, **speed)
+
+
+def _torch_updates(config, make_batches, autocast: bool, fused: bool = False, compiled: bool = False):
+    import torch
+
+    from launch.torch_peer import PeerGPT, make_optimizer, train_step
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.manual_seed(0)
+    model = PeerGPT(config.model, fused).to(device)
+    optimizer = make_optimizer(model, config.pretrain)
+    called = torch.compile(model) if compiled else model
+
+    def once() -> dict:
+        batches = [[part.to(device) for part in batch] for batch in make_batches()]
         began = time.perf_counter()
         for x_BT, y_BT in batches:
-            loss = train_step(called, optimizer, cfg.clip_norm, x_BT, y_BT, autocast)
+            loss = train_step(called, optimizer, config.pretrain.clip_norm, x_BT, y_BT, autocast)
         loss.item()  # waits for the device
-        seconds = time.perf_counter() - began
-        return {"seconds": seconds / updates, "cells": sum(x_BT.numel() for x_BT, _ in batches) / updates}
+        seconds = (time.perf_counter() - began) / len(batches)
+        return {"seconds": seconds, "cells": sum(x_BT.numel() for x_BT, _ in batches) / len(batches)}
 
     once()
     return once
@@ -141,12 +165,19 @@ def jax_step(config: dict, rows: int, updates: int):
 
     config = from_dict(config)
     model, tx = GPT(config.model), make_optimizer(config.pretrain)
-    x_BT = np.random.default_rng(0).integers(2, config.model.vocab_size, (rows, config.model.seq_len))
-    batch = Batch(x_BT.astype(np.int32), x_BT.astype(np.int32), np.ones(rows, np.int32))
+    x_BT = _full_texts(config.model, rows).astype(np.int32)
+    batch = Batch(x_BT, x_BT, np.ones(rows, np.int32))
     pieces = stack(split(batch, 1) * updates)
     train_steps = make_train_steps(model, tx, jax.random.key(1))
     state = init_state(model, tx, jax.random.key(0))
     return _again_and_again(train_steps, state, no_sums(state.params), pieces)
+
+
+def _full_texts(cfg, rows: int):
+    """Returns ids without padding, (rows, seq_len); as targets they are as good as any."""
+    import numpy as np
+
+    return np.random.default_rng(0).integers(2, cfg.vocab_size, (rows, cfg.seq_len))
 
 
 def _again_and_again(train_steps, state, sums, pieces):
@@ -217,9 +248,11 @@ def torch_decode(config: dict, params_path: str, questions: list[str]):
 def _objective(config):
     from kgpt_jax.data import corpus
     from kgpt_jax.data.objectives import span_corruption
+    from kgpt_jax.data.vocab import Vocab
 
-    documents = corpus.load_documents(config.data).documents
-    return span_corruption(documents, _vocab(config), config.model), len(documents)
+    loaded = corpus.load_documents(config.data)
+    objective = span_corruption(loaded.documents, Vocab.of(loaded.characters), config.model)
+    return objective, len(loaded.documents)
 
 
 def _vocab(config):
@@ -240,7 +273,7 @@ def _load_params(path: str, cfg):
 
 CONTESTANTS = {
     function.__name__: function
-    for function in (jax_train, torch_train, jax_seeds, jax_step, jax_decode, torch_decode)
+    for function in (jax_train, torch_train, jax_step, torch_step, jax_seeds, jax_decode, torch_decode)
 }
 
 

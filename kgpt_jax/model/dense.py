@@ -3,8 +3,7 @@
 Axes: `N` positions of all texts, `C` channels in, `F` channels out.
 """
 
-from functools import cache, partial
-from pathlib import Path
+from functools import partial
 
 import flax.linen as nn
 import jax
@@ -12,36 +11,28 @@ import jax.numpy as jnp
 from jax.experimental.layout import Layout, with_layout_constraint
 
 from kgpt_jax.config import ModelConfig
+from kgpt_jax.environment import processor
 
 normal_init = nn.initializers.normal(0.02)
 
 
 def dense(cfg: ModelConfig, features: int, name: str) -> nn.Module:
     """Returns a linear layer with a bias."""
-    factors = products(cfg.products)
     return nn.Dense(
         features,
         dtype=cfg.dtype,
         kernel_init=normal_init,
         name=name,
-        dot_general=_dot_general if factors == "bfloat16" else None,
+        dot_general=_dot_general if factor_type(cfg.products) == "bfloat16" else None,
     )
 
 
-def products(asked: str) -> str:
-    """Returns the type of factors: for "auto", bfloat16 on a CPU that multiplies it faster than float32."""
-    if asked != "auto":
-        return asked
-    return "bfloat16" if jax.default_backend() == "cpu" and _cpu_multiplies_bfloat16() else "float32"
-
-
-@cache
-def _cpu_multiplies_bfloat16() -> bool:
-    try:
-        flags = Path("/proc/cpuinfo").read_text().split()
-    except OSError:  # not Linux
-        return False
-    return "amx_bf16" in flags or "avx512_bf16" in flags
+def factor_type(products: str) -> str:
+    """Returns what `cfg.products` stands for: "auto" is bfloat16 where a CPU has instructions for it."""
+    if products != "auto":
+        return products
+    fast = {"amx_bf16", "avx512_bf16"} & set(processor("flags").split())
+    return "bfloat16" if jax.default_backend() == "cpu" and fast else "float32"
 
 
 def _dot_general(x, w_CF, dimensions, precision=None):
@@ -55,7 +46,8 @@ def product(x: jax.Array, w_CF: jax.Array, factors: str) -> jax.Array:
     XLA's fast path for bfloat16 on CPUs takes row-major factors only, hence the transposes that are really
     made. In float32, too, the gradient of w then costs a transpose of x, and not one of all of x w.
     """
-    y_NF = _product(x.reshape(-1, x.shape[-1]), w_CF, factors)
+    x_NC = x.reshape(-1, x.shape[-1])
+    y_NF = _product(x_NC.astype(jnp.float32), w_CF.astype(jnp.float32), factors)
     return y_NF.reshape(*x.shape[:-1], -1)
 
 

@@ -80,7 +80,8 @@ class SynthesizerAttention(nn.Module):
         b2_S = self.param("b2", nn.initializers.zeros, (cfg.seq_len,)).astype(h_BHTK.dtype)
 
         def scores(S: int) -> jax.Array:
-            return product(h_BHTK, w2_KS[:, :S], "float32").astype(x_BTC.dtype) + b2_S[:S]
+            factors = str(h_BHTK.dtype)
+            return product(h_BHTK, w2_KS[:, :S], factors).astype(factors) + b2_S[:S]
 
         return _read(self, scores, x_BTC, pos_BT, train)
 

@@ -40,8 +40,7 @@ def cross_entropy_sum(logits_BTV: jax.Array, y_BT: jax.Array) -> jax.Array:
 
 
 def predicted(cfg: ModelConfig, batch: Batch) -> Batch:
-    """Returns the batch with the targets that the variant predicts; others are PAD: those inside a source
-    that it reads as a whole."""
+    """Returns the batch without the targets that the variant leaves out: it reads a source as a whole."""
     if not lookup(cfg).whole_source:
         return batch
     follows_BT = np.arange(batch.y_BT.shape[1]) >= batch.source_B[:, None] - 1

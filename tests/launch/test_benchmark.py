@@ -5,8 +5,8 @@ import json
 import pytest
 
 from kgpt_jax.config import Config, UserError, override, to_dict
-from launch import benchmark
-from launch.benchmark import Sample
+from launch import benchmark, report
+from launch.report import Sample
 
 TINY = override(
     Config(),
@@ -26,12 +26,12 @@ TINY = override(
 
 def test_a_table_sets_each_contestant_beside_its_own_peer(capsys):
     samples = [
-        Sample("float32", [1.0, 2.0, 4.0], 100.0, {}),
-        Sample("float32, PyTorch", [4.0, 4.0, 4.0], 300.0, {}),
-        Sample("bfloat16", [0.5, 0.5, 0.5], 90.0, {}),
-        Sample("bfloat16, PyTorch", [1.0, 0.5, 2.0], 200.0, {}),
+        Sample("float32", [1.0, 2.0, 4.0], 100.0),
+        Sample("float32, PyTorch", [4.0, 4.0, 4.0], 300.0),
+        Sample("bfloat16", [0.5, 0.5, 0.5], 90.0),
+        Sample("bfloat16, PyTorch", [1.0, 0.5, 2.0], 200.0),
     ]
-    rows = benchmark.table("updates", samples)["rows"]
+    rows = report.table("updates", samples)["rows"]
     assert [row.get("ratio") for row in rows] == [(2.0, 1.0, 4.0), None, (2.0, 1.0, 4.0), None]
     assert [row["peak_mb"] for row in rows] == [100.0, 300.0, 90.0, 200.0]
     lines = capsys.readouterr().out.splitlines()
@@ -41,11 +41,11 @@ def test_a_table_sets_each_contestant_beside_its_own_peer(capsys):
 
 def test_turns_of_unlike_number_have_no_ratio():
     with pytest.raises(ValueError):
-        benchmark.ratios([1.0, 2.0], [1.0])
+        report.ratios([1.0, 2.0], [1.0])
 
 
 def test_the_machine_is_named():
-    found = benchmark.machine()
+    found = report.machine()
     assert " cores of " in found["processor"] and {"python", "jax", "flax"} <= found.keys()
 
 
@@ -53,7 +53,7 @@ def test_a_picture_of_bars_and_lines(tmp_path):
     rows = [{"name": "a", "seconds": [1.0, 2.0]}, {"name": "a, PyTorch", "seconds": [3.0, 4.0]}]
     line = {"axis": "length", "sizes": (64, 128), "exponent": 1.0, "theory": 1.1}
     tables = [{"title": "bars", "rows": rows}, {"title": "lines", "rows": rows} | line]
-    benchmark.draw(tables, tmp_path / "picture.png")
+    report.draw(tables, tmp_path / "picture.png")
     assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -52,3 +52,15 @@ def test_padding_has_no_loss():
     y_BT = torch.tensor([[4, 5, PAD_ID, PAD_ID]])
     short = model(x_BT[:, :2], y_BT[:, :2])
     assert float(model(x_BT, y_BT)) == pytest.approx(float(short), rel=1e-5)
+
+
+def test_the_peer_makes_updates_on_full_texts():
+    from kgpt_jax.config import Config, override, to_dict
+    from launch import contestants
+
+    size = {"model.n_layer": 1, "model.n_embd": 16, "model.n_head": 2, "model.vocab_size": 20}
+    config = override(Config(), size | {"model.block_size": 16, "model.seq_len": 15})
+    for fused in (False, True):
+        once = contestants.torch_step(to_dict(config), rows=3, updates=2, autocast=True, fused=fused)
+        measured = once()
+        assert measured["cells"] == 3 * 15 and measured["seconds"] > 0

@@ -23,23 +23,41 @@ def test_products_are_those_of_rounded_factors_forward_and_backward(factors):
         np.testing.assert_allclose(ours, exact, rtol=1e-5, atol=1e-5)
 
 
+def loss(params, model, x_BT):
+    logits_BTV = model.apply({"params": params}, x_BT, train=False)
+    return jax.nn.logsumexp(logits_BTV, axis=-1).mean()
+
+
+def relative_difference(tree, exact):
+    ours, exact = (
+        jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(part)]) for part in (tree, exact)
+    )
+    return jnp.linalg.norm(ours - exact) / jnp.linalg.norm(exact)
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_bfloat16_products_stay_close_to_float32(variant):
     model, params, x_BT = tiny.make(variant)
     other = GPT(dataclasses.replace(model.cfg, products="bfloat16"))
 
-    def loss_fn(params, model):
-        logits_BTV = model.apply({"params": params}, x_BT, train=False)
-        return jax.nn.logsumexp(logits_BTV, axis=-1).mean()
-
-    gradients = [jax.grad(loss_fn)(params, m) for m in (model, other)]
-    exact, ours = (jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(tree)]) for tree in gradients)
-    difference = jnp.linalg.norm(ours - exact) / jnp.linalg.norm(exact)
-    assert 0 < difference < 0.03  # 0: the setting has no effect
+    exact, ours = (jax.grad(loss)(params, m, x_BT) for m in (model, other))
+    assert 0 < relative_difference(ours, exact) < 0.03  # 0: the setting has no effect
 
 
-def test_auto_asks_the_processor(monkeypatch):
-    for has, chosen in ((True, "bfloat16"), (False, "float32")):
-        monkeypatch.setattr(dense, "_cpu_multiplies_bfloat16", lambda has=has: has)
-        assert dense.products("auto") == (chosen if jax.default_backend() == "cpu" else "float32")
-        assert [dense.products(name) for name in ("float32", "bfloat16")] == ["float32", "bfloat16"]
+@pytest.mark.parametrize("products", ["float32", "bfloat16"])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_bfloat16_activations_have_gradients_with_either_factors(variant, products):
+    model, params, x_BT = tiny.make(variant)
+    other = GPT(dataclasses.replace(model.cfg, dtype="bfloat16", products=products))
+    exact, ours = (jax.grad(loss)(params, m, x_BT) for m in (model, other))
+    assert relative_difference(ours, exact) < 0.05
+
+
+@pytest.mark.parametrize(
+    "flags, chosen",
+    [("fma amx_bf16", "bfloat16"), ("avx512_bf16", "bfloat16"), ("fma", "float32"), ("", "float32")],
+)
+def test_auto_asks_the_processor(monkeypatch, flags, chosen):
+    monkeypatch.setattr(dense, "processor", lambda field: flags)
+    assert dense.factor_type("auto") == (chosen if jax.default_backend() == "cpu" else "float32")
+    assert [dense.factor_type(name) for name in ("float32", "bfloat16")] == ["float32", "bfloat16"]

@@ -1,0 +1,127 @@
+"""What the benchmark makes of its measurements: ratios, exponents, tables, pictures.
+
+samples = [Sample("float32", [1.0, 2.0], 900.0), Sample("float32, PyTorch", [4.0, 4.0], 1500.0)]
+draw([table("seconds of an update", samples)], Path("train.png"))
+"""
+
+import dataclasses
+import math
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+from kgpt_jax.environment import processor
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """What the turns of one contestant gave."""
+
+    name: str
+    seconds: list[float]
+    peak_mb: float
+    extra: dict = dataclasses.field(default_factory=dict)  # what else its last turn said
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.seconds)
+
+
+def ratios(ours: list[float], theirs: list[float]) -> tuple[float, float, float]:
+    """Returns how many times faster ours is: the median over turns, the least and the most.
+
+    >>> ratios([1.0, 2.0, 1.0], [3.0, 4.0, 5.0])
+    (3.0, 2.0, 5.0)
+    """
+    each = [their / our for our, their in zip(ours, theirs, strict=True)]
+    return statistics.median(each), min(each), max(each)
+
+
+def exponent(xs: list[float], ys: list[float]) -> float:
+    """Returns b of the power law y = a x^b that fits best, by least squares of the logarithms.
+
+    >>> round(exponent([1, 2, 4], [3, 12, 48]), 6)
+    2.0
+    """
+    log_xs, log_ys = ([math.log(value) for value in values] for values in (xs, ys))
+    return statistics.linear_regression(log_xs, log_ys).slope
+
+
+def table(title: str, samples: list[Sample]) -> dict:
+    """Prints medians, spreads and ratios to PyTorch's contestants of the same names; returns them as JSON."""
+    print(
+        f"\n{title:<46}{'median':>9}{'least':>9}{'most':>9}{'peak MB':>10}  faster than PyTorch (least, most)"
+    )
+    rows = []
+    for sample in samples:
+        row = {"name": sample.name, "seconds": sample.seconds, "peak_mb": sample.peak_mb}
+        peer = next((other for other in samples if other.name.startswith(f"{sample.name}, PyTorch")), None)
+        beside = ""
+        if peer:
+            row["ratio"] = ratios(sample.seconds, peer.seconds)
+            beside = "  {:.2f} x ({:.2f}, {:.2f})".format(*row["ratio"])
+        low, high = min(sample.seconds), max(sample.seconds)
+        held = f"{sample.peak_mb:>10,.0f}" if sample.peak_mb else f"{'':>10}"
+        print(f"{sample.name:<46}{sample.median:>9.3f}{low:>9.3f}{high:>9.3f}{held}{beside}")
+        rows.append(row)
+    return {"title": title, "rows": rows}
+
+
+def machine() -> dict[str, str]:
+    """Returns what the machine and the libraries are."""
+    name = processor("model name") or platform.processor() or platform.machine()
+    if shutil.which("nvidia-smi"):
+        asked = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+        name += " and " + subprocess.run(asked, capture_output=True, text=True).stdout.strip()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    found = {
+        "processor": f"{cores} cores of {name}",
+        "python": platform.python_version(),
+    }
+    for package in ("jax", "flax", "torch"):
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            pass
+    return found
+
+
+def draw(tables: list[dict], path: Path):
+    """Draws each table: bars with their spread, or, for scaling, lines on logarithmic axes."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(
+        1, len(tables), figsize=(5 * len(tables), 3.5), squeeze=False, layout="constrained"
+    )
+    for axis, drawn in zip(axes[0], tables):
+        medians = [statistics.median(row["seconds"]) for row in drawn["rows"]]
+        least, most = ([ends(row["seconds"]) for row in drawn["rows"]] for ends in (min, max))
+        if "sizes" in drawn:
+            axis.fill_between(drawn["sizes"], least, most, alpha=0.3)
+            fitted = f"fitted exponent {drawn['exponent']:.2f}, in theory {drawn['theory']:.2f}"
+            axis.loglog(drawn["sizes"], medians, marker="o", label=fitted)
+            axis.set(
+                xlabel=drawn["axis"], ylabel="seconds", xticks=drawn["sizes"], xticklabels=drawn["sizes"]
+            )
+            axis.minorticks_off()
+            axis.legend()
+        else:
+            names = [row["name"] for row in drawn["rows"]]
+            colors = ["tab:orange" if "PyTorch" in name else "tab:blue" for name in names]
+            spread = [
+                [m - low for m, low in zip(medians, least)],
+                [high - m for m, high in zip(medians, most)],
+            ]
+            axis.barh(names, medians, xerr=spread, color=colors)
+            axis.set(xlabel="seconds")
+            axis.invert_yaxis()
+        axis.set_title(drawn["title"], fontsize=10)
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
