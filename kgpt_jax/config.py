@@ -64,19 +64,24 @@ class ModelConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """One stage of training: AdamW or Muon under a cosine that is counted in tokens."""
+    """One stage of training: AdamW or Muon under a schedule that is counted in tokens."""
 
+    objective: str = ""  # or a mixture, "a=0.7,b=0.3"; empty: span_corruption, or question_answer to finetune
     epochs: int = 10
     batch_size: int = 128
     learning_rate: float = 6e-4  # peak
     muon_learning_rate: float = 0.0  # peak for the blocks' matrices under Muon; 0: AdamW for all
     warmup_tokens: int = 10_240
-    final_tokens: int = 0  # where the cosine reaches its floor; 0 means at the end of the run
+    schedule: str = "cosine"  # or wsd: warm up, stay, and fall in a line
+    final_tokens: int = 0  # where the rate reaches its floor; 0 means at the end of the run
+    decay_from: float = 0.6  # wsd: share of the tokens after which the rate falls
+    floor: float = 0.1  # of the peak rate
     first_step_at_peak: bool = False  # the course sets the rate after each update, for the next
     beta1: float = 0.9
     beta2: float = 0.95
     weight_decay: float = 0.1
     clip_norm: float = 1.0
+    ema_decay: float = 0.0  # above 0, training hands on a moving average of its parameters
     shuffle: bool = True
     group_by_length: bool = True  # batches of texts of like length, so that little padding is left
     pieces: int = 0  # of a batch, split by length; 0: 8 on a CPU where group_by_length is off, otherwise 1
@@ -90,7 +95,12 @@ class TrainConfig:
             _require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}: give more than 0")
         for name in ("muon_learning_rate", "warmup_tokens", "final_tokens", "weight_decay", "pieces"):
             _require(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}: give 0 or more")
-        for name in ("beta1", "beta2"):
+        _require(
+            self.schedule in ("cosine", "wsd"), f"schedule is {self.schedule!r}: choose from cosine, wsd"
+        )
+        for name in ("decay_from", "floor"):
+            _require(0 <= getattr(self, name) <= 1, f"{name} is {getattr(self, name)}: from 0 to 1")
+        for name in ("beta1", "beta2", "ema_decay"):
             _require(0 <= getattr(self, name) < 1, f"{name} is {getattr(self, name)}: from 0 to 1")
 
 
@@ -115,8 +125,12 @@ class DataConfig:
     pretrain_corpus_path: str = ""
     finetune_corpus_path: str = ""
     eval_corpus_path: str = ""
+    n_validation: int = 0  # last training pairs that are kept out of training, and asked about instead
     ascii_pairs: bool = False  # the course drops non-ASCII characters, in finetuning only
     biographies: BiographiesConfig = BiographiesConfig()
+
+    def __post_init__(self):
+        _require(self.n_validation >= 0, f"data.n_validation is {self.n_validation}: give 0 or more")
 
 
 @dataclasses.dataclass(frozen=True)

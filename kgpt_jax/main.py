@@ -19,6 +19,7 @@ from absl import app, flags, logging
 
 from kgpt_jax import stages
 from kgpt_jax.config import Config, UserError, leaves, load_recipe, override
+from kgpt_jax.data.objectives import OBJECTIVES
 from kgpt_jax.explore.attend import attend
 from kgpt_jax.explore.compare import compare
 from kgpt_jax.explore.costs import inspect
@@ -41,7 +42,6 @@ MODES = (
     "attend",
     "recall",
 )
-OBJECTIVES = ("span_corruption", "qa")
 STARTS_FROM = {
     "finetune": "pretrain",
     "sample": "pretrain",
@@ -78,7 +78,9 @@ _FINETUNE_CORPUS = flags.DEFINE_string("finetune_corpus_path", None, "question<T
 _EVAL_CORPUS = flags.DEFINE_string("eval_corpus_path", None, "Questions, with or without answers.")
 _PRETRAIN_LR = flags.DEFINE_float("pretrain_lr", None, "Peak learning rate of pretraining.")
 _FINETUNE_LR = flags.DEFINE_float("finetune_lr", None, "Peak learning rate of finetuning.")
-_OBJECTIVE = flags.DEFINE_enum("objective", OBJECTIVES[0], OBJECTIVES, "show: which examples.")
+_OBJECTIVE = flags.DEFINE_string(
+    "objective", None, f"Of pretraining, one or a mixture, as in 'a=0.7,b=0.3': {', '.join(OBJECTIVES)}."
+)
 _NUM_SAMPLES = flags.DEFINE_integer("num_samples", 4, "show, sample: how many.", lower_bound=1)
 _PROMPT = flags.DEFINE_string("prompt", None, "sample: the text to continue.")
 _MAX_NEW = flags.DEFINE_integer("max_new", 100, "sample: characters to add.", lower_bound=1)
@@ -132,7 +134,7 @@ def main(_):
                 raise UserError("--mode=all writes below --workdir: leave out the paths of one run")
             stages.run_all(config, root, _TENSORBOARD.value)
         case "show":
-            stages.show(config, _OBJECTIVE.value, _NUM_SAMPLES.value)
+            stages.show(config, _NUM_SAMPLES.value)
         case "sample":
             stages.sample(
                 config,
@@ -210,6 +212,7 @@ def read_config(start: Path | None) -> Config:
         "data.pretrain_corpus_path": _PRETRAIN_CORPUS.value,
         "data.finetune_corpus_path": _FINETUNE_CORPUS.value,
         "data.eval_corpus_path": _EVAL_CORPUS.value,
+        "pretrain.objective": _OBJECTIVE.value,
         "pretrain.learning_rate": _PRETRAIN_LR.value,
         "finetune.learning_rate": _FINETUNE_LR.value,
         "scratch.learning_rate": _FINETUNE_LR.value,

@@ -17,7 +17,7 @@ from kgpt_jax.answer.decode import continue_texts, pad_prompts
 from kgpt_jax.config import Config, UserError, leaves
 from kgpt_jax.data import biographies, corpus
 from kgpt_jax.data.batches import steps_per_epoch
-from kgpt_jax.data.objectives import Objective, question_answer, span_corruption
+from kgpt_jax.data.objectives import Material, Objective, mixture, weights
 from kgpt_jax.data.vocab import PAD, Vocab
 from kgpt_jax.model.gpt import GPT
 from kgpt_jax.train.checkpoint import (
@@ -31,28 +31,33 @@ from kgpt_jax.train.checkpoint import (
 from kgpt_jax.train.loop import train
 from kgpt_jax.train.torch_params import abstract_params, load_torch_params, save_torch_params
 
+STAGE_OBJECTIVES = {
+    "pretrain": "span_corruption",
+    "finetune": "question_answer",
+    "scratch": "question_answer",
+}
 SAMPLE_BREAK = f"\n{'-' * 40}\n"
 
 
 def pretrain(config: Config, folder: Path, tensorboard: bool = False) -> float:
-    """Trains on the corpus's documents by span corruption; returns the seconds of training."""
+    """Trains on the corpus's documents; returns the seconds of training."""
     documents, characters, notes = corpus.load_documents(config.data)
     say(notes)
     vocab = Vocab.of(characters)
     config = with_vocab(config, vocab)
-    objective = span_corruption(documents, vocab, config.model)
+    objective, n_examples = objective_of(config, "pretrain", vocab)
     size = count(abstract_params(config.model))
     facts = {
         "stage": "pretrain",
         "data_digest": corpus.digest(documents),
-        "updates": steps_per_epoch(len(documents), config.pretrain) * config.pretrain.epochs,
+        "updates": steps_per_epoch(n_examples, config.pretrain) * config.pretrain.epochs,
     }
     run = open_run(folder, config, vocab, facts)
     print(
         f"pretraining: {config.model.variant}, {size:,} parameters, {len(documents):,} documents, "
         f"{len(vocab)} symbols, into {folder}"
     )
-    return train(run, config.pretrain, objective, len(documents), tensorboard=tensorboard)[1]
+    return train(run, config.pretrain, objective, n_examples, tensorboard=tensorboard)[1]
 
 
 def finetune(config: Config, folder: Path, start: Path | None, tensorboard: bool = False) -> float:
@@ -71,30 +76,37 @@ def finetune(config: Config, folder: Path, start: Path | None, tensorboard: bool
         source = read_run(start)
         config = fit_to(source, config)
         stage, vocab, params = "finetune", source.vocab, load_params(source, "starting from")
-    objective = questions_of(table, vocab, config)
+    objective, n_examples = objective_of(config, stage, vocab)
     cfg = getattr(config, stage)
     facts = {
         "stage": stage,
         "data_digest": corpus.digest(table.questions + table.answers),
-        "updates": steps_per_epoch(len(table.questions), cfg) * cfg.epochs,
+        "updates": steps_per_epoch(n_examples, cfg) * cfg.epochs,
         "most_frequent_answer": scoring.most_frequent(table.answers),
     }
     if start is not None:
         facts |= {"started_from": str(start), "start_digest": params_digest(params)}
     run = open_run(folder, config, vocab, facts)
     print(f"finetuning: {config.model.variant}, {len(table.questions):,} questions, into {folder}")
-    return train(run, cfg, objective, len(table.questions), params, tensorboard)[1]
+    return train(run, cfg, objective, n_examples, params, tensorboard)[1]
 
 
-def questions_of(table: corpus.Table, vocab: Vocab, config: Config) -> Objective:
-    """Returns the objective of a table, or a UserError that names the pair that does not fit."""
-    for line, texts in enumerate(table.pairs, 1):
+def objective_of(config: Config, stage: str, vocab: Vocab) -> tuple[Objective, int]:
+    """Returns a stage's objective and how many examples an epoch has.
+
+    A UserError names the training pair that does not fit.
+    """
+    recipe = getattr(config, stage).objective or STAGE_OBJECTIVES[stage]
+    needed = weights(recipe).keys()
+    documents = [] if needed == {"question_answer"} else corpus.load_documents(config.data).documents
+    pairs = corpus.load_pairs(config.data).pairs if needed & {"question_answer", "answer_span"} else []
+    for line, texts in enumerate(pairs, 1):
         if unknown := vocab.unknown("".join(texts)):
             raise UserError(
                 f"training pair {line} has {unknown!r}, which the vocabulary lacks, in {texts}: "
                 "give the pairs as --finetune_corpus_path when pretraining, too, or remove this one"
             )
-    return question_answer(table.pairs, vocab, config.model)
+    return mixture(recipe, Material(documents, pairs), vocab, config.model)
 
 
 def evaluate(config: Config, source: Path, outputs: Path) -> tuple[scoring.Score, list, float] | None:
@@ -141,7 +153,7 @@ def run_all(config: Config, root: Path, tensorboard: bool = False):
     before the first begins.
     """
     vocab = Vocab.of(corpus.load_documents(config.data).characters)
-    questions_of(corpus.load_pairs(config.data), vocab, config)
+    objective_of(config, "finetune", vocab)
     corpus.load_questions(config.data)
     pretrain_seconds = pretrain(config, root / "pretrain", tensorboard)
     finetune_seconds = finetune(config, root / "finetune", root / "pretrain", tensorboard)
@@ -183,17 +195,10 @@ def run_all(config: Config, root: Path, tensorboard: bool = False):
     print(f"\nwrote {root / 'summary.json'}")
 
 
-def show(config: Config, objective: str, n: int):
-    """Prints examples of an objective, as the course's `dataset.py charcorruption` and `namedata` do."""
-    if objective == "span_corruption":
-        documents, characters, notes = corpus.load_documents(config.data)
-        vocab = Vocab.of(characters)
-        make = span_corruption(documents, vocab, config.model)
-    else:
-        table = corpus.load_pairs(config.data)
-        vocab, notes = Vocab.of("".join(table.questions + table.answers)), table.notes
-        make = question_answer(table.pairs, vocab, config.model)
-    say(notes)
+def show(config: Config, n: int):
+    """Prints examples of pretraining, as the course's `dataset.py charcorruption` and `namedata` do."""
+    vocab = Vocab.of(corpus.load_documents(config.data).characters)
+    make, _ = objective_of(config, "pretrain", vocab)
     show_examples(make, vocab, config.seed, n)
 
 

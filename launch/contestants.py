@@ -247,11 +247,11 @@ def torch_decode(config: dict, params_path: str, questions: list[str]):
 
 def _objective(config):
     from kgpt_jax.data import corpus
-    from kgpt_jax.data.objectives import span_corruption
+    from kgpt_jax.data.objectives import Material, span_corruption
     from kgpt_jax.data.vocab import Vocab
 
     loaded = corpus.load_documents(config.data)
-    objective = span_corruption(loaded.documents, Vocab.of(loaded.characters), config.model)
+    objective = span_corruption(Material(loaded.documents, []), Vocab.of(loaded.characters), config.model)
     return objective, len(loaded.documents)
 
 

@@ -187,7 +187,7 @@ def test_compare_prints_a_row_for_each_variant(tmp_path):
 
 
 def test_show_and_biographies(tmp_path):
-    out = run("--mode=show", "--objective=qa", "--num_samples=1", *TINY)
+    out = run("--mode=show", "--objective=question_answer", "--num_samples=1", *TINY)
     x, y = out.splitlines()
     assert x.startswith("x: Where was ") and y.startswith("y: □□□")
     assert x[3:].split("⁇")[1] == y[3:].split("⁇")[1]

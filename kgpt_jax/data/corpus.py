@@ -50,7 +50,17 @@ def load_documents(data: DataConfig) -> Corpus:
 
 
 def load_pairs(data: DataConfig) -> Table:
-    """Returns the training questions with their answers."""
+    """Returns the training questions with their answers, the last `n_validation` left out."""
+    table = _all_pairs(data)
+    n = len(table.questions) - data.n_validation
+    if n < 1:
+        raise UserError(
+            f"data.n_validation is {data.n_validation} of {len(table.questions)} training pairs: leave some"
+        )
+    return Table(table.questions[:n], table.answers[:n], table.notes)
+
+
+def _all_pairs(data: DataConfig) -> Table:
     if data.finetune_corpus_path:
         table = read_table(data.finetune_corpus_path)
         if table.answers is None:
@@ -67,7 +77,17 @@ def load_pairs(data: DataConfig) -> Table:
 
 
 def load_questions(data: DataConfig) -> Table:
-    """Returns the evaluation questions, with answers where there are any."""
+    """Returns the evaluation questions, with answers where there are any.
+
+    Where `n_validation` keeps training pairs back, these are asked about.
+    """
+    if data.n_validation:
+        if data.eval_corpus_path:
+            raise UserError(
+                "data.n_validation asks the training pairs kept back: leave out --eval_corpus_path"
+            )
+        table = _all_pairs(data)
+        return Table(table.questions[-data.n_validation :], table.answers[-data.n_validation :], table.notes)
     if data.eval_corpus_path:
         return read_table(data.eval_corpus_path)
     if data.pretrain_corpus_path:

@@ -1,10 +1,14 @@
 """A document or a question -> one training text, in a readable form and in a fast one.
 
+    mixture("entity_span=0.6,whole_line=0.2,span_corruption=0.2", material, vocab, cfg)
+
 The readable form works on strings; the fast form makes an epoch of id arrays at once, and is tested to
 agree with it draw by draw. Axes: `N` examples, `D` characters of a document, `L` characters of a text
-(one more than the model reads: x is all but the last, y all but the first), `T` = L - 1.
+(one more than the model reads: x is all but the last, y all but the first), `T` = L - 1, `S` spans that a
+document offers.
 """
 
+import re
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -78,48 +82,234 @@ def question_text(question: str, answer: str, text_length: int) -> str:
     return f"{question}{MASK}{answer}{MASK}".ljust(text_length, PAD)
 
 
-def span_corruption(documents: list[str], vocab: Vocab, cfg: ModelConfig) -> Objective:
-    """Returns the objective that corrupts every document anew each epoch."""
+class Material(NamedTuple):
+    """What objectives make texts of."""
+
+    documents: list[str]
+    pairs: list[tuple[str, str]]
+
+
+class Pages:
+    """Documents as rows of ids, with two columns behind them for MASK and PAD: a text is one gather.
+
+    Of each document the first `longest` characters are read.
+    """
+
+    def __init__(self, documents: list[str], vocab: Vocab, longest: int):
+        self.documents = [document[:longest] for document in documents]
+        self.length_N = np.array([len(document) for document in self.documents])
+        self.mask_column = self.length_N.max(initial=0)
+        self.id_ND = np.full((len(documents), self.mask_column + 2), PAD_ID, np.int32)
+        self.id_ND[:, self.mask_column] = MASK_ID
+        for row, document in zip(self.id_ND, self.documents):
+            row[: len(document)] = vocab.encode(document)
+
+    def lay_out(self, parts: list, text_length: int) -> np.ndarray:
+        """Returns texts (N, L) of parts one behind the other: a MASK, or (start_N, width_N) of the document.
+
+        What is beyond `text_length` is cut off, what is missing is PAD.
+        """
+        column_L = np.arange(text_length, dtype=np.int16)
+        source_NL = np.full((len(self.documents), text_length), self.mask_column + 1, np.int16)
+        end_N1 = np.zeros((len(self.documents), 1), np.int16)
+        for part in parts:
+            start, width = (self.mask_column, 1) if part is MASK else part
+            start_N1, width_N1 = (
+                np.broadcast_to(v, len(end_N1)).astype(np.int16)[:, None] for v in (start, width)
+            )
+            inside_NL = (column_L >= end_N1) & (column_L < end_N1 + width_N1)
+            source_NL = np.where(inside_NL, column_L - end_N1 + start_N1, source_NL)
+            end_N1 = end_N1 + width_N1
+        return np.take_along_axis(self.id_ND, source_NL, axis=1)
+
+
+def span_corruption(material: Material, vocab: Vocab, cfg: ModelConfig) -> Objective:
+    """Returns the course's objective, which corrupts every document anew each epoch."""
     text_length, longest = cfg.seq_len + 1, int(cfg.block_size * 7 / 8)
     if longest < SHORTEST or longest + 2 > text_length:
         raise UserError(
             f"span corruption needs room for {longest} characters and two masks: model.seq_len is "
             f"{cfg.seq_len}, model.block_size {cfg.block_size}"
         )
-    # Two columns beyond the documents hold MASK and PAD, so that a text is one gather.
-    mask_column, pad_column = longest, longest + 1
-    doc_ND = np.full((len(documents), longest + 2), PAD_ID, np.int32)
-    doc_ND[:, mask_column] = MASK_ID
-    length_N = np.array([len(document) for document in documents])
-    for row, document in zip(doc_ND, documents):
-        ids = vocab.encode(document[:longest])
-        row[: len(ids)] = ids
-    column_L = np.arange(text_length, dtype=np.int16)
+    pages = Pages(material.documents, vocab, longest)
+    length_ND = np.array([len(document) for document in material.documents])
 
     def examples(rng: np.random.Generator) -> Examples:
-        spans = draw_span(length_N, rng.random((len(documents), 4)).T, cfg.block_size)
-        length_N1, start_N1, width_N1 = (part.astype(np.int16)[:, None] for part in spans)
-        second_mask_N1 = length_N1 - width_N1 + 1
-        source_NL = np.where(column_L < start_N1, column_L, column_L - 1 + width_N1)
-        source_NL[column_L == start_N1] = mask_column
-        # `prefix MASK suffix MASK masked`: past the second mask the span itself is read.
-        masked_NL = column_L - second_mask_N1 - 1
-        source_NL = np.where(masked_NL >= 0, masked_NL + start_N1, source_NL)
-        source_NL[masked_NL == -1] = mask_column
-        source_NL[masked_NL >= width_N1] = pad_column
-        text_NL = np.take_along_axis(doc_ND, source_NL, axis=1)
-        source_N = second_mask_N1[:, 0].astype(np.int32) + 1
+        spans = draw_span(length_ND, rng.random((len(length_ND), 4)).T, cfg.block_size)
+        length_N, start_N, width_N = spans
+        end_N = start_N + width_N
+        parts = [(0, start_N), MASK, (end_N, length_N - end_N), MASK, (start_N, width_N)]
+        text_NL = pages.lay_out(parts, text_length)
+        return Examples(text_NL[:, :-1], text_NL[:, 1:], (length_N - width_N + 2).astype(np.int32))
+
+    return examples
+
+
+def whole_line(material: Material, vocab: Vocab, cfg: ModelConfig) -> Objective:
+    """Returns the objective of documents as they are, as far as they fit: all of a text is predicted."""
+    return _unchanging(material.documents, vocab, cfg)
+
+
+def reversed_line(material: Material, vocab: Vocab, cfg: ModelConfig) -> Objective:
+    """Returns the objective of documents with their words in reverse (arXiv 2403.13799), as far as they fit.
+
+    >>> reverse("Chiyoki Ikeda. Born in Honolulu .")
+    '. Honolulu in Born Ikeda. Chiyoki'
+    """
+    # Cut first: what a line begins with is what the other objectives read, too.
+    cut = [document[: cfg.seq_len + 1] for document in material.documents]
+    return _unchanging([reverse(document) for document in cut], vocab, cfg)
+
+
+def reverse(document: str) -> str:
+    return " ".join(reversed(document.split(" ")))
+
+
+def _unchanging(documents: list[str], vocab: Vocab, cfg: ModelConfig) -> Objective:
+    pages = Pages(documents, vocab, cfg.seq_len + 1)
+    text_NL = pages.lay_out([(0, pages.length_N)], cfg.seq_len + 1)
+    only = Examples(text_NL[:, :-1], text_NL[:, 1:], np.ones(len(documents), np.int32))
+    return lambda rng: only
+
+
+def title_length(document: str) -> int:
+    """Returns how many characters the title `Name. ` takes at the beginning of a document, or 0.
+
+    A point behind an initial doesn't end it, and a sentence is no title.
+
+    >>> title_length("Augustus A. Bird. In 1836, Bird moved."), title_length("Yara Ahmadi was born. She")
+    (18, 0)
+    """
+    title = _TITLE.match(document)
+    return title.end() if title else 0
+
+
+_TITLE = re.compile(r"(?:(?! is | was ).){1,60}?(?<!\b\w)\. ")
+_CAPITALISED = re.compile(r"\b[^\W\d_a-zß-öø-ÿ][\w'’.-]*\w(?: [^\W\d_a-zß-öø-ÿ][\w'’.-]*\w)*")
+
+
+def entities(document: str) -> list[tuple[int, int]]:
+    """Returns (start, width) of the runs of capitalised words of 3 to 32 characters behind the title.
+
+    Runs of words that all stand in the title are left out.
+
+    >>> text = "Ada Bell. Bell was born in New York and lives in Rome ."
+    >>> [text[start : start + width] for start, width in entities(text)]
+    ['New York', 'Rome']
+    """
+    title = title_length(document)
+    known = set(re.findall(r"\w+", document[:title]))
+    found = _CAPITALISED.finditer(document, title)
+    return [
+        (run.start(), len(run.group()))
+        for run in found
+        if 3 <= len(run.group()) <= 32 and not known.issuperset(re.findall(r"\w+", run.group()))
+    ]
+
+
+def mentions(document: str, answers: set[str]) -> list[tuple[int, int]]:
+    """Returns (start, width) of the answers, as whole words, behind the title.
+
+    >>> mentions("Ada Bell. Born in New York, Bell lives in York .", {"York", "New York", "Oslo"})
+    [(18, 8), (42, 4)]
+    """
+    if not answers:
+        return []
+    longest_first = sorted(answers, key=lambda answer: (-len(answer), answer))
+    either = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, longest_first))})(?!\w)")
+    return [
+        (found.start(), len(found.group())) for found in either.finditer(document, title_length(document))
+    ]
+
+
+def mask_span(document: str, title: int, left: int, start: int, width: int, right: int) -> str:
+    """Keeps the title and some context of a span, and moves the span to the end.
+
+    >>> mask_span("Ada Bell. Bell was born in Rome .", title=10, left=8, start=27, width=4, right=2)
+    'Ada Bell. born in ⁇ .⁇Rome⁇'
+    """
+    end = start + width
+    context = f"{document[start - left : start]}{MASK}{document[end : end + right]}"
+    return f"{document[:title]}{context}{MASK}{document[start:end]}{MASK}"
+
+
+def draw_context(before, after, room, uniforms_3):
+    """Turns three uniforms in [0, 1) into the characters kept before and after a span.
+
+    In half of the cases none; otherwise both uniform in what there is, as far as there is room.
+    """
+    u_none, u_left, u_right = uniforms_3
+    left = np.floor(u_left * (np.minimum(before, room) + 1)).astype(int)
+    right = np.floor(u_right * (np.minimum(after, room - left) + 1)).astype(int)
+    return np.where(u_none < 0.5, 0, left), np.where(u_none < 0.5, 0, right)
+
+
+def entity_span(material: Material, vocab: Vocab, cfg: ModelConfig) -> Objective:
+    """Returns the objective that masks one run of capitalised words (salient spans, arXiv 2002.08910).
+
+    A text is that of `mask_span`. Documents that offer no span are read as they are.
+    """
+    return _masked(material.documents, entities, vocab, cfg)
+
+
+def answer_span(material: Material, vocab: Vocab, cfg: ModelConfig) -> Objective:
+    """Returns the objective that masks a mention of any training pair's answer, whomever it belongs to.
+
+    Which of a document's mentions is drawn anew each epoch, each as likely as the other. Documents
+    without one have a run of capitalised words masked.
+    """
+    answers = {answer for _, answer in material.pairs}
+    return _masked(material.documents, lambda text: mentions(text, answers) or entities(text), vocab, cfg)
+
+
+def _masked(documents, find: Callable[[str], list], vocab: Vocab, cfg: ModelConfig) -> Objective:
+    text_length = cfg.seq_len + 1
+    pages = Pages(documents, vocab, 4 * text_length)
+    title_N = np.array([title_length(document) for document in pages.documents])
+    found = [
+        [span for span in find(document) if title + span[1] + 3 <= text_length]
+        for document, title in zip(pages.documents, title_N)
+    ]
+    count_N = np.array([len(spans) for spans in found])
+    span_NS2 = np.zeros((len(documents), max(1, count_N.max(initial=0)), 2), int)
+    for row, spans in zip(span_NS2, found):
+        row[: len(spans)] = np.reshape(spans, (-1, 2))
+    none_N = count_N == 0
+    masks_N = np.where(none_N, 0, 1)
+
+    def examples(rng: np.random.Generator) -> Examples:
+        uniforms = rng.random((len(documents), 4)).T
+        chosen_N = np.floor(uniforms[0] * count_N).astype(int)
+        start_N, width_N = span_NS2[np.arange(len(documents)), chosen_N].T
+        end_N = start_N + width_N
+        room_N = np.maximum(text_length - title_N - width_N - 3, 0)
+        before_N, after_N = np.maximum(start_N - title_N, 0), pages.length_N - end_N
+        left_N, right_N = draw_context(before_N, after_N, room_N, uniforms[1:])
+        left_N, right_N = (np.where(none_N, 0, part) for part in (left_N, right_N))
+        kept_N = np.where(none_N, pages.length_N, title_N)
+        mask = (pages.mask_column, masks_N)
+        parts = [
+            (0, kept_N),
+            (start_N - left_N, left_N),
+            mask,
+            (end_N, right_N),
+            mask,
+            (start_N, width_N),
+            mask,
+        ]
+        text_NL = pages.lay_out(parts, text_length)
+        source_N = np.where(none_N, 1, title_N + left_N + right_N + 2).astype(np.int32)
         return Examples(text_NL[:, :-1], text_NL[:, 1:], source_N)
 
     return examples
 
 
-def question_answer(pairs: list[tuple[str, str]], vocab: Vocab, cfg: ModelConfig) -> Objective:
+def question_answer(material: Material, vocab: Vocab, cfg: ModelConfig) -> Objective:
     """Returns the objective of questions and answers, the same every epoch.
 
     Only the first mask, the answer and the second mask are targets.
     """
-    text_length = cfg.seq_len + 1
+    text_length, pairs = cfg.seq_len + 1, material.pairs
     text_NL = np.full((len(pairs), text_length), PAD_ID, np.int32)
     y_NT = np.full((len(pairs), cfg.seq_len), PAD_ID, np.int32)
     source_N = np.array([len(question) + 1 for question, _ in pairs], np.int32)
@@ -133,3 +323,68 @@ def question_answer(pairs: list[tuple[str, str]], vocab: Vocab, cfg: ModelConfig
         y_NT[i, len(question) - 1 :] = text_NL[i, len(question) :]
     only = Examples(text_NL[:, :-1], y_NT, source_N)
     return lambda rng: only
+
+
+OBJECTIVES = {
+    function.__name__: function
+    for function in (span_corruption, whole_line, reversed_line, entity_span, answer_span, question_answer)
+}
+
+
+def weights(recipe: str) -> dict[str, float]:
+    """Reads a mixture such as a recipe holds; a single name has weight 1, and weights add up to 1.
+
+    >>> weights("entity_span=3,whole_line=1")
+    {'entity_span': 0.75, 'whole_line': 0.25}
+    """
+    read = {}
+    for part in recipe.split(","):
+        name, _, weight = part.strip().partition("=")
+        if name not in OBJECTIVES:
+            raise UserError(f"unknown objective {name!r} in {recipe!r}; choose from {', '.join(OBJECTIVES)}")
+        try:
+            read[name] = float(weight or 1)
+        except ValueError:
+            raise UserError(f"objective {name!r} has weight {weight!r}: give a number") from None
+        if not 0 < read[name] < float("inf"):
+            raise UserError(f"objective {name!r} has weight {weight}: give more than 0")
+    total = sum(read.values())
+    return {name: weight / total for name, weight in read.items()}
+
+
+def mixture(recipe: str, material: Material, vocab: Vocab, cfg: ModelConfig) -> tuple[Objective, int]:
+    """Returns the objective of a mixture, and how many examples an epoch of it has.
+
+    An epoch shows every document once, by one of the objectives of documents, drawn by their weights; to
+    these come as many questions, in shuffled rounds, as their weight asks for.
+    """
+    share = weights(recipe)
+    asked = share.pop("question_answer", 0.0)
+    questions = question_answer(material, vocab, cfg) if asked else None
+    if not share:
+        return questions, len(material.pairs)
+    if asked and not material.pairs:
+        raise UserError("objective 'question_answer' needs training pairs: --finetune_corpus_path")
+    parts = [OBJECTIVES[name](material, vocab, cfg) for name in share]
+    n_documents = len(material.documents)
+    n_questions = round(n_documents * asked / (1 - asked))
+    if len(parts) == 1 and not n_questions:
+        return parts[0], n_documents
+    bounds = np.cumsum(list(share.values())) / sum(share.values())
+
+    def examples(rng: np.random.Generator) -> Examples:
+        chosen_N = np.searchsorted(bounds[:-1], rng.random(n_documents), side="right")
+        drawn = [part(rng) for part in parts]
+        mixed = [
+            np.select([chosen_N == i for i in range(len(parts))], [each[k].T for each in drawn]).T
+            for k in range(3)
+        ]
+        if n_questions:
+            rounds = -(-n_questions // len(material.pairs))
+            order = np.concatenate([rng.permutation(len(material.pairs)) for _ in range(rounds)])[
+                :n_questions
+            ]
+            mixed = [np.concatenate([part, each[order]]) for part, each in zip(mixed, questions(rng))]
+        return Examples(*mixed)
+
+    return examples, n_documents + n_questions

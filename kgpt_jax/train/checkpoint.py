@@ -130,7 +130,10 @@ class Checkpoints:
     def save(self, state: TrainState, seconds: float):
         """Starts writing a checkpoint; training may go on and donate `state` meanwhile."""
         state = jax.tree.map(jnp.copy, state)
-        self._save(int(state.step), seconds, params=state.params, opt_state=state.opt_state)
+        trees = {"params": state.result, "opt_state": state.opt_state}
+        if state.average:
+            trees["raw_params"] = state.params
+        self._save(int(state.step), seconds, **trees)
 
     def save_params(self, params):
         """Starts writing parameters alone, as step 0: a run to start from, not to go on with."""
@@ -152,14 +155,15 @@ class Checkpoints:
     def restore(self, like: TrainState) -> tuple[TrainState, float]:
         """Returns the newest state and the seconds of training behind it; `like` gives the shapes."""
         step = self.latest_step()
-        items = self._restore(
-            step,
-            params=ocp.args.StandardRestore(_abstract(like.params)),
-            opt_state=ocp.args.StandardRestore(_abstract(like.opt_state)),
-            meta=ocp.args.JsonRestore(),
-        )
-        state = TrainState(jnp.asarray(step, jnp.int32), items.params, items.opt_state)
-        return state, items.meta["seconds"]
+        trees = {"params": like.params, "opt_state": like.opt_state}
+        if like.average:
+            trees["raw_params"] = like.params
+        items = {name: ocp.args.StandardRestore(_abstract(tree)) for name, tree in trees.items()}
+        found = self._restore(step, meta=ocp.args.JsonRestore(), **items)
+        state = TrainState(jnp.asarray(step, jnp.int32), found.params, found.opt_state)
+        if like.average:
+            state = state._replace(params=found.raw_params, average=found.params)
+        return state, found.meta["seconds"]
 
     def restore_params(self, like):
         """Returns the newest parameters alone, and their step; `like` gives the shapes."""

@@ -45,9 +45,7 @@ def train(
     model, tx = GPT(run.config.model), make_optimizer(cfg)
     rates = learning_rates(cfg, n_examples, run.config.model.seq_len)
     per_epoch = steps_per_epoch(n_examples, cfg)
-    state = init_state(model, tx, init_key)
-    if start_params is not None:
-        state = TrainState(state.step, start_params, jax.jit(tx.init)(start_params))
+    state = init_state(model, tx, init_key, start_params, averaged=cfg.ema_decay > 0)
 
     with Checkpoints(run) as checkpoints:
         step, seconds = checkpoints.latest_step() or 0, 0.0
@@ -55,11 +53,12 @@ def train(
             state, seconds = checkpoints.restore(state)
         if step == len(rates):
             print(f"{run.folder} is finished: {step} updates, {clock(seconds)} of training")
-            return state.params, seconds
+            return state.result, seconds
         if step:
             print(f"resuming {run.folder} at update {step} of {len(rates)}")
         progress = Progress(run.folder, step, rates, per_epoch, seconds, tensorboard)
-        dispatcher = Dispatcher(make_train_steps(model, tx, dropout_key), cfg, progress, state.params)
+        train_steps = make_train_steps(model, tx, dropout_key, cfg.ema_decay)
+        dispatcher = Dispatcher(train_steps, cfg, progress, state.params)
         draw = partial(epoch_pieces, objective, run.config.model, cfg, seed)
         for epoch, updates in prefetched(draw, range(step // per_epoch, cfg.epochs)):
             first = epoch * per_epoch
@@ -79,7 +78,7 @@ def train(
                     progress.draw()
         checkpoints.wait()
         progress.close()
-        return state.params, progress.seconds()
+        return state.result, progress.seconds()
 
 
 def epoch_pieces(

@@ -12,8 +12,6 @@ from optax.contrib import MuonDimensionNumbers, muon
 from kgpt_jax.config import TrainConfig
 from kgpt_jax.data.batches import steps_per_epoch
 
-FLOOR = 0.1  # of the peak rate
-
 
 def make_optimizer(cfg: TrainConfig) -> optax.GradientTransformation:
     """Returns gradient clipping and AdamW, or Muon where `muon_learning_rate` is not 0.
@@ -66,18 +64,23 @@ def learning_rates(cfg: TrainConfig, n_examples: int, seq_len: int) -> np.ndarra
     epochs = np.arange(cfg.epochs)[:, None] * n_examples * seq_len
     tokens = (epochs + in_epoch).ravel()
     warmup = cfg.warmup_tokens if cfg.first_step_at_peak else min(cfg.warmup_tokens, tokens[-1] // 10)
-    rates = cfg.learning_rate * rate_factor(tokens, warmup, cfg.final_tokens or tokens[-1])
+    rates = cfg.learning_rate * rate_factor(cfg, tokens, warmup, cfg.final_tokens or tokens[-1])
     if cfg.first_step_at_peak:
         rates = np.concatenate([[cfg.learning_rate], rates[:-1]])
     return rates
 
 
-def rate_factor(tokens: np.ndarray, warmup_tokens: int, final_tokens: int) -> np.ndarray:
-    """Returns the share of the peak rate after `tokens`: a linear rise, then minGPT's cosine.
+def rate_factor(cfg: TrainConfig, tokens: np.ndarray, warmup_tokens: int, final_tokens: int) -> np.ndarray:
+    """Returns the share of the peak rate after `tokens`: a linear rise, then a fall to `cfg.floor`.
 
-    The cosine is not clipped: past `final_tokens` the rate rises again, as in the course of 2021.
+    "cosine" is minGPT's, which is not clipped: past `final_tokens` the rate rises again, as in the course
+    of 2021. "wsd" stays at the peak and falls in a line (warmup-stable-decay, arXiv 2404.06395).
     """
     rise = tokens / max(1, warmup_tokens)
-    progress = (tokens - warmup_tokens) / max(1, final_tokens - warmup_tokens)
-    fall = np.maximum(FLOOR, 0.5 * (1 + np.cos(np.pi * progress)))
+    if cfg.schedule == "wsd":
+        falling = (tokens / final_tokens - cfg.decay_from) / max(1e-9, 1 - cfg.decay_from)
+        fall = 1 - (1 - cfg.floor) * np.clip(falling, 0, 1)
+    else:
+        progress = (tokens - warmup_tokens) / max(1, final_tokens - warmup_tokens)
+        fall = np.maximum(cfg.floor, 0.5 * (1 + np.cos(np.pi * progress)))
     return np.where(tokens < warmup_tokens, rise, fall)

@@ -24,6 +24,12 @@ class TrainState(NamedTuple):
     step: jax.Array  # int32, updates made
     params: Any
     opt_state: Any
+    average: Any = ()  # of the parameters over the last updates, where `ema_decay` asks for it
+
+    @property
+    def result(self):
+        """The parameters that training hands on."""
+        return self.average or self.params
 
 
 class Sums(NamedTuple):
@@ -47,15 +53,19 @@ def predicted(cfg: ModelConfig, batch: Batch) -> Batch:
     return batch._replace(y_BT=np.where(follows_BT, batch.y_BT, PAD_ID))
 
 
-def init_state(model, tx: optax.GradientTransformation, key: jax.Array) -> TrainState:
-    """Returns a fresh state; `key` decides the parameters."""
+def init_state(
+    model, tx: optax.GradientTransformation, key: jax.Array, params=None, averaged: bool = False
+) -> TrainState:
+    """Returns a fresh state; `key` decides the parameters where none are given."""
 
     @jax.jit  # one program, where op by op takes seconds to start
-    def init(key):
-        params = model.init(key, jnp.zeros((1, 1), jnp.int32), train=False)["params"]
-        return TrainState(jnp.zeros((), jnp.int32), params, tx.init(params))
+    def init(key, params):
+        if params is None:
+            params = model.init(key, jnp.zeros((1, 1), jnp.int32), train=False)["params"]
+        average = jax.tree.map(jnp.copy, params) if averaged else ()
+        return TrainState(jnp.zeros((), jnp.int32), params, tx.init(params), average)
 
-    return init(key)
+    return init(key, params)
 
 
 def no_sums(params) -> Sums:
@@ -63,13 +73,16 @@ def no_sums(params) -> Sums:
     return Sums(jnp.zeros(()), jax.tree.map(jnp.zeros_like, params))
 
 
-def make_train_steps(model, tx: optax.GradientTransformation, dropout_key: jax.Array):
+def make_train_steps(model, tx: optax.GradientTransformation, dropout_key: jax.Array, ema_decay: float = 0.0):
     """Returns a jitted `(state, sums, pieces, lr_J, n) -> (state, sums, metrics)` that takes in n pieces.
 
     `pieces` holds J of them, stacked on a leading axis; `lr_J` is the rate of each one's update, which is
     made when its last piece is in; `sums` is what the pieces before have added up to. Metrics are arrays over
     J, zero but at the last pieces. The number n is traced, so a shorter dispatch compiles nothing. Dropout
     follows from the numbers of update and piece: a resumed run draws what the unbroken one would have.
+
+    After update i a state's average, if it has one, is a moving one of decay min(`ema_decay`, i / (i + 9)):
+    it forgets the first parameters sooner.
     """
 
     def loss_fn(params, piece: Piece, key):
@@ -81,7 +94,12 @@ def make_train_steps(model, tx: optax.GradientTransformation, dropout_key: jax.A
         updates, opt_state = tx.update(sums.grads, state.opt_state, state.params)
         params = jax.tree.map(lambda p, u: p - lr * u, state.params, updates)
         metrics = {"loss": sums.loss, "grad_norm": optax.tree.norm(sums.grads)}
-        return TrainState(state.step + 1, params, opt_state), no_sums(params), metrics
+        step = state.step + 1
+        decay = jnp.minimum(ema_decay, step / (step + 9))
+        average = state.average and jax.tree.map(
+            lambda a, p: decay * a + (1 - decay) * p, state.average, params
+        )
+        return TrainState(step, params, opt_state, average), no_sums(params), metrics
 
     def not_yet(state: TrainState, sums: Sums, lr):
         return state, sums, {"loss": jnp.zeros(()), "grad_norm": jnp.zeros(())}

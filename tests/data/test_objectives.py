@@ -3,12 +3,25 @@ import pytest
 
 from kgpt_jax.config import ModelConfig, UserError
 from kgpt_jax.data.objectives import (
+    OBJECTIVES,
+    Material,
     Span,
+    answer_span,
     corrupt,
+    draw_context,
     draw_span,
+    entities,
+    entity_span,
+    mask_span,
+    mentions,
+    mixture,
     question_answer,
     question_text,
+    reversed_line,
     span_corruption,
+    title_length,
+    weights,
+    whole_line,
 )
 from kgpt_jax.data.vocab import MASK, PAD, Vocab
 
@@ -33,7 +46,7 @@ def test_question_text_of_the_handout():
 def test_question_answer_of_the_handout():
     question = "Where was Khatchig Mouradian born?"
     vocab = Vocab.of(question + "Lebanon")
-    x_NT, y_NT, source_N = question_answer([(question, "Lebanon")], vocab, COURSE)(None)
+    x_NT, y_NT, source_N = question_answer(Material([], [(question, "Lebanon")]), vocab, COURSE)(None)
     assert vocab.decode(x_NT[0]) == "Where was Khatchig Mouradian born?⁇Lebanon⁇" + "□" * 84
     assert vocab.decode(y_NT[0]) == "□" * 33 + "⁇Lebanon⁇" + "□" * 85
     assert source_N.tolist() == [35]  # the question and its mask
@@ -41,7 +54,7 @@ def test_question_answer_of_the_handout():
 
 def test_question_that_does_not_fit_is_named():
     with pytest.raises(UserError, match="127 characters where 126 fit: 'x+', 'Oslo'"):
-        question_answer([("x" * 123, "Oslo")], Vocab.of("xOslo"), COURSE)
+        question_answer(Material([], [("x" * 123, "Oslo")]), Vocab.of("xOslo"), COURSE)
 
 
 def documents(n=300):
@@ -54,7 +67,7 @@ def documents(n=300):
 def test_fast_form_equals_the_strings_draw_by_draw(block_size, seq_len):
     docs, cfg = documents(), ModelConfig(block_size=block_size, seq_len=seq_len)
     vocab = Vocab.of("".join(docs))
-    x_NT, y_NT, source_N = span_corruption(docs, vocab, cfg)(np.random.default_rng(3))
+    x_NT, y_NT, source_N = span_corruption(Material(docs, []), vocab, cfg)(np.random.default_rng(3))
     uniforms_N4 = np.random.default_rng(3).random((len(docs), 4))
     for doc, uniforms_4, x_T, y_T, source in zip(docs, uniforms_N4, x_NT, y_NT, source_N):
         span = draw_span(len(doc), uniforms_4, block_size)
@@ -97,4 +110,143 @@ def test_nothing_of_the_document_is_lost():
 
 def test_a_text_that_cannot_hold_the_corruption_is_refused():
     with pytest.raises(UserError, match="needs room for 112 characters and two masks"):
-        span_corruption(["abc"], Vocab.of("abc"), ModelConfig(block_size=128, seq_len=100))
+        span_corruption(Material(["abc"], []), Vocab.of("abc"), ModelConfig(block_size=128, seq_len=100))
+
+
+STUDER = (
+    "Jacob Henry Studer. Jacob Henry Studer (26 February 1840 Columbus, Ohio) was a Printer in New York ."
+)
+PEOPLE = [
+    MOURADIAN,
+    STUDER,
+    "A. B. Osborn. Osborn was born at Rochester in 1808 .",
+    "no title and no capitals here",
+    "",
+    "Yara Ahmadi was born in Rome. She lives in Zürich, not in Rome Falls .",
+    "Nobody. he did nothing at all " + "for a long time " * 40,
+]
+PAIRS = [("Where was A born?", "Lebanon"), ("Where was B born?", "Rome"), ("Where was C born?", "York")]
+
+
+def spans_of(document, found):
+    return [document[start : start + width] for start, width in found]
+
+
+def test_titles_end_at_a_point_that_is_not_an_initials():
+    titles = [document[: title_length(document)] for document in PEOPLE]
+    assert titles == [
+        "Khatchig Mouradian. ",
+        "Jacob Henry Studer. ",
+        "A. B. Osborn. ",
+        "",
+        "",
+        "",
+        "Nobody. ",
+    ]
+    assert title_length("Hamilton Ward, Sr.. Hamilton Ward, Sr (July 3") == 20
+
+
+def test_entities_are_runs_of_capitalised_words_and_not_the_name():
+    assert spans_of(STUDER, entities(STUDER)) == ["February", "Columbus", "Ohio", "Printer", "New York"]
+    assert spans_of(MOURADIAN, entities(MOURADIAN)) == ["Lebanon"]
+    assert spans_of(PEOPLE[2], entities(PEOPLE[2])) == ["Rochester"]
+    assert spans_of(PEOPLE[5], entities(PEOPLE[5])) == ["Yara Ahmadi", "Rome", "She", "Zürich", "Rome Falls"]
+
+
+def test_mentions_are_whole_words_and_the_longest():
+    answers = {"York", "New York", "Rome", "Columbus"}
+    assert spans_of(STUDER, mentions(STUDER, answers)) == ["Columbus", "New York"]
+    assert spans_of(PEOPLE[5], mentions(PEOPLE[5], answers)) == ["Rome", "Rome"]
+    assert mentions("Rome. Romeo came from Newark .", answers) == []
+
+
+@pytest.mark.parametrize("objective", [entity_span, answer_span])
+@pytest.mark.parametrize("seq_len", [127, 40])
+def test_masked_spans_equal_the_strings_draw_by_draw(objective, seq_len):
+    vocab, cfg = Vocab.of("".join(PEOPLE)), ModelConfig(seq_len=seq_len)
+    answers = {answer for _, answer in PAIRS}
+    make = objective(Material(PEOPLE, PAIRS), vocab, cfg)
+    kept = set()
+    for seed in range(40):
+        uniforms_N4 = np.random.default_rng(seed).random((len(PEOPLE), 4))
+        x_NT, y_NT, source_N = make(np.random.default_rng(seed))
+        for document, uniforms, x_T, y_T, source in zip(PEOPLE, uniforms_N4, x_NT, y_NT, source_N):
+            title, spans = title_length(document), entities(document[: 4 * (seq_len + 1)])
+            if objective is answer_span:
+                spans = mentions(document, answers) or spans
+            spans = [span for span in spans if title + span[1] + 3 <= seq_len + 1]
+            if spans:
+                start, width = spans[int(uniforms[0] * len(spans))]
+                room = seq_len + 1 - title - width - 3
+                end = start + width
+                left, right = draw_context(start - title, len(document) - end, room, uniforms[1:])
+                text = mask_span(document, title, left, start, width, right)
+                assert len(text) <= seq_len + 1
+                assert text[source:] == document[start:end] + MASK and text[source - 1] == MASK
+                kept.add((int(left > 0), int(right > 0)))
+            else:
+                text = document[: seq_len + 1]
+                assert source == 1
+            assert vocab.decode(x_T) + vocab.decode(y_T[-1:]) == text.ljust(seq_len + 1, PAD)
+            assert vocab.decode(y_T) == text.ljust(seq_len + 1, PAD)[1:]
+    assert kept == {(0, 0), (0, 1), (1, 0), (1, 1)}
+
+
+def test_half_of_the_spans_stand_without_context():
+    left, right = draw_context(50, 50, 80, np.random.default_rng(0).random((3, 100_000)))
+    assert (left + right <= 80).all() and left.max() == 50 and right.max() == 50
+    assert ((left == 0) & (right == 0)).mean() == pytest.approx(0.5, abs=0.01)
+
+
+def test_lines_forwards_and_backwards():
+    vocab, cfg = Vocab.of(STUDER + MOURADIAN), ModelConfig(seq_len=31)
+    for objective, text in (
+        (whole_line, "Khatchig Mouradian. Khatchig Mou"),
+        (reversed_line, "Mou Khatchig Mouradian. Khatchig"),
+    ):
+        x_NT, y_NT, source_N = objective(Material([MOURADIAN, "ab"], []), vocab, cfg)(None)
+        assert vocab.decode(x_NT[0]) == text[:-1] and vocab.decode(y_NT[0]) == text[1:]
+        assert vocab.decode(x_NT[1]) == "ab".ljust(31, PAD) and source_N.tolist() == [1, 1]
+
+
+def test_a_mixture_shows_each_document_once_and_questions_by_their_weight():
+    documents = [f"{i:03d} Bell. Born in Rome in the year {i} ." for i in range(400)]
+    material, cfg = Material(documents, PAIRS), ModelConfig()
+    vocab = Vocab.of("".join(documents) + "".join(q + a for q, a in PAIRS))
+    make, n = mixture("whole_line=2,entity_span=1,question_answer=1", material, vocab, cfg)
+    x_NT, y_NT, source_N = make(np.random.default_rng(0))
+    assert n == len(x_NT) == len(y_NT) == len(source_N) == 533
+    texts = [vocab.decode(x_T).rstrip(PAD) for x_T in x_NT]
+    assert [text[:3] for text in texts[:400]] == [document[:3] for document in documents]
+    lines = sum(MASK not in text for text in texts[:400])
+    assert 267 - 40 < lines < 267 + 40
+    asked = [text.split(MASK)[0] for text in texts[400:]]
+    assert [asked.count(question) for question, _ in PAIRS] in ([45, 44, 44], [44, 45, 44], [44, 44, 45])
+    for x_T, y_T, source, text in zip(x_NT, y_NT, source_N, texts):
+        targets = vocab.decode(y_T[y_T != 0])
+        if text.startswith("Where"):
+            assert targets == MASK + text.split(MASK)[1] + MASK and text[:source].endswith(MASK)
+        else:
+            assert vocab.decode(x_T[:1]) + targets == text
+
+
+def test_a_single_objective_is_itself():
+    vocab, cfg = Vocab.of("".join(PEOPLE)), ModelConfig()
+    for name in ("span_corruption", "entity_span"):
+        make, n = mixture(name, Material(PEOPLE, PAIRS), vocab, cfg)
+        same = OBJECTIVES[name](Material(PEOPLE, PAIRS), vocab, cfg)
+        drawn, expected = make(np.random.default_rng(0)), same(np.random.default_rng(0))
+        assert n == len(PEOPLE) and all((a == b).all() for a, b in zip(drawn, expected))
+
+
+@pytest.mark.parametrize(
+    "recipe, message",
+    [
+        ("spans", "unknown objective 'spans' in 'spans'; choose from span_corruption, whole_line, "),
+        ("whole_line=many", "objective 'whole_line' has weight 'many': give a number"),
+        ("whole_line=-1", "objective 'whole_line' has weight -1: give more than 0"),
+    ],
+)
+def test_a_mixture_that_cannot_be_read_is_named(recipe, message):
+    with pytest.raises(UserError, match=message):
+        weights(recipe)

@@ -170,3 +170,18 @@ def test_init_is_the_references():
     assert float(params["tok_emb"]["embedding"].std()) == pytest.approx(0.02, rel=0.1)
     assert not params["pos_emb"].any() and not block["attn"]["query"]["bias"].any()
     assert (block["ln1"]["scale"] == 1).all()
+
+
+def test_the_average_follows_the_parameters():
+    """Update i leaves min(decay, i / (i + 9)) of what the average was: 0.1, 2/11, 0.2, 0.2."""
+    model, params, _ = tiny.make("vanilla")
+    tx, (_, _, batches) = make_optimizer(TrainConfig()), setup()
+    state = init_state(model, tx, jax.random.key(0), params, averaged=True)
+    train_steps = make_train_steps(model, tx, jax.random.key(3), ema_decay=0.2)
+    expected, sums = params, no_sums(params)
+    for batch, decay in zip(batches, (0.1, 2 / 11, 0.2, 0.2)):
+        state, sums, _ = train_steps(state, sums, whole([batch]), np.full(1, 0.01, np.float32), 1)
+        expected = jax.tree.map(lambda a, p, d=decay: d * a + (1 - d) * p, expected, state.params)
+        for ours, exact in zip(jax.tree.leaves(state.result), jax.tree.leaves(expected)):
+            np.testing.assert_allclose(ours, exact, rtol=1e-6, atol=1e-7)
+    assert not same_bits(state.result, state.params)
