@@ -138,6 +138,7 @@ class Config:
     """All that decides a run's numbers."""
 
     seed: int = 0
+    n_seeds: int = 1  # models trained at once on the same texts: other first parameters, other dropout
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
     pretrain: TrainConfig = TrainConfig()
@@ -146,6 +147,7 @@ class Config:
 
     def __post_init__(self):
         _require(self.seed >= 0, f"seed is {self.seed}: give 0 or more")
+        _require(self.n_seeds > 0, f"n_seeds is {self.n_seeds}: give 1 or more")
 
 
 def to_dict(config) -> dict:

@@ -60,6 +60,7 @@ _CONFIG = flags.DEFINE_string(
     "config", None, f"Recipe file; default: that of the run read from, or {QUICKSTART}."
 )
 _SEED = flags.DEFINE_integer("seed", None, "Decides initial parameters, dropout, and data order.")
+_NUM_SEEDS = flags.DEFINE_integer("num_seeds", None, "Models to train at once; they answer by vote.")
 _WORKDIR = flags.DEFINE_string("workdir", "runs", "Runs live in <workdir>/<variant>/<stage>/.")
 _READING = flags.DEFINE_string(
     "reading_params_path",
@@ -207,6 +208,7 @@ def read_config(start: Path | None) -> Config:
         variant = variant or read_run(start).config.model.variant
     named = {
         "seed": _SEED.value,
+        "n_seeds": _NUM_SEEDS.value,
         "model.variant": variant,
         "model.bottleneck_dim": _BOTTLENECK_DIM.value,
         "data.pretrain_corpus_path": _PRETRAIN_CORPUS.value,

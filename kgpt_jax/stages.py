@@ -122,14 +122,23 @@ def evaluate(config: Config, source: Path, outputs: Path) -> tuple[scoring.Score
     scoring.write_predictions(outputs, [])  # a path that cannot be written is better known now
     params = load_params(run, "evaluating")
     began = time.perf_counter()
-    predictions, notes = scoring.predict(model, params, run.vocab, table.questions)
+    answers = []  # of each model
+    for one in models(run, params):
+        said, notes = scoring.predict(model, one, run.vocab, table.questions)
+        answers.append(said)
     seconds = time.perf_counter() - began
     say(notes)
+    predictions = scoring.vote(answers)
     scoring.write_predictions(outputs, predictions)
     print(f"wrote {len(predictions):,} predictions to {outputs}")
     if table.answers is None:
         print("the questions have no answers to compare with: nothing scored")
         return None
+    if len(answers) > 1:
+        shares = [scoring.score(said, table.answers).accuracy for said in answers]
+        print(f"{len(shares)} models, each: {', '.join(f'{share:.1%}' for share in shares)}")
+        print(f"their mean: {np.mean(shares):.1%}, 95% interval {percent(scoring.mean_interval(shares))}")
+        print("their vote:")
     score = scoring.score(predictions, table.answers)
     correct, total = float(score.correct), float(score.total)
     print(f"Correct: {correct} out of {total}: {correct / total * 100}%")
@@ -223,7 +232,7 @@ def sample(config: Config, source: Path, prompt: str, n: int, max_new: int, temp
     prompt_BP, length_B = pad_prompts([run.vocab.encode(prompt)] * n, n, seq_len)
     new_BN = continue_texts(
         GPT(config.model),
-        load_params(run),
+        first_model(run),
         prompt_BP,
         length_B,
         jax.random.key(config.seed),
@@ -263,19 +272,40 @@ def export_params(config: Config, source: Path, path: str):
     """Writes a run's parameters as a file for the course's PyTorch code."""
     run = read_run(source)
     fit_to(run, config)
-    save_torch_params(path, load_params(run), run.config.model)
+    save_torch_params(path, first_model(run), run.config.model)
     print(f"wrote {path}")
 
 
 def load_params(run: Run, purpose: str = ""):
-    """Returns the newest parameters of a run, and says which they are if there is a `purpose`."""
+    """Returns the newest parameters of a run, and says which they are if there is a `purpose`.
+
+    Those of several models have a leading axis.
+    """
+    like = abstract_params(run.config.model)
+    if run.config.n_seeds > 1:
+        several = (run.config.n_seeds,)
+        like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(several + leaf.shape, leaf.dtype), like)
     with Checkpoints(run, read_only=True) as checkpoints:
-        params, step = checkpoints.restore_params(abstract_params(run.config.model))
+        params, step = checkpoints.restore_params(like)
     if purpose:
         updates = run.facts.get("updates", step)
         unfinished = f" of {updates:,}: its training is not finished" if step < updates else ""
         print(f"{purpose} {run.folder}, update {step:,}{unfinished}")
     return params
+
+
+def models(run: Run, params) -> list:
+    """Returns the parameters of each of the run's models."""
+    if run.config.n_seeds == 1:
+        return [params]
+    return [jax.tree.map(lambda leaf, k=k: leaf[k], params) for k in range(run.config.n_seeds)]
+
+
+def first_model(run: Run, purpose: str = ""):
+    """Returns the newest parameters of the run's first model."""
+    if run.config.n_seeds > 1:
+        print(f"{run.folder} holds {run.config.n_seeds} models: the first is used")
+    return models(run, load_params(run, purpose))[0]
 
 
 def with_vocab(config: Config, vocab: Vocab) -> Config:
@@ -303,6 +333,10 @@ def fit_to(run: Run, config: Config) -> Config:
                 f"{path} has characters that the vocabulary of {run.folder} lacks, {unknown!r}: "
                 "leave it out, or start from a run that was pretrained on it"
             )
+    if run.config.n_seeds != config.n_seeds:
+        raise UserError(
+            f"{run.folder} holds {run.config.n_seeds} models, and n_seeds is {config.n_seeds}: give the same"
+        )
     fitted = with_vocab(config, run.vocab)
     there, asked = leaves(run.config.model), leaves(fitted.model)
     for name in there:

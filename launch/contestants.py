@@ -37,7 +37,7 @@ def jax_train(config: dict, updates: int):
     rates = learning_rates(cfg, n_documents, config.model.seq_len)
     state = init_state(model, tx, jax.random.key(0))
     quiet = _Quiet()
-    dispatcher = Dispatcher(make_train_steps(model, tx, jax.random.key(1)), cfg, quiet, state.params)
+    dispatcher = Dispatcher(make_train_steps(model, tx, jax.random.key(1)), cfg, quiet, state)
     draw = partial(epoch_pieces, objective, config.model, cfg, 0)
     drawn = itertools.chain.from_iterable(epoch for _, epoch in prefetched(draw, range(cfg.epochs)))
     numbers = itertools.count()
@@ -146,10 +146,9 @@ def jax_seeds(config: dict, updates: int, seeds: int):
     objective, _ = _objective(config)
     model, tx = GPT(config.model), make_optimizer(config.pretrain)
     pieces = stack(split(epoch_batches(objective, config.pretrain, 0, 0)[0], 1) * updates)
-    train_steps = jax.vmap(make_train_steps(model, tx, jax.random.key(1)), in_axes=(0, 0, None, None, None))
-    train_steps = jax.jit(train_steps, donate_argnums=(0, 1))
-    state = jax.vmap(lambda key: init_state(model, tx, key))(jax.random.split(jax.random.key(0), seeds))
-    return _again_and_again(train_steps, state, jax.vmap(no_sums)(state.params), pieces)
+    train_steps = make_train_steps(model, tx, jax.random.split(jax.random.key(1), seeds))
+    state = init_state(model, tx, jax.random.split(jax.random.key(0), seeds))
+    return _again_and_again(train_steps, state, no_sums(state), pieces)
 
 
 def jax_step(config: dict, rows: int, updates: int):
@@ -170,7 +169,7 @@ def jax_step(config: dict, rows: int, updates: int):
     pieces = stack(split(batch, 1) * updates)
     train_steps = make_train_steps(model, tx, jax.random.key(1))
     state = init_state(model, tx, jax.random.key(0))
-    return _again_and_again(train_steps, state, no_sums(state.params), pieces)
+    return _again_and_again(train_steps, state, no_sums(state), pieces)
 
 
 def _full_texts(cfg, rows: int):

@@ -1,6 +1,7 @@
 """Predictions for questions, exact match with its interval, and constant baselines."""
 
 import math
+import statistics
 from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +14,8 @@ from kgpt_jax.config import UserError
 from kgpt_jax.data.vocab import MASK, PAD, Vocab
 
 MAX_ANSWER = 32  # characters, as in the course
+# Student's t, two-sided 95 %, by degrees of freedom.
+T_95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
 ROWS = 64  # questions answered at once; more would save less than their padding costs
 
 
@@ -42,6 +45,28 @@ def wilson_interval(correct: int, total: int, z: float = 1.959964) -> tuple[floa
     half = z / (1 + z**2 / total) * math.sqrt(share * (1 - share) / total + (z / (2 * total)) ** 2)
     # Exactly 0 and 1 at the ends, where rounding leaves a little.
     return 0.0 if correct == 0 else middle - half, 1.0 if correct == total else middle + half
+
+
+def mean_interval(shares: list[float]) -> tuple[float, float]:
+    """Returns Student's 95 % interval for the mean of shares, one of each seed, cut to 0 .. 1.
+
+    >>> [round(end, 4) for end in mean_interval([0.7, 0.8, 0.9])]
+    [0.5516, 1.0]
+    """
+    if len(shares) < 2:
+        return 0.0, 1.0
+    mean, n = statistics.mean(shares), len(shares)
+    half = T_95.get(n - 1, 2.262) * statistics.stdev(shares) / n**0.5
+    return max(mean - half, 0.0), min(mean + half, 1.0)
+
+
+def vote(answers: list[list[str]]) -> list[str]:
+    """Returns what most models say to each question; among equals, what the first of them says.
+
+    >>> vote([["Rome", "Oslo"], ["Paris", "Bonn"], ["Rome", "Cork"]])
+    ['Rome', 'Oslo']
+    """
+    return [Counter(said).most_common(1)[0][0] for said in zip(*answers, strict=True)]
 
 
 def predict(model, params, vocab: Vocab, questions: list[str]) -> tuple[list[str], list[str]]:

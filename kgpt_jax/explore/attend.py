@@ -17,7 +17,7 @@ from kgpt_jax.config import Config, UserError
 from kgpt_jax.data.vocab import MASK, Vocab
 from kgpt_jax.model.gpt import GPT, has_cache
 from kgpt_jax.model.variants import lookup
-from kgpt_jax.stages import fit_to, load_params
+from kgpt_jax.stages import first_model, fit_to
 from kgpt_jax.train.checkpoint import read_run
 
 PANEL_INCHES = 3.2
@@ -34,7 +34,7 @@ def attend(config: Config, source: Path, question: str, path: Path):
             f"--question has {len(question)} characters: give 1 to {config.model.seq_len - MAX_ANSWER - 1}, "
             "so that an answer fits"
         )
-    model, params = GPT(config.model), load_params(run, "reading with")
+    model, params = GPT(config.model), first_model(run, "reading with")
     [answer], _ = predict(model, params, run.vocab, [question])
     print(f"{question} {answer}")
     maps = attention_maps(model, params, run.vocab, f"{question}{MASK}{answer}", len(question) + 1)

@@ -5,11 +5,10 @@ import statistics
 from pathlib import Path
 
 from kgpt_jax import stages
+from kgpt_jax.answer.evaluate import mean_interval
 from kgpt_jax.config import Config, UserError, override
+from kgpt_jax.stages import percent
 from kgpt_jax.train.checkpoint import write_json
-
-# Student's t, two-sided 95 %, by degrees of freedom.
-T_95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
 
 
 def compare(config: Config, variants: list[str], seeds: list[int], workdir: Path):
@@ -51,9 +50,6 @@ def table_row(variant: str, results: list[dict]) -> str:
     """
     shares = [result["correct"] / result["total"] for result in results]
     mean, seeds = statistics.mean(shares), len(shares)
-    interval = "one seed"
-    if seeds > 1:
-        half = T_95.get(seeds - 1, 2.262) * statistics.stdev(shares) / seeds**0.5
-        interval = f"{max(mean - half, 0):.1%} to {min(mean + half, 1):.1%}"
+    interval = percent(mean_interval(shares)) if seeds > 1 else "one seed"
     seconds = statistics.mean(result["seconds"] for result in results)
     return f"| `{variant}` | {mean:.1%} | {interval} | {seeds} | {seconds:.0f} |"

@@ -116,7 +116,7 @@ def update_counts(cfg: ModelConfig, T: int, batch_size: int = 1) -> Counts:
     """Compiles an AdamW update on texts of T characters and returns XLA's counts."""
     model, tx, key = GPT(cfg), make_optimizer(TrainConfig()), jax.random.key(0)
     state = jax.eval_shape(lambda key: init_state(model, tx, key), key)
-    sums = jax.eval_shape(no_sums, state.params)
+    sums = jax.eval_shape(no_sums, state)
     x_BT = np.full((batch_size, T), MASK_ID, np.int32)
     piece = stack(split(Batch(x_BT, x_BT, np.ones(batch_size, np.int32)), 1))
     lr_J, n = np.zeros(1, np.float32), np.int32(1)

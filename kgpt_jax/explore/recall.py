@@ -77,7 +77,7 @@ def recall(cfg: ModelConfig, updates: int = 2000, seed: int = 0) -> float:
     tx = make_optimizer(stage)
     init_key, dropout_key = jax.random.split(jax.random.key(seed))
     state, rng = init_state(model, tx, init_key), np.random.default_rng((seed, 0))
-    train_steps, sums = make_train_steps(model, tx, dropout_key), no_sums(state.params)
+    train_steps, sums = make_train_steps(model, tx, dropout_key), no_sums(state)
     for first in range(0, updates, 100):
         lr_I = rates[first : first + 100].astype(np.float32)
         texts = [recall_texts(rng, 64) for _ in lr_I]

@@ -67,7 +67,7 @@ def read_run(folder: Path) -> Run:
 
 def _check_same(new: Run, old: Run):
     stage = old.facts["stage"]
-    relevant = ("seed", "model.", f"{stage}.")
+    relevant = ("seed", "n_seeds", "model.", f"{stage}.")
     there, asked = leaves(old.config), leaves(new.config)
     for name in there:
         if name.startswith(relevant) and not name.endswith(".save_every") and there[name] != asked[name]:
@@ -133,7 +133,7 @@ class Checkpoints:
         trees = {"params": state.result, "opt_state": state.opt_state}
         if state.average:
             trees["raw_params"] = state.params
-        self._save(int(state.step), seconds, **trees)
+        self._save(int(state.step.max()), seconds, **trees)
 
     def save_params(self, params):
         """Starts writing parameters alone, as step 0: a run to start from, not to go on with."""
@@ -160,7 +160,7 @@ class Checkpoints:
             trees["raw_params"] = like.params
         items = {name: ocp.args.StandardRestore(_abstract(tree)) for name, tree in trees.items()}
         found = self._restore(step, meta=ocp.args.JsonRestore(), **items)
-        state = TrainState(jnp.asarray(step, jnp.int32), found.params, found.opt_state)
+        state = TrainState(jnp.full_like(like.step, step), found.params, found.opt_state)
         if like.average:
             state = state._replace(params=found.raw_params, average=found.params)
         return state, found.meta["seconds"]

@@ -36,12 +36,15 @@ def train(
 ):
     """Trains the run to its end, from its newest checkpoint if it has one.
 
-    Returns the parameters and the seconds of training, compilation left out. `start_params` are those
+    Returns the parameters, along a leading axis those of several models if the config has `n_seeds` of
+    them, and the seconds of training, compilation left out. `start_params` are those
     to start from; None draws them from the config's seed. A loss that is not finite is a UserError that
     names the update and the newest checkpoint, which is from before it.
     """
     seed = run.config.seed
     init_key, dropout_key = jax.random.split(jax.random.key(seed))
+    if run.config.n_seeds > 1:
+        init_key, dropout_key = (jax.random.split(key, run.config.n_seeds) for key in (init_key, dropout_key))
     model, tx = GPT(run.config.model), make_optimizer(cfg)
     rates = learning_rates(cfg, n_examples, run.config.model.seq_len)
     per_epoch = steps_per_epoch(n_examples, cfg)
@@ -58,7 +61,7 @@ def train(
             print(f"resuming {run.folder} at update {step} of {len(rates)}")
         progress = Progress(run.folder, step, rates, per_epoch, seconds, tensorboard)
         train_steps = make_train_steps(model, tx, dropout_key, cfg.ema_decay)
-        dispatcher = Dispatcher(train_steps, cfg, progress, state.params)
+        dispatcher = Dispatcher(train_steps, cfg, progress, state)
         draw = partial(epoch_pieces, objective, run.config.model, cfg, seed)
         for epoch, updates in prefetched(draw, range(step // per_epoch, cfg.epochs)):
             first = epoch * per_epoch
@@ -136,9 +139,9 @@ class Sent(NamedTuple):
 class Dispatcher:
     """Sends pieces of one width off together, and takes in the metrics of those sent before."""
 
-    def __init__(self, train_steps, cfg: TrainConfig, progress: Progress, params):
+    def __init__(self, train_steps, cfg: TrainConfig, progress: Progress, state: TrainState):
         self.train_steps, self.most, self.progress = train_steps, cfg.steps_per_dispatch, progress
-        self.sums = no_sums(params)
+        self.sums = no_sums(state)
         self.compiled = {}  # by width
         self.limit = 1  # pieces that take about SECONDS_PER_DISPATCH
         self.sent = deque()

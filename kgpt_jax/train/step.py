@@ -1,6 +1,7 @@
 """The loss, the training state, and the jitted step of training.
 
-Axes: `B` batch, `T` positions, `V` vocabulary, `J` pieces in one dispatch.
+Axes: `B` batch, `T` positions, `V` vocabulary, `J` pieces in one dispatch. Given an array of keys for one,
+`init_state` and `make_train_steps` have as many models at once, along a leading axis of the state.
 """
 
 from functools import partial
@@ -58,19 +59,19 @@ def init_state(
 ) -> TrainState:
     """Returns a fresh state; `key` decides the parameters where none are given."""
 
-    @jax.jit  # one program, where op by op takes seconds to start
     def init(key, params):
         if params is None:
             params = model.init(key, jnp.zeros((1, 1), jnp.int32), train=False)["params"]
         average = jax.tree.map(jnp.copy, params) if averaged else ()
         return TrainState(jnp.zeros((), jnp.int32), params, tx.init(params), average)
 
-    return init(key, params)
+    # One program, where op by op takes seconds to start.
+    return jax.jit(jax.vmap(init) if key.ndim else init)(key, params)
 
 
-def no_sums(params) -> Sums:
+def no_sums(state: TrainState) -> Sums:
     """Returns what an update begins with: zeros."""
-    return Sums(jnp.zeros(()), jax.tree.map(jnp.zeros_like, params))
+    return Sums(jnp.zeros(state.step.shape), jax.tree.map(jnp.zeros_like, state.params))
 
 
 def make_train_steps(model, tx: optax.GradientTransformation, dropout_key: jax.Array, ema_decay: float = 0.0):
@@ -82,7 +83,7 @@ def make_train_steps(model, tx: optax.GradientTransformation, dropout_key: jax.A
     follows from the numbers of update and piece: a resumed run draws what the unbroken one would have.
 
     After update i a state's average, if it has one, is a moving one of decay min(`ema_decay`, i / (i + 9)):
-    it forgets the first parameters sooner.
+    it forgets the first parameters sooner. Of several models the metrics are the means.
     """
 
     def loss_fn(params, piece: Piece, key):
@@ -99,13 +100,13 @@ def make_train_steps(model, tx: optax.GradientTransformation, dropout_key: jax.A
         average = state.average and jax.tree.map(
             lambda a, p: decay * a + (1 - decay) * p, state.average, params
         )
-        return TrainState(step, params, opt_state, average), no_sums(params), metrics
+        state = TrainState(step, params, opt_state, average)
+        return state, no_sums(state), metrics
 
     def not_yet(state: TrainState, sums: Sums, lr):
         return state, sums, {"loss": jnp.zeros(()), "grad_norm": jnp.zeros(())}
 
-    @partial(jax.jit, donate_argnums=(0, 1))
-    def train_steps(state: TrainState, sums: Sums, pieces: Piece, lr_J: jax.Array, n: jax.Array):
+    def train_steps(dropout_key, state: TrainState, sums: Sums, pieces: Piece, lr_J: jax.Array, n: jax.Array):
         def one(j, carry):
             state, sums, metrics = carry
             piece = jax.tree.map(lambda part: part[j], pieces)
@@ -118,4 +119,9 @@ def make_train_steps(model, tx: optax.GradientTransformation, dropout_key: jax.A
         nothing = {name: jnp.zeros(lr_J.shape) for name in ("loss", "grad_norm")}
         return lax.fori_loop(0, n, one, (state, sums, nothing))
 
-    return train_steps
+    def several(*args):
+        state, sums, metrics = jax.vmap(train_steps, in_axes=(0, 0, 0, None, None, None))(*args)
+        return state, sums, {name: metrics[name].mean(axis=0) for name in metrics}
+
+    steps = partial(several if dropout_key.ndim else train_steps, dropout_key)
+    return jax.jit(steps, donate_argnums=(0, 1))

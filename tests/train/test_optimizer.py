@@ -124,5 +124,5 @@ def test_muon_learns_downhill():
     state = TrainState(jnp.int32(0), params, tx.init(params))
     train_steps = make_train_steps(model, tx, jax.random.key(0))
     lr_J = np.full(20, 3e-3, np.float32)
-    losses = train_steps(state, no_sums(params), stack(one * 20), lr_J, 20)[2]["loss"]
+    losses = train_steps(state, no_sums(state), stack(one * 20), lr_J, 20)[2]["loss"]
     assert losses[-1] < 0.8 * losses[0]

@@ -58,7 +58,7 @@ def whole(batches) -> Piece:
 def run(train_steps, state, pieces, lr_J, n=None):
     """Returns state and metrics after the first n pieces."""
     n = len(lr_J) if n is None else n
-    state, _, metrics = train_steps(state, no_sums(state.params), pieces, lr_J, n)
+    state, _, metrics = train_steps(state, no_sums(state), pieces, lr_J, n)
     return state, metrics
 
 
@@ -135,7 +135,8 @@ def test_a_batch_in_pieces_makes_the_same_update(variant):
     for n in (1, 3):
         pieces = split(batch, n)
         fresh = jax.tree.map(jnp.copy, params)
-        state, sums, losses = TrainState(jnp.int32(0), fresh, tx.init(fresh)), no_sums(fresh), []
+        state, losses = TrainState(jnp.int32(0), fresh, tx.init(fresh)), []
+        sums = no_sums(state)
         for piece in pieces:
             state, sums, metrics = train_steps(state, sums, stack([piece]), np.float32([1e-3]), 1)
             losses.append(metrics)
@@ -178,10 +179,30 @@ def test_the_average_follows_the_parameters():
     tx, (_, _, batches) = make_optimizer(TrainConfig()), setup()
     state = init_state(model, tx, jax.random.key(0), params, averaged=True)
     train_steps = make_train_steps(model, tx, jax.random.key(3), ema_decay=0.2)
-    expected, sums = params, no_sums(params)
+    expected, sums = params, no_sums(state)
     for batch, decay in zip(batches, (0.1, 2 / 11, 0.2, 0.2)):
         state, sums, _ = train_steps(state, sums, whole([batch]), np.full(1, 0.01, np.float32), 1)
         expected = jax.tree.map(lambda a, p, d=decay: d * a + (1 - d) * p, expected, state.params)
         for ours, exact in zip(jax.tree.leaves(state.result), jax.tree.leaves(expected)):
             np.testing.assert_allclose(ours, exact, rtol=1e-6, atol=1e-7)
     assert not same_bits(state.result, state.params)
+
+
+def test_several_models_at_once_are_each_what_they_are_alone():
+    model, _, _ = tiny.make("vanilla", dropout=0.3)
+    tx, (_, _, batches) = make_optimizer(TrainConfig()), setup()
+    init_keys, dropout_keys = (jax.random.split(jax.random.key(seed), 3) for seed in (0, 1))
+    pieces, lr_J = whole(batches[:4]), np.full(4, 0.01, np.float32)
+    together, metrics = run(
+        make_train_steps(model, tx, dropout_keys), init_state(model, tx, init_keys), pieces, lr_J
+    )
+    losses = []
+    for k, (init_key, dropout_key) in enumerate(zip(init_keys, dropout_keys)):
+        alone, alones = run(
+            make_train_steps(model, tx, dropout_key), init_state(model, tx, init_key), pieces, lr_J
+        )
+        losses.append(alones["loss"])
+        for ours, one in zip(jax.tree.leaves(together.params), jax.tree.leaves(alone.params)):
+            np.testing.assert_allclose(ours[k], one, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(metrics["loss"], np.mean(losses, axis=0), rtol=1e-5)
+    assert together.step.tolist() == [4, 4, 4] and np.std(losses, axis=0).min() > 1e-4

@@ -1,0 +1,62 @@
+import jax
+import numpy as np
+import pytest
+
+from kgpt_jax.answer.beam import NOWHERE, best_entries, make_trie
+from kgpt_jax.answer.decode import pad_prompts
+from kgpt_jax.data.vocab import MASK, MASK_ID, PAD_ID, Vocab
+from tests import tiny
+
+VOCAB = Vocab.of("abcdefghijk")  # 13 with PAD and MASK, as the tiny model has
+ENTRIES = ["a", "ab", "abc", "bad", "cab", "dig", "kid", "big", "hid"]
+PROMPTS = ["face", "b", "hedge", "feed"]
+
+
+def test_a_trie_holds_its_entries_and_nothing_else():
+    child_XV = make_trie([*ENTRIES, "abc", "xyz"], VOCAB)
+
+    def walk(node, text):
+        for i in np.flatnonzero(child_XV[node] != NOWHERE):
+            if i == MASK_ID:
+                yield text
+            else:
+                yield from walk(child_XV[node, i], text + VOCAB.decode([i]))
+
+    assert sorted(walk(0, "")) == sorted(ENTRIES)
+
+
+def scores(model, params, prompt):
+    """The log probability of every entry with its MASK, each read as a whole text."""
+    found = {}
+    for entry in ENTRIES:
+        text = VOCAB.encode(prompt + entry + MASK)
+        x_1T, source_1 = np.resize(text, (1, 15)), np.array([len(prompt)])
+        x_1T[0, len(text) :] = PAD_ID
+        logits_TV = model.apply({"params": params}, x_1T, source_1, train=False)[0]
+        gains_TV = np.asarray(jax.nn.log_softmax(logits_TV))
+        found[entry] = sum(gains_TV[i - 1, text[i]] for i in range(len(prompt), len(text)))
+    return found
+
+
+@pytest.mark.parametrize("variant", ["vanilla", "rope", "perceiver_ar", "encoder_decoder"])
+def test_the_best_entry_is_found_where_the_beams_hold_all(variant):
+    model, params, _ = tiny.make(variant)
+    prompt_BP, length_B = pad_prompts([VOCAB.encode(prompt) for prompt in PROMPTS], 5, 15)
+    child_XV = make_trie(ENTRIES, VOCAB)
+    new_BN = np.asarray(
+        best_entries(model, params, prompt_BP, length_B, child_XV, beams=len(ENTRIES), max_new=6)
+    )
+    for prompt, new_N in zip(PROMPTS, new_BN):
+        every = scores(model, params, prompt)
+        assert VOCAB.decode(new_N).rstrip("□") == max(every, key=every.get) + MASK
+    assert (new_BN[4] == PAD_ID).all()  # the row of length 0
+
+
+def test_one_beam_takes_the_likeliest_character_that_an_entry_has():
+    model, params, _ = tiny.make("vanilla")
+    prompt_BP, length_B = pad_prompts([VOCAB.encode("face")], 1, 15)
+    child_XV = make_trie(["kid", "a"], VOCAB)
+    new_N = np.asarray(best_entries(model, params, prompt_BP, length_B, child_XV, beams=1, max_new=6))[0]
+    logits_TV = model.apply({"params": params}, prompt_BP[:, :4], train=False)[0]
+    k, a = (logits_TV[3, VOCAB.id_of[c]] for c in "ka")
+    assert VOCAB.decode(new_N).rstrip("□") == ("kid⁇" if k > a else "a⁇")
