@@ -41,8 +41,10 @@ MODES = (
     "inspect",
     "attend",
     "recall",
+    "distill",
 )
 STARTS_FROM = {
+    "distill": "finetune",
     "finetune": "pretrain",
     "sample": "pretrain",
     "evaluate": "finetune",
@@ -96,6 +98,9 @@ _VARIANTS = flags.DEFINE_list(
 )
 _SEEDS = flags.DEFINE_list("seeds", "1,2,3,4,5", "compare: of people, parameters and order.")
 _LENGTHS = flags.DEFINE_list("lengths", "128,512,2048", "inspect: of texts, in characters.")
+_BEAMS = flags.DEFINE_integer(
+    "beams", 0, "evaluate: search with so many beams among places only; 0: any text.", lower_bound=0
+)
 _QUESTION = flags.DEFINE_string("question", None, "attend: the question to answer.")
 _BOTTLENECK_DIM = flags.DEFINE_integer("bottleneck_dim", None, "Latents of the perceivers.")
 _TENSORBOARD = flags.DEFINE_boolean("tensorboard", False, "Write event files too.")
@@ -129,7 +134,7 @@ def main(_):
             stages.finetune(config, folder(stage), start, _TENSORBOARD.value)
         case "evaluate":
             default = start if _READING.value else root / "evaluate"
-            stages.evaluate(config, start, Path(_OUTPUTS.value or default / "predictions.txt"))
+            stages.evaluate(config, start, Path(_OUTPUTS.value or default / "predictions.txt"), _BEAMS.value)
         case "all":
             if _WRITING.value or _READING.value or _OUTPUTS.value:
                 raise UserError("--mode=all writes below --workdir: leave out the paths of one run")
@@ -158,6 +163,8 @@ def main(_):
             inspect(config, chosen_variants(), whole_numbers(_LENGTHS))
         case "attend":
             attend(config, start, needed(_QUESTION), Path(_OUTPUTS.value or start / "attention.png"))
+        case "distill":
+            stages.distill(config, folder("distill"), start, _TENSORBOARD.value)
         case "recall":
             compare_recall(config, chosen_variants())
 
@@ -208,7 +215,7 @@ def read_config(start: Path | None) -> Config:
         variant = variant or read_run(start).config.model.variant
     named = {
         "seed": _SEED.value,
-        "n_seeds": _NUM_SEEDS.value,
+        "n_seeds": _NUM_SEEDS.value or (1 if _MODE.value == "distill" else None),
         "model.variant": variant,
         "model.bottleneck_dim": _BOTTLENECK_DIM.value,
         "data.pretrain_corpus_path": _PRETRAIN_CORPUS.value,

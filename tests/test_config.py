@@ -29,7 +29,9 @@ def test_override_changes_one_field():
 
 
 def test_what_is_unknown_or_mistyped_is_refused_with_the_choices():
-    with pytest.raises(UserError, match=r"unknown config field 'model.layers'; choose from seed, n_seeds, model"):
+    with pytest.raises(
+        UserError, match=r"unknown config field 'model.layers'; choose from seed, n_seeds, model"
+    ):
         override(Config(), {"model.layers": 6})
     with pytest.raises(UserError, match="model.n_layer is '6': expected int"):
         override(Config(), {"model.n_layer": "6"})

@@ -3,12 +3,14 @@
 import math
 import statistics
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
+from kgpt_jax.answer.beam import best_entries, make_trie
 from kgpt_jax.answer.decode import continue_texts, pad_prompts
 from kgpt_jax.config import UserError
 from kgpt_jax.data.vocab import MASK, PAD, Vocab
@@ -69,8 +71,13 @@ def vote(answers: list[list[str]]) -> list[str]:
     return [Counter(said).most_common(1)[0][0] for said in zip(*answers, strict=True)]
 
 
-def predict(model, params, vocab: Vocab, questions: list[str]) -> tuple[list[str], list[str]]:
+def predict(
+    model, params, vocab: Vocab, questions: list[str], entries: list[str] | None = None, beams: int = 4
+) -> tuple[list[str], list[str]]:
     """Returns an answer for each question, in their order, and notes on those read with losses.
+
+    An answer is what the model writes greedily or, given `entries`, the likeliest of them that a search with
+    so many beams finds.
 
     Characters that the vocabulary lacks are left out; a question that leaves no room for an answer gets
     the empty one. An answer has no line breaks, so that it fills one line of a file.
@@ -89,20 +96,18 @@ def predict(model, params, vocab: Vocab, questions: list[str]) -> tuple[list[str
             prompts.append(np.zeros(0, np.int32))
         else:
             prompts.append(vocab.encode(question + MASK))
+    if entries is None:
+        # Greedy: the key is never drawn from.
+        write = partial(continue_texts, key=jax.random.key(0), max_new=MAX_ANSWER, stop_at_mask=True)
+    else:
+        trie = make_trie(entries, vocab)
+        write = partial(best_entries, child_XV=trie, beams=beams, max_new=max(map(len, entries)) + 1)
     answers = [""] * len(questions)
     by_length = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     for first in range(0, len(by_length), ROWS):
         chosen = by_length[first : first + ROWS]
         prompt_BP, length_B = pad_prompts([prompts[i] for i in chosen], ROWS, model.cfg.seq_len)
-        new_BN = continue_texts(
-            model,
-            params,
-            prompt_BP,
-            length_B,
-            jax.random.key(0),  # greedy: never drawn from
-            max_new=MAX_ANSWER,
-            stop_at_mask=True,
-        )
+        new_BN = write(model, params, prompt_BP, length_B)
         for i, new_N in zip(chosen, np.asarray(new_BN)):
             answer = vocab.decode(new_N)
             answers[i] = " ".join(answer.split(MASK)[0].rstrip(PAD).splitlines())

@@ -222,6 +222,21 @@ def mentions(document: str, answers: set[str]) -> list[tuple[int, int]]:
     ]
 
 
+def places(documents: list[str], answers: set[str]) -> list[str]:
+    """Returns what may be a place: the answers, and runs of capitalised words behind "in" or "at".
+
+    >>> places(["Ada Bell. Bell was born at Little Ham and taught Mary ."], {"Oslo"})
+    ['Little Ham', 'Oslo']
+    """
+    found = {
+        document[start : start + width]
+        for document in documents
+        for start, width in entities(document)
+        if document[:start].endswith((" in ", " at "))
+    }
+    return sorted(found | answers)
+
+
 def mask_span(document: str, title: int, left: int, start: int, width: int, right: int) -> str:
     """Keeps the title and some context of a span, and moves the span to the end.
 
