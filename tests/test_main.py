@@ -186,6 +186,34 @@ def test_compare_prints_a_row_for_each_variant(tmp_path):
     assert again.splitlines()[-1] == row and "pretraining" not in again
 
 
+def test_several_models_vote_and_one_learns_from_them(tmp_path):
+    flags = ["--mode=all", "--variant=rope", "--num_seeds=3", f"--workdir={tmp_path}", *TINY]
+    out = run(*flags)
+    assert "\n3 models, each: " in out and "\ntheir mean: " in out and "\ntheir vote:\nCorrect: " in out
+    flags = ["--mode=distill", f"--workdir={tmp_path}", "--config.pretrain.epochs=1"]
+    assert "distilling needs question_answer" in run(*flags, status=2)
+    out = run(*flags, "--objective=answer_span=0.8,question_answer=0.2")
+    assert "3 models agree on " in out
+    trained = tmp_path / "rope" / "distill"
+    assert json.loads((trained / "config.json").read_text())["n_seeds"] == 1
+    out = run("--mode=evaluate", f"--reading_params_path={trained}", "--beams=2")
+    assert "answers are restricted to " in out and "models, each" not in out
+    every = set(json.loads((trained / "run.json").read_text()))
+    assert {"started_from", "start_digest", "most_frequent_answer"} <= every
+
+
+def test_pairs_held_out_are_asked_about(tmp_path):
+    flags = ["--variant=vanilla", f"--workdir={tmp_path}", "--config.data.n_validation=3", *TINY]
+    out = run("--mode=finetune", "--reading_params_path=none", *flags)
+    assert "finetuning: vanilla, 5 questions" in out
+    out = run("--mode=evaluate", f"--reading_params_path={tmp_path}/vanilla/scratch")
+    assert " out of 3.0: " in out
+    none_left = run(
+        "--mode=finetune", "--reading_params_path=none", *flags, "--config.data.n_validation=8", status=2
+    )
+    assert "data.n_validation is 8 of 8 training pairs: leave some" in none_left
+
+
 def test_show_and_biographies(tmp_path):
     out = run("--mode=show", "--objective=question_answer", "--num_samples=1", *TINY)
     x, y = out.splitlines()
@@ -237,10 +265,10 @@ def test_torch_params_there_and_back(whole, tmp_path):
     [
         (["--mode=pretain"], "pretrain|finetune|evaluate|all"),
         (["--mode=pretrain", "--variant=gated"], "vanilla|rope|"),
-        (["--mode=pretrain", "--sed=1"], "unknown flag --sed: did you mean --seed? choose from bott"),
+        (["--mode=pretrain", "--sed=1"], "unknown flag --sed: did you mean --seed? choose from beams"),
         (["--mode=pretrain", "--config.pretrain.epoch=1"], "did you mean --config.pretrain.epochs?"),
         (["--mode=pretrain", "--config.pretrain.epochs=many"], "config.pretrain.epochs=many"),
-        (["--mode=pretrain", "--config=configs/curse.py"], "choose from configs/course_2021.py"),
+        (["--mode=pretrain", "--config=configs/curse.py"], "configs/course_2021.py, configs/course_2024.py"),
         (["--mode=pretrain", "--pretrain_corpus_path=nowhere.txt"], "cannot read nowhere.txt"),
         (["--mode=pretrain", "--reading_params_path=x"], "leave out --reading_params_path"),
         (["--mode=pretrain", "wiki.txt"], "unexpected argument 'wiki.txt'"),
