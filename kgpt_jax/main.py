@@ -22,6 +22,7 @@ from kgpt_jax.config import Config, UserError, leaves, load_recipe, override
 from kgpt_jax.data.objectives import OBJECTIVES
 from kgpt_jax.explore.attend import attend
 from kgpt_jax.explore.compare import compare
+from kgpt_jax.explore.copies import compare_copies
 from kgpt_jax.explore.costs import inspect
 from kgpt_jax.explore.recall import compare_recall
 from kgpt_jax.model.variants import VARIANTS
@@ -42,6 +43,7 @@ MODES = (
     "attend",
     "recall",
     "distill",
+    "copies",
 )
 STARTS_FROM = {
     "distill": "finetune",
@@ -96,7 +98,7 @@ _TOP_K = flags.DEFINE_integer(
 _VARIANTS = flags.DEFINE_list(
     "variants", None, "compare, inspect, recall: which; default: --variant, or all."
 )
-_SEEDS = flags.DEFINE_list("seeds", "1,2,3,4,5", "compare: of people, parameters and order.")
+_SEEDS = flags.DEFINE_list("seeds", "1,2,3,4,5", "compare, copies: of people, parameters and order.")
 _LENGTHS = flags.DEFINE_list("lengths", "128,512,2048", "inspect: of texts, in characters.")
 _BEAMS = flags.DEFINE_integer(
     "beams", 0, "evaluate: search with so many beams among places only; 0: any text.", lower_bound=0
@@ -165,6 +167,8 @@ def main(_):
             attend(config, start, needed(_QUESTION), Path(_OUTPUTS.value or start / "attention.png"))
         case "distill":
             stages.distill(config, folder("distill"), start, _TENSORBOARD.value)
+        case "copies":
+            compare_copies(config, whole_numbers(_SEEDS), workdir)
         case "recall":
             compare_recall(config, chosen_variants())
 

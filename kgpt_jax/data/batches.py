@@ -44,8 +44,8 @@ def steps_per_epoch(n_examples: int, cfg: TrainConfig) -> int:
 def epoch_batches(objective: Objective, cfg: TrainConfig, seed: int, epoch: int) -> list[Batch]:
     """Returns one epoch: every example once, the last batch filled up with rows of PAD.
 
-    With `group_by_length` examples are sorted by length, cut into batches, and runs of
-    `steps_per_dispatch` batches are shuffled: one dispatch then works on one width.
+    With `group_by_length` examples are sorted by length, cut into batches, and runs of as many batches as
+    one dispatch takes are shuffled: it then works on one width.
     """
     rng = np.random.default_rng((seed, epoch))
     x_NT, y_NT, source_N = objective(rng)
@@ -56,7 +56,8 @@ def epoch_batches(objective: Objective, cfg: TrainConfig, seed: int, epoch: int)
     starts = range(0, len(order_N), cfg.batch_size)
     rows = [order_N[start : start + cfg.batch_size] for start in starts]
     if cfg.group_by_length and cfg.shuffle:
-        runs = [rows[i : i + cfg.steps_per_dispatch] for i in range(0, len(rows), cfg.steps_per_dispatch)]
+        n = max(1, cfg.steps_per_dispatch // max(1, cfg.pieces))
+        runs = [rows[i : i + n] for i in range(0, len(rows), n)]
         rows = [batch for i in rng.permutation(len(runs)) for batch in runs[i]]
     return [cut(Batch(x_NT[row_B], y_NT[row_B], source_N[row_B]), cfg.batch_size) for row_B in rows]
 

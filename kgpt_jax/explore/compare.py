@@ -25,16 +25,22 @@ def compare(config: Config, variants: list[str], seeds: list[int], workdir: Path
             results[variant].append(result(override(config, changes), root))
     print("\n| variant | right | 95 % interval | seeds | seconds |\n| --- | --- | --- | --- | --- |")
     for variant in variants:
-        print(table_row(variant, results[variant]))
+        print(table_row(f"`{variant}`", results[variant]))
 
 
 def result(config: Config, root: Path) -> dict:
-    """Returns what `<root>/result.json` holds: right answers, questions, seconds of training."""
+    """Returns what `<root>/result.json` holds: right answers, questions, seconds of training.
+
+    A model that has seen questions in pretraining is asked without finetuning.
+    """
     path = root / "result.json"
     if not path.exists():
         seconds = stages.pretrain(config, root / "pretrain")
-        seconds += stages.finetune(config, root / "finetune", root / "pretrain")
-        evaluated = stages.evaluate(config, root / "finetune", root / "evaluate" / "predictions.txt")
+        trained = root / "pretrain"
+        if "question_answer" not in config.pretrain.objective:
+            trained = root / "finetune"
+            seconds += stages.finetune(config, trained, root / "pretrain")
+        evaluated = stages.evaluate(config, trained, root / "evaluate" / "predictions.txt")
         if evaluated is None:
             raise UserError("nothing to compare: the questions have no answers")
         score = evaluated[0]
@@ -42,14 +48,14 @@ def result(config: Config, root: Path) -> dict:
     return json.loads(path.read_text())
 
 
-def table_row(variant: str, results: list[dict]) -> str:
+def table_row(name: str, results: list[dict]) -> str:
     """Returns a Markdown row: the mean accuracy over seeds, its Student interval, mean seconds of training.
 
-    >>> table_row("rope", [dict(correct=c, total=10, seconds=9) for c in (7, 8, 9)])
+    >>> table_row("`rope`", [dict(correct=c, total=10, seconds=9) for c in (7, 8, 9)])
     '| `rope` | 80.0% | 55.2% to 100.0% | 3 | 9 |'
     """
     shares = [result["correct"] / result["total"] for result in results]
     mean, seeds = statistics.mean(shares), len(shares)
     interval = percent(mean_interval(shares)) if seeds > 1 else "one seed"
     seconds = statistics.mean(result["seconds"] for result in results)
-    return f"| `{variant}` | {mean:.1%} | {interval} | {seeds} | {seconds:.0f} |"
+    return f"| {name} | {mean:.1%} | {interval} | {seeds} | {seconds:.0f} |"

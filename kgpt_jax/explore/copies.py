@@ -1,0 +1,78 @@
+"""How many differently worded copies a fact needs, and what questions among the documents change.
+
+The finding of arXiv 2309.14316 on the built-in people: what was read in one wording only is stored, but not
+given out after finetuning; several wordings, or questions and answers about other people mixed into the
+reading, mend that. All cells read as many documents.
+"""
+
+import statistics
+from pathlib import Path
+
+from kgpt_jax.config import Config, override
+from kgpt_jax.explore.compare import result, table_row
+
+COPIES = (1, 2, 5, 10)
+MIXED = "span_corruption=0.8,question_answer=0.2"
+
+
+def compare_copies(config: Config, seeds: list[int], workdir: Path):
+    """Trains each number of copies with and without mixed questions; prints a table and draws it.
+
+    Results and the picture, `copies.png`, go into `workdir`; what is there already is not done again. A seed
+    decides people, initial parameters and order.
+    """
+    rows = {}
+    for mixed in (False, True):
+        for copies in COPIES:
+            name = f"{copies} {'copy' if copies == 1 else 'copies'}{', mixed' if mixed else ''}"
+            rows[name] = []
+            for seed in seeds:
+                root = workdir / f"seed_{seed}" / name.replace(", ", "_").replace(" ", "_")
+                rows[name].append(result(cell(config, copies, mixed, seed), root))
+    print("\n| read in | right | 95 % interval | seeds | seconds |\n| --- | --- | --- | --- | --- |")
+    for name, results in rows.items():
+        print(table_row(name, results))
+    draw(rows, workdir / "copies.png")
+    print(f"\nwrote {workdir / 'copies.png'}")
+
+
+def cell(config: Config, copies: int, mixed: bool, seed: int) -> Config:
+    """Returns the config of one training: more copies of a person, fewer epochs of them."""
+    documents = config.data.biographies.copies * config.pretrain.epochs
+    changes = {
+        "seed": seed,
+        "data.biographies.seed": seed,
+        "data.biographies.copies": copies,
+        "pretrain.epochs": max(1, round(documents / copies)),
+    }
+    if mixed:
+        changes["pretrain.objective"] = MIXED
+    return override(config, changes)
+
+
+def draw(rows: dict[str, list[dict]], path: Path):
+    """Draws accuracy against copies, a point for each seed and a line through the means."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axis = pyplot.subplots(figsize=(5, 3.5), layout="constrained")
+    for mixed, label in ((False, "documents, then questions"), (True, "questions among the documents")):
+        cells = [results for name, results in rows.items() if name.endswith("mixed") == mixed]
+        shares = [[each["correct"] / each["total"] for each in results] for results in cells]
+        (line,) = axis.plot(COPIES, [statistics.mean(each) for each in shares], label=label)
+        for copies, each in zip(COPIES, shares):
+            axis.scatter([copies] * len(each), each, s=12, color=line.get_color())
+    axis.set(
+        xscale="log",
+        xticks=COPIES,
+        xticklabels=COPIES,
+        ylim=(0, 1),
+        xlabel="differently worded copies of each biography",
+        ylabel="right answers about others",
+    )
+    axis.minorticks_off()
+    axis.legend()
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)

@@ -1,0 +1,58 @@
+import pytest
+
+from kgpt_jax.config import load_recipe
+from kgpt_jax.data.biographies import generate
+from kgpt_jax.explore import compare, copies
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_every_cell_reads_as_many_documents(mixed):
+    config = load_recipe("configs/quickstart.py")
+    cells = [copies.cell(config, n, mixed, 3) for n in copies.COPIES]
+    read = {len(generate(c.data.biographies).documents) * c.pretrain.epochs for c in cells}
+    assert read == {260 * 5 * 90}
+    assert [c.data.biographies.copies for c in cells] == list(copies.COPIES)
+    assert {("question_answer" in c.pretrain.objective, c.seed, c.data.biographies.seed) for c in cells} == {
+        (mixed, 3, 3)
+    }
+
+
+def test_a_table_and_a_picture(tmp_path, monkeypatch, capsys):
+    """With results in place of trainings: the more copies the better, and mixed better than not."""
+    monkeypatch.setattr(copies, "COPIES", (1, 2))
+    monkeypatch.setattr(
+        copies,
+        "result",
+        lambda config, root: {
+            "correct": config.data.biographies.copies + 4 * ("question" in config.pretrain.objective),
+            "total": 10,
+            "seconds": 7,
+        },
+    )
+    copies.compare_copies(load_recipe("configs/quickstart.py"), [1, 2], tmp_path)
+    printed = capsys.readouterr().out
+    assert "| 1 copy | 10.0% | 10.0% to 10.0% | 2 | 7 |\n| 2 copies | 20.0% |" in printed
+    assert "| 1 copy, mixed | 50.0% |" in printed and "| 2 copies, mixed | 60.0% |" in printed
+    assert (tmp_path / "copies.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_model_that_has_seen_questions_is_not_finetuned(tmp_path, monkeypatch):
+    done = []
+
+    def pretrain(config, folder):
+        folder.mkdir(parents=True)
+        done.append("pretrain")
+        return 1.0
+
+    monkeypatch.setattr(compare.stages, "pretrain", pretrain)
+    monkeypatch.setattr(compare.stages, "finetune", lambda config, *folders: done.append("finetune") or 1.0)
+
+    def evaluate(config, source, outputs):
+        done.append(f"ask {source.name}")
+        return type("Score", (), {"correct": 1, "total": 2}), [], 0.0
+
+    monkeypatch.setattr(compare.stages, "evaluate", evaluate)
+    config = load_recipe("configs/quickstart.py")
+    compare.result(copies.cell(config, 1, False, 1), tmp_path / "a")
+    compare.result(copies.cell(config, 1, True, 1), tmp_path / "b")
+    assert done == ["pretrain", "finetune", "ask finetune", "pretrain", "ask pretrain"]
