@@ -20,6 +20,7 @@ from absl import app, flags, logging
 from kgpt_jax import stages
 from kgpt_jax.config import Config, UserError, leaves, load_recipe, override
 from kgpt_jax.data.objectives import OBJECTIVES
+from kgpt_jax.distill import distill
 from kgpt_jax.explore.attend import attend
 from kgpt_jax.explore.compare import compare
 from kgpt_jax.explore.copies import compare_copies
@@ -166,7 +167,7 @@ def main(_):
         case "attend":
             attend(config, start, needed(_QUESTION), Path(_OUTPUTS.value or start / "attention.png"))
         case "distill":
-            stages.distill(config, folder("distill"), start, _TENSORBOARD.value)
+            distill(config, folder("distill"), start, _TENSORBOARD.value)
         case "copies":
             compare_copies(config, whole_numbers(_SEEDS), workdir)
         case "recall":

@@ -1,20 +1,18 @@
 """A document or a question -> one training text, in a readable form and in a fast one.
 
-    mixture("entity_span=0.6,whole_line=0.2,span_corruption=0.2", material, vocab, cfg)
-
 The readable form works on strings; the fast form makes an epoch of id arrays at once, and is tested to
-agree with it draw by draw. Axes: `N` examples, `D` characters of a document, `L` characters of a text
-(one more than the model reads: x is all but the last, y all but the first), `T` = L - 1, `S` spans that a
-document offers.
+agree with it draw by draw. `data/mixture.py` draws from several. Axes: `N` examples, `D` characters of a
+document, `S` spans that it offers, `L` characters of a text (one more than the model reads: x is all but
+the last, y all but the first), `T` = L - 1.
 """
 
-import re
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
 from kgpt_jax.config import ModelConfig, UserError
+from kgpt_jax.data.spans import entities, mentions, title_length
 from kgpt_jax.data.vocab import MASK, MASK_ID, PAD, PAD_ID, Vocab
 
 SHORTEST = 4  # characters that truncation leaves at the least
@@ -172,71 +170,6 @@ def _unchanging(documents: list[str], vocab: Vocab, cfg: ModelConfig) -> Objecti
     return lambda rng: only
 
 
-def title_length(document: str) -> int:
-    """Returns how many characters the title `Name. ` takes at the beginning of a document, or 0.
-
-    A point behind an initial doesn't end it, and a sentence is no title.
-
-    >>> title_length("Augustus A. Bird. In 1836, Bird moved."), title_length("Yara Ahmadi was born. She")
-    (18, 0)
-    """
-    title = _TITLE.match(document)
-    return title.end() if title else 0
-
-
-_TITLE = re.compile(r"(?:(?! is | was ).){1,60}?(?<!\b\w)\. ")
-_CAPITALISED = re.compile(r"\b[^\W\d_a-zß-öø-ÿ][\w'’.-]*\w(?: [^\W\d_a-zß-öø-ÿ][\w'’.-]*\w)*")
-
-
-def entities(document: str) -> list[tuple[int, int]]:
-    """Returns (start, width) of the runs of capitalised words of 3 to 32 characters behind the title.
-
-    Runs of words that all stand in the title are left out.
-
-    >>> text = "Ada Bell. Bell was born in New York and lives in Rome ."
-    >>> [text[start : start + width] for start, width in entities(text)]
-    ['New York', 'Rome']
-    """
-    title = title_length(document)
-    known = set(re.findall(r"\w+", document[:title]))
-    found = _CAPITALISED.finditer(document, title)
-    return [
-        (run.start(), len(run.group()))
-        for run in found
-        if 3 <= len(run.group()) <= 32 and not known.issuperset(re.findall(r"\w+", run.group()))
-    ]
-
-
-def mentions(document: str, answers: set[str]) -> list[tuple[int, int]]:
-    """Returns (start, width) of the answers, as whole words, behind the title.
-
-    >>> mentions("Ada Bell. Born in New York, Bell lives in York .", {"York", "New York", "Oslo"})
-    [(18, 8), (42, 4)]
-    """
-    if not answers:
-        return []
-    longest_first = sorted(answers, key=lambda answer: (-len(answer), answer))
-    either = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, longest_first))})(?!\w)")
-    return [
-        (found.start(), len(found.group())) for found in either.finditer(document, title_length(document))
-    ]
-
-
-def places(documents: list[str], answers: set[str]) -> list[str]:
-    """Returns what may be a place: the answers, and runs of capitalised words behind "in" or "at".
-
-    >>> places(["Ada Bell. Bell was born at Little Ham and taught Mary ."], {"Oslo"})
-    ['Little Ham', 'Oslo']
-    """
-    found = {
-        document[start : start + width]
-        for document in documents
-        for start, width in entities(document)
-        if document[:start].endswith((" in ", " at "))
-    }
-    return sorted(found | answers)
-
-
 def mask_span(document: str, title: int, left: int, start: int, width: int, right: int) -> str:
     """Keeps the title and some context of a span, and moves the span to the end.
 
@@ -344,62 +277,3 @@ OBJECTIVES = {
     function.__name__: function
     for function in (span_corruption, whole_line, reversed_line, entity_span, answer_span, question_answer)
 }
-
-
-def weights(recipe: str) -> dict[str, float]:
-    """Reads a mixture such as a recipe holds; a single name has weight 1, and weights add up to 1.
-
-    >>> weights("entity_span=3,whole_line=1")
-    {'entity_span': 0.75, 'whole_line': 0.25}
-    """
-    read = {}
-    for part in recipe.split(","):
-        name, _, weight = part.strip().partition("=")
-        if name not in OBJECTIVES:
-            raise UserError(f"unknown objective {name!r} in {recipe!r}; choose from {', '.join(OBJECTIVES)}")
-        try:
-            read[name] = float(weight or 1)
-        except ValueError:
-            raise UserError(f"objective {name!r} has weight {weight!r}: give a number") from None
-        if not 0 < read[name] < float("inf"):
-            raise UserError(f"objective {name!r} has weight {weight}: give more than 0")
-    total = sum(read.values())
-    return {name: weight / total for name, weight in read.items()}
-
-
-def mixture(recipe: str, material: Material, vocab: Vocab, cfg: ModelConfig) -> tuple[Objective, int]:
-    """Returns the objective of a mixture, and how many examples an epoch of it has.
-
-    An epoch shows every document once, by one of the objectives of documents, drawn by their weights; to
-    these come as many questions, in shuffled rounds, as their weight asks for.
-    """
-    share = weights(recipe)
-    asked = share.pop("question_answer", 0.0)
-    questions = question_answer(material, vocab, cfg) if asked else None
-    if not share:
-        return questions, len(material.pairs)
-    if asked and not material.pairs:
-        raise UserError("objective 'question_answer' needs training pairs: --finetune_corpus_path")
-    parts = [OBJECTIVES[name](material, vocab, cfg) for name in share]
-    n_documents = len(material.documents)
-    n_questions = round(n_documents * asked / (1 - asked))
-    if len(parts) == 1 and not n_questions:
-        return parts[0], n_documents
-    bounds = np.cumsum(list(share.values())) / sum(share.values())
-
-    def examples(rng: np.random.Generator) -> Examples:
-        chosen_N = np.searchsorted(bounds[:-1], rng.random(n_documents), side="right")
-        drawn = [part(rng) for part in parts]
-        mixed = [
-            np.select([chosen_N == i for i in range(len(parts))], [each[k].T for each in drawn]).T
-            for k in range(3)
-        ]
-        if n_questions:
-            rounds = -(-n_questions // len(material.pairs))
-            order = np.concatenate([rng.permutation(len(material.pairs)) for _ in range(rounds)])[
-                :n_questions
-            ]
-            mixed = [np.concatenate([part, each[order]]) for part, each in zip(mixed, questions(rng))]
-        return Examples(*mixed)
-
-    return examples, n_documents + n_questions

@@ -3,26 +3,21 @@ import pytest
 
 from kgpt_jax.config import ModelConfig, UserError
 from kgpt_jax.data.objectives import (
-    OBJECTIVES,
     Material,
     Span,
     answer_span,
     corrupt,
     draw_context,
     draw_span,
-    entities,
     entity_span,
     mask_span,
-    mentions,
-    mixture,
     question_answer,
     question_text,
     reversed_line,
     span_corruption,
-    title_length,
-    weights,
     whole_line,
 )
+from kgpt_jax.data.spans import entities, mentions, title_length
 from kgpt_jax.data.vocab import MASK, PAD, Vocab
 
 COURSE = ModelConfig()  # block size 128, 127 characters read at once
@@ -128,38 +123,6 @@ PEOPLE = [
 PAIRS = [("Where was A born?", "Lebanon"), ("Where was B born?", "Rome"), ("Where was C born?", "York")]
 
 
-def spans_of(document, found):
-    return [document[start : start + width] for start, width in found]
-
-
-def test_titles_end_at_a_point_that_is_not_an_initials():
-    titles = [document[: title_length(document)] for document in PEOPLE]
-    assert titles == [
-        "Khatchig Mouradian. ",
-        "Jacob Henry Studer. ",
-        "A. B. Osborn. ",
-        "",
-        "",
-        "",
-        "Nobody. ",
-    ]
-    assert title_length("Hamilton Ward, Sr.. Hamilton Ward, Sr (July 3") == 20
-
-
-def test_entities_are_runs_of_capitalised_words_and_not_the_name():
-    assert spans_of(STUDER, entities(STUDER)) == ["February", "Columbus", "Ohio", "Printer", "New York"]
-    assert spans_of(MOURADIAN, entities(MOURADIAN)) == ["Lebanon"]
-    assert spans_of(PEOPLE[2], entities(PEOPLE[2])) == ["Rochester"]
-    assert spans_of(PEOPLE[5], entities(PEOPLE[5])) == ["Yara Ahmadi", "Rome", "She", "Zürich", "Rome Falls"]
-
-
-def test_mentions_are_whole_words_and_the_longest():
-    answers = {"York", "New York", "Rome", "Columbus"}
-    assert spans_of(STUDER, mentions(STUDER, answers)) == ["Columbus", "New York"]
-    assert spans_of(PEOPLE[5], mentions(PEOPLE[5], answers)) == ["Rome", "Rome"]
-    assert mentions("Rome. Romeo came from Newark .", answers) == []
-
-
 @pytest.mark.parametrize("objective", [entity_span, answer_span])
 @pytest.mark.parametrize("seq_len", [127, 40])
 def test_masked_spans_equal_the_strings_draw_by_draw(objective, seq_len):
@@ -207,46 +170,3 @@ def test_lines_forwards_and_backwards():
         x_NT, y_NT, source_N = objective(Material([MOURADIAN, "ab"], []), vocab, cfg)(None)
         assert vocab.decode(x_NT[0]) == text[:-1] and vocab.decode(y_NT[0]) == text[1:]
         assert vocab.decode(x_NT[1]) == "ab".ljust(31, PAD) and source_N.tolist() == [1, 1]
-
-
-def test_a_mixture_shows_each_document_once_and_questions_by_their_weight():
-    documents = [f"{i:03d} Bell. Born in Rome in the year {i} ." for i in range(400)]
-    material, cfg = Material(documents, PAIRS), ModelConfig()
-    vocab = Vocab.of("".join(documents) + "".join(q + a for q, a in PAIRS))
-    make, n = mixture("whole_line=2,entity_span=1,question_answer=1", material, vocab, cfg)
-    x_NT, y_NT, source_N = make(np.random.default_rng(0))
-    assert n == len(x_NT) == len(y_NT) == len(source_N) == 533
-    texts = [vocab.decode(x_T).rstrip(PAD) for x_T in x_NT]
-    assert [text[:3] for text in texts[:400]] == [document[:3] for document in documents]
-    lines = sum(MASK not in text for text in texts[:400])
-    assert 267 - 40 < lines < 267 + 40
-    asked = [text.split(MASK)[0] for text in texts[400:]]
-    assert [asked.count(question) for question, _ in PAIRS] in ([45, 44, 44], [44, 45, 44], [44, 44, 45])
-    for x_T, y_T, source, text in zip(x_NT, y_NT, source_N, texts):
-        targets = vocab.decode(y_T[y_T != 0])
-        if text.startswith("Where"):
-            assert targets == MASK + text.split(MASK)[1] + MASK and text[:source].endswith(MASK)
-        else:
-            assert vocab.decode(x_T[:1]) + targets == text
-
-
-def test_a_single_objective_is_itself():
-    vocab, cfg = Vocab.of("".join(PEOPLE)), ModelConfig()
-    for name in ("span_corruption", "entity_span"):
-        make, n = mixture(name, Material(PEOPLE, PAIRS), vocab, cfg)
-        same = OBJECTIVES[name](Material(PEOPLE, PAIRS), vocab, cfg)
-        drawn, expected = make(np.random.default_rng(0)), same(np.random.default_rng(0))
-        assert n == len(PEOPLE) and all((a == b).all() for a, b in zip(drawn, expected))
-
-
-@pytest.mark.parametrize(
-    "recipe, message",
-    [
-        ("spans", "unknown objective 'spans' in 'spans'; choose from span_corruption, whole_line, "),
-        ("whole_line=many", "objective 'whole_line' has weight 'many': give a number"),
-        ("whole_line=-1", "objective 'whole_line' has weight -1: give more than 0"),
-    ],
-)
-def test_a_mixture_that_cannot_be_read_is_named(recipe, message):
-    with pytest.raises(UserError, match=message):
-        weights(recipe)

@@ -1,0 +1,69 @@
+"""Several objectives in one, by weights.
+
+mixture("entity_span=0.6,whole_line=0.2,question_answer=0.2", material, vocab, cfg)
+"""
+
+import numpy as np
+
+from kgpt_jax.config import ModelConfig, UserError
+from kgpt_jax.data.objectives import OBJECTIVES, Examples, Material, Objective, question_answer
+from kgpt_jax.data.vocab import Vocab
+
+
+def weights(recipe: str) -> dict[str, float]:
+    """Reads a mixture such as a recipe holds; a single name has weight 1, and weights add up to 1.
+
+    >>> weights("entity_span=3,whole_line=1")
+    {'entity_span': 0.75, 'whole_line': 0.25}
+    """
+    read = {}
+    for part in recipe.split(","):
+        name, _, weight = part.strip().partition("=")
+        if name not in OBJECTIVES:
+            raise UserError(f"unknown objective {name!r} in {recipe!r}; choose from {', '.join(OBJECTIVES)}")
+        try:
+            read[name] = float(weight or 1)
+        except ValueError:
+            raise UserError(f"objective {name!r} has weight {weight!r}: give a number") from None
+        if not 0 < read[name] < float("inf"):
+            raise UserError(f"objective {name!r} has weight {weight}: give more than 0")
+    total = sum(read.values())
+    return {name: weight / total for name, weight in read.items()}
+
+
+def mixture(recipe: str, material: Material, vocab: Vocab, cfg: ModelConfig) -> tuple[Objective, int]:
+    """Returns the objective of a mixture, and how many examples an epoch of it has.
+
+    An epoch shows every document once, by one of the objectives of documents, drawn by their weights; to
+    these come as many questions, in shuffled rounds, as their weight asks for.
+    """
+    share = weights(recipe)
+    asked = share.pop("question_answer", 0.0)
+    questions = question_answer(material, vocab, cfg) if asked else None
+    if not share:
+        return questions, len(material.pairs)
+    if asked and not material.pairs:
+        raise UserError("objective 'question_answer' needs training pairs: --finetune_corpus_path")
+    parts = [OBJECTIVES[name](material, vocab, cfg) for name in share]
+    n_documents = len(material.documents)
+    n_questions = round(n_documents * asked / (1 - asked))
+    if len(parts) == 1 and not n_questions:
+        return parts[0], n_documents
+    bounds = np.cumsum(list(share.values())) / sum(share.values())
+
+    def examples(rng: np.random.Generator) -> Examples:
+        chosen_N = np.searchsorted(bounds[:-1], rng.random(n_documents), side="right")
+        drawn = [part(rng) for part in parts]
+        mixed = [
+            np.select([chosen_N == i for i in range(len(parts))], [each[k].T for each in drawn]).T
+            for k in range(3)
+        ]
+        if n_questions:
+            rounds = -(-n_questions // len(material.pairs))
+            order = np.concatenate([rng.permutation(len(material.pairs)) for _ in range(rounds)])[
+                :n_questions
+            ]
+            mixed = [np.concatenate([part, each[order]]) for part, each in zip(mixed, questions(rng))]
+        return Examples(*mixed)
+
+    return examples, n_documents + n_questions

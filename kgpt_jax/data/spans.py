@@ -1,0 +1,70 @@
+"""Where in a document something stands that is worth masking: names, places, answers.
+
+Documents may begin with a title, `Name. `, as those of the course do.
+"""
+
+import re
+
+_TITLE = re.compile(r"(?:(?! is | was ).){1,60}?(?<!\b\w)\. ")
+_CAPITALISED = re.compile(r"\b[^\W\d_a-zß-öø-ÿ][\w'’.-]*\w(?: [^\W\d_a-zß-öø-ÿ][\w'’.-]*\w)*")
+
+
+def title_length(document: str) -> int:
+    """Returns how many characters the title `Name. ` takes at the beginning of a document, or 0.
+
+    A point behind an initial doesn't end it, and a sentence is no title.
+
+    >>> title_length("Augustus A. Bird. In 1836, Bird moved."), title_length("Yara Ahmadi was born. She")
+    (18, 0)
+    """
+    title = _TITLE.match(document)
+    return title.end() if title else 0
+
+
+def entities(document: str) -> list[tuple[int, int]]:
+    """Returns (start, width) of the runs of capitalised words of 3 to 32 characters behind the title.
+
+    Runs of words that all stand in the title are left out.
+
+    >>> text = "Ada Bell. Bell was born in New York and lives in Rome ."
+    >>> [text[start : start + width] for start, width in entities(text)]
+    ['New York', 'Rome']
+    """
+    title = title_length(document)
+    known = set(re.findall(r"\w+", document[:title]))
+    found = _CAPITALISED.finditer(document, title)
+    return [
+        (run.start(), len(run.group()))
+        for run in found
+        if 3 <= len(run.group()) <= 32 and not known.issuperset(re.findall(r"\w+", run.group()))
+    ]
+
+
+def mentions(document: str, answers: set[str]) -> list[tuple[int, int]]:
+    """Returns (start, width) of the answers, as whole words, behind the title.
+
+    >>> mentions("Ada Bell. Born in New York, Bell lives in York .", {"York", "New York", "Oslo"})
+    [(18, 8), (42, 4)]
+    """
+    if not answers:
+        return []
+    longest_first = sorted(answers, key=lambda answer: (-len(answer), answer))
+    either = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, longest_first))})(?!\w)")
+    return [
+        (found.start(), len(found.group())) for found in either.finditer(document, title_length(document))
+    ]
+
+
+def places(documents: list[str], answers: set[str]) -> list[str]:
+    """Returns what may be a place: the answers, and runs of capitalised words behind "in" or "at".
+
+    >>> places(["Ada Bell. Bell was born at Little Ham and taught Mary ."], {"Oslo"})
+    ['Little Ham', 'Oslo']
+    """
+    found = {
+        document[start : start + width]
+        for document in documents
+        for start, width in entities(document)
+        if document[:start].endswith((" in ", " at "))
+    }
+    return sorted(found | answers)
