@@ -228,6 +228,7 @@ def scaling(config: Config, against: bool) -> list[dict]:
                 points.append((sample, paper_flops(changed.model, long)))
             result = table(f"{variant}: seconds of an update by {axis}", [sample for sample, _ in points])
             result |= {
+                "variant": variant,
                 "axis": axis,
                 "sizes": sizes,
                 "exponent": exponent(sizes, [sample.median for sample, _ in points]),

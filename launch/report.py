@@ -91,37 +91,48 @@ def machine() -> dict[str, str]:
 
 
 def draw(tables: list[dict], path: Path):
-    """Draws each table: bars with their spread, or, for scaling, lines on logarithmic axes."""
+    """Draws a panel of bars with their spread for each table; those of scaling share one for each axis."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(
-        1, len(tables), figsize=(5 * len(tables), 3.5), squeeze=False, layout="constrained"
-    )
-    for axis, drawn in zip(axes[0], tables):
-        medians = [statistics.median(row["seconds"]) for row in drawn["rows"]]
-        least, most = ([ends(row["seconds"]) for row in drawn["rows"]] for ends in (min, max))
-        if "sizes" in drawn:
-            axis.fill_between(drawn["sizes"], least, most, alpha=0.3)
-            fitted = f"fitted exponent {drawn['exponent']:.2f}, in theory {drawn['theory']:.2f}"
-            axis.loglog(drawn["sizes"], medians, marker="o", label=fitted)
-            axis.set(
-                xlabel=drawn["axis"], ylabel="seconds", xticks=drawn["sizes"], xticklabels=drawn["sizes"]
-            )
-            axis.minorticks_off()
-            axis.legend()
-        else:
-            names = [row["name"] for row in drawn["rows"]]
-            colors = ["tab:orange" if "PyTorch" in name else "tab:blue" for name in names]
-            spread = [
-                [m - low for m, low in zip(medians, least)],
-                [high - m for m, high in zip(medians, most)],
-            ]
-            axis.barh(names, medians, xerr=spread, color=colors)
-            axis.set(xlabel="seconds")
-            axis.invert_yaxis()
-        axis.set_title(drawn["title"], fontsize=10)
+    panels = {}
+    for drawn in tables:
+        panels.setdefault(drawn.get("axis", drawn["title"]), []).append(drawn)
+    size = (7 * len(panels), 4)
+    figure, axes = pyplot.subplots(1, len(panels), figsize=size, squeeze=False, layout="constrained")
+    for axis, together in zip(axes[0], panels.values()):
+        (draw_lines if "axis" in together[0] else draw_bars)(axis, together)
     figure.savefig(path, dpi=120)
     pyplot.close(figure)
+
+
+def draw_bars(axis, tables: list[dict]):
+    (drawn,) = tables
+    names = [row["name"] for row in drawn["rows"]]
+    medians, least, most = medians_and_ends(drawn)
+    colors = ["tab:orange" if "PyTorch" in name else "tab:blue" for name in names]
+    spread = [[m - low for m, low in zip(medians, least)], [high - m for m, high in zip(medians, most)]]
+    axis.barh(names, medians, xerr=spread, color=colors)
+    axis.set(xlabel="seconds")
+    axis.invert_yaxis()
+    axis.set_title(drawn["title"], fontsize=10)
+
+
+def draw_lines(axis, tables: list[dict]):
+    """Draws tables of one axis on logarithmic scales, the exponents in the legend."""
+    for i, drawn in enumerate(tables):
+        medians, least, most = medians_and_ends(drawn)
+        label = f"{drawn['variant']} {drawn['exponent']:.2f} ({drawn['theory']:.2f})"
+        (line,) = axis.loglog(drawn["sizes"], medians, ("-", "--")[i // 10 % 2], label=label)
+        axis.fill_between(drawn["sizes"], least, most, alpha=0.2, color=line.get_color())
+    sizes = tables[0]["sizes"]
+    axis.set(xlabel=tables[0]["axis"], ylabel="seconds of an update", xticks=sizes, xticklabels=sizes)
+    axis.minorticks_off()
+    legend = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0), "fontsize": 8, "title_fontsize": 8}
+    axis.legend(title="fitted exponent (in theory)", **legend)
+
+
+def medians_and_ends(drawn: dict) -> tuple[list[float], list[float], list[float]]:
+    return tuple([of(row["seconds"]) for row in drawn["rows"]] for of in (statistics.median, min, max))

@@ -52,7 +52,8 @@ def test_the_machine_is_named():
 def test_a_picture_of_bars_and_lines(tmp_path):
     rows = [{"name": "a", "seconds": [1.0, 2.0]}, {"name": "a, PyTorch", "seconds": [3.0, 4.0]}]
     line = {"axis": "length", "sizes": (64, 128), "exponent": 1.0, "theory": 1.1}
-    tables = [{"title": "bars", "rows": rows}, {"title": "lines", "rows": rows} | line]
+    lines = [{"title": name, "variant": name, "rows": rows} | line for name in ("rope", "vanilla")]
+    tables = [{"title": "bars", "rows": rows}, *lines]
     report.draw(tables, tmp_path / "picture.png")
     assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
 
