@@ -67,6 +67,7 @@ class TrainConfig:
     """One stage of training: AdamW or Muon under a schedule that is counted in tokens."""
 
     objective: str = ""  # or a mixture, "a=0.7,b=0.3"; empty: span_corruption, or question_answer to finetune
+    preceded: float = 0.0  # share of texts that stand behind another one, where both fit
     epochs: int = 10
     batch_size: int = 128
     learning_rate: float = 6e-4  # peak
@@ -98,7 +99,7 @@ class TrainConfig:
         _require(
             self.schedule in ("cosine", "wsd"), f"schedule is {self.schedule!r}: choose from cosine, wsd"
         )
-        for name in ("decay_from", "floor"):
+        for name in ("preceded", "decay_from", "floor"):
             _require(0 <= getattr(self, name) <= 1, f"{name} is {getattr(self, name)}: from 0 to 1")
         for name in ("beta1", "beta2", "ema_decay"):
             _require(0 <= getattr(self, name) < 1, f"{name} is {getattr(self, name)}: from 0 to 1")

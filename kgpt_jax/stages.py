@@ -17,7 +17,7 @@ from kgpt_jax.answer.decode import continue_texts, pad_prompts
 from kgpt_jax.config import Config, UserError, leaves
 from kgpt_jax.data import biographies, corpus
 from kgpt_jax.data.batches import steps_per_epoch
-from kgpt_jax.data.mixture import mixture, weights
+from kgpt_jax.data.mixture import mixture, preceded, weights
 from kgpt_jax.data.objectives import Material, Objective
 from kgpt_jax.data.spans import places
 from kgpt_jax.data.vocab import PAD, Vocab
@@ -100,7 +100,8 @@ def objective_of(
 
     A UserError names the training pair that does not fit.
     """
-    recipe = getattr(config, stage).objective or STAGE_OBJECTIVES[stage]
+    cfg = getattr(config, stage)
+    recipe = cfg.objective or STAGE_OBJECTIVES[stage]
     needed = weights(recipe).keys()
     documents = [] if needed == {"question_answer"} else corpus.load_documents(config.data).documents
     pairs = corpus.load_pairs(config.data).pairs if needed & {"question_answer", "answer_span"} else []
@@ -110,7 +111,8 @@ def objective_of(
                 f"training pair {line} has {unknown!r}, which the vocabulary lacks, in {texts}: "
                 "give the pairs as --finetune_corpus_path when pretraining, too, or remove this one"
             )
-    return mixture(recipe, Material(documents, [*pairs, *more_pairs]), vocab, config.model)
+    objective, n = mixture(recipe, Material(documents, [*pairs, *more_pairs]), vocab, config.model)
+    return preceded(objective, cfg.preceded) if cfg.preceded else objective, n
 
 
 def evaluate(

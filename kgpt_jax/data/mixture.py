@@ -6,8 +6,9 @@ mixture("entity_span=0.6,whole_line=0.2,question_answer=0.2", material, vocab, c
 import numpy as np
 
 from kgpt_jax.config import ModelConfig, UserError
+from kgpt_jax.data.batches import used_columns
 from kgpt_jax.data.objectives import OBJECTIVES, Examples, Material, Objective, question_answer
-from kgpt_jax.data.vocab import Vocab
+from kgpt_jax.data.vocab import PAD_ID, Vocab
 
 
 def weights(recipe: str) -> dict[str, float]:
@@ -29,6 +30,29 @@ def weights(recipe: str) -> dict[str, float]:
             raise UserError(f"objective {name!r} has weight {weight}: give more than 0")
     total = sum(read.values())
     return {name: weight / total for name, weight in read.items()}
+
+
+def preceded(objective: Objective, share: float) -> Objective:
+    """Returns the objective with a share of its texts behind another of them, where both fit.
+
+    So names stand anywhere and not only where a text begins, which learned positions don't forgive. Both
+    texts keep their targets; what the first ends with foretells nothing of the second.
+    """
+
+    def examples(rng: np.random.Generator) -> Examples:
+        x_NT, y_NT, source_N = objective(rng)
+        n, T = x_NT.shape
+        length_N = used_columns(x_NT) + (y_NT[:, -1] != PAD_ID)  # the last character may be a target only
+        first_N = rng.integers(0, n, n)
+        before_N = np.where(rng.random(n) < share, length_N[first_N], 0)
+        before_N = np.where(before_N + length_N <= T + 1, before_N, 0).astype(np.int32)
+        column_T, before_N1 = np.arange(T), before_N[:, None]
+        is_first_NT = column_T < before_N1
+        row_NT = np.where(is_first_NT, first_N[:, None], np.arange(n)[:, None])
+        column_NT = np.where(is_first_NT, column_T, column_T - before_N1)
+        return Examples(x_NT[row_NT, column_NT], y_NT[row_NT, column_NT], source_N + before_N)
+
+    return examples
 
 
 def mixture(recipe: str, material: Material, vocab: Vocab, cfg: ModelConfig) -> tuple[Objective, int]:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from kgpt_jax.config import ModelConfig, UserError
-from kgpt_jax.data.mixture import mixture, weights
+from kgpt_jax.data.mixture import mixture, preceded, weights
 from kgpt_jax.data.objectives import OBJECTIVES, Material
 from kgpt_jax.data.vocab import MASK, PAD, Vocab
 from tests.data.test_objectives import PAIRS, PEOPLE
@@ -49,3 +49,41 @@ def test_a_single_objective_is_itself():
 def test_a_mixture_that_cannot_be_read_is_named(recipe, message):
     with pytest.raises(UserError, match=message):
         weights(recipe)
+
+
+def test_texts_behind_others_keep_their_targets():
+    documents = [f"{name} Bell. Born in {place} ." for name in ("Ada", "Ed") for place in ("Rome", "Ulm")]
+    vocab, cfg = Vocab.of("".join(documents) + "Where was ABC born?LebanonYork"), ModelConfig(seq_len=63)
+    make, n = mixture("whole_line=1,question_answer=1", Material(documents, PAIRS), vocab, cfg)
+    single = {vocab.decode(x_T).rstrip(PAD) for x_T in make(np.random.default_rng(0)).x_NT}
+    assert len(single) == 7 and n == 8
+    behind = 0
+    for seed in range(50):
+        x_NT, y_NT, source_N = preceded(make, 0.5)(np.random.default_rng(seed))
+        for x_T, y_T, source in zip(x_NT, y_NT, source_N):
+            text = vocab.decode(x_T).rstrip(PAD)
+            first = next((one for one in single if text.startswith(one) and text != one), "")
+            second = text[len(first) :]
+            assert second in single  # whole: both fit
+            behind += bool(first)
+            expected = (targets(first) if first else "") + targets(second)
+            assert vocab.decode(y_T).rstrip(PAD) == expected.rstrip(PAD)
+            assert source == len(first) + (second.index(MASK) + 1 if "Where" in second else 1)
+    assert 0.4 < behind / (50 * 8) < 0.6
+
+
+def targets(text):
+    """The next character at each position, where it is one to be predicted, else PAD."""
+    shown = text.index(MASK) if "Where" in text else 1
+    return PAD * (shown - 1) + text[shown:] + PAD
+
+
+def test_a_text_that_fills_the_row_stays_alone():
+    vocab, cfg = Vocab.of("abcdefgh"), ModelConfig(seq_len=7)
+    make, _ = mixture("whole_line", Material(["abcdefgh", "abcdefg", "abcd", "efgh"], []), vocab, cfg)
+    seen = set()
+    for seed in range(50):
+        x_NT, y_NT, _ = preceded(make, 1.0)(np.random.default_rng(seed))
+        seen |= {vocab.decode([x_T[0], *y_T]).rstrip(PAD) for x_T, y_T in zip(x_NT, y_NT)}
+    # Where a second text begins, nothing is predicted.
+    assert seen == {"abcdefgh", "abcdefg", "abcd", "efgh", "abcd□bcd", "abcd□fgh", "efgh□bcd", "efgh□fgh"}
