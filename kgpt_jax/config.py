@@ -102,7 +102,7 @@ class TrainConfig:
         for name in ("preceded", "decay_from", "floor"):
             _require(0 <= getattr(self, name) <= 1, f"{name} is {getattr(self, name)}: from 0 to 1")
         for name in ("beta1", "beta2", "ema_decay"):
-            _require(0 <= getattr(self, name) < 1, f"{name} is {getattr(self, name)}: from 0 to 1")
+            _require(0 <= getattr(self, name) < 1, f"{name} is {getattr(self, name)}: from 0 to below 1")
 
 
 @dataclasses.dataclass(frozen=True)

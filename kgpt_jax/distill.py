@@ -1,7 +1,7 @@
 """One model out of several: it is trained on what they say by vote."""
 
 import dataclasses
-import os
+from collections import Counter
 from pathlib import Path
 
 from kgpt_jax import stages
@@ -9,11 +9,14 @@ from kgpt_jax.answer import evaluate as scoring
 from kgpt_jax.config import Config, UserError
 from kgpt_jax.data import corpus
 from kgpt_jax.data.batches import steps_per_epoch
+from kgpt_jax.data.biographies import generate
 from kgpt_jax.data.mixture import weights
 from kgpt_jax.data.spans import title_length
 from kgpt_jax.model.gpt import GPT
 from kgpt_jax.train.checkpoint import open_run, params_digest, read_run
 from kgpt_jax.train.loop import train
+
+FRAMED = 100  # training questions that are looked at to see what stands around a name
 
 
 def distill(config: Config, folder: Path, source: Path, tensorboard: bool = False) -> float:
@@ -28,20 +31,17 @@ def distill(config: Config, folder: Path, source: Path, tensorboard: bool = Fals
         raise UserError("distilling needs question_answer in --objective: that is how the vote is learnt")
     params = stages.load_params(teachers, "learning from")
     pairs = corpus.load_pairs(config.data).pairs
-    questions = questions_like(pairs, corpus.load_documents(config.data).documents)
+    questions = others(config, pairs)
+    if teachers.config.n_seeds < 2:
+        raise UserError(f"{source} holds one model, which is no vote: train several by --num_seeds")
     each_model = stages.models(teachers, params)
     said = [scoring.predict(model, one, teachers.vocab, questions)[0] for one in each_model]
-    voted = [
-        (question, answer)
-        for question, answer, each in zip(questions, scoring.vote(said), zip(*said))
-        if answer and 2 * each.count(answer) >= len(said)
-    ]
-    print(f"{len(said)} models agree on {len(voted):,} answers to {len(questions):,} new questions")
+    voted = agreed(questions, said, room=config.model.seq_len - 1)
+    print(f"at least half of {len(said)} models agree on {len(voted):,} of {len(questions):,} new questions")
     config = stages.with_vocab(config, teachers.vocab)
-    objective, n_examples = stages.objective_of(config, "pretrain", teachers.vocab, voted)
-    facts = {
+    objective, n_examples, facts = stages.objective_of(config, "pretrain", teachers.vocab, voted)
+    facts |= {
         "stage": "pretrain",
-        "data_digest": corpus.digest([text for pair in voted for text in pair]),
         "updates": steps_per_epoch(n_examples, config.pretrain) * config.pretrain.epochs,
         "most_frequent_answer": scoring.most_frequent([answer for _, answer in pairs]),
         "started_from": str(source),
@@ -52,17 +52,51 @@ def distill(config: Config, folder: Path, source: Path, tensorboard: bool = Fals
     return train(run, config.pretrain, objective, n_examples, tensorboard=tensorboard)[1]
 
 
+def agreed(questions: list[str], said: list[list[str]], room: int) -> list[tuple[str, str]]:
+    """Returns the questions to which at least half of the models say the same, and the answer.
+
+    Left out is what says nothing, was broken off at the longest that is written, or needs more than `room`
+    characters with its question.
+
+    >>> agreed(["A?", "B?"], [["Rome", "Oslo"], ["Bonn", ""], ["Rome", "Cork"]], room=20)
+    [('A?', 'Rome')]
+    """
+    return [
+        (question, answer)
+        for question, answer, each in zip(questions, scoring.vote(said), zip(*said))
+        if 0 < len(answer) < scoring.MAX_ANSWER and len(question) + len(answer) <= room
+        if 2 * each.count(answer) >= len(said)
+    ]
+
+
+def others(config: Config, pairs: list[tuple[str, str]]) -> list[str]:
+    """Returns a question about everybody who has a document and no training pair."""
+    if config.data.pretrain_corpus_path:
+        return questions_like(pairs, corpus.load_documents(config.data).documents)
+    people = generate(config.data.biographies)  # whose documents have no titles
+    asked = {question for question, _ in pairs}
+    held_out = [question for question, _ in people.train if question not in asked]
+    return held_out + [question for question, _ in people.dev] + people.test
+
+
 def questions_like(pairs: list[tuple[str, str]], documents: list[str]) -> list[str]:
     """Returns the question of the training pairs about everybody who has a document and no pair.
+
+    What stands around a name is taken from the training questions that hold the title of a document.
 
     >>> pairs = [("Where was Al Bo born?", "Oslo"), ("Where was Cy Do born?", "Rome")]
     >>> questions_like(pairs, ["Al Bo. He sang.", "Ed Fa. She sang.", "Ed Fa. She danced."])
     ['Where was Ed Fa born?']
     """
-    asked = [question for question, _ in pairs]
-    before = os.path.commonprefix(asked)
-    after = os.path.commonprefix([question[::-1] for question in asked])[::-1]
-    # Names may begin or end alike: the question's own words end at spaces.
-    before, after = before[: before.rfind(" ") + 1], after[max(after.find(" "), 0) :]
-    names = [document[: title_length(document)].removesuffix(". ") for document in documents]
-    return sorted({f"{before}{name}{after}" for name in names if name} - set(asked))
+    names = {document[: title_length(document)].removesuffix(". ") for document in documents} - {""}
+    frames = Counter()
+    for question, _ in pairs[:FRAMED]:
+        if held := [name for name in names if name in question]:
+            before, _, after = question.partition(max(held, key=len))
+            frames[before, after] += 1
+    if not frames:
+        raise UserError(
+            "no training question holds the title of a document, so nobody else can be asked about"
+        )
+    before, after = frames.most_common(1)[0][0]
+    return sorted({f"{before}{name}{after}" for name in names} - {question for question, _ in pairs})

@@ -65,7 +65,9 @@ _CONFIG = flags.DEFINE_string(
     "config", None, f"Recipe file; default: that of the run read from, or {QUICKSTART}."
 )
 _SEED = flags.DEFINE_integer("seed", None, "Decides initial parameters, dropout, and data order.")
-_NUM_SEEDS = flags.DEFINE_integer("num_seeds", None, "Models to train at once; they answer by vote.")
+_NUM_SEEDS = flags.DEFINE_integer(
+    "num_seeds", None, "Models to train at once; they answer by vote.", lower_bound=1
+)
 _WORKDIR = flags.DEFINE_string("workdir", "runs", "Runs live in <workdir>/<variant>/<stage>/.")
 _READING = flags.DEFINE_string(
     "reading_params_path",
@@ -215,12 +217,14 @@ def read_config(start: Path | None) -> Config:
         config = read_run(start).config
     else:
         config = load_recipe(_CONFIG.value or QUICKSTART)
+    if _MODE.value == "distill":
+        config = override(config, {"n_seeds": 1})  # and not as many as teach it
     variant = _VARIANT.value or _FIELDS["model.variant"].value
     if start is not None:
         variant = variant or read_run(start).config.model.variant
     named = {
         "seed": _SEED.value,
-        "n_seeds": _NUM_SEEDS.value or (1 if _MODE.value == "distill" else None),
+        "n_seeds": _NUM_SEEDS.value,
         "model.variant": variant,
         "model.bottleneck_dim": _BOTTLENECK_DIM.value,
         "data.pretrain_corpus_path": _PRETRAIN_CORPUS.value,

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from kgpt_jax.answer import evaluate as scoring
+from kgpt_jax.answer.beam import make_trie
 from kgpt_jax.answer.decode import continue_texts, pad_prompts
 from kgpt_jax.config import Config, UserError, leaves
 from kgpt_jax.data import biographies, corpus
@@ -47,11 +48,10 @@ def pretrain(config: Config, folder: Path, tensorboard: bool = False) -> float:
     say(notes)
     vocab = Vocab.of(characters)
     config = with_vocab(config, vocab)
-    objective, n_examples = objective_of(config, "pretrain", vocab)
+    objective, n_examples, facts = objective_of(config, "pretrain", vocab)
     size = count(abstract_params(config.model))
-    facts = {
+    facts |= {
         "stage": "pretrain",
-        "data_digest": corpus.digest(documents),
         "updates": steps_per_epoch(n_examples, config.pretrain) * config.pretrain.epochs,
     }
     run = open_run(folder, config, vocab, facts)
@@ -78,16 +78,16 @@ def finetune(config: Config, folder: Path, start: Path | None, tensorboard: bool
         source = read_run(start)
         config = fit_to(source, config)
         stage, vocab, params = "finetune", source.vocab, load_params(source, "starting from")
-    objective, n_examples = objective_of(config, stage, vocab)
+    objective, n_examples, facts = objective_of(config, stage, vocab)
     cfg = getattr(config, stage)
-    facts = {
+    facts |= {
         "stage": stage,
-        "data_digest": corpus.digest(table.questions + table.answers),
         "updates": steps_per_epoch(n_examples, cfg) * cfg.epochs,
         "most_frequent_answer": scoring.most_frequent(table.answers),
     }
     if start is not None:
         facts |= {"started_from": str(start), "start_digest": params_digest(params)}
+        facts["n_pairs"] = max(facts["n_pairs"], source.facts.get("n_pairs", 0))
     run = open_run(folder, config, vocab, facts)
     print(f"finetuning: {config.model.variant}, {len(table.questions):,} questions, into {folder}")
     return train(run, cfg, objective, n_examples, params, tensorboard)[1]
@@ -95,8 +95,8 @@ def finetune(config: Config, folder: Path, start: Path | None, tensorboard: bool
 
 def objective_of(
     config: Config, stage: str, vocab: Vocab, more_pairs: list[tuple[str, str]] = ()
-) -> tuple[Objective, int]:
-    """Returns a stage's objective and how many examples an epoch has.
+) -> tuple[Objective, int, dict]:
+    """Returns a stage's objective, how many examples an epoch has, and what `run.json` says of its data.
 
     A UserError names the training pair that does not fit.
     """
@@ -111,8 +111,12 @@ def objective_of(
                 f"training pair {line} has {unknown!r}, which the vocabulary lacks, in {texts}: "
                 "give the pairs as --finetune_corpus_path when pretraining, too, or remove this one"
             )
-    objective, n = mixture(recipe, Material(documents, [*pairs, *more_pairs]), vocab, config.model)
-    return preceded(objective, cfg.preceded) if cfg.preceded else objective, n
+    material = Material(documents, [*pairs, *more_pairs])
+    objective, n = mixture(recipe, material, vocab, config.model)
+    if cfg.preceded:
+        objective = preceded(objective, cfg.preceded)
+    texts = [*documents, *(text for texts in zip(*material.pairs) for text in texts)]
+    return objective, n, {"data_digest": corpus.digest(texts), "n_pairs": len(pairs)}
 
 
 def evaluate(
@@ -129,17 +133,18 @@ def evaluate(
     model = GPT(fit_to(run, config).model)
     table = corpus.load_questions(config.data)
     say(table.notes)
-    scoring.write_predictions(outputs, [])  # a path that cannot be written is better known now
-    entries = None
+    trie = None
     if beams:
         answers = set(corpus.load_pairs(config.data).answers)
         entries = places(corpus.load_documents(config.data).documents, answers)
         print(f"answers are restricted to {len(entries):,} places")
+        trie = make_trie(entries, run.vocab)
     params = load_params(run, "evaluating")
+    scoring.check_path(outputs)  # one that cannot be written is better known now
     began = time.perf_counter()
     answers = []  # of each model
     for one in models(run, params):
-        said, notes = scoring.predict(model, one, run.vocab, table.questions, entries, beams)
+        said, notes = scoring.predict(model, one, run.vocab, table.questions, trie, beams)
         answers.append(said)
     seconds = time.perf_counter() - began
     say(notes)
@@ -222,14 +227,13 @@ def run_all(config: Config, root: Path, tensorboard: bool = False):
 def show(config: Config, n: int):
     """Prints examples of pretraining, as the course's `dataset.py charcorruption` and `namedata` do."""
     vocab = Vocab.of(corpus.load_documents(config.data).characters)
-    make, _ = objective_of(config, "pretrain", vocab)
-    show_examples(make, vocab, config.seed, n)
-
-
-def show_examples(objective: Objective, vocab: Vocab, seed: int, n: int):
-    examples = objective(np.random.default_rng((seed, 0)))
-    for x_T, y_T in zip(examples.x_NT[:n], examples.y_NT[:n]):
-        print(f"x: {vocab.decode(x_T)}\ny: {vocab.decode(y_T)}")
+    make, n_examples, _ = objective_of(config, "pretrain", vocab)
+    rng = np.random.default_rng((config.seed, 0))
+    examples = make(rng)
+    mixed = len(weights(config.pretrain.objective or STAGE_OBJECTIVES["pretrain"])) > 1
+    order = rng.permutation(n_examples) if mixed else range(n_examples)  # in a mixture questions come last
+    for i in order[:n]:
+        print(f"x: {vocab.decode(examples.x_NT[i])}\ny: {vocab.decode(examples.y_NT[i])}")
 
 
 def sample(config: Config, source: Path, prompt: str, n: int, max_new: int, temperature: float, top_k: int):
@@ -271,7 +275,7 @@ def import_params(config: Config, source: str, folder: Path):
     documents, characters, notes = corpus.load_documents(config.data)
     say(notes)
     vocab = Vocab.of(characters)
-    config = with_vocab(config, vocab)
+    config = dataclasses.replace(with_vocab(config, vocab), n_seeds=1)
     params = load_torch_params(source, config.model)
     if (folder / "config.json").exists():
         raise UserError(f"{folder} holds a run already: give another --writing_params_path")
@@ -347,6 +351,13 @@ def fit_to(run: Run, config: Config) -> Config:
             raise UserError(
                 f"{path} has characters that the vocabulary of {run.folder} lacks, {unknown!r}: "
                 "leave it out, or start from a run that was pretrained on it"
+            )
+    if config.data.n_validation:
+        seen, left = run.facts.get("n_pairs", 0), len(corpus.load_pairs(config.data).questions)
+        if seen > left:
+            raise UserError(
+                f"{run.folder} has learnt from {seen} training pairs, and data.n_validation "
+                f"{config.data.n_validation} leaves {left}: use a run that was trained with it"
             )
     if run.config.n_seeds != config.n_seeds:
         raise UserError(

@@ -32,12 +32,13 @@ def jax_train(config: dict, updates: int):
 
     config = from_dict(config)
     cfg = config.pretrain
-    objective, n_documents = _objective(config)
+    objective, n_examples = _objective(config)
     model, tx = GPT(config.model), make_optimizer(cfg)
-    rates = learning_rates(cfg, n_documents, config.model.seq_len)
-    state = init_state(model, tx, jax.random.key(0))
+    rates = learning_rates(cfg, n_examples, config.model.seq_len)
+    state = init_state(model, tx, jax.random.key(0), averaged=cfg.ema_decay > 0)
     quiet = _Quiet()
-    dispatcher = Dispatcher(make_train_steps(model, tx, jax.random.key(1)), cfg, quiet, state)
+    train_steps = make_train_steps(model, tx, jax.random.key(1), cfg.ema_decay)
+    dispatcher = Dispatcher(train_steps, cfg, quiet, state)
     draw = partial(epoch_pieces, objective, config.model, cfg, 0)
     drawn = itertools.chain.from_iterable(epoch for _, epoch in prefetched(draw, range(cfg.epochs)))
     numbers = itertools.count()
@@ -82,8 +83,8 @@ def torch_train(config: dict, updates: int, **speed):
 
     config = from_dict(config)
     cfg = config.pretrain
-    objective, n_documents = _objective(config)
-    starts = itertools.cycle(range(0, n_documents, cfg.batch_size))
+    objective, n_examples = _objective(config)
+    starts = itertools.cycle(range(0, n_examples, cfg.batch_size))
     rng = np.random.default_rng(0)
 
     def batches() -> list:
@@ -245,13 +246,9 @@ def torch_decode(config: dict, params_path: str, questions: list[str]):
 
 
 def _objective(config):
-    from kgpt_jax.data import corpus
-    from kgpt_jax.data.objectives import Material, span_corruption
-    from kgpt_jax.data.vocab import Vocab
+    from kgpt_jax.stages import objective_of
 
-    loaded = corpus.load_documents(config.data)
-    objective = span_corruption(Material(loaded.documents, []), Vocab.of(loaded.characters), config.model)
-    return objective, len(loaded.documents)
+    return objective_of(config, "pretrain", _vocab(config))[:2]
 
 
 def _vocab(config):

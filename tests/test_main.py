@@ -212,6 +212,12 @@ def test_pairs_held_out_are_asked_about(tmp_path):
         "--mode=finetune", "--reading_params_path=none", *flags, "--config.data.n_validation=8", status=2
     )
     assert "data.n_validation is 8 of 8 training pairs: leave some" in none_left
+    more = [
+        "--mode=evaluate",
+        f"--reading_params_path={tmp_path}/vanilla/scratch",
+        "--config.data.n_validation=4",
+    ]
+    assert "has learnt from 5 training pairs, and data.n_validation 4 leaves 4" in run(*more, status=2)
 
 
 def test_show_and_biographies(tmp_path):

@@ -15,6 +15,7 @@ import numpy as np
 from jax import lax
 
 from kgpt_jax.data.vocab import MASK_ID, PAD_ID, Vocab
+from kgpt_jax.model.attention import shortened
 
 ROOT, NOWHERE = 0, -1
 
@@ -54,6 +55,7 @@ def best_entries(
     logits_BPV, cache = read({"params": params}, prompt_BP, length_B)
     end_B = jnp.maximum(length_B - 1, 0)
     logits_BV = jnp.take_along_axis(logits_BPV, end_B[:, None, None], axis=1)[:, 0]
+    cache = shortened(cache, model.cfg, prompt_BP.shape[1] + max_new)
     cache = jax.tree.map(lambda leaf: jnp.repeat(leaf, K, axis=0) if leaf.ndim else leaf, cache)
     length_R = jnp.repeat(length_B, K)  # R = B K rows
 

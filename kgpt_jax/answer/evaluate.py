@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from kgpt_jax.answer.beam import best_entries, make_trie
+from kgpt_jax.answer.beam import best_entries
 from kgpt_jax.answer.decode import continue_texts, pad_prompts
 from kgpt_jax.config import UserError
 from kgpt_jax.data.vocab import MASK, PAD, Vocab
@@ -72,12 +73,12 @@ def vote(answers: list[list[str]]) -> list[str]:
 
 
 def predict(
-    model, params, vocab: Vocab, questions: list[str], entries: list[str] | None = None, beams: int = 4
+    model, params, vocab: Vocab, questions: list[str], trie: np.ndarray | None = None, beams: int = 4
 ) -> tuple[list[str], list[str]]:
     """Returns an answer for each question, in their order, and notes on those read with losses.
 
-    An answer is what the model writes greedily or, given `entries`, the likeliest of them that a search with
-    so many beams finds.
+    An answer is what the model writes greedily or, given a trie (`answer/beam.py`), the likeliest of its
+    entries that a search with so many beams finds.
 
     Characters that the vocabulary lacks are left out; a question that leaves no room for an answer gets
     the empty one. An answer has no line breaks, so that it fills one line of a file.
@@ -96,12 +97,11 @@ def predict(
             prompts.append(np.zeros(0, np.int32))
         else:
             prompts.append(vocab.encode(question + MASK))
-    if entries is None:
+    if trie is None:
         # Greedy: the key is never drawn from.
         write = partial(continue_texts, key=jax.random.key(0), max_new=MAX_ANSWER, stop_at_mask=True)
     else:
-        trie = make_trie(entries, vocab)
-        write = partial(best_entries, child_XV=trie, beams=beams, max_new=max(map(len, entries)) + 1)
+        write = partial(best_entries, child_XV=jnp.asarray(trie), beams=beams, max_new=MAX_ANSWER)
     answers = [""] * len(questions)
     by_length = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     for first in range(0, len(by_length), ROWS):
@@ -114,13 +114,26 @@ def predict(
     return answers, notes
 
 
+def check_path(path: Path):
+    """Raises a UserError where predictions cannot be written; what is there stays as it is."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.open("a").close()
+    except OSError as error:
+        raise _cannot_write(path, error) from None
+
+
+def _cannot_write(path: Path, error: OSError) -> UserError:
+    return UserError(f"cannot write {path}: {error.strerror}; give another --outputs_path")
+
+
 def write_predictions(path: Path, predictions: list[str]):
     """Writes one prediction a line, as the course does."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("".join(p + "\n" for p in predictions), "utf-8", newline="\n")
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}; give another --outputs_path") from None
+        raise _cannot_write(path, error) from None
 
 
 def score(predictions: list[str], answers: list[str]) -> Score:

@@ -53,10 +53,6 @@ def load_pairs(data: DataConfig) -> Table:
     """Returns the training questions with their answers, the last `n_validation` left out."""
     table = _all_pairs(data)
     n = len(table.questions) - data.n_validation
-    if n < 1:
-        raise UserError(
-            f"data.n_validation is {data.n_validation} of {len(table.questions)} training pairs: leave some"
-        )
     return Table(table.questions[:n], table.answers[:n], table.notes)
 
 
@@ -73,6 +69,10 @@ def _all_pairs(data: DataConfig) -> Table:
         table = _table(biographies.generate(data.biographies).train)
     if data.ascii_pairs:
         table = _without_accents(table)
+    if data.n_validation >= len(table.questions):
+        raise UserError(
+            f"data.n_validation is {data.n_validation} of {len(table.questions)} training pairs: leave some"
+        )
     return table
 
 
@@ -84,7 +84,8 @@ def load_questions(data: DataConfig) -> Table:
     if data.n_validation:
         if data.eval_corpus_path:
             raise UserError(
-                "data.n_validation asks the training pairs kept back: leave out --eval_corpus_path"
+                f"data.n_validation asks about training pairs kept back, and not {data.eval_corpus_path}: "
+                "leave one of them out, as by --config.data.n_validation=0"
             )
         table = _all_pairs(data)
         return Table(table.questions[-data.n_validation :], table.answers[-data.n_validation :], table.notes)

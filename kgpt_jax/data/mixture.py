@@ -22,6 +22,8 @@ def weights(recipe: str) -> dict[str, float]:
         name, _, weight = part.strip().partition("=")
         if name not in OBJECTIVES:
             raise UserError(f"unknown objective {name!r} in {recipe!r}; choose from {', '.join(OBJECTIVES)}")
+        if name in read:
+            raise UserError(f"objective {name!r} stands twice in {recipe!r}: add its weights up")
         try:
             read[name] = float(weight or 1)
         except ValueError:
@@ -29,20 +31,26 @@ def weights(recipe: str) -> dict[str, float]:
         if not 0 < read[name] < float("inf"):
             raise UserError(f"objective {name!r} has weight {weight}: give more than 0")
     total = sum(read.values())
-    return {name: weight / total for name, weight in read.items()}
+    shares = {name: weight / total for name, weight in read.items()}
+    least = min(shares, key=shares.get)
+    if shares[least] < 0.001:
+        raise UserError(f"objective {least!r} has under 0.001 of the weight in {recipe!r}: leave it out")
+    return shares
 
 
 def preceded(objective: Objective, share: float) -> Objective:
     """Returns the objective with a share of its texts behind another of them, where both fit.
 
     So names stand anywhere and not only where a text begins, which learned positions don't forgive. Both
-    texts keep their targets; what the first ends with foretells nothing of the second.
+    texts keep their targets (but a variant that reads a source as a whole has those of the second only, the
+    first being part of it); what the first ends with foretells nothing of the second.
     """
 
     def examples(rng: np.random.Generator) -> Examples:
         x_NT, y_NT, source_N = objective(rng)
         n, T = x_NT.shape
-        length_N = used_columns(x_NT) + (y_NT[:, -1] != PAD_ID)  # the last character may be a target only
+        length_N = used_columns(x_NT) * (x_NT[:, 0] != PAD_ID)
+        length_N += y_NT[:, -1] != PAD_ID  # the last character may be a target only
         first_N = rng.integers(0, n, n)
         before_N = np.where(rng.random(n) < share, length_N[first_N], 0)
         before_N = np.where(before_N + length_N <= T + 1, before_N, 0).astype(np.int32)

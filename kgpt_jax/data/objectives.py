@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from kgpt_jax.config import ModelConfig, UserError
-from kgpt_jax.data.spans import entities, mentions, title_length
+from kgpt_jax.data.spans import any_of, entities, mentions, title_length
 from kgpt_jax.data.vocab import MASK, MASK_ID, PAD, PAD_ID, Vocab
 
 SHORTEST = 4  # characters that truncation leaves at the least
@@ -22,7 +22,7 @@ class Examples(NamedTuple):
     """Inputs and targets, int32; a target of PAD carries no loss.
 
     The first `source_N` characters of a text are given, up to the MASK behind which the masked span or the
-    answer begins.
+    answer begins; where all of a text is to be predicted, only the first.
     """
 
     x_NT: np.ndarray
@@ -107,13 +107,13 @@ class Pages:
 
         What is beyond `text_length` is cut off, what is missing is PAD.
         """
-        column_L = np.arange(text_length, dtype=np.int16)
-        source_NL = np.full((len(self.documents), text_length), self.mask_column + 1, np.int16)
-        end_N1 = np.zeros((len(self.documents), 1), np.int16)
+        column_L = np.arange(text_length, dtype=np.int32)
+        source_NL = np.full((len(self.documents), text_length), self.mask_column + 1, np.int32)
+        end_N1 = np.zeros((len(self.documents), 1), np.int32)
         for part in parts:
             start, width = (self.mask_column, 1) if part is MASK else part
             start_N1, width_N1 = (
-                np.broadcast_to(v, len(end_N1)).astype(np.int16)[:, None] for v in (start, width)
+                np.broadcast_to(v, len(end_N1)).astype(np.int32)[:, None] for v in (start, width)
             )
             inside_NL = (column_L >= end_N1) & (column_L < end_N1 + width_N1)
             source_NL = np.where(inside_NL, column_L - end_N1 + start_N1, source_NL)
@@ -206,7 +206,7 @@ def answer_span(material: Material, vocab: Vocab, cfg: ModelConfig) -> Objective
     Which of a document's mentions is drawn anew each epoch, each as likely as the other. Documents
     without one have a run of capitalised words masked.
     """
-    answers = {answer for _, answer in material.pairs}
+    answers = any_of({answer for _, answer in material.pairs})
     return _masked(material.documents, lambda text: mentions(text, answers) or entities(text), vocab, cfg)
 
 

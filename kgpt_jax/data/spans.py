@@ -40,19 +40,21 @@ def entities(document: str) -> list[tuple[int, int]]:
     ]
 
 
-def mentions(document: str, answers: set[str]) -> list[tuple[int, int]]:
-    """Returns (start, width) of the answers, as whole words, behind the title.
+def any_of(answers: set[str]) -> re.Pattern:
+    """Returns what `mentions` looks for: one of the answers, the longest that there is, as whole words."""
+    longest_first = sorted(answers, key=lambda answer: (-len(answer), answer))
+    return re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, longest_first))})(?!\w)")
 
-    >>> mentions("Ada Bell. Born in New York, Bell lives in York .", {"York", "New York", "Oslo"})
+
+def mentions(document: str, pattern: re.Pattern) -> list[tuple[int, int]]:
+    """Returns (start, width) of what is found behind the title.
+
+    >>> answers = any_of({"York", "New York", "Oslo"})
+    >>> mentions("Ada Bell. Born in New York, Bell lives in York .", answers)
     [(18, 8), (42, 4)]
     """
-    if not answers:
-        return []
-    longest_first = sorted(answers, key=lambda answer: (-len(answer), answer))
-    either = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, longest_first))})(?!\w)")
-    return [
-        (found.start(), len(found.group())) for found in either.finditer(document, title_length(document))
-    ]
+    found = pattern.finditer(document, title_length(document))
+    return [(mention.start(), len(mention.group())) for mention in found if mention.group()]
 
 
 def places(documents: list[str], answers: set[str]) -> list[str]:
@@ -65,6 +67,6 @@ def places(documents: list[str], answers: set[str]) -> list[str]:
         document[start : start + width]
         for document in documents
         for start, width in entities(document)
-        if document[:start].endswith((" in ", " at "))
+        if document.endswith((" in ", " at "), 0, start)
     }
     return sorted(found | answers)

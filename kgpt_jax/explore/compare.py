@@ -7,12 +7,13 @@ from pathlib import Path
 from kgpt_jax import stages
 from kgpt_jax.answer.evaluate import mean_interval
 from kgpt_jax.config import Config, UserError, override
+from kgpt_jax.data.mixture import weights
 from kgpt_jax.stages import percent
 from kgpt_jax.train.checkpoint import write_json
 
 
 def compare(config: Config, variants: list[str], seeds: list[int], workdir: Path):
-    """Pretrains, finetunes and evaluates each variant with each seed, and prints a Markdown table.
+    """Trains (see `result`) and evaluates each variant with each seed, and prints a Markdown table.
 
     A seed decides people, initial parameters and order. What is done already is read from its folder,
     `<workdir>/seed_<seed>/<variant>/`, so that seeds may be spread over processes.
@@ -31,13 +32,13 @@ def compare(config: Config, variants: list[str], seeds: list[int], workdir: Path
 def result(config: Config, root: Path) -> dict:
     """Returns what `<root>/result.json` holds: right answers, questions, seconds of training.
 
-    A model that has seen questions in pretraining is asked without finetuning.
+    A model is pretrained and finetuned, or only pretrained where that shows it the questions.
     """
     path = root / "result.json"
     if not path.exists():
         seconds = stages.pretrain(config, root / "pretrain")
         trained = root / "pretrain"
-        if "question_answer" not in config.pretrain.objective:
+        if "question_answer" not in weights(config.pretrain.objective or "span_corruption"):
             trained = root / "finetune"
             seconds += stages.finetune(config, trained, root / "pretrain")
         evaluated = stages.evaluate(config, trained, root / "evaluate" / "predictions.txt")

@@ -8,10 +8,10 @@ reading, mend that. All cells read as many documents.
 import statistics
 from pathlib import Path
 
-from kgpt_jax.config import Config, override
+from kgpt_jax.config import Config, UserError, override
 from kgpt_jax.explore.compare import result, table_row
 
-COPIES = (1, 2, 5, 10)
+COPIES = (1, 2, 4, 8)  # there are eight wordings of a birth
 MIXED = "span_corruption=0.8,question_answer=0.2"
 
 
@@ -21,6 +21,8 @@ def compare_copies(config: Config, seeds: list[int], workdir: Path):
     Results and the picture, `copies.png`, go into `workdir`; what is there already is not done again. A seed
     decides people, initial parameters and order.
     """
+    if config.data.pretrain_corpus_path:
+        raise UserError("--mode=copies writes its own biographies: leave out --pretrain_corpus_path")
     rows = {}
     for mixed in (False, True):
         for copies in COPIES:
@@ -44,9 +46,8 @@ def cell(config: Config, copies: int, mixed: bool, seed: int) -> Config:
         "data.biographies.seed": seed,
         "data.biographies.copies": copies,
         "pretrain.epochs": max(1, round(documents / copies)),
+        "pretrain.objective": MIXED if mixed else "span_corruption",
     }
-    if mixed:
-        changes["pretrain.objective"] = MIXED
     return override(config, changes)
 
 

@@ -3,10 +3,10 @@
 Axes: `B` batch, `T` positions, `S` positions that are looked at, `C` channels.
 
 The encoder reads the source (a question, a corrupted document) in both directions, the decoder what
-follows, from the source's last character on: that is always a MASK, and serves as the decoder's first
-input. Both work in the text's own columns, each with the other's part masked, so that batches, positions
-and targets are the same as for every other variant. Blocks are pre-norm and positions learned, like
-all of ours; the original's are post-norm and sinusoids.
+follows, from the source's last character on: that is a MASK, or the first character of a text that has
+none, and serves as the decoder's first input. Both work in the text's own columns, each with the other's
+part masked, so that batches, positions and targets are the same as for every other variant. Blocks are
+pre-norm and positions learned, like all of ours; the original's are post-norm and sinusoids.
 """
 
 import flax.linen as nn

@@ -38,7 +38,9 @@ def scores(model, params, prompt):
     return found
 
 
-@pytest.mark.parametrize("variant", ["vanilla", "rope", "perceiver_ar", "encoder_decoder"])
+@pytest.mark.parametrize(
+    "variant", ["vanilla", "perceiver_ar", "synthesizer", "linformer", "bigbird", "encoder_decoder"]
+)
 def test_the_best_entry_is_found_where_the_beams_hold_all(variant):
     model, params, _ = tiny.make(variant)
     prompt_BP, length_B = pad_prompts([VOCAB.encode(prompt) for prompt in PROMPTS], 5, 15)

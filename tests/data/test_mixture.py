@@ -43,6 +43,8 @@ def test_a_single_objective_is_itself():
     [
         ("spans", "unknown objective 'spans' in 'spans'; choose from span_corruption, whole_line, "),
         ("whole_line=many", "objective 'whole_line' has weight 'many': give a number"),
+        ("whole_line,whole_line=2", "objective 'whole_line' stands twice in 'whole_line,whole_line=2'"),
+        ("question_answer=1e20,whole_line", "objective 'whole_line' has under 0.001 of the weight in"),
         ("whole_line=-1", "objective 'whole_line' has weight -1: give more than 0"),
     ],
 )

@@ -17,7 +17,7 @@ from kgpt_jax.data.objectives import (
     span_corruption,
     whole_line,
 )
-from kgpt_jax.data.spans import entities, mentions, title_length
+from kgpt_jax.data.spans import any_of, entities, mentions, title_length
 from kgpt_jax.data.vocab import MASK, PAD, Vocab
 
 COURSE = ModelConfig()  # block size 128, 127 characters read at once
@@ -136,7 +136,7 @@ def test_masked_spans_equal_the_strings_draw_by_draw(objective, seq_len):
         for document, uniforms, x_T, y_T, source in zip(PEOPLE, uniforms_N4, x_NT, y_NT, source_N):
             title, spans = title_length(document), entities(document[: 4 * (seq_len + 1)])
             if objective is answer_span:
-                spans = mentions(document, answers) or spans
+                spans = mentions(document, any_of(answers)) or spans
             spans = [span for span in spans if title + span[1] + 3 <= seq_len + 1]
             if spans:
                 start, width = spans[int(uniforms[0] * len(spans))]
@@ -170,3 +170,14 @@ def test_lines_forwards_and_backwards():
         x_NT, y_NT, source_N = objective(Material([MOURADIAN, "ab"], []), vocab, cfg)(None)
         assert vocab.decode(x_NT[0]) == text[:-1] and vocab.decode(y_NT[0]) == text[1:]
         assert vocab.decode(x_NT[1]) == "ab".ljust(31, PAD) and source_N.tolist() == [1, 1]
+
+
+def test_a_long_document_is_read_as_far_as_it_is_needed():
+    """Far more characters than an int16 can count."""
+    document = "Ada Bell. " + "and on " * 5000 + "in Rome . " + "and on " * 100
+    vocab, cfg = Vocab.of(document + "Ed Far Ulm"), ModelConfig(seq_len=8999, block_size=9000)
+    x_NT, _, _ = entity_span(Material([document, "Ed Fa. Born in Ulm ."], []), vocab, cfg)(
+        np.random.default_rng(0)
+    )
+    text = vocab.decode(x_NT[0]).rstrip(PAD)
+    assert text.startswith("Ada Bell. ") and text.endswith("⁇Rome⁇")

@@ -1,5 +1,6 @@
 """Training from end to end on a tiny corpus: resumed equals unbroken, and nothing goes wrong silently."""
 
+import dataclasses
 import json
 
 import jax
@@ -24,8 +25,8 @@ class Killed(Exception):
     pass
 
 
-def start(folder, **train):
-    config = stages.with_vocab(tiny.config(**train), VOCAB)
+def start(folder, n_seeds=1, **train):
+    config = dataclasses.replace(stages.with_vocab(tiny.config(**train), VOCAB), n_seeds=n_seeds)
     run = open_run(folder, config, VOCAB, {"stage": "pretrain"})
     objective = span_corruption(Material(DOCUMENTS, []), VOCAB, config.model)
     return loop.train(run, config.pretrain, objective, len(DOCUMENTS))[0]
@@ -43,7 +44,7 @@ def whole_state(folder, step):
 def test_resumed_equals_unbroken_to_the_bit(tmp_path, monkeypatch, variant, muon_learning_rate):
     """Broken off within an epoch, and with another number of updates or pieces in a dispatch."""
     pieces = 1 if muon_learning_rate else 2
-    averaged = {"ema_decay": 0.9} if muon_learning_rate else {}
+    averaged = {"ema_decay": 0.9, "n_seeds": 2} if muon_learning_rate else {}
     how = dict(variant=variant, muon_learning_rate=muon_learning_rate, epochs=4, save_every=4, pieces=pieces)
     how |= averaged
     start(tmp_path / "unbroken", **how)  # three updates an epoch
