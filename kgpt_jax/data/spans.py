@@ -24,9 +24,9 @@ def title_length(document: str) -> int:
 def entities(document: str) -> list[tuple[int, int]]:
     """Returns (start, width) of the runs of capitalised words of 3 to 32 characters behind the title.
 
-    Runs of words that all stand in the title are left out.
+    Runs of words that all stand in the title are left out, and single words that begin a sentence.
 
-    >>> text = "Ada Bell. Bell was born in New York and lives in Rome ."
+    >>> text = "Ada Bell. Born in New York, Bell lives in Rome ."
     >>> [text[start : start + width] for start, width in entities(text)]
     ['New York', 'Rome']
     """
@@ -36,7 +36,9 @@ def entities(document: str) -> list[tuple[int, int]]:
     return [
         (run.start(), len(run.group()))
         for run in found
-        if 3 <= len(run.group()) <= 32 and not known.issuperset(re.findall(r"\w+", run.group()))
+        if 3 <= len(run.group()) <= 32
+        and not known.issuperset(re.findall(r"\w+", run.group()))
+        and (" " in run.group() or run.start() and not document.endswith(". ", 0, run.start()))
     ]
 
 
