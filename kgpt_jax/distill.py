@@ -27,7 +27,7 @@ def distill(config: Config, folder: Path, source: Path, tensorboard: bool = Fals
     """
     teachers = read_run(source)
     model = GPT(stages.fit_to(teachers, dataclasses.replace(config, n_seeds=teachers.config.n_seeds)).model)
-    if "question_answer" not in weights(config.pretrain.objective or stages.STAGE_OBJECTIVES["pretrain"]):
+    if "question_answer" not in weights(stages.recipe_of(config, "pretrain")):
         raise UserError("distilling needs question_answer in --objective: that is how the vote is learnt")
     params = stages.load_params(teachers, "learning from")
     pairs = corpus.load_pairs(config.data).pairs

@@ -93,6 +93,11 @@ def finetune(config: Config, folder: Path, start: Path | None, tensorboard: bool
     return train(run, cfg, objective, n_examples, params, tensorboard)[1]
 
 
+def recipe_of(config: Config, stage: str) -> str:
+    """Returns a stage's objective or mixture, as the config says it or as the stage has it."""
+    return getattr(config, stage).objective or STAGE_OBJECTIVES[stage]
+
+
 def objective_of(
     config: Config, stage: str, vocab: Vocab, more_pairs: list[tuple[str, str]] = ()
 ) -> tuple[Objective, int, dict]:
@@ -101,7 +106,7 @@ def objective_of(
     A UserError names the training pair that does not fit.
     """
     cfg = getattr(config, stage)
-    recipe = cfg.objective or STAGE_OBJECTIVES[stage]
+    recipe = recipe_of(config, stage)
     needed = weights(recipe).keys()
     documents = [] if needed == {"question_answer"} else corpus.load_documents(config.data).documents
     pairs = corpus.load_pairs(config.data).pairs if needed & {"question_answer", "answer_span"} else []
@@ -230,7 +235,7 @@ def show(config: Config, n: int):
     make, n_examples, _ = objective_of(config, "pretrain", vocab)
     rng = np.random.default_rng((config.seed, 0))
     examples = make(rng)
-    mixed = len(weights(config.pretrain.objective or STAGE_OBJECTIVES["pretrain"])) > 1
+    mixed = len(weights(recipe_of(config, "pretrain"))) > 1
     order = rng.permutation(n_examples) if mixed else range(n_examples)  # in a mixture questions come last
     for i in order[:n]:
         print(f"x: {vocab.decode(examples.x_NT[i])}\ny: {vocab.decode(examples.y_NT[i])}")

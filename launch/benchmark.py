@@ -26,6 +26,7 @@ from kgpt_jax.config import Config, UserError, load_recipe, override, to_dict
 from launch.report import Sample, draw, exponent, machine, ratios, table
 
 SUITES = ("train", "levers", "decode", "startup", "scaling", "gpu")
+PEERS = ("vanilla", "synthesizer")  # variants that PyTorch's side has, too
 LENGTHS, WIDTHS = (64, 128, 256, 512, 1024), (128, 256, 512, 1024)
 GPT2 = {
     "model.n_layer": 12,
@@ -104,7 +105,7 @@ def train(config: Config, against: bool) -> list[dict]:
         for products in ("float32", "bfloat16"):
             changed = override(config, {"model.variant": variant, "model.products": products})
             specs[products] = {"kind": "jax_train", "config": to_dict(changed), "updates": FLAGS.updates}
-            if against and variant in ("vanilla", "synthesizer"):
+            if against and variant in PEERS:
                 peer = {"kind": "torch_train", "autocast": products == "bfloat16"}
                 specs[f"{products}, PyTorch"] = specs[products] | peer
         tables.append(table(f"{variant}: seconds of an update", take_turns(specs, FLAGS.repeats)))
@@ -164,7 +165,7 @@ def decode(config: Config, against: bool) -> list[dict]:
                 "float32": {"kind": "jax_decode", "products": "float32"} | spec,
                 "bfloat16": {"kind": "jax_decode", "products": "bfloat16"} | spec,
             }
-            if against and variant in ("vanilla", "synthesizer"):
+            if against and variant in PEERS:
                 specs["float32, PyTorch, one by one"] = {"kind": "torch_decode"} | spec
             samples = take_turns(specs, FLAGS.repeats)
         reference = samples[0].extra["answers"]

@@ -1,7 +1,9 @@
 """What the benchmark makes of its measurements: ratios, exponents, tables, pictures.
 
-samples = [Sample("float32", [1.0, 2.0], 900.0), Sample("float32, PyTorch", [4.0, 4.0], 1500.0)]
-draw([table("seconds of an update", samples)], Path("train.png"))
+    samples = [Sample("float32", [1.0, 2.0], 900.0), Sample("float32, PyTorch", [4.0, 4.0], 1500.0)]
+    draw([table("seconds of an update", samples)], Path("train.png"))
+
+prints the table with its ratio and draws it.
 """
 
 import dataclasses

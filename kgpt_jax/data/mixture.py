@@ -1,6 +1,8 @@
 """Several objectives in one, by weights.
 
-mixture("entity_span=0.6,whole_line=0.2,question_answer=0.2", material, vocab, cfg)
+    mixture("entity_span=0.6,whole_line=0.2,question_answer=0.2", material, vocab, cfg)
+
+is an objective, and how many examples an epoch of it has.
 """
 
 import numpy as np
@@ -92,10 +94,9 @@ def mixture(recipe: str, material: Material, vocab: Vocab, cfg: ModelConfig) -> 
         ]
         if n_questions:
             rounds = -(-n_questions // len(material.pairs))
-            order = np.concatenate([rng.permutation(len(material.pairs)) for _ in range(rounds)])[
-                :n_questions
-            ]
-            mixed = [np.concatenate([part, each[order]]) for part, each in zip(mixed, questions(rng))]
+            order = np.concatenate([rng.permutation(len(material.pairs)) for _ in range(rounds)])
+            first = order[:n_questions]
+            mixed = [np.concatenate([part, each[first]]) for part, each in zip(mixed, questions(rng))]
         return Examples(*mixed)
 
     return examples, n_documents + n_questions

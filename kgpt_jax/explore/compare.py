@@ -38,7 +38,7 @@ def result(config: Config, root: Path) -> dict:
     if not path.exists():
         seconds = stages.pretrain(config, root / "pretrain")
         trained = root / "pretrain"
-        if "question_answer" not in weights(config.pretrain.objective or "span_corruption"):
+        if "question_answer" not in weights(stages.recipe_of(config, "pretrain")):
             trained = root / "finetune"
             seconds += stages.finetune(config, trained, root / "pretrain")
         evaluated = stages.evaluate(config, trained, root / "evaluate" / "predictions.txt")

@@ -126,3 +126,11 @@ def test_muon_learns_downhill():
     lr_J = np.full(20, 3e-3, np.float32)
     losses = train_steps(state, no_sums(state), stack(one * 20), lr_J, 20)[2]["loss"]
     assert losses[-1] < 0.8 * losses[0]
+
+
+def test_warmup_stable_decay_rises_stays_and_falls_in_a_line():
+    """100 updates of 10 tokens: 50 to warm up, at the peak to 600 of 1,000, then 400 down to a tenth."""
+    how = dict(schedule="wsd", decay_from=0.6, floor=0.1, warmup_tokens=50, epochs=100, batch_size=1)
+    rates = learning_rates(TrainConfig(learning_rate=2.0, **how), 1, 10)
+    np.testing.assert_allclose(rates[[0, 2, 4, 30, 59]], [0.4, 1.2, 2.0, 2.0, 2.0])
+    np.testing.assert_allclose(rates[[69, 79, 99]], [1.55, 1.1, 0.2])
