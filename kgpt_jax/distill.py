@@ -13,8 +13,9 @@ from kgpt_jax.data.biographies import generate
 from kgpt_jax.data.mixture import weights
 from kgpt_jax.data.spans import title_length
 from kgpt_jax.model.gpt import GPT
-from kgpt_jax.train.checkpoint import open_run, params_digest, read_run
+from kgpt_jax.train.checkpoint import load_params, models, params_digest
 from kgpt_jax.train.loop import train
+from kgpt_jax.train.run import fit_to, open_run, read_run, with_vocab
 
 FRAMED = 100  # training questions that are looked at to see what stands around a name
 
@@ -26,19 +27,19 @@ def distill(config: Config, folder: Path, source: Path, tensorboard: bool = Fals
     is taken for an answer (arXiv 1503.02531 with labels for soft targets). Returns the seconds of training.
     """
     teachers = read_run(source)
-    model = GPT(stages.fit_to(teachers, dataclasses.replace(config, n_seeds=teachers.config.n_seeds)).model)
+    model = GPT(fit_to(teachers, dataclasses.replace(config, n_seeds=teachers.config.n_seeds)).model)
     if "question_answer" not in weights(stages.recipe_of(config, "pretrain")):
         raise UserError("distilling needs question_answer in --objective: that is how the vote is learnt")
-    params = stages.load_params(teachers, "learning from")
+    params = load_params(teachers, "learning from")
     pairs = corpus.load_pairs(config.data).pairs
     questions = others(config, pairs)
     if teachers.config.n_seeds < 2:
         raise UserError(f"{source} holds one model, which is no vote: train several by --num_seeds")
-    each_model = stages.models(teachers, params)
+    each_model = models(teachers, params)
     said = [scoring.predict(model, one, teachers.vocab, questions)[0] for one in each_model]
     voted = agreed(questions, said, room=config.model.seq_len - 1)
     print(f"at least half of {len(said)} models agree on {len(voted):,} of {len(questions):,} new questions")
-    config = stages.with_vocab(config, teachers.vocab)
+    config = with_vocab(config, teachers.vocab)
     objective, n_examples, facts = stages.objective_of(config, "pretrain", teachers.vocab, voted)
     facts |= {
         "stage": "pretrain",

@@ -27,7 +27,7 @@ from kgpt_jax.explore.copies import compare_copies
 from kgpt_jax.explore.costs import inspect
 from kgpt_jax.explore.recall import compare_recall
 from kgpt_jax.model.variants import VARIANTS
-from kgpt_jax.train.checkpoint import read_run
+from kgpt_jax.train.run import read_run
 
 MODES = (
     "pretrain",

@@ -15,7 +15,7 @@ import numpy as np
 from kgpt_jax.answer import evaluate as scoring
 from kgpt_jax.answer.beam import make_trie
 from kgpt_jax.answer.decode import continue_texts, pad_prompts
-from kgpt_jax.config import Config, UserError, leaves
+from kgpt_jax.config import Config, UserError
 from kgpt_jax.data import biographies, corpus
 from kgpt_jax.data.batches import steps_per_epoch
 from kgpt_jax.data.mixture import mixture, preceded, weights
@@ -23,15 +23,9 @@ from kgpt_jax.data.objectives import Material, Objective
 from kgpt_jax.data.spans import places
 from kgpt_jax.data.vocab import PAD, Vocab
 from kgpt_jax.model.gpt import GPT
-from kgpt_jax.train.checkpoint import (
-    Checkpoints,
-    Run,
-    open_run,
-    params_digest,
-    read_run,
-    write_json,
-)
+from kgpt_jax.train.checkpoint import Checkpoints, first_model, load_params, models, params_digest
 from kgpt_jax.train.loop import train
+from kgpt_jax.train.run import fit_to, open_run, read_run, with_vocab, write_json
 from kgpt_jax.train.torch_params import abstract_params, load_torch_params, save_torch_params
 
 STAGE_OBJECTIVES = {
@@ -298,85 +292,6 @@ def export_params(config: Config, source: Path, path: str):
     fit_to(run, config)
     save_torch_params(path, first_model(run), run.config.model)
     print(f"wrote {path}")
-
-
-def load_params(run: Run, purpose: str = ""):
-    """Returns the newest parameters of a run, and says which they are if there is a `purpose`.
-
-    Those of several models have a leading axis.
-    """
-    like = abstract_params(run.config.model)
-    if run.config.n_seeds > 1:
-        several = (run.config.n_seeds,)
-        like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(several + leaf.shape, leaf.dtype), like)
-    with Checkpoints(run, read_only=True) as checkpoints:
-        params, step = checkpoints.restore_params(like)
-    if purpose:
-        updates = run.facts.get("updates", step)
-        unfinished = f" of {updates:,}: its training is not finished" if step < updates else ""
-        print(f"{purpose} {run.folder}, update {step:,}{unfinished}")
-    return params
-
-
-def models(run: Run, params) -> list:
-    """Returns the parameters of each of the run's models."""
-    if run.config.n_seeds == 1:
-        return [params]
-    return [jax.tree.map(lambda leaf, k=k: leaf[k], params) for k in range(run.config.n_seeds)]
-
-
-def first_model(run: Run, purpose: str = ""):
-    """Returns the newest parameters of the run's first model."""
-    if run.config.n_seeds > 1:
-        print(f"{run.folder} holds {run.config.n_seeds} models: the first is used")
-    return models(run, load_params(run, purpose))[0]
-
-
-def with_vocab(config: Config, vocab: Vocab) -> Config:
-    return dataclasses.replace(config, model=dataclasses.replace(config.model, vocab_size=len(vocab)))
-
-
-def fit_to(run: Run, config: Config) -> Config:
-    """Returns `config` with the run's vocabulary size; a UserError where model or vocabulary differ.
-
-    Dropout, dtype and products may differ: they are no part of the parameters' shapes.
-    """
-    if not run.config.data.pretrain_corpus_path:
-        there, asked = leaves(run.config.data.biographies), leaves(config.data.biographies)
-        for name in ("n_train", "n_dev", "n_test", "seed"):
-            if there[name] != asked[name]:
-                raise UserError(
-                    f"{run.folder} knows the people of data.biographies.{name} {there[name]}, and "
-                    f"{asked[name]} is asked for, which are other people: leave it out"
-                )
-    path = config.data.pretrain_corpus_path
-    if path and path != run.config.data.pretrain_corpus_path:
-        characters = corpus.read_documents(path).characters
-        if unknown := run.vocab.unknown(characters):
-            raise UserError(
-                f"{path} has characters that the vocabulary of {run.folder} lacks, {unknown!r}: "
-                "leave it out, or start from a run that was pretrained on it"
-            )
-    if config.data.n_validation:
-        seen, left = run.facts.get("n_pairs", 0), len(corpus.load_pairs(config.data).questions)
-        if seen > left:
-            raise UserError(
-                f"{run.folder} has learnt from {seen} training pairs, and data.n_validation "
-                f"{config.data.n_validation} leaves {left}: use a run that was trained with it"
-            )
-    if run.config.n_seeds != config.n_seeds:
-        raise UserError(
-            f"{run.folder} holds {run.config.n_seeds} models, and n_seeds is {config.n_seeds}: give the same"
-        )
-    fitted = with_vocab(config, run.vocab)
-    there, asked = leaves(run.config.model), leaves(fitted.model)
-    for name in there:
-        if there[name] != asked[name] and name not in ("dropout", "dtype", "products"):
-            raise UserError(
-                f"{run.folder} has model.{name} {there[name]!r}, and {asked[name]!r} is asked for: "
-                "leave it out, or start from another run"
-            )
-    return fitted
 
 
 def count(params) -> int:

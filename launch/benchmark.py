@@ -144,8 +144,8 @@ def decode(config: Config, against: bool) -> list[dict]:
     import numpy as np
 
     from kgpt_jax.data import corpus
-    from kgpt_jax.stages import load_params
-    from kgpt_jax.train.checkpoint import read_run
+    from kgpt_jax.train.checkpoint import load_params
+    from kgpt_jax.train.run import read_run
     from kgpt_jax.train.torch_params import to_torch
 
     known = corpus.load_pairs(config.data).questions
@@ -282,11 +282,11 @@ def main(_):
     }
     config = override(config, {name: os.path.abspath(path) for name, path in paths.items() if path})
     if FLAGS.suite in ("train", "levers", "gpu"):
-        from kgpt_jax import stages
         from kgpt_jax.data import corpus
         from kgpt_jax.data.vocab import Vocab
+        from kgpt_jax.train.run import with_vocab
 
-        config = stages.with_vocab(config, Vocab.of(corpus.load_documents(config.data).characters))
+        config = with_vocab(config, Vocab.of(corpus.load_documents(config.data).characters))
     found = machine()
     print(", ".join(f"{name} {value}" if name != "processor" else value for name, value in found.items()))
     against = FLAGS.against == "torch"

@@ -17,8 +17,8 @@ from kgpt_jax.config import Config, UserError
 from kgpt_jax.data.vocab import MASK, Vocab
 from kgpt_jax.model.gpt import GPT, has_cache
 from kgpt_jax.model.variants import lookup
-from kgpt_jax.stages import first_model, fit_to
-from kgpt_jax.train.checkpoint import read_run
+from kgpt_jax.train.checkpoint import first_model
+from kgpt_jax.train.run import fit_to, read_run
 
 PANEL_INCHES = 3.2
 

@@ -9,7 +9,7 @@ from kgpt_jax.answer.evaluate import mean_interval
 from kgpt_jax.config import Config, UserError, override
 from kgpt_jax.data.mixture import weights
 from kgpt_jax.stages import percent
-from kgpt_jax.train.checkpoint import write_json
+from kgpt_jax.train.run import write_json
 
 
 def compare(config: Config, variants: list[str], seeds: list[int], workdir: Path):

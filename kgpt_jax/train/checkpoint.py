@@ -1,14 +1,6 @@
-"""A run's folder: `config.json`, `vocab.json`, `run.json`, and Orbax checkpoints of the whole state.
+"""Orbax checkpoints of a run's whole state, and its parameters out of them."""
 
-Everything that a later stage needs is in the folder it starts from. `run.json` holds the stage, where it
-started, and digests of its data and first parameters, so that a run is only ever resumed as itself.
-"""
-
-import dataclasses
 import hashlib
-import json
-import os
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -16,89 +8,10 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
-from kgpt_jax.config import Config, UserError, from_dict, leaves, to_dict
-from kgpt_jax.data.vocab import Vocab
+from kgpt_jax.config import UserError, to_dict
+from kgpt_jax.train.run import Run
 from kgpt_jax.train.step import TrainState
-
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """What a run is; `folder` is where it lives."""
-
-    folder: Path
-    config: Config
-    vocab: Vocab
-    facts: dict  # stage, corpus digest, where it started, most frequent answer
-
-
-def open_run(folder: Path, config: Config, vocab: Vocab, facts: dict) -> Run:
-    """Returns the run in `folder`, made now or, if it has a checkpoint, checked to be the same run.
-
-    Raises a UserError that names both values where config, vocabulary or data differ.
-    """
-    run = Run(folder, config, vocab, facts)
-    if (folder / "config.json").exists() and any((folder / "checkpoints").glob("[0-9]*")):
-        _check_same(run, read_run(folder))
-        return run
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / "run.json", facts)
-        write_json(folder / "vocab.json", {"characters": vocab.characters})
-        write_json(folder / "config.json", to_dict(config))  # last: it says that all are there
-    except OSError as error:
-        raise UserError(f"cannot make the folder {folder}: {error.strerror}") from None
-    return run
-
-
-def read_run(folder: Path) -> Run:
-    """Returns the run that a folder holds, or raises a UserError that says what is missing."""
-    if folder.is_file():
-        raise UserError(f"{folder} is a file: --mode=import makes a run of a course .params file")
-    try:
-        config = from_dict(json.loads((folder / "config.json").read_text("utf-8")))
-        vocab = Vocab(json.loads((folder / "vocab.json").read_text("utf-8"))["characters"])
-        facts = json.loads((folder / "run.json").read_text("utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"{folder} is not a run's folder: it has no {Path(error.filename).name}") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{folder} is damaged: {error}") from None
-    return Run(folder, config, vocab, facts)
-
-
-def _check_same(new: Run, old: Run):
-    stage = old.facts["stage"]
-    relevant = ("seed", "n_seeds", "model.", f"{stage}.")
-    there, asked = leaves(old.config), leaves(new.config)
-    for name in there:
-        if name.startswith(relevant) and not name.endswith(".save_every") and there[name] != asked[name]:
-            _refuse(new.folder, name, there[name], asked[name])
-    if old.vocab != new.vocab:
-        _refuse(new.folder, "the vocabulary", old.vocab.characters, new.vocab.characters)
-    for name in ("stage", "data_digest", "start_digest"):
-        if old.facts.get(name) != new.facts.get(name):
-            _refuse(new.folder, name, old.facts.get(name), new.facts.get(name))
-
-
-def _refuse(folder: Path, name: str, there, asked):
-    raise UserError(
-        f"{folder} holds a run with {name} {there!r}, and {asked!r} is asked for: "
-        "give the same, another --workdir, or delete the folder"
-    )
-
-
-def write_json(path: Path, tree):
-    """Writes a JSON file whole or not at all."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(tree, indent=2, ensure_ascii=False) + "\n", "utf-8")
-    os.replace(temporary, path)
-
-
-def params_digest(params) -> str:
-    """Returns a short SHA-256 of the parameters' bits."""
-    digest = hashlib.sha256()
-    for leaf in jax.tree.leaves(params):
-        digest.update(np.ascontiguousarray(leaf).tobytes())
-    return digest.hexdigest()[:16]
+from kgpt_jax.train.torch_params import abstract_params
 
 
 class Checkpoints:
@@ -181,6 +94,46 @@ class Checkpoints:
                 f"checkpoint {self.folder / str(step)} cannot be read ({first_line}): "
                 "delete it to go back to the one before"
             ) from None
+
+
+def load_params(run: Run, purpose: str = ""):
+    """Returns the newest parameters of a run, and says which they are if there is a `purpose`.
+
+    Those of several models have a leading axis.
+    """
+    like = abstract_params(run.config.model)
+    if run.config.n_seeds > 1:
+        several = (run.config.n_seeds,)
+        like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(several + leaf.shape, leaf.dtype), like)
+    with Checkpoints(run, read_only=True) as checkpoints:
+        params, step = checkpoints.restore_params(like)
+    if purpose:
+        updates = run.facts.get("updates", step)
+        unfinished = f" of {updates:,}: its training is not finished" if step < updates else ""
+        print(f"{purpose} {run.folder}, update {step:,}{unfinished}")
+    return params
+
+
+def models(run: Run, params) -> list:
+    """Returns the parameters of each of the run's models."""
+    if run.config.n_seeds == 1:
+        return [params]
+    return [jax.tree.map(lambda leaf, k=k: leaf[k], params) for k in range(run.config.n_seeds)]
+
+
+def first_model(run: Run, purpose: str = ""):
+    """Returns the newest parameters of the run's first model."""
+    if run.config.n_seeds > 1:
+        print(f"{run.folder} holds {run.config.n_seeds} models: the first is used")
+    return models(run, load_params(run, purpose))[0]
+
+
+def params_digest(params) -> str:
+    """Returns a short SHA-256 of the parameters' bits."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(params):
+        digest.update(np.ascontiguousarray(leaf).tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _abstract(tree):

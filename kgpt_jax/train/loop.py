@@ -17,9 +17,10 @@ from kgpt_jax.data.batches import Piece, epoch_batches, split, stack, steps_per_
 from kgpt_jax.data.objectives import Objective
 from kgpt_jax.data.vocab import PAD_ID
 from kgpt_jax.model.gpt import GPT
-from kgpt_jax.train.checkpoint import Checkpoints, Run
+from kgpt_jax.train.checkpoint import Checkpoints
 from kgpt_jax.train.optimizer import learning_rates, make_optimizer
 from kgpt_jax.train.progress import Progress, clock
+from kgpt_jax.train.run import Run
 from kgpt_jax.train.step import TrainState, init_state, make_train_steps, no_sums, predicted
 
 SECONDS_PER_DISPATCH = 2.0  # a slow machine gets less work at once, so that its line moves

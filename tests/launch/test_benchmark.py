@@ -59,12 +59,12 @@ def test_a_picture_of_bars_and_lines(tmp_path):
 
 
 def test_contestants_take_turns():
-    from kgpt_jax import stages
     from kgpt_jax.data import corpus
     from kgpt_jax.data.vocab import Vocab
+    from kgpt_jax.train.run import with_vocab
 
     vocab = Vocab.of(corpus.load_documents(TINY.data).characters)
-    config = to_dict(stages.with_vocab(TINY, vocab))
+    config = to_dict(with_vocab(TINY, vocab))
     specs = {
         "train": {"kind": "jax_train", "config": config, "updates": 2},
         "step": {"kind": "jax_step", "config": config, "rows": 2, "updates": 2},

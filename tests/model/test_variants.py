@@ -16,7 +16,8 @@ from kgpt_jax.model.gpt import GPT, has_cache
 from kgpt_jax.model.rope import rotate
 from kgpt_jax.model.synthesizer import SynthesizerAttention
 from kgpt_jax.model.variants import VARIANTS
-from kgpt_jax.train.checkpoint import Checkpoints, open_run
+from kgpt_jax.train.checkpoint import Checkpoints
+from kgpt_jax.train.run import open_run
 from kgpt_jax.train.torch_params import abstract_params
 from tests import tiny
 

@@ -6,12 +6,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kgpt_jax import stages
 from kgpt_jax.config import UserError, override
 from kgpt_jax.data.vocab import Vocab
 from kgpt_jax.model.gpt import GPT
-from kgpt_jax.train.checkpoint import Checkpoints, open_run, read_run
+from kgpt_jax.train.checkpoint import Checkpoints, load_params
 from kgpt_jax.train.optimizer import make_optimizer
+from kgpt_jax.train.run import open_run, read_run, with_vocab
 from kgpt_jax.train.step import init_state
 from tests import tiny
 
@@ -20,7 +20,7 @@ VOCAB = Vocab.of("abcdefgh")
 
 @pytest.fixture
 def run(tmp_path):
-    config = stages.with_vocab(tiny.config(), VOCAB)
+    config = with_vocab(tiny.config(), VOCAB)
     return open_run(tmp_path / "run", config, VOCAB, {"stage": "pretrain", "data_digest": "d"})
 
 
@@ -48,7 +48,7 @@ def test_the_whole_state_comes_back(run):
     assert seconds == 12.5 and int(restored.step) == 7
     assert equal(restored, state)
     assert jax.tree.structure(restored) == jax.tree.structure(state)
-    assert equal(stages.load_params(run), state.params)
+    assert equal(load_params(run), state.params)
 
 
 def test_a_checkpoint_tells_what_made_it(run):
@@ -66,7 +66,7 @@ def test_a_reader_leaves_a_save_under_way_alone(run):
         checkpoints.save(state_of(run), seconds=1.0)
         checkpoints.wait()
     under_way.mkdir()
-    stages.load_params(run)
+    load_params(run)
     assert under_way.exists()
     with Checkpoints(run):  # one that trains clears it away, in the background
         deadline = time.monotonic() + 20
@@ -77,7 +77,7 @@ def test_a_reader_leaves_a_save_under_way_alone(run):
 
 def test_no_checkpoint_and_no_run_are_told_apart(run, tmp_path):
     with pytest.raises(UserError, match="has no checkpoint yet"):
-        stages.load_params(run)
+        load_params(run)
     with pytest.raises(UserError, match="is not a run's folder: it has no config.json"):
         read_run(tmp_path / "nowhere")
     (tmp_path / "model.params").touch()
@@ -93,7 +93,7 @@ def test_an_unreadable_checkpoint_is_named(run):
         if file.is_file():
             file.write_bytes(b"")
     with pytest.raises(UserError, match="checkpoints/7 cannot be read .*: delete it"):
-        stages.load_params(run)
+        load_params(run)
 
 
 @pytest.mark.parametrize("name", ["config.json", "vocab.json", "run.json"])

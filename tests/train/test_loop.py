@@ -7,14 +7,15 @@ import jax
 import numpy as np
 import pytest
 
-from kgpt_jax import stages
+from kgpt_jax.answer.evaluate import predict
 from kgpt_jax.config import UserError, override, to_dict
 from kgpt_jax.data.objectives import Material, question_answer, span_corruption
 from kgpt_jax.data.vocab import Vocab
 from kgpt_jax.model.gpt import GPT
 from kgpt_jax.model.variants import VARIANTS
 from kgpt_jax.train import loop
-from kgpt_jax.train.checkpoint import Checkpoints, open_run
+from kgpt_jax.train.checkpoint import Checkpoints
+from kgpt_jax.train.run import open_run, read_run, with_vocab
 from tests import tiny
 
 DOCUMENTS = [f"Ann Bo number {i} was born in {place}." for i in range(5) for place in ("Rome", "Oslo")]
@@ -26,7 +27,7 @@ class Killed(Exception):
 
 
 def start(folder, n_seeds=1, **train):
-    config = dataclasses.replace(stages.with_vocab(tiny.config(**train), VOCAB), n_seeds=n_seeds)
+    config = dataclasses.replace(with_vocab(tiny.config(**train), VOCAB), n_seeds=n_seeds)
     run = open_run(folder, config, VOCAB, {"stage": "pretrain"})
     objective = span_corruption(Material(DOCUMENTS, []), VOCAB, config.model)
     return loop.train(run, config.pretrain, objective, len(DOCUMENTS))[0]
@@ -34,7 +35,7 @@ def start(folder, n_seeds=1, **train):
 
 def whole_state(folder, step):
     """Returns all that the checkpoint of a step holds."""
-    run = stages.read_run(folder)
+    run = read_run(folder)
     with Checkpoints(run) as checkpoints:
         assert checkpoints.latest_step() == step
         return checkpoints.manager.restore(step)
@@ -60,7 +61,7 @@ def test_resumed_equals_unbroken_to_the_bit(tmp_path, monkeypatch, variant, muon
     with pytest.raises(Killed):
         start(tmp_path / "killed", **how)
     monkeypatch.undo()
-    with Checkpoints(stages.read_run(tmp_path / "killed")) as checkpoints:
+    with Checkpoints(read_run(tmp_path / "killed")) as checkpoints:
         assert checkpoints.latest_step() == 4
     start(tmp_path / "killed", **how)
 
@@ -95,9 +96,7 @@ def test_the_folder_holds_what_it_should(tmp_path):
     }
     steps = {path.name for path in (tmp_path / "checkpoints").iterdir()}
     assert steps == {"3", "6"}
-    assert json.loads((tmp_path / "config.json").read_text()) == to_dict(
-        stages.with_vocab(tiny.config(), VOCAB)
-    )
+    assert json.loads((tmp_path / "config.json").read_text()) == to_dict(with_vocab(tiny.config(), VOCAB))
 
 
 @pytest.mark.parametrize("bad", [4, 5])  # the update before a checkpoint, and the one it would hold
@@ -112,7 +111,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, monkeypatch, bad):
     monkeypatch.setattr(loop, "learning_rates", explode)
     with pytest.raises(UserError, match=r"not finite at update 6; the last good .*checkpoints/3;"):
         start(tmp_path)
-    with Checkpoints(stages.read_run(tmp_path)) as checkpoints:
+    with Checkpoints(read_run(tmp_path)) as checkpoints:
         assert checkpoints.latest_step() == 3
 
 
@@ -136,9 +135,9 @@ def test_learns_ten_answers_by_heart(tmp_path, variant):
     vocab = Vocab.of("".join(q + a for q, a in pairs))
     config = tiny.config(variant, epochs=400, batch_size=10, learning_rate=5e-3, save_every=1000)
     changes = {"model.n_embd": 32, "model.dropout": 0.0, "model.bottleneck_dim": 24}
-    config = stages.with_vocab(override(config, changes), vocab)
+    config = with_vocab(override(config, changes), vocab)
     run = open_run(tmp_path, config, vocab, {"stage": "finetune"})
     objective = question_answer(Material([], pairs), vocab, config.model)
     params, _ = loop.train(run, config.finetune, objective, len(pairs))
-    answers, _ = stages.scoring.predict(GPT(config.model), params, vocab, [q for q, _ in pairs])
+    answers, _ = predict(GPT(config.model), params, vocab, [q for q, _ in pairs])
     assert answers == places
