@@ -15,7 +15,7 @@ from kgpt_jax.data.spans import title_length
 from kgpt_jax.model.gpt import GPT
 from kgpt_jax.train.checkpoint import load_params, models, params_digest
 from kgpt_jax.train.loop import train
-from kgpt_jax.train.run import fit_to, open_run, read_run, with_vocab
+from kgpt_jax.train.run import fit_to, held, open_run, read_run, with_vocab
 
 FRAMED = 100  # training questions that are looked at to see what stands around a name
 
@@ -48,9 +48,10 @@ def distill(config: Config, folder: Path, source: Path, tensorboard: bool = Fals
         "started_from": str(source),
         "start_digest": params_digest(params),
     }
-    run = open_run(folder, config, teachers.vocab, facts)
-    print(f"distilling: {config.model.variant}, {len(pairs) + len(voted):,} questions, into {folder}")
-    return train(run, config.pretrain, objective, n_examples, tensorboard=tensorboard)[1]
+    with held(folder):
+        run = open_run(folder, config, teachers.vocab, facts)
+        print(f"distilling: {config.model.variant}, {len(pairs) + len(voted):,} questions, into {folder}")
+        return train(run, config.pretrain, objective, n_examples, tensorboard=tensorboard)[1]
 
 
 def agreed(questions: list[str], said: list[list[str]], room: int) -> list[tuple[str, str]]:

@@ -10,6 +10,7 @@ import os
 import platform
 import sys
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 
 LARGE_PAGES = "glibc.malloc.hugetlb"
@@ -61,6 +62,23 @@ def _system_pages() -> str:
         return Path("/sys/kernel/mm/transparent_hugepage/enabled").read_text()
     except OSError:  # not Linux
         return ""
+
+
+def made_on() -> dict[str, str | int]:
+    """Returns what decides the bits of a result beside the config: versions, processor, devices, threads."""
+    import jax
+    import jaxlib
+
+    names = ("flax", "optax", "numpy")
+    return {
+        "python": platform.python_version(),
+        "jax": jax.__version__,
+        "jaxlib": jaxlib.__version__,
+        **{name: version(name) for name in names},
+        "processor": processor("model name") or platform.processor() or platform.machine(),
+        "devices": f"{jax.device_count()} {jax.devices()[0].device_kind}",
+        "threads": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+    }
 
 
 @cache

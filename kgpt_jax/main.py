@@ -12,6 +12,8 @@ if __name__ == "__main__":  # before JAX is imported
     prepare()
 
 import difflib
+import errno
+import signal
 import sys
 from pathlib import Path
 
@@ -54,6 +56,7 @@ STARTS_FROM = {
     "export": "finetune",
     "attend": "finetune",
 }
+DISK_TROUBLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 SCRATCH = "none"  # --reading_params_path=none finetunes from scratch
 QUICKSTART = "configs/quickstart.py"
 
@@ -267,11 +270,19 @@ def fail(message: str):
 
 def guarded(argv):
     if not flags.FLAGS["verbosity"].present:
-        logging.set_verbosity(logging.ERROR)  # Orbax tells much at INFO
+        logging.set_verbosity(logging.FATAL)  # what Orbax tells besides, it raises
     try:
         main(argv)
     except UserError as error:
         fail(str(error))
+    except OSError as error:
+        if error.errno not in DISK_TROUBLE:
+            raise
+        where = f"cannot write {error.filename}: " if error.filename else ""
+        fail(f"{where}{error.strerror}; the same command goes on from the newest checkpoint")
+    except KeyboardInterrupt:  # outside of training, which saves first
+        print("stopped", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
 
 
 if __name__ == "__main__":

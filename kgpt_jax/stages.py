@@ -25,7 +25,7 @@ from kgpt_jax.data.vocab import PAD, Vocab
 from kgpt_jax.model.gpt import GPT
 from kgpt_jax.train.checkpoint import Checkpoints, first_model, load_params, models, params_digest
 from kgpt_jax.train.loop import train
-from kgpt_jax.train.run import fit_to, open_run, read_run, with_vocab, write_json
+from kgpt_jax.train.run import fit_to, held, open_run, read_run, with_vocab, write_json
 from kgpt_jax.train.torch_params import abstract_params, load_torch_params, save_torch_params
 
 STAGE_OBJECTIVES = {
@@ -48,12 +48,13 @@ def pretrain(config: Config, folder: Path, tensorboard: bool = False) -> float:
         "stage": "pretrain",
         "updates": steps_per_epoch(n_examples, config.pretrain) * config.pretrain.epochs,
     }
-    run = open_run(folder, config, vocab, facts)
-    print(
-        f"pretraining: {config.model.variant}, {size:,} parameters, {len(documents):,} documents, "
-        f"{len(vocab)} symbols, into {folder}"
-    )
-    return train(run, config.pretrain, objective, n_examples, tensorboard=tensorboard)[1]
+    with held(folder):
+        run = open_run(folder, config, vocab, facts)
+        print(
+            f"pretraining: {config.model.variant}, {size:,} parameters, {len(documents):,} documents, "
+            f"{len(vocab)} symbols, into {folder}"
+        )
+        return train(run, config.pretrain, objective, n_examples, tensorboard=tensorboard)[1]
 
 
 def finetune(config: Config, folder: Path, start: Path | None, tensorboard: bool = False) -> float:
@@ -82,9 +83,10 @@ def finetune(config: Config, folder: Path, start: Path | None, tensorboard: bool
     if start is not None:
         facts |= {"started_from": str(start), "start_digest": params_digest(params)}
         facts["n_pairs"] = max(facts["n_pairs"], source.facts.get("n_pairs", 0))
-    run = open_run(folder, config, vocab, facts)
-    print(f"finetuning: {config.model.variant}, {len(table.questions):,} questions, into {folder}")
-    return train(run, cfg, objective, n_examples, params, tensorboard)[1]
+    with held(folder):
+        run = open_run(folder, config, vocab, facts)
+        print(f"finetuning: {config.model.variant}, {len(table.questions):,} questions, into {folder}")
+        return train(run, cfg, objective, n_examples, params, tensorboard)[1]
 
 
 def recipe_of(config: Config, stage: str) -> str:
@@ -279,10 +281,10 @@ def import_params(config: Config, source: str, folder: Path):
     if (folder / "config.json").exists():
         raise UserError(f"{folder} holds a run already: give another --writing_params_path")
     facts = {"stage": "import", "data_digest": corpus.digest(documents), "started_from": source}
-    run = open_run(folder, config, vocab, facts)
-    with Checkpoints(run) as checkpoints:
-        checkpoints.save_params(params)
-        checkpoints.wait()
+    with held(folder):
+        run = open_run(folder, config, vocab, facts)
+        with Checkpoints(run) as checkpoints:
+            checkpoints.save_params(params)
     print(f"{source} is now the run {folder}: {count(params):,} parameters")
 
 

@@ -38,7 +38,7 @@ def jax_train(config: dict, updates: int):
     state = init_state(model, tx, jax.random.key(0), averaged=cfg.ema_decay > 0)
     quiet = _Quiet()
     train_steps = make_train_steps(model, tx, jax.random.key(1), cfg.ema_decay)
-    dispatcher = Dispatcher(train_steps, cfg, quiet, state)
+    dispatcher = Dispatcher(train_steps, cfg, quiet, None, state)
     draw = partial(epoch_pieces, objective, config.model, cfg, 0)
     drawn = itertools.chain.from_iterable(epoch for _, epoch in prefetched(draw, range(cfg.epochs)))
     numbers = itertools.count()
@@ -53,8 +53,8 @@ def jax_train(config: dict, updates: int):
         while ahead:
             state, n = dispatcher.send(state, ahead, rates)
             ahead = ahead[n:]
-            dispatcher.settle(None, leave=1)
-        dispatcher.settle(None, leave=0)
+            dispatcher.settle(leave=1)
+        dispatcher.settle(leave=0)
         seconds = time.perf_counter() - began - quiet.left_out
         return {"seconds": seconds / updates, "cells": cells / updates}
 

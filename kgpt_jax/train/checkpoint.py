@@ -1,6 +1,12 @@
 """Orbax checkpoints of a run's whole state, and its parameters out of them."""
 
+import errno
 import hashlib
+import os
+import re
+import shutil
+import sys
+import threading
 
 import jax
 import jax.numpy as jnp
@@ -9,27 +15,58 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
 from kgpt_jax.config import UserError, to_dict
-from kgpt_jax.train.run import Run
+from kgpt_jax.train.digests import damage, seal
+from kgpt_jax.train.run import Run, saved_steps
 from kgpt_jax.train.step import TrainState
 from kgpt_jax.train.torch_params import abstract_params
 
+TEMPORARY = ".orbax-checkpoint-tmp"  # how Orbax ends the names of what it is writing
+SECONDS_TO_GIVE_UP = 10
+KEPT = checkpoint_managers.AnyPreservationPolicy(
+    [
+        checkpoint_managers.LatestN(2),
+        checkpoint_managers.BestN(
+            get_metric_fn=lambda metrics: metrics["loss"],
+            n=1,
+            reverse=True,
+            keep_checkpoints_without_metrics=False,
+        ),
+    ]
+)
+
 
 class Checkpoints:
-    """The checkpoints of one run: the newest two, written in the background, whole or not at all.
+    """The checkpoints of one run, each whole or not there: the newest two, and the one of least loss.
 
-    A reader (`read_only`) leaves alone what a training that still runs is about to write.
+    A checkpoint counts once its digests are there and as long as they hold; one that does not is named and
+    passed over. Training removes it; a reader (`read_only`) does not, since it may be what a training that
+    still runs is about to write. `step` is that of the newest that counts, None without one.
     """
 
     def __init__(self, run: Run, read_only: bool = False):
         self.run = run
         self.folder = (run.folder / "checkpoints").absolute()  # Orbax fails late on relative paths
+        self.step = None
+        for step in sorted(saved_steps(self.run.folder), reverse=True):
+            problem = damage(self.folder / str(step))
+            if not problem:
+                self.step = step
+                break
+            print(f"note: checkpoint {self.folder / str(step)} is passed over: {problem}")
         if read_only:
             options = ocp.CheckpointManagerOptions(read_only=True)
         else:
-            options = ocp.CheckpointManagerOptions(
-                preservation_policy=checkpoint_managers.LatestN(2), cleanup_tmp_directories=True
-            )
+            self._remove_unsound()
+            # Not in the background: what is saved is saved when `save` returns, and a disk that is full says
+            # so at once.
+            options = ocp.CheckpointManagerOptions(preservation_policy=KEPT, enable_async_checkpointing=False)
         self.manager = ocp.CheckpointManager(self.folder, options=options)
+
+    def _remove_unsound(self):
+        """Removes whatever does not count: broken off, or damaged."""
+        for path in self.folder.glob("*"):
+            if path.is_dir() and (path.name.endswith(TEMPORARY) or path.name.isdecimal() and damage(path)):
+                shutil.rmtree(path, ignore_errors=True)
 
     def __enter__(self):
         return self
@@ -37,63 +74,86 @@ class Checkpoints:
     def __exit__(self, *_):
         self.manager.close()
 
-    def latest_step(self) -> int | None:
-        return self.manager.latest_step()
-
-    def save(self, state: TrainState, seconds: float):
-        """Starts writing a checkpoint; training may go on and donate `state` meanwhile."""
-        state = jax.tree.map(jnp.copy, state)
+    def save(self, state: TrainState, seconds: float, loss: float):
+        """Writes a checkpoint; `loss` is what it is judged by. A UserError where it cannot be written."""
         trees = {"params": state.result, "opt_state": state.opt_state}
         if state.average:
             trees["raw_params"] = state.params
-        self._save(int(state.step.max()), seconds, **trees)
+        self._save(int(state.step.max()), seconds, loss, **trees)
 
     def save_params(self, params):
-        """Starts writing parameters alone, as step 0: a run to start from, not to go on with."""
-        self._save(0, 0.0, params=params)
+        """Writes parameters alone, as step 0: a run to start from, not to go on with."""
+        self._save(0, 0.0, 0.0, params=params)
 
-    def _save(self, step: int, seconds: float, **trees):
+    def _save(self, step: int, seconds: float, loss: float, **trees):
         meta = {
             "config": to_dict(self.run.config),
-            "vocab": self.run.vocab.characters,
+            "vocab": {"characters": self.run.vocab.characters},
+            "facts": self.run.facts,
             "seconds": seconds,
         }
         items = {name: ocp.args.StandardSave(tree) for name, tree in trees.items()}
-        self.manager.save(step, args=ocp.args.Composite(meta=ocp.args.JsonSave(meta), **items))
-
-    def wait(self):
-        """Returns when what was saved is on the disk; raises what went wrong."""
-        self.manager.wait_until_finished()
+        threads, hook = set(threading.enumerate()), sys.unraisablehook
+        try:
+            needed = sum(leaf.nbytes for leaf in jax.tree.leaves(trees))
+            if needed > shutil.disk_usage(self.run.folder).free:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            sys.unraisablehook = lambda _: None  # TensorStore tells each of its callbacks of an error
+            self.manager.save(
+                step,
+                args=ocp.args.Composite(meta=ocp.args.JsonSave(meta), **items),
+                metrics={"loss": loss} if np.isfinite(loss) else None,
+            )
+            seal(self.folder / str(step))
+        except Exception as error:  # Orbax and TensorStore raise every kind
+            for thread in set(threading.enumerate()) - threads:
+                threading.Thread.join(thread, SECONDS_TO_GIVE_UP)  # Orbax's, which may still write
+            self._remove_unsound()  # what was half written would keep a full disk full
+            last = "none yet" if self.step is None else self.folder / str(self.step)
+            raise UserError(
+                f"cannot save update {step} in {self.folder} ({_reason(error)}): the last good "
+                f"checkpoint is {last}; make room and give the same command again"
+            ) from None
+        finally:
+            sys.unraisablehook = hook
+        self.step = step
 
     def restore(self, like: TrainState) -> tuple[TrainState, float]:
         """Returns the newest state and the seconds of training behind it; `like` gives the shapes."""
-        step = self.latest_step()
         trees = {"params": like.params, "opt_state": like.opt_state}
         if like.average:
             trees["raw_params"] = like.params
         items = {name: ocp.args.StandardRestore(_abstract(tree)) for name, tree in trees.items()}
-        found = self._restore(step, meta=ocp.args.JsonRestore(), **items)
-        state = TrainState(jnp.full_like(like.step, step), found.params, found.opt_state)
+        found = self._restore(meta=ocp.args.JsonRestore(), **items)
+        state = TrainState(jnp.full_like(like.step, self.step), found.params, found.opt_state)
         if like.average:
             state = state._replace(params=found.raw_params, average=found.params)
         return state, found.meta["seconds"]
 
     def restore_params(self, like):
-        """Returns the newest parameters alone, and their step; `like` gives the shapes."""
-        step = self.latest_step()
-        if step is None:
-            raise UserError(f"{self.run.folder} has no checkpoint yet: let its training run on")
-        return self._restore(step, params=ocp.args.StandardRestore(_abstract(like))).params, step
+        """Returns the newest parameters alone; `like` gives the shapes."""
+        if self.step is None:
+            any_saved = next(saved_steps(self.run.folder), None) is not None
+            problem = "no sound checkpoint" if any_saved else "no checkpoint yet"
+            raise UserError(f"{self.run.folder} has {problem}: give its training command again")
+        return self._restore(params=ocp.args.StandardRestore(_abstract(like))).params
 
-    def _restore(self, step: int, **items):
+    def _restore(self, **items):
         try:
-            return self.manager.restore(step, args=ocp.args.Composite(**items))
+            return self.manager.restore(self.step, args=ocp.args.Composite(**items))
         except Exception as error:  # Orbax and TensorStore raise every kind
-            first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise UserError(
-                f"checkpoint {self.folder / str(step)} cannot be read ({first_line}): "
+                f"checkpoint {self.folder / str(self.step)} cannot be read ({_reason(error)}): "
                 "delete it to go back to the one before"
             ) from None
+
+
+def _reason(error: Exception) -> str:
+    if number := re.search(r"os_error_code='(\d+)'", str(error)):  # as TensorStore says it, among much else
+        return os.strerror(int(number[1]))
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__
 
 
 def load_params(run: Run, purpose: str = ""):
@@ -106,7 +166,7 @@ def load_params(run: Run, purpose: str = ""):
         several = (run.config.n_seeds,)
         like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(several + leaf.shape, leaf.dtype), like)
     with Checkpoints(run, read_only=True) as checkpoints:
-        params, step = checkpoints.restore_params(like)
+        params, step = checkpoints.restore_params(like), checkpoints.step
     if purpose:
         updates = run.facts.get("updates", step)
         unfinished = f" of {updates:,}: its training is not finished" if step < updates else ""

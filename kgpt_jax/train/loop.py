@@ -22,8 +22,10 @@ from kgpt_jax.train.optimizer import learning_rates, make_optimizer
 from kgpt_jax.train.progress import Progress, clock
 from kgpt_jax.train.run import Run
 from kgpt_jax.train.step import TrainState, init_state, make_train_steps, no_sums, predicted
+from kgpt_jax.train.stop import Stop
 
-SECONDS_PER_DISPATCH = 2.0  # a slow machine gets less work at once, so that its line moves
+SECONDS_PER_DISPATCH = 0.5  # a slow machine gets less work at once, so that it stops soon when asked to
+MOST_SKIPPED = 5  # updates in a row without a finite loss and gradient, before a run gives up
 PIECES_ON_CPU = 8  # of a batch of 128: 4 pieces keep more padding, 16 have too few rows to gain by it
 
 
@@ -39,8 +41,9 @@ def train(
 
     Returns the parameters, along a leading axis those of several models if the config has `n_seeds` of
     them, and the seconds of training, compilation left out. `start_params` are those
-    to start from; None draws them from the config's seed. A loss that is not finite is a UserError that
-    names the update and the newest checkpoint, which is from before it.
+    to start from; None draws them from the config's seed. An update whose loss or gradient is not finite is
+    skipped; after five in a row a UserError names the newest checkpoint. SIGTERM or SIGINT ends the process
+    once the update under way is saved (`train/stop.py`).
     """
     seed = run.config.seed
     init_key, dropout_key = jax.random.split(jax.random.key(seed))
@@ -51,8 +54,8 @@ def train(
     per_epoch = steps_per_epoch(n_examples, cfg)
     state = init_state(model, tx, init_key, start_params, averaged=cfg.ema_decay > 0)
 
-    with Checkpoints(run) as checkpoints:
-        step, seconds = checkpoints.latest_step() or 0, 0.0
+    with Checkpoints(run) as checkpoints, Stop() as stop:
+        step, seconds = checkpoints.step or 0, 0.0
         if step:
             state, seconds = checkpoints.restore(state)
         if step == len(rates):
@@ -62,7 +65,7 @@ def train(
             print(f"resuming {run.folder} at update {step} of {len(rates)}")
         progress = Progress(run.folder, step, rates, per_epoch, seconds, tensorboard)
         train_steps = make_train_steps(model, tx, dropout_key, cfg.ema_decay)
-        dispatcher = Dispatcher(train_steps, cfg, progress, state)
+        dispatcher = Dispatcher(train_steps, cfg, progress, checkpoints, state)
         draw = partial(epoch_pieces, objective, run.config.model, cfg, seed)
         for epoch, updates in prefetched(draw, range(step // per_epoch, cfg.epochs)):
             first = epoch * per_epoch
@@ -71,16 +74,20 @@ def train(
                 pieces = [(i, piece) for i in range(step, until) for piece in updates[i - first]]
                 while pieces:
                     state, n = dispatcher.send(state, pieces, rates)
-                    pieces = pieces[n:]
-                    dispatcher.settle(checkpoints, leave=1)
-                step = until
-                if step % cfg.save_every == 0 or step == len(rates):
-                    dispatcher.settle(checkpoints, leave=0)
+                    under_way, pieces = pieces[n - 1][0], pieces[n:]
+                    dispatcher.settle(leave=1)
+                    if stop.asked:  # no further than to the end of the update
+                        pieces = [piece for piece in pieces if piece[0] == under_way]
+                        until = under_way + 1
+                step, stopping = until, stop.asked
+                if step % cfg.save_every == 0 or step == len(rates) or stopping:
+                    dispatcher.settle(leave=0)
                     if not all_finite(state.params):
-                        raise not_finite(step, checkpoints)
-                    checkpoints.save(state, progress.seconds())
+                        raise not_finite(str(step), checkpoints)
+                    checkpoints.save(state, progress.seconds(), progress.loss_since_save())
                     progress.draw()
-        checkpoints.wait()
+                if stopping:
+                    stop.exit(step, len(rates))
         progress.close()
         return state.result, progress.seconds()
 
@@ -117,9 +124,8 @@ def all_finite(params) -> jax.Array:
     return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(params)]).all()
 
 
-def not_finite(step: int, checkpoints: Checkpoints) -> UserError:
-    checkpoints.wait()
-    newest = checkpoints.latest_step()
+def not_finite(step: str, checkpoints: Checkpoints) -> UserError:
+    newest = checkpoints.step
     return UserError(
         f"the loss is not finite at update {step}; the last good checkpoint is "
         f"{checkpoints.folder / str(newest) if newest else 'none yet'}; "
@@ -140,13 +146,22 @@ class Sent(NamedTuple):
 class Dispatcher:
     """Sends pieces of one width off together, and takes in the metrics of those sent before."""
 
-    def __init__(self, train_steps, cfg: TrainConfig, progress: Progress, state: TrainState):
-        self.train_steps, self.most, self.progress = train_steps, cfg.steps_per_dispatch, progress
+    def __init__(
+        self,
+        train_steps,
+        cfg: TrainConfig,
+        progress: Progress,
+        checkpoints: Checkpoints | None,
+        state: TrainState,
+    ):
+        self.train_steps, self.most = train_steps, cfg.steps_per_dispatch
+        self.progress, self.checkpoints = progress, checkpoints
         self.sums = no_sums(state)
         self.compiled = {}  # by width
         self.limit = 1  # pieces that take about SECONDS_PER_DISPATCH
         self.sent = deque()
         self.settled = time.perf_counter()
+        self.skipped = 0  # updates in a row, up to the last one
 
     def send(self, state: TrainState, pieces: list[tuple[int, Piece]], rates: np.ndarray):
         """Takes (updates made before, piece); returns the new state and how many it has seen."""
@@ -170,7 +185,7 @@ class Dispatcher:
         self.sent.append(Sent(numbers[0], last_J, n, tokens, metrics))
         return state, n
 
-    def settle(self, checkpoints: Checkpoints, leave: int):
+    def settle(self, leave: int):
         """Waits for all but the `leave` last dispatches and reports them."""
         while len(self.sent) > leave:
             step, last_J, n, tokens, metrics = self.sent.popleft()
@@ -179,7 +194,8 @@ class Dispatcher:
             per_piece = (now - self.settled) / n
             self.limit = min(max(1, int(SECONDS_PER_DISPATCH / max(per_piece, 1e-9))), self.most)
             self.settled = now
-            finite = np.isfinite(losses) & np.isfinite(norms)
-            if not finite.all():
-                raise not_finite(step + int(np.argmin(finite)) + 1, checkpoints)
             self.progress.record(step, losses, norms, tokens)
+            for number, good in enumerate(np.isfinite(losses) & np.isfinite(norms), step + 1):
+                self.skipped = 0 if good else self.skipped + 1
+                if self.skipped == MOST_SKIPPED:
+                    raise not_finite(f"{number}, the fifth in a row", self.checkpoints)

@@ -4,6 +4,7 @@
 """
 
 import json
+import math
 import time
 from pathlib import Path
 
@@ -35,11 +36,17 @@ class Progress:
         self.compiling = 0.0
         self.start_step = start_step
         self.tokens = 0  # since the last line, padding left out
-        self.losses = []
+        self.losses, self.losses_since_save = [], []
+        self.skipped = 0  # updates since this start
 
     def seconds(self) -> float:
         """Returns the run's seconds of training, those before a resume included."""
         return self.seconds_before + time.perf_counter() - self.started - self.compiling
+
+    def loss_since_save(self) -> float:
+        """Returns the mean loss of the updates since it was last asked for, NaN without one."""
+        mean, self.losses_since_save = _mean(self.losses_since_save), []
+        return mean
 
     def leave_out(self, seconds: float):
         """Takes seconds of something else than training out of the clock."""
@@ -49,19 +56,22 @@ class Progress:
     def record(self, step: int, losses: np.ndarray, grad_norms: np.ndarray, tokens: int):
         """Takes in the updates, maybe none, that follow the first `step`; prints a line if one is due."""
         for number, (loss, norm) in enumerate(zip(losses.tolist(), grad_norms.tolist()), step + 1):
-            lr = float(self.rates[number - 1])
             entry = {
                 "step": number,
                 "epoch": self._epoch(number),
                 "loss": loss,
-                "lr": lr,
+                "lr": float(self.rates[number - 1]),
                 "grad_norm": norm,
             }
+            if not math.isfinite(loss + norm):
+                entry |= {"loss": None, "grad_norm": None, "skipped": True}  # JSON has no NaN
+                self.skipped += 1
             self.file.write(json.dumps(entry) + "\n")
-            if self.events:
+            if self.events and "skipped" not in entry:
                 for name in ("loss", "lr", "grad_norm"):
                     self.events.add_scalar(name, entry[name], number)
         self.losses += losses.tolist()
+        self.losses_since_save += losses.tolist()
         self.tokens += tokens
         self.file.flush()
         now, made = time.perf_counter(), step + len(losses)
@@ -75,8 +85,9 @@ class Progress:
         print(
             f"step {step:>{len(str(len(self.rates)))}}/{len(self.rates)}"
             f"  epoch {self._epoch(step)}/{len(self.rates) // self.per_epoch}"
-            f"  loss {np.mean(self.losses):.3f}  lr {self.rates[step - 1]:.2e}"
-            f"  {_short(self.tokens / elapsed)} tok/s  eta {clock(left)}",
+            f"  loss {_mean(self.losses):.3f}  lr {self.rates[step - 1]:.2e}"
+            f"  {_short(self.tokens / elapsed)} tok/s  eta {clock(left)}"
+            + (f"  skipped {self.skipped}" if self.skipped else ""),
             flush=True,
         )
         self.last_line, self.losses, self.tokens = now, [], 0
@@ -102,12 +113,28 @@ class Progress:
             self.events.close()
 
 
+def _mean(losses: list[float]) -> float:
+    finite = [loss for loss in losses if math.isfinite(loss)]
+    return sum(finite) / len(finite) if finite else math.nan
+
+
+def read_metrics(path: Path) -> list[dict]:
+    """Returns the records of `metrics.jsonl`, without lines that a kill or a damaged disk left unreadable."""
+    records = []
+    if path.exists():
+        for line in path.read_bytes().split(b"\n"):
+            try:
+                record = json.loads(line)
+                record["step"] + record["lr"]  # raises where they are no numbers
+                records.append(record)
+            except (ValueError, TypeError, KeyError):
+                continue
+    return records
+
+
 def _keep_metrics(path: Path, step: int):
     """Opens `metrics.jsonl` for going on after `step`: later records of a killed run are dropped."""
-    kept = []
-    if path.exists():
-        with path.open(encoding="utf-8") as file:
-            kept = [line for _, line in zip(range(step), file)]
+    kept = [json.dumps(record) + "\n" for record in read_metrics(path) if record["step"] <= step]
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text("".join(kept), "utf-8")
     temporary.replace(path)
@@ -129,8 +156,7 @@ def draw_loss(folder: Path):
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    with (folder / "metrics.jsonl").open(encoding="utf-8") as file:
-        records = [json.loads(line) for line in file]
+    records = [record for record in read_metrics(folder / "metrics.jsonl") if record.get("loss") is not None]
     if not records:
         return
     step, loss, lr = (np.array([record[name] for record in records]) for name in ("step", "loss", "lr"))

@@ -6,12 +6,24 @@ started, and digests of its data and first parameters, so that a run is only eve
 
 import dataclasses
 import json
+import math
 import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from kgpt_jax.config import Config, UserError, from_dict, leaves, to_dict
 from kgpt_jax.data import corpus
 from kgpt_jax.data.vocab import Vocab
+from kgpt_jax.environment import made_on
+from kgpt_jax.train.digests import damage, seal
+
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks
+    fcntl = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,35 +39,101 @@ class Run:
 def open_run(folder: Path, config: Config, vocab: Vocab, facts: dict) -> Run:
     """Returns the run in `folder`, made now or, if it has a checkpoint, checked to be the same run.
 
-    Raises a UserError that names both values where config, vocabulary or data differ.
+    Raises a UserError that names both values where config, vocabulary or data differ. Says where the machine
+    or the libraries do, as the bits of the results may then differ too.
     """
-    run = Run(folder, config, vocab, facts)
-    if (folder / "config.json").exists() and any((folder / "checkpoints").glob("[0-9]*")):
-        _check_same(run, read_run(folder))
-        return run
+    run = Run(folder, config, vocab, facts | {"made_on": made_on()})
+    if (folder / "config.json").exists() and any(saved_steps(folder)):
+        old = read_run(folder)
+        _check_same(run, old)
+        there = old.facts.get("made_on", {})
+        if max(saved_steps(folder)) < facts.get("updates", math.inf):
+            for name, value in run.facts["made_on"].items():
+                if there.get(name) != value:
+                    print(f"note: {folder} was begun with {name} {there.get(name)} and goes on with {value}")
+        run = Run(folder, config, vocab, facts | {"made_on": there})
+        if not damage(folder):
+            return run
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / "run.json", facts)
-        write_json(folder / "vocab.json", {"characters": vocab.characters})
-        write_json(folder / "config.json", to_dict(config))  # last: it says that all are there
+        for name, tree in _files(run).items():
+            write_json(folder / name, tree)
+        seal(folder, list(_files(run)))
     except OSError as error:
         raise UserError(f"cannot make the folder {folder}: {error.strerror}") from None
     return run
 
 
+def _files(run: Run) -> dict:
+    config, characters = to_dict(run.config), {"characters": run.vocab.characters}
+    return {"run.json": run.facts, "vocab.json": characters, "config.json": config}
+
+
 def read_run(folder: Path) -> Run:
-    """Returns the run that a folder holds, or raises a UserError that says what is missing."""
+    """Returns the run that a folder holds, or raises a UserError that says what is missing.
+
+    Where its files are damaged, the newest sound checkpoint knows what they said.
+    """
     if folder.is_file():
         raise UserError(f"{folder} is a file: --mode=import makes a run of a course .params file")
+    if not (folder / "config.json").exists():
+        raise UserError(f"{folder} is not a run's folder: it has no config.json")
     try:
-        config = from_dict(json.loads((folder / "config.json").read_text("utf-8")))
-        vocab = Vocab(json.loads((folder / "vocab.json").read_text("utf-8"))["characters"])
-        facts = json.loads((folder / "run.json").read_text("utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"{folder} is not a run's folder: it has no {Path(error.filename).name}") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        if problem := damage(folder):
+            trees = _remembered(folder)
+            if trees is None:
+                raise UserError(f"{folder} is damaged: {problem}")
+            print(f"note: {folder} is damaged, {problem}: what its checkpoint remembers is used")
+        else:
+            names = ("config", "vocab", "run")
+            trees = (json.loads((folder / f"{name}.json").read_text("utf-8")) for name in names)
+        config, vocab, facts = trees
+        return Run(folder, from_dict(config), Vocab(vocab["characters"]), dict(facts))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{folder} is damaged: {error}") from None
-    return Run(folder, config, vocab, facts)
+
+
+def _remembered(folder: Path) -> list | None:
+    """Returns config, vocabulary and facts as the newest sound checkpoint holds them, None without one."""
+    for step in sorted(saved_steps(folder), reverse=True):
+        checkpoint = folder / "checkpoints" / str(step)
+        if not damage(checkpoint):
+            meta = json.loads((checkpoint / "meta" / "metadata").read_text("utf-8"))
+            return [meta[name] for name in ("config", "vocab", "facts")]
+    return None
+
+
+def saved_steps(folder: Path) -> Iterator[int]:
+    """Yields the steps of a run's checkpoints, in no order, sound or not."""
+    found = (folder / "checkpoints").glob("*")
+    return (int(path.name) for path in found if path.name.isdecimal() and path.is_dir())
+
+
+@contextmanager
+def held(folder: Path):
+    """Keeps a second training out of a run's folder; a UserError names the process that holds it.
+
+    The lock is the system's (flock): it ends with its process, however that ends.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / ".lock").open("a+")
+    except OSError as error:
+        raise UserError(f"cannot make the folder {folder}: {error.strerror}") from None
+    with file:
+        try:
+            if fcntl:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            raise UserError(
+                f"{folder} is in use, by {file.read().strip() or 'another process'}: wait for it to end, "
+                "stop it, or give another --workdir"
+            ) from None
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%F %T')}\n")
+        file.flush()
+        yield
 
 
 def fit_to(run: Run, config: Config) -> Config:

@@ -82,6 +82,8 @@ def make_train_steps(model, tx: optax.GradientTransformation, dropout_key: jax.A
     J, zero but at the last pieces. The number n is traced, so a shorter dispatch compiles nothing. Dropout
     follows from the numbers of update and piece: a resumed run draws what the unbroken one would have.
 
+    An update whose loss or gradient is not finite changes nothing but the count of updates.
+
     After update i a state's average, if it has one, is a moving one of decay min(`ema_decay`, i / (i + 9)):
     it forgets the first parameters sooner. Of several models the metrics are the means.
     """
@@ -92,16 +94,23 @@ def make_train_steps(model, tx: optax.GradientTransformation, dropout_key: jax.A
         return piece.weight * cross_entropy_sum(logits_BTV, y_BT)
 
     def update(state: TrainState, sums: Sums, lr):
+        norm = optax.tree.norm(sums.grads)
+        good = jnp.isfinite(sums.loss) & jnp.isfinite(norm)
+        state = lax.cond(good, changed, skipped, state, sums, lr)
+        return state, no_sums(state), {"loss": sums.loss, "grad_norm": norm}
+
+    def changed(state: TrainState, sums: Sums, lr):
         updates, opt_state = tx.update(sums.grads, state.opt_state, state.params)
         params = jax.tree.map(lambda p, u: p - lr * u, state.params, updates)
-        metrics = {"loss": sums.loss, "grad_norm": optax.tree.norm(sums.grads)}
         step = state.step + 1
         decay = jnp.minimum(ema_decay, step / (step + 9))
         average = state.average and jax.tree.map(
             lambda a, p: decay * a + (1 - decay) * p, state.average, params
         )
-        state = TrainState(step, params, opt_state, average)
-        return state, no_sums(state), metrics
+        return TrainState(step, params, opt_state, average)
+
+    def skipped(state: TrainState, sums: Sums, lr):
+        return state._replace(step=state.step + 1)
 
     def not_yet(state: TrainState, sums: Sums, lr):
         return state, sums, {"loss": jnp.zeros(()), "grad_norm": jnp.zeros(())}

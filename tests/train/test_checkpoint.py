@@ -1,5 +1,7 @@
 import json
-import time
+import os
+import resource
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +12,9 @@ from kgpt_jax.config import UserError, override
 from kgpt_jax.data.vocab import Vocab
 from kgpt_jax.model.gpt import GPT
 from kgpt_jax.train.checkpoint import Checkpoints, load_params
+from kgpt_jax.train.digests import seal
 from kgpt_jax.train.optimizer import make_optimizer
-from kgpt_jax.train.run import open_run, read_run, with_vocab
+from kgpt_jax.train.run import held, open_run, read_run, with_vocab
 from kgpt_jax.train.step import init_state
 from tests import tiny
 
@@ -37,13 +40,13 @@ def equal(a, b):
 def test_a_run_reads_back_as_it_was(run):
     again = read_run(run.folder)
     assert again == run
+    assert again.facts["made_on"].keys() >= {"jax", "processor", "threads", "devices"}
 
 
 def test_the_whole_state_comes_back(run):
     state = state_of(run)
     with Checkpoints(run) as checkpoints:
-        checkpoints.save(state, seconds=12.5)
-        checkpoints.wait()
+        checkpoints.save(state, seconds=12.5, loss=2.0)
         restored, seconds = checkpoints.restore(state_of(run, seed=1))
     assert seconds == 12.5 and int(restored.step) == 7
     assert equal(restored, state)
@@ -53,26 +56,21 @@ def test_the_whole_state_comes_back(run):
 
 def test_a_checkpoint_tells_what_made_it(run):
     with Checkpoints(run) as checkpoints:
-        checkpoints.save(state_of(run), seconds=1.0)
-        checkpoints.wait()
+        checkpoints.save(state_of(run), seconds=1.0, loss=2.0)
         meta = checkpoints.manager.restore(7)["meta"]
-    assert meta["vocab"] == "□⁇abcdefgh"
+    assert meta["vocab"] == {"characters": "□⁇abcdefgh"}
     assert meta["config"] == json.loads((run.folder / "config.json").read_text())
 
 
 def test_a_reader_leaves_a_save_under_way_alone(run):
     under_way = run.folder / "checkpoints" / "9.orbax-checkpoint-tmp"
     with Checkpoints(run) as checkpoints:
-        checkpoints.save(state_of(run), seconds=1.0)
-        checkpoints.wait()
+        checkpoints.save(state_of(run), seconds=1.0, loss=2.0)
     under_way.mkdir()
     load_params(run)
     assert under_way.exists()
-    with Checkpoints(run):  # one that trains clears it away, in the background
-        deadline = time.monotonic() + 20
-        while under_way.exists() and time.monotonic() < deadline:
-            time.sleep(0.05)
-    assert not under_way.exists()
+    with Checkpoints(run):  # one that trains clears it away
+        assert not under_way.exists()
 
 
 def test_no_checkpoint_and_no_run_are_told_apart(run, tmp_path):
@@ -87,13 +85,89 @@ def test_no_checkpoint_and_no_run_are_told_apart(run, tmp_path):
 
 def test_an_unreadable_checkpoint_is_named(run):
     with Checkpoints(run) as checkpoints:
-        checkpoints.save(state_of(run), seconds=1.0)
-        checkpoints.wait()
+        checkpoints.save(state_of(run), seconds=1.0, loss=2.0)
     for file in (run.folder / "checkpoints" / "7" / "params").rglob("*"):
         if file.is_file():
             file.write_bytes(b"")
-    with pytest.raises(UserError, match="checkpoints/7 cannot be read .*: delete it"):
+    with pytest.raises(UserError, match="has no sound checkpoint: give its training command again"):
         load_params(run)
+
+
+def flip(path, bit):
+    content = bytearray(path.read_bytes())
+    content[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(content)
+
+
+DAMAGES = {
+    "deleted": lambda path, rng: path.unlink(),
+    "truncated": lambda path, rng: path.write_bytes(path.read_bytes()[:-1]),
+    "emptied": lambda path, rng: path.write_bytes(b""),
+    "a bit flipped": lambda path, rng: flip(path, rng.integers(8 * path.stat().st_size)),
+}
+
+
+@pytest.mark.parametrize("harm", DAMAGES)
+def test_damage_to_any_file_of_a_checkpoint_is_noticed_and_the_one_before_is_used(
+    run, tmp_path, capsys, harm
+):
+    before = state_of(run)
+    with Checkpoints(run) as checkpoints:
+        checkpoints.save(before, seconds=1.0, loss=2.0)
+        checkpoints.save(state_of(run, seed=1)._replace(step=jnp.int32(8)), seconds=1.0, loss=1.0)
+    pristine = tmp_path / "pristine"
+    shutil.copytree(run.folder, pristine)
+    newest = pristine / "checkpoints" / "8"
+    files = [path.relative_to(pristine) for path in sorted(newest.rglob("*")) if path.is_file()]
+    assert len(files) > 10
+    rng = np.random.default_rng(0)
+    for name in files:
+        shutil.rmtree(run.folder)
+        shutil.copytree(pristine, run.folder)
+        if harm != "deleted" and not (run.folder / name).stat().st_size:
+            continue  # nothing in it to harm
+        DAMAGES[harm](run.folder / name, rng)
+        with Checkpoints(run, read_only=True) as checkpoints:
+            assert checkpoints.step == 7, name
+        assert "checkpoints/8 is passed over: " in capsys.readouterr().out
+    assert equal(load_params(run), before.params)
+
+
+def test_training_goes_on_from_the_newest_sound_checkpoint(run, capsys):
+    with Checkpoints(run) as checkpoints:
+        for step in (7, 8):
+            state = state_of(run, seed=step)._replace(step=jnp.int32(step))
+            checkpoints.save(state, seconds=1.0, loss=2.0)
+    flip(next((run.folder / "checkpoints" / "8" / "params").rglob("_METADATA")), 7)
+    with Checkpoints(run) as checkpoints:
+        assert checkpoints.step == 7
+        assert not (run.folder / "checkpoints" / "8").exists()
+        again = state_of(run, seed=9)._replace(step=jnp.int32(8))
+        checkpoints.save(again, seconds=1.0, loss=2.0)
+    assert "checkpoints/8 is passed over: params/_METADATA has changed" in capsys.readouterr().out
+    assert equal(load_params(run), again.params)
+
+
+def test_the_newest_two_and_the_best_are_kept(run):
+    with Checkpoints(run) as checkpoints:
+        for step, loss in enumerate((3.0, 1.0, 2.0, 4.0, 5.0, np.nan), 1):
+            checkpoints.save(state_of(run)._replace(step=jnp.int32(step)), seconds=1.0, loss=loss)
+    assert {path.name for path in (run.folder / "checkpoints").iterdir()} == {"2", "5", "6"}
+
+
+def test_what_cannot_be_saved_leaves_nothing_behind(run, monkeypatch):
+    state = state_of(run)
+    with Checkpoints(run) as checkpoints:
+        checkpoints.save(state, seconds=1.0, loss=2.0)
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))  # no file can be longer
+        try:
+            with pytest.raises(UserError, match="cannot save update 8 .* last good checkpoint is .*/7; make"):
+                checkpoints.save(state._replace(step=jnp.int32(8)), seconds=1.0, loss=2.0)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert {path.name for path in (run.folder / "checkpoints").iterdir()} == {"7"}
+    assert equal(load_params(run), state.params)
 
 
 @pytest.mark.parametrize("name", ["config.json", "vocab.json", "run.json"])
@@ -101,6 +175,39 @@ def test_a_damaged_folder_is_named(run, name):
     (run.folder / name).write_text("{")
     with pytest.raises(UserError, match="run is damaged"):
         read_run(run.folder)
+
+
+@pytest.mark.parametrize("name", ["config.json", "vocab.json", "run.json", "SHA256SUMS"])
+def test_a_checkpoint_remembers_what_a_damaged_folder_said(run, name, capsys):
+    with Checkpoints(run) as checkpoints:
+        checkpoints.save(state_of(run), seconds=1.0, loss=2.0)
+    flip(run.folder / name, 100)
+    assert read_run(run.folder) == run
+    assert "is damaged, " in capsys.readouterr().out
+    open_run(run.folder, run.config, run.vocab, run.facts)  # training puts it right
+    capsys.readouterr()
+    assert read_run(run.folder) == run
+    assert capsys.readouterr().out == ""
+
+
+def test_a_second_training_in_one_folder_is_told_who_holds_it(run):
+    with held(run.folder):
+        with pytest.raises(UserError, match=f"run is in use, by process {os.getpid()} on "):
+            with held(run.folder):
+                raise AssertionError("held twice")
+    with held(run.folder):
+        pass
+
+
+def test_another_machine_is_named(run, capsys):
+    with Checkpoints(run) as checkpoints:
+        checkpoints.save(state_of(run), seconds=1.0, loss=2.0)
+    facts = run.facts | {"made_on": run.facts["made_on"] | {"jax": "0.1"}}
+    files = {path.name: path for path in run.folder.glob("*.json")}
+    files["run.json"].write_text(json.dumps(facts))
+    seal(run.folder, ["run.json", "vocab.json", "config.json"])
+    open_run(run.folder, run.config, run.vocab, run.facts)
+    assert f"was begun with jax 0.1 and goes on with {jax.__version__}" in capsys.readouterr().out
 
 
 def test_a_folder_without_a_checkpoint_is_made_anew(run):
@@ -116,7 +223,7 @@ def test_a_folder_that_cannot_be_made_is_named(run, tmp_path):
 
 def test_the_same_run_opens_and_another_does_not(run):
     with Checkpoints(run) as checkpoints:
-        checkpoints.save(state_of(run), seconds=1.0)
+        checkpoints.save(state_of(run), seconds=1.0, loss=2.0)
     assert open_run(run.folder, run.config, run.vocab, run.facts) == run
     other = override(run.config, {"seed": 1})
     with pytest.raises(UserError, match="seed 0, and 1 is asked for"):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import signal
 
 import jax
 import numpy as np
@@ -37,7 +38,7 @@ def whole_state(folder, step):
     """Returns all that the checkpoint of a step holds."""
     run = read_run(folder)
     with Checkpoints(run) as checkpoints:
-        assert checkpoints.latest_step() == step
+        assert checkpoints.step == step
         return checkpoints.manager.restore(step)
 
 
@@ -62,7 +63,7 @@ def test_resumed_equals_unbroken_to_the_bit(tmp_path, monkeypatch, variant, muon
         start(tmp_path / "killed", **how)
     monkeypatch.undo()
     with Checkpoints(read_run(tmp_path / "killed")) as checkpoints:
-        assert checkpoints.latest_step() == 4
+        assert checkpoints.step == 4
     start(tmp_path / "killed", **how)
 
     broken, unbroken = (whole_state(tmp_path / name, 12) for name in ("killed", "unbroken"))
@@ -87,6 +88,7 @@ def test_a_finished_run_says_so_and_does_nothing(tmp_path, capsys):
 def test_the_folder_holds_what_it_should(tmp_path):
     start(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {
+        "SHA256SUMS",
         "config.json",
         "vocab.json",
         "run.json",
@@ -99,20 +101,88 @@ def test_the_folder_holds_what_it_should(tmp_path):
     assert json.loads((tmp_path / "config.json").read_text()) == to_dict(with_vocab(tiny.config(), VOCAB))
 
 
-@pytest.mark.parametrize("bad", [4, 5])  # the update before a checkpoint, and the one it would hold
-def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, monkeypatch, bad):
+def poison(monkeypatch, updates):
+    """Makes loss and gradient of these updates NaN, by the weight of their last piece."""
+    make = loop.epoch_pieces
+
+    def poisoned(objective, model_cfg, cfg, seed, epoch):
+        epochs = make(objective, model_cfg, cfg, seed, epoch)
+        for number, pieces in enumerate(epochs, epoch * len(epochs) + 1):
+            if number in updates:
+                pieces[-1] = pieces[-1]._replace(weight=np.float32(np.nan))
+        return epochs
+
+    monkeypatch.setattr(loop, "epoch_pieces", poisoned)
+
+
+def test_an_update_that_is_not_finite_is_skipped_and_counted(tmp_path, monkeypatch, capsys):
+    start(tmp_path / "three", epochs=1)
+    poison(monkeypatch, {4, 6})
+    start(tmp_path / "six", epochs=2, learning_rate=6e-4)
+    records = [json.loads(line) for line in (tmp_path / "six" / "metrics.jsonl").open()]
+    assert [record["step"] for record in records if "skipped" in record] == [4, 6]
+    assert records[3]["loss"] is None and records[4]["loss"] > 0
+    assert "skipped 2" in capsys.readouterr().out
+    assert np.isfinite(jax.tree.leaves(whole_state(tmp_path / "six", 6)["params"])[0]).all()
+
+
+def test_a_skipped_update_changes_nothing(tmp_path, monkeypatch):
+    poison(monkeypatch, {4, 5, 6})
+    start(tmp_path)  # saves after updates 3 and 6
+    with Checkpoints(read_run(tmp_path)) as checkpoints:
+        third, sixth = (checkpoints.manager.restore(step) for step in (3, 6))
+    for name in ("params", "opt_state"):
+        for a, b in zip(jax.tree.leaves(third[name]), jax.tree.leaves(sixth[name])):
+            assert (np.asarray(a) == np.asarray(b)).all()
+
+
+def test_a_run_gives_up_after_five_in_a_row(tmp_path, monkeypatch):
+    poison(monkeypatch, {2, 5, 6, 7, 8, 9, 10})
+    with pytest.raises(UserError, match=r"not finite at update 9, the fifth .*checkpoints/6;"):
+        start(tmp_path, epochs=4)
+    with Checkpoints(read_run(tmp_path)) as checkpoints:
+        assert checkpoints.step == 6
+
+
+def test_parameters_that_are_not_finite_are_not_saved(tmp_path, monkeypatch):
     rates = loop.learning_rates
 
     def explode(*args):
         out = rates(*args)
-        out[bad] = np.inf
+        out[5] = np.inf
         return out
 
     monkeypatch.setattr(loop, "learning_rates", explode)
-    with pytest.raises(UserError, match=r"not finite at update 6; the last good .*checkpoints/3;"):
+    with pytest.raises(UserError, match=r"not finite at update 6; .*checkpoints/3;"):
         start(tmp_path)
     with Checkpoints(read_run(tmp_path)) as checkpoints:
-        assert checkpoints.latest_step() == 3
+        assert checkpoints.step == 3
+
+
+def test_a_stopped_run_has_saved_its_last_update_and_goes_on_to_the_same_bits(tmp_path, monkeypatch, capsys):
+    start(tmp_path / "unbroken", pieces=2)
+    send = loop.Dispatcher.send
+
+    def send_and_signal(self, state, pieces, rates):
+        if pieces[0][0] == 1 and pieces[0][1].number == 0:
+            signal.raise_signal(signal.SIGTERM)
+        return send(self, state, pieces, rates)
+
+    monkeypatch.setattr(loop, "SECONDS_PER_DISPATCH", 0.0)  # one piece at a time
+    monkeypatch.setattr(loop.Dispatcher, "send", send_and_signal)
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as ended:
+        start(tmp_path / "stopped", pieces=2)
+    monkeypatch.undo()
+    assert ended.value.code == 143
+    assert "stopped by SIGTERM at update 2 of 6" in capsys.readouterr().out
+    assert signal.getsignal(signal.SIGTERM) == before
+    start(tmp_path / "stopped", pieces=2)
+    stopped, unbroken = (whole_state(tmp_path / name, 6) for name in ("stopped", "unbroken"))
+    for a, b in zip(jax.tree.leaves(stopped["opt_state"]), jax.tree.leaves(unbroken["opt_state"])):
+        assert (np.asarray(a) == np.asarray(b)).all()
+    metrics = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("stopped", "unbroken")]
+    assert metrics[0] == metrics[1]
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,19 @@ def test_a_resumed_run_drops_what_came_after_its_checkpoint(tmp_path):
     assert losses == [0.0, 1.0, 2.0, 7.0]
 
 
+def test_lines_that_cannot_be_read_are_left_out(tmp_path):
+    good = [
+        json.dumps({"step": step, "epoch": 1, "loss": 1.0, "lr": 0.1, "grad_norm": 1.0}) for step in (1, 3, 5)
+    ]
+    torn = [good[0], "\x00\x00", '{"step": 2, "lo', "[]", good[1], good[2]]
+    (tmp_path / "metrics.jsonl").write_bytes("\n".join(torn).encode() + b"\xff")
+    report = Progress(tmp_path, 4, np.full(9, 1e-3), per_epoch=3, seconds=0.0)
+    report.record(4, np.array([7.0]), np.ones(1), tokens=1)
+    report.close()
+    assert [record["step"] for record in progress.read_metrics(tmp_path / "metrics.jsonl")] == [1, 3, 5]
+    assert (tmp_path / "loss.png").exists()
+
+
 def test_tensorboard_files_are_an_extra(tmp_path):
     pytest.importorskip("tensorboardX")
     report = Progress(tmp_path, 0, np.full(2, 1e-3), per_epoch=2, seconds=0.0, tensorboard=True)
