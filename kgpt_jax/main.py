@@ -25,6 +25,7 @@ from kgpt_jax.data.objectives import OBJECTIVES
 from kgpt_jax.distill import distill
 from kgpt_jax.explore.attend import attend
 from kgpt_jax.explore.compare import compare
+from kgpt_jax.explore.contents import list_run
 from kgpt_jax.explore.copies import compare_copies
 from kgpt_jax.explore.costs import inspect
 from kgpt_jax.explore.recall import compare_recall
@@ -167,6 +168,8 @@ def main(_):
             stages.export_params(config, start, needed(_WRITING))
         case "compare":
             compare(config, chosen_variants(), whole_numbers(_SEEDS), workdir)
+        case "inspect" if _READING.value:
+            list_run(Path(_READING.value))
         case "inspect":
             inspect(config, chosen_variants(), whole_numbers(_LENGTHS))
         case "attend":

@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import math
 import os
 import re
 import shutil
@@ -91,6 +92,7 @@ class Checkpoints:
             "vocab": {"characters": self.run.vocab.characters},
             "facts": self.run.facts,
             "seconds": seconds,
+            "loss": loss if math.isfinite(loss) else None,
         }
         items = {name: ocp.args.StandardSave(tree) for name, tree in trees.items()}
         threads, hook = set(threading.enumerate()), sys.unraisablehook
@@ -102,7 +104,7 @@ class Checkpoints:
             self.manager.save(
                 step,
                 args=ocp.args.Composite(meta=ocp.args.JsonSave(meta), **items),
-                metrics={"loss": loss} if np.isfinite(loss) else None,
+                metrics={"loss": loss} if math.isfinite(loss) else None,
             )
             seal(self.folder / str(step))
         except Exception as error:  # Orbax and TensorStore raise every kind
@@ -161,17 +163,36 @@ def load_params(run: Run, purpose: str = ""):
 
     Those of several models have a leading axis.
     """
-    like = abstract_params(run.config.model)
-    if run.config.n_seeds > 1:
-        several = (run.config.n_seeds,)
-        like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(several + leaf.shape, leaf.dtype), like)
     with Checkpoints(run, read_only=True) as checkpoints:
-        params, step = checkpoints.restore_params(like), checkpoints.step
+        params, step = checkpoints.restore_params(shapes(run)), checkpoints.step
     if purpose:
         updates = run.facts.get("updates", step)
         unfinished = f" of {updates:,}: its training is not finished" if step < updates else ""
         print(f"{purpose} {run.folder}, update {step:,}{unfinished}")
     return params
+
+
+def shapes(run: Run):
+    """Returns the shapes and types of a run's parameters; a UserError where they are beyond this machine."""
+    like = abstract_params(run.config.model)
+    if run.config.n_seeds > 1:
+        several = (run.config.n_seeds,)
+        like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(several + leaf.shape, leaf.dtype), like)
+    needed, there = sum(4 * leaf.size for leaf in jax.tree.leaves(like)), memory()
+    if needed > there:
+        raise UserError(
+            f"{run.folder} has {needed / 1e9:,.1f} GB of parameters, and this machine {there / 1e9:,.1f} "
+            "GB of memory: use a larger one"
+        )
+    return like
+
+
+def memory() -> float:
+    """Returns the bytes of this machine's memory, infinity where the system does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # Windows
+        return math.inf
 
 
 def models(run: Run, params) -> list:

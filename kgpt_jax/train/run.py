@@ -43,7 +43,7 @@ def open_run(folder: Path, config: Config, vocab: Vocab, facts: dict) -> Run:
     or the libraries do, as the bits of the results may then differ too.
     """
     run = Run(folder, config, vocab, facts | {"made_on": made_on()})
-    if (folder / "config.json").exists() and any(saved_steps(folder)):
+    if any(saved_steps(folder)):
         old = read_run(folder)
         _check_same(run, old)
         there = old.facts.get("made_on", {})
@@ -76,7 +76,7 @@ def read_run(folder: Path) -> Run:
     """
     if folder.is_file():
         raise UserError(f"{folder} is a file: --mode=import makes a run of a course .params file")
-    if not (folder / "config.json").exists():
+    if not (folder / "config.json").exists() and not any(saved_steps(folder)):
         raise UserError(f"{folder} is not a run's folder: it has no config.json")
     try:
         if problem := damage(folder):

@@ -1,0 +1,44 @@
+"""What a run's folder holds: what the run is, and its checkpoints with sizes and soundness."""
+
+import json
+from pathlib import Path
+
+import jax
+
+from kgpt_jax.train.checkpoint import shapes
+from kgpt_jax.train.digests import damage
+from kgpt_jax.train.run import read_run, saved_steps
+
+
+def list_run(folder: Path):
+    """Prints what the run in a folder is, and its checkpoints, the newest last."""
+    run = read_run(folder)
+    facts, model = run.facts, run.config.model
+    size = sum(leaf.size for leaf in jax.tree.leaves(shapes(run)))
+    several = f", {run.config.n_seeds} models with together" if run.config.n_seeds > 1 else ","
+    print(f"{folder}: {facts['stage']}, {model.variant}{several} {size:,} parameters")
+    rows = {
+        "layers": f"{model.n_layer}, {model.n_head} heads, {model.n_embd} wide, texts of {model.seq_len}",
+        "vocabulary": f"{len(run.vocab)} symbols",
+        "seed": run.config.seed,
+        "updates": facts.get("updates", "none: parameters alone"),
+        "data": f"digest {facts.get('data_digest')}, {facts.get('n_pairs', 0)} training pairs",
+        "started from": facts.get("started_from", "nothing"),
+        "made on": ", ".join(f"{name} {value}" for name, value in facts.get("made_on", {}).items()),
+    }
+    for name, value in rows.items():
+        print(f"    {name:<14}{value}")
+    steps = sorted(saved_steps(folder))
+    if not steps:
+        print("no checkpoint yet")
+        return
+    print(f"{'update':>10}{'MB':>10}{'loss':>10}{'seconds':>10}  sound")
+    for step in steps:
+        checkpoint = folder / "checkpoints" / str(step)
+        megabytes = sum(path.stat().st_size for path in checkpoint.rglob("*") if path.is_file()) / 1e6
+        if problem := damage(checkpoint):
+            print(f"{step:>10,}{megabytes:>10.1f}{'':>20}  no: {problem}")
+            continue
+        meta = json.loads((checkpoint / "meta" / "metadata").read_text("utf-8"))
+        loss = "" if meta["loss"] is None else f"{meta['loss']:.3f}"
+        print(f"{step:>10,}{megabytes:>10.1f}{loss:>10}{meta['seconds']:>10,.1f}  yes")

@@ -1,0 +1,33 @@
+import jax
+import jax.numpy as jnp
+
+from kgpt_jax.data.vocab import Vocab
+from kgpt_jax.explore.contents import list_run
+from kgpt_jax.model.gpt import GPT
+from kgpt_jax.train.checkpoint import Checkpoints
+from kgpt_jax.train.optimizer import make_optimizer
+from kgpt_jax.train.run import open_run, with_vocab
+from kgpt_jax.train.step import init_state
+from tests import tiny
+
+
+def test_a_run_is_listed_with_its_checkpoints(tmp_path, capsys):
+    vocab = Vocab.of("abcdefgh")
+    facts = {"stage": "pretrain", "data_digest": "d", "updates": 9, "n_pairs": 3, "started_from": "there"}
+    run = open_run(tmp_path, with_vocab(tiny.config(), vocab), vocab, facts)
+    list_run(tmp_path)
+    assert "no checkpoint yet" in capsys.readouterr().out
+    state = init_state(GPT(run.config.model), make_optimizer(run.config.pretrain), jax.random.key(0))
+    with Checkpoints(run) as checkpoints:
+        for step in (4, 9):
+            checkpoints.save(state._replace(step=jnp.int32(step)), seconds=1.5 * step, loss=2.0)
+    (tmp_path / "checkpoints" / "9" / "params" / "_METADATA").write_text("")
+    list_run(tmp_path)
+    printed = capsys.readouterr().out
+    lines = printed.splitlines()
+    assert lines[0] == f"{tmp_path}: pretrain, vanilla, 2,432 parameters"
+    assert "    data          digest d, 3 training pairs" in lines
+    assert "    started from  there" in lines
+    assert f"jax {jax.__version__}" in printed
+    assert lines[-2].split() == ["4", "0.1", "2.000", "6.0", "yes"]
+    assert lines[-1].split(maxsplit=2)[2] == "no: params/_METADATA has changed"
