@@ -34,6 +34,7 @@ class ModelConfig:
     attention_block: int = 16  # positions in a block of bigbird and linformer
     linformer_dim: int = 16  # projected keys of linformer
     dropout: float = 0.1  # on embeddings, attention weights and each sub-layer's output
+    remat: bool = False  # compute activations again for the gradient: less memory, a third more work
     products: str = "float32"  # factors of linear layers; auto: bfloat16 on a CPU that multiplies it faster
     dtype: str = "float32"  # of activations; parameters, softmax and loss stay float32
 
@@ -140,6 +141,7 @@ class Config:
 
     seed: int = 0
     n_seeds: int = 1  # models trained at once on the same texts: other first parameters, other dropout
+    model_devices: int = 1  # devices that share each large parameter; all others share each batch's texts
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
     pretrain: TrainConfig = TrainConfig()
@@ -148,7 +150,8 @@ class Config:
 
     def __post_init__(self):
         _require(self.seed >= 0, f"seed is {self.seed}: give 0 or more")
-        _require(self.n_seeds > 0, f"n_seeds is {self.n_seeds}: give 1 or more")
+        for name in ("n_seeds", "model_devices"):
+            _require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}: give 1 or more")
 
 
 def to_dict(config) -> dict:

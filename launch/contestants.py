@@ -26,8 +26,9 @@ def jax_train(config: dict, updates: int):
 
     from kgpt_jax.config import from_dict
     from kgpt_jax.model.gpt import GPT
-    from kgpt_jax.train.loop import Dispatcher, epoch_pieces, prefetched
+    from kgpt_jax.train.loop import Dispatcher, epoch_pieces, n_pieces, prefetched
     from kgpt_jax.train.optimizer import learning_rates, make_optimizer
+    from kgpt_jax.train.sharding import make_mesh
     from kgpt_jax.train.step import init_state, make_train_steps
 
     config = from_dict(config)
@@ -35,10 +36,11 @@ def jax_train(config: dict, updates: int):
     objective, n_examples = _objective(config)
     model, tx = GPT(config.model), make_optimizer(cfg)
     rates = learning_rates(cfg, n_examples, config.model.seq_len)
-    state = init_state(model, tx, jax.random.key(0), averaged=cfg.ema_decay > 0)
+    mesh = make_mesh(-(-cfg.batch_size // n_pieces(cfg)), config.model_devices)
+    state = init_state(model, tx, jax.random.key(0), None, cfg.ema_decay > 0, mesh)
     quiet = _Quiet()
-    train_steps = make_train_steps(model, tx, jax.random.key(1), cfg.ema_decay)
-    dispatcher = Dispatcher(train_steps, cfg, quiet, None, state)
+    train_steps = make_train_steps(model, tx, jax.random.key(1), cfg.ema_decay, mesh)
+    dispatcher = Dispatcher(train_steps, cfg, quiet, None, state, mesh)
     draw = partial(epoch_pieces, objective, config.model, cfg, 0)
     drawn = itertools.chain.from_iterable(epoch for _, epoch in prefetched(draw, range(cfg.epochs)))
     numbers = itertools.count()

@@ -1,54 +1,137 @@
-"""Starts a stage on a chosen platform: the environment is set before JAX is imported."""
+"""Starts a stage where and as often as flags and cluster say: the environment is set before JAX starts.
+
+    python -m launch.pretrain --platform=cpu --num_processes=2 --max_restarts=3 [flags of kgpt_jax.main]
+
+starts two processes on this machine. In a cluster each process gives the plain command, and finds its place
+in the variables that `launch/cluster.py` lists.
+"""
 
 import os
+import shlex
 import sys
 
 from absl import app, flags
 
+from kgpt_jax.config import UserError
 from kgpt_jax.environment import prepare
+from launch.cluster import arguments
+from launch.local import environments, supervise
 
 PLATFORMS = ("cpu", "gpu", "tpu")
 WHEELS = {"gpu": "jax[cuda13]", "tpu": "jax[tpu]"}
 MEMORY_FRACTION = ".9"  # of the GPU's memory, taken at the start so that it does not fragment
+OURS = {"num_processes", "coordinator", "process_id", "max_restarts", "dry_run"}
 
 
 def start(mode: str):
-    """Runs one stage with the flags of `kgpt_jax.main` and `--platform`."""
+    """Runs one stage with the flags of `kgpt_jax.main` and those defined here."""
     prepare()
-    platform = flags.DEFINE_enum("platform", None, PLATFORMS, "Device kind (default: the best one there is).")
+    flags.DEFINE_enum("platform", None, PLATFORMS, "Device kind (default: the best one there is).")
+    flags.DEFINE_integer("devices", 0, "CPU only: devices to split the processor into.", lower_bound=0)
+    flags.DEFINE_integer("num_processes", 0, "Processes of one training, on this machine.", lower_bound=0)
+    flags.DEFINE_string("coordinator", None, "host:port of process 0, to start each process by hand.")
+    flags.DEFINE_integer("process_id", None, "This process's number, with --coordinator.", lower_bound=0)
+    flags.DEFINE_integer("max_restarts", 0, "How often to go on after a process died.", lower_bound=0)
+    flags.DEFINE_boolean("dry_run", False, "Print what would run.")
     try:
         flags.FLAGS(sys.argv, known_only=True)
-    except flags.Error as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    os.environ.update(environment(platform.value))
+        given = flags.FLAGS
+        os.environ.update(environment(given.platform, given.devices))
+        if given.coordinator:
+            os.environ.update(by_hand(given.coordinator, given.num_processes, given.process_id))
+        cluster = arguments(os.environ)
+    except (flags.Error, UserError) as error:
+        fail(error)
+    if given.num_processes > 1 and not cluster:
+        command = [sys.executable, "-m", f"launch.{mode}", *passed_on(sys.argv[1:])]
+        if given.dry_run:
+            for each in environments(given.num_processes, 8476):
+                print(described(each | environment(given.platform, given.devices), command))
+            return
+        sys.exit(supervise(command, given.num_processes, given.max_restarts))
+    if given.dry_run:
+        print(described(environment(given.platform, given.devices), sys.orig_argv))
+        print(f"jax.distributed.initialize(**{cluster})" if cluster else "one process")
+        return
+    begin(mode, given.platform, cluster)
+
+
+def begin(mode: str, platform: str | None, cluster: dict | None):
+    """Starts JAX and runs the stage in this process."""
     import jax  # reads the environment once
 
     from kgpt_jax import main
 
     try:
+        if cluster:
+            jax.distributed.initialize(**cluster)
         jax.devices()
-    except (RuntimeError, AssertionError):  # without its CUDA plugin JAX fails an assertion
-        wheel = WHEELS.get(platform.value, "jax")
-        print(
-            f"error: JAX finds no {platform.value or 'device'} here: "
-            f'on such a machine, pip install -U "{wheel}"',
-            file=sys.stderr,
-        )
-        sys.exit(2)
+    except (RuntimeError, AssertionError) as error:  # without its CUDA plugin JAX fails an assertion
+        if cluster and "distributed" in str(error).lower():
+            fail(f"no word from the other processes at {cluster['coordinator_address']}: {error}")
+        wheel = WHEELS.get(platform, "jax")
+        fail(f'JAX finds no {platform or "device"} here: on such a machine, pip install -U "{wheel}"')
+    if jax.process_index():
+        sys.stdout = open(os.devnull, "w")  # the first speaks for all
     sys.argv.insert(1, f"--mode={mode}")
     app.run(main.guarded, flags_parser=main.parse)
 
 
-def environment(platform: str | None) -> dict[str, str]:
+def passed_on(flags_given: list[str]) -> list[str]:
+    """Returns the flags that each process gets: all but those about how many there are.
+
+    >>> passed_on(["--num_processes=2", "--platform=cpu", "--max_restarts", "3", "--nodry_run", "--seed=1"])
+    ['--platform=cpu', '--seed=1']
+    """
+    kept, skip = [], False
+    for flag in flags_given:
+        name, _, value = flag.lstrip("-").partition("=")
+        if skip and not flag.startswith("-"):
+            skip = False
+            continue
+        skip = name in OURS - {"dry_run"} and not value
+        if name not in OURS and name != "nodry_run":
+            kept.append(flag)
+    return kept
+
+
+def by_hand(coordinator: str, num_processes: int, process_id: int | None) -> dict[str, str]:
+    """Returns the flags of a process that is started by hand, as environment variables."""
+    if num_processes < 2 or process_id is None:
+        raise UserError("--coordinator needs --num_processes, 2 or more, and --process_id")
+    return {
+        "JAX_COORDINATOR_ADDRESS": coordinator,
+        "JAX_NUM_PROCESSES": str(num_processes),
+        "JAX_PROCESS_ID": str(process_id),
+    }
+
+
+def environment(platform: str | None, devices: int = 0) -> dict[str, str]:
     """Returns what JAX is to find in the environment.
 
     >>> environment("cpu")
     {'JAX_PLATFORMS': 'cpu'}
     """
-    if platform is None:
-        return {}
-    found = {"JAX_PLATFORMS": "cuda" if platform == "gpu" else platform}
+    found = {}
+    if platform:
+        found["JAX_PLATFORMS"] = "cuda" if platform == "gpu" else platform
     if platform == "gpu":
         found["XLA_PYTHON_CLIENT_MEM_FRACTION"] = MEMORY_FRACTION
+    if devices:
+        split = f"--xla_force_host_platform_device_count={devices}"
+        found["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {split}".strip()
     return found
+
+
+def described(variables: dict[str, str], command: list[str]) -> str:
+    """Returns a command as one would type it.
+
+    >>> described({"A": "b c"}, ["python", "-m", "x"])
+    "A='b c' python -m x"
+    """
+    return " ".join([*(f"{name}={shlex.quote(value)}" for name, value in variables.items()), *command])
+
+
+def fail(error):
+    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    sys.exit(2)

@@ -66,6 +66,13 @@ class MemoryBlock(nn.Module):
         return x_BTC + Mlp(cfg, name="mlp")(h_BTC, train=train)
 
 
+def through(block: nn.Module, *inputs: jax.Array, train: bool) -> jax.Array:
+    """Calls a block; with `cfg.remat` its activations are not kept for the gradient but computed again."""
+    if not (block.cfg.remat and train):
+        return block(*inputs, train=train)
+    return nn.remat(lambda block, *inputs: block(*inputs, train=train))(block, *inputs)
+
+
 class Stack(nn.Module):
     """`n_layer` blocks, one after the other."""
 
@@ -80,5 +87,6 @@ class Stack(nn.Module):
     @nn.compact
     def __call__(self, x_BTC: jax.Array, pos_BT: jax.Array, source_B, *, train: bool) -> jax.Array:
         for i in range(self.cfg.n_layer):
-            x_BTC = Block(self.cfg, self.attention, name=f"blocks_{i}")(x_BTC, pos_BT, train=train)
+            block = Block(self.cfg, self.attention, name=f"blocks_{i}")
+            x_BTC = through(block, x_BTC, pos_BT, train=train)
         return x_BTC

@@ -22,7 +22,7 @@ from kgpt_jax.model.attention import (
     once,
     queries_keys_values,
 )
-from kgpt_jax.model.blocks import LayerNorm, MemoryBlock, Mlp
+from kgpt_jax.model.blocks import LayerNorm, MemoryBlock, Mlp, through
 
 
 class EncoderDecoder(nn.Module):
@@ -44,7 +44,7 @@ class EncoderDecoder(nn.Module):
         memory_BSC = once(self, "memory", lambda: encoder(x_BTC, source_B, train=train))
         for i in range(cfg.n_layer):
             block = DecoderBlock(cfg, name=f"decoder_{i}")
-            x_BTC = block(x_BTC, memory_BSC, pos_BT, source_B, train=train)
+            x_BTC = through(block, x_BTC, memory_BSC, pos_BT, source_B, train=train)
         return x_BTC
 
 
@@ -57,7 +57,7 @@ class Encoder(nn.Module):
     def __call__(self, x_BSC: jax.Array, source_B: jax.Array, *, train: bool) -> jax.Array:
         for i in range(self.cfg.n_layer):
             block = MemoryBlock(self.cfg, name=f"blocks_{i}")
-            x_BSC = block(x_BSC, x_BSC, within(source_B, x_BSC.shape[1]), train=train)
+            x_BSC = through(block, x_BSC, x_BSC, within(source_B, x_BSC.shape[1]), train=train)
         return LayerNorm(dtype=self.cfg.dtype, name="ln")(x_BSC)
 
 

@@ -13,11 +13,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from jax.sharding import Mesh
 from orbax.checkpoint import checkpoint_managers
 
 from kgpt_jax.config import UserError, to_dict
 from kgpt_jax.train.digests import damage, seal
 from kgpt_jax.train.run import Run, saved_steps
+from kgpt_jax.train.sharding import is_first, meet, told_by_first, whole
 from kgpt_jax.train.step import TrainState
 from kgpt_jax.train.torch_params import abstract_params
 
@@ -47,21 +49,28 @@ class Checkpoints:
     def __init__(self, run: Run, read_only: bool = False):
         self.run = run
         self.folder = (run.folder / "checkpoints").absolute()  # Orbax fails late on relative paths
-        self.step = None
-        for step in sorted(saved_steps(self.run.folder), reverse=True):
-            problem = damage(self.folder / str(step))
-            if not problem:
-                self.step = step
-                break
-            print(f"note: checkpoint {self.folder / str(step)} is passed over: {problem}")
+        self.step = self._newest_sound() if is_first() else None
+        if jax.process_count() > 1:
+            step = told_by_first(-1 if self.step is None else self.step)
+            self.step = None if step < 0 else step
         if read_only:
             options = ocp.CheckpointManagerOptions(read_only=True)
         else:
-            self._remove_unsound()
+            if is_first():
+                self._remove_unsound()
+            meet("unsound checkpoints are removed")
             # Not in the background: what is saved is saved when `save` returns, and a disk that is full says
             # so at once.
             options = ocp.CheckpointManagerOptions(preservation_policy=KEPT, enable_async_checkpointing=False)
         self.manager = ocp.CheckpointManager(self.folder, options=options)
+
+    def _newest_sound(self) -> int | None:
+        for step in sorted(saved_steps(self.run.folder), reverse=True):
+            problem = damage(self.folder / str(step))
+            if not problem:
+                return step
+            print(f"note: checkpoint {self.folder / str(step)} is passed over: {problem}")
+        return None
 
     def _remove_unsound(self):
         """Removes whatever does not count: broken off, or damaged."""
@@ -106,7 +115,9 @@ class Checkpoints:
                 args=ocp.args.Composite(meta=ocp.args.JsonSave(meta), **items),
                 metrics={"loss": loss} if math.isfinite(loss) else None,
             )
-            seal(self.folder / str(step))
+            if is_first():
+                seal(self.folder / str(step))
+            meet("the checkpoint is sealed")
         except Exception as error:  # Orbax and TensorStore raise every kind
             for thread in set(threading.enumerate()) - threads:
                 threading.Thread.join(thread, SECONDS_TO_GIVE_UP)  # Orbax's, which may still write
@@ -138,7 +149,10 @@ class Checkpoints:
             any_saved = next(saved_steps(self.run.folder), None) is not None
             problem = "no sound checkpoint" if any_saved else "no checkpoint yet"
             raise UserError(f"{self.run.folder} has {problem}: give its training command again")
-        return self._restore(params=ocp.args.StandardRestore(_abstract(like))).params
+        params = self._restore(params=ocp.args.StandardRestore(_abstract(like))).params
+        if jax.process_count() > 1:  # from all devices to one's own
+            params = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)), params)
+        return params
 
     def _restore(self, **items):
         try:
@@ -218,5 +232,13 @@ def params_digest(params) -> str:
 
 
 def _abstract(tree):
+    """Returns the tree's shapes, types and places: its arrays' own, else this process's first device."""
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=device), tree)
+    if jax.process_count() > 1:
+        device = whole(Mesh(np.array(jax.devices()), ("all",)))
+
+    def abstract(leaf):
+        place = leaf.sharding if isinstance(leaf, jax.Array) else device
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
+
+    return jax.tree.map(abstract, tree)

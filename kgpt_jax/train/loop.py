@@ -11,17 +11,19 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from kgpt_jax.config import ModelConfig, TrainConfig, UserError
-from kgpt_jax.data.batches import Piece, epoch_batches, split, stack, steps_per_epoch
+from kgpt_jax.data.batches import Batch, Piece, epoch_batches, split, stack, steps_per_epoch
 from kgpt_jax.data.objectives import Objective
 from kgpt_jax.data.vocab import PAD_ID
 from kgpt_jax.model.gpt import GPT
 from kgpt_jax.train.checkpoint import Checkpoints
 from kgpt_jax.train.optimizer import learning_rates, make_optimizer
-from kgpt_jax.train.progress import Progress, clock
+from kgpt_jax.train.progress import NoProgress, Progress, clock
 from kgpt_jax.train.run import Run
-from kgpt_jax.train.step import TrainState, init_state, make_train_steps, no_sums, predicted
+from kgpt_jax.train.sharding import deal, is_first, make_mesh, shardings, whole
+from kgpt_jax.train.step import Sums, TrainState, init_state, make_train_steps, no_sums, predicted
 from kgpt_jax.train.stop import Stop
 
 SECONDS_PER_DISPATCH = 0.5  # a slow machine gets less work at once, so that it stops soon when asked to
@@ -52,7 +54,10 @@ def train(
     model, tx = GPT(run.config.model), make_optimizer(cfg)
     rates = learning_rates(cfg, n_examples, run.config.model.seq_len)
     per_epoch = steps_per_epoch(n_examples, cfg)
-    state = init_state(model, tx, init_key, start_params, averaged=cfg.ema_decay > 0)
+    mesh = make_mesh(-(-cfg.batch_size // n_pieces(cfg)), run.config.model_devices)
+    if start_params is not None:
+        start_params = jax.tree.map(np.asarray, start_params)  # from one device to all of the mesh
+    state = init_state(model, tx, init_key, start_params, cfg.ema_decay > 0, mesh)
 
     with Checkpoints(run) as checkpoints, Stop() as stop:
         step, seconds = checkpoints.step or 0, 0.0
@@ -63,9 +68,10 @@ def train(
             return state.result, seconds
         if step:
             print(f"resuming {run.folder} at update {step} of {len(rates)}")
-        progress = Progress(run.folder, step, rates, per_epoch, seconds, tensorboard)
-        train_steps = make_train_steps(model, tx, dropout_key, cfg.ema_decay)
-        dispatcher = Dispatcher(train_steps, cfg, progress, checkpoints, state)
+        kind = Progress if is_first() else NoProgress
+        progress = kind(run.folder, step, rates, per_epoch, seconds, tensorboard)
+        train_steps = make_train_steps(model, tx, dropout_key, cfg.ema_decay, mesh)
+        dispatcher = Dispatcher(train_steps, cfg, progress, checkpoints, state, mesh)
         draw = partial(epoch_pieces, objective, run.config.model, cfg, seed)
         for epoch, updates in prefetched(draw, range(step // per_epoch, cfg.epochs)):
             first = epoch * per_epoch
@@ -76,10 +82,10 @@ def train(
                     state, n = dispatcher.send(state, pieces, rates)
                     under_way, pieces = pieces[n - 1][0], pieces[n:]
                     dispatcher.settle(leave=1)
-                    if stop.asked:  # no further than to the end of the update
+                    if stop.agreed():  # no further than to the end of the update
                         pieces = [piece for piece in pieces if piece[0] == under_way]
                         until = under_way + 1
-                step, stopping = until, stop.asked
+                step, stopping = until, stop.agreed()
                 if step % cfg.save_every == 0 or step == len(rates) or stopping:
                     dispatcher.settle(leave=0)
                     if not all_finite(state.params):
@@ -153,12 +159,15 @@ class Dispatcher:
         progress: Progress,
         checkpoints: Checkpoints | None,
         state: TrainState,
+        mesh: Mesh,
     ):
-        self.train_steps, self.most = train_steps, cfg.steps_per_dispatch
+        self.train_steps, self.most, self.mesh = train_steps, cfg.steps_per_dispatch, mesh
         self.progress, self.checkpoints = progress, checkpoints
-        self.sums = no_sums(state)
+        places = Sums(whole(mesh), shardings(state.params, mesh))
+        self.sums = jax.jit(no_sums, out_shardings=places)(state)
         self.compiled = {}  # by width
-        self.limit = 1  # pieces that take about SECONDS_PER_DISPATCH
+        # Pieces that take about SECONDS_PER_DISPATCH; processes, each with its own clock, must not differ.
+        self.limit = 1 if jax.process_count() == 1 else self.most
         self.sent = deque()
         self.settled = time.perf_counter()
         self.skipped = 0  # updates in a row, up to the last one
@@ -172,7 +181,9 @@ class Dispatcher:
         filled = [*pieces, *[pieces[0]] * (self.most - n)]  # the filling is never looked at
         lr_J = np.zeros(self.most, np.float32)
         lr_J[:n] = rates[list(numbers[:n])]
-        args = (state, self.sums, stack(filled), lr_J, np.int32(n))
+        together = stack(filled)
+        batch = Batch(*(deal(part, self.mesh, axis=1) for part in together.batch))
+        args = (state, self.sums, together._replace(batch=batch), lr_J, np.int32(n))
         if widths[0] not in self.compiled:
             began = time.perf_counter()
             self.compiled[widths[0]] = self.train_steps.lower(*args).compile()
@@ -192,7 +203,8 @@ class Dispatcher:
             losses, norms = (np.asarray(metrics[name])[last_J] for name in ("loss", "grad_norm"))
             now = time.perf_counter()
             per_piece = (now - self.settled) / n
-            self.limit = min(max(1, int(SECONDS_PER_DISPATCH / max(per_piece, 1e-9))), self.most)
+            if jax.process_count() == 1:
+                self.limit = min(max(1, int(SECONDS_PER_DISPATCH / max(per_piece, 1e-9))), self.most)
             self.settled = now
             self.progress.record(step, losses, norms, tokens)
             for number, good in enumerate(np.isfinite(losses) & np.isfinite(norms), step + 1):

@@ -113,6 +113,31 @@ class Progress:
             self.events.close()
 
 
+class NoProgress:
+    """Stands in for `Progress` in all processes but the first: it reports nothing."""
+
+    def __init__(self, *_):
+        pass
+
+    def seconds(self) -> float:
+        return 0.0
+
+    def loss_since_save(self) -> float:
+        return math.nan
+
+    def leave_out(self, seconds: float):
+        pass
+
+    def record(self, *_):
+        pass
+
+    def draw(self):
+        pass
+
+    def close(self):
+        pass
+
+
 def _mean(losses: list[float]) -> float:
     finite = [loss for loss in losses if math.isfinite(loss)]
     return sum(finite) / len(finite) if finite else math.nan

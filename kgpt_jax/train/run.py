@@ -19,6 +19,7 @@ from kgpt_jax.data import corpus
 from kgpt_jax.data.vocab import Vocab
 from kgpt_jax.environment import made_on
 from kgpt_jax.train.digests import damage, seal
+from kgpt_jax.train.sharding import is_first, meet
 
 try:
     import fcntl
@@ -42,7 +43,16 @@ def open_run(folder: Path, config: Config, vocab: Vocab, facts: dict) -> Run:
     Raises a UserError that names both values where config, vocabulary or data differ. Says where the machine
     or the libraries do, as the bits of the results may then differ too.
     """
-    run = Run(folder, config, vocab, facts | {"made_on": made_on()})
+    if not is_first():  # the first process makes the folder
+        meet("the run is open")
+        return dataclasses.replace(read_run(folder), config=config)
+    run = _open(Run(folder, config, vocab, facts | {"made_on": made_on()}))
+    meet("the run is open")
+    return run
+
+
+def _open(run: Run) -> Run:
+    folder, facts = run.folder, run.facts
     if any(saved_steps(folder)):
         old = read_run(folder)
         _check_same(run, old)
@@ -51,7 +61,7 @@ def open_run(folder: Path, config: Config, vocab: Vocab, facts: dict) -> Run:
             for name, value in run.facts["made_on"].items():
                 if there.get(name) != value:
                     print(f"note: {folder} was begun with {name} {there.get(name)} and goes on with {value}")
-        run = Run(folder, config, vocab, facts | {"made_on": there})
+        run = dataclasses.replace(run, facts=facts | {"made_on": there})
         if not damage(folder):
             return run
     try:
@@ -113,8 +123,12 @@ def saved_steps(folder: Path) -> Iterator[int]:
 def held(folder: Path):
     """Keeps a second training out of a run's folder; a UserError names the process that holds it.
 
-    The lock is the system's (flock): it ends with its process, however that ends.
+    Of several processes of one training the first has the lock. It is the system's (flock), which ends with
+    its process, however that ends.
     """
+    if not is_first():
+        yield
+        return
     try:
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / ".lock").open("a+")
@@ -139,7 +153,7 @@ def held(folder: Path):
 def fit_to(run: Run, config: Config) -> Config:
     """Returns `config` with the run's vocabulary size; a UserError where model or vocabulary differ.
 
-    Dropout, dtype and products may differ: they are no part of the parameters' shapes.
+    Dropout, dtype, products and remat may differ: they are no part of the parameters' shapes.
     """
     if not run.config.data.pretrain_corpus_path:
         there, asked = leaves(run.config.data.biographies), leaves(config.data.biographies)
@@ -171,7 +185,7 @@ def fit_to(run: Run, config: Config) -> Config:
     fitted = with_vocab(config, run.vocab)
     there, asked = leaves(run.config.model), leaves(fitted.model)
     for name in there:
-        if there[name] != asked[name] and name not in ("dropout", "dtype", "products"):
+        if there[name] != asked[name] and name not in ("dropout", "dtype", "products", "remat"):
             raise UserError(
                 f"{run.folder} has model.{name} {there[name]!r}, and {asked[name]!r} is asked for: "
                 "leave it out, or start from another run"

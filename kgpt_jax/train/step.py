@@ -4,7 +4,6 @@ Axes: `B` batch, `T` positions, `V` vocabulary, `J` pieces in one dispatch. Give
 `init_state` and `make_train_steps` have as many models at once, along a leading axis of the state.
 """
 
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -12,11 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import lax
+from jax.sharding import Mesh
 
 from kgpt_jax.config import ModelConfig
 from kgpt_jax.data.batches import Batch, Piece
 from kgpt_jax.data.vocab import PAD_ID
 from kgpt_jax.model.variants import lookup
+from kgpt_jax.train.sharding import shardings, whole
 
 
 class TrainState(NamedTuple):
@@ -55,9 +56,17 @@ def predicted(cfg: ModelConfig, batch: Batch) -> Batch:
 
 
 def init_state(
-    model, tx: optax.GradientTransformation, key: jax.Array, params=None, averaged: bool = False
+    model,
+    tx: optax.GradientTransformation,
+    key: jax.Array,
+    params=None,
+    averaged: bool = False,
+    mesh: Mesh | None = None,
 ) -> TrainState:
-    """Returns a fresh state; `key` decides the parameters where none are given."""
+    """Returns a fresh state; `key` decides the parameters where none are given.
+
+    With a mesh, each part lies where `shardings` puts it, and none was ever elsewhere.
+    """
 
     def init(key, params):
         if params is None:
@@ -65,8 +74,10 @@ def init_state(
         average = jax.tree.map(jnp.copy, params) if averaged else ()
         return TrainState(jnp.zeros((), jnp.int32), params, tx.init(params), average)
 
+    init = jax.vmap(init) if key.ndim else init
+    places = shardings(jax.eval_shape(init, key, params), mesh) if mesh else None
     # One program, where op by op takes seconds to start.
-    return jax.jit(jax.vmap(init) if key.ndim else init)(key, params)
+    return jax.jit(init, out_shardings=places)(key, params)
 
 
 def no_sums(state: TrainState) -> Sums:
@@ -74,7 +85,13 @@ def no_sums(state: TrainState) -> Sums:
     return Sums(jnp.zeros(state.step.shape), jax.tree.map(jnp.zeros_like, state.params))
 
 
-def make_train_steps(model, tx: optax.GradientTransformation, dropout_key: jax.Array, ema_decay: float = 0.0):
+def make_train_steps(
+    model,
+    tx: optax.GradientTransformation,
+    dropout_key: jax.Array,
+    ema_decay: float = 0.0,
+    mesh: Mesh | None = None,
+):
     """Returns a jitted `(state, sums, pieces, lr_J, n) -> (state, sums, metrics)` that takes in n pieces.
 
     `pieces` holds J of them, stacked on a leading axis; `lr_J` is the rate of each one's update, which is
@@ -85,7 +102,8 @@ def make_train_steps(model, tx: optax.GradientTransformation, dropout_key: jax.A
     An update whose loss or gradient is not finite changes nothing but the count of updates.
 
     After update i a state's average, if it has one, is a moving one of decay min(`ema_decay`, i / (i + 9)):
-    it forgets the first parameters sooner. Of several models the metrics are the means.
+    it forgets the first parameters sooner. Of several models the metrics are the means. With a mesh,
+    the state stays where `init_state` put it.
     """
 
     def loss_fn(params, piece: Piece, key):
@@ -132,5 +150,11 @@ def make_train_steps(model, tx: optax.GradientTransformation, dropout_key: jax.A
         state, sums, metrics = jax.vmap(train_steps, in_axes=(0, 0, 0, None, None, None))(*args)
         return state, sums, {name: metrics[name].mean(axis=0) for name in metrics}
 
-    steps = partial(several if dropout_key.ndim else train_steps, dropout_key)
-    return jax.jit(steps, donate_argnums=(0, 1))
+    def in_place(state: TrainState, sums: Sums, *args):
+        state, sums, metrics = (several if dropout_key.ndim else train_steps)(dropout_key, state, sums, *args)
+        if mesh:  # what comes out lies where it came in
+            state, sums = (lax.with_sharding_constraint(x, shardings(x, mesh)) for x in (state, sums))
+            metrics = lax.with_sharding_constraint(metrics, whole(mesh))
+        return state, sums, metrics
+
+    return jax.jit(in_place, donate_argnums=(0, 1))

@@ -6,6 +6,8 @@ SIGTERM ends it with 143 and SIGINT (Ctrl-C) with 130, as shells report them. A 
 import signal
 import threading
 
+from kgpt_jax.train.sharding import any_of_all
+
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -13,7 +15,7 @@ class Stop:
     """While entered, takes the first signal for a wish.
 
     with Stop() as stop:
-        while not stop.asked:
+        while not stop.agreed():
             ...
     """
 
@@ -35,6 +37,12 @@ class Stop:
         self.asked = signal.Signals(number)
         for each in SIGNALS:
             signal.signal(each, signal.SIG_DFL)
+
+    def agreed(self) -> bool:
+        """Tells whether any process was asked to stop. Of several, all must ask at the same point."""
+        if any_of_all(self.asked is not None):
+            self.asked = self.asked or signal.SIGTERM
+        return self.asked is not None
 
     def exit(self, step: int, n_steps: int):
         """Ends the process, its work saved."""

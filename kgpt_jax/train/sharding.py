@@ -1,0 +1,108 @@
+"""Where arrays live: the mesh of devices, and each parameter's place on it. All else is ignorant of devices.
+
+The mesh has two axes: texts are dealt out over `data`, and large parameters over `model`, as RULES say. With
+one device both have size 1. Each process holds its own devices' part of every array; it is given whole NumPy
+arrays, and puts on its devices what belongs there.
+"""
+
+import re
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from kgpt_jax.config import UserError
+
+# A parameter's path, and the axis of it that is dealt out over `model`, counted from the end. Of two layers
+# one behind the other the first is cut by columns and the second by rows, so that they meet once, in a sum
+# (Megatron-LM, arXiv 1909.08053). What is not named is on every device.
+RULES = (
+    (r"(query|key|value|w1|up)/kernel$", -1),
+    (r"(query|key|value|w1|up)/bias$", -1),
+    (r"(proj|down)/kernel$", -2),
+    (r"tok_emb/embedding$", -2),
+    (r"head/kernel$", -1),
+)
+
+
+def make_mesh(n_rows: int, model_devices: int = 1) -> Mesh:
+    """Returns a mesh of all devices that can share a piece of `n_rows` texts evenly.
+
+    A UserError where that leaves out devices of other processes, or where `model_devices` do not fit.
+    """
+    devices = jax.devices()
+    n_data = len(devices) // model_devices
+    if not n_data:
+        raise UserError(f"model_devices is {model_devices}, and there are {len(devices)} devices: give fewer")
+    while n_rows % n_data:
+        n_data -= 1
+    used = devices[: n_data * model_devices]
+    if len(used) < len(devices):
+        if jax.process_count() > 1:
+            raise UserError(
+                f"{len(devices)} devices in {jax.process_count()} processes cannot share {n_rows} texts "
+                "evenly: change batch_size or pieces"
+            )
+        print(f"note: {len(used)} of {len(devices)} devices are used: that many share {n_rows} texts evenly")
+    return jax.make_mesh(
+        (n_data, model_devices), ("data", "model"), axis_types=(AxisType.Auto,) * 2, devices=used
+    )
+
+
+def shardings(tree, mesh: Mesh):
+    """Returns each leaf's place, by its path and RULES; `tree` may be of parameters or of what follows them.
+
+    An axis that `model` does not divide stays whole.
+    """
+
+    def place(path, leaf) -> NamedSharding:
+        name = "/".join(
+            str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", "")))) for key in path
+        )
+        spec = [None] * leaf.ndim
+        for pattern, axis in RULES:
+            fits = leaf.ndim >= -axis and leaf.shape[axis] % mesh.shape["model"] == 0
+            if re.search(pattern, name) and fits and mesh.shape["model"] > 1:
+                spec[axis] = "model"
+                break
+        return NamedSharding(mesh, P(*spec))
+
+    return jax.tree_util.tree_map_with_path(place, tree)
+
+
+def whole(mesh: Mesh) -> NamedSharding:
+    """Returns the place of what every device has a copy of."""
+    return NamedSharding(mesh, P())
+
+
+def deal(array: np.ndarray, mesh: Mesh, axis: int) -> jax.Array:
+    """Returns an array whose `axis` is dealt out over `data`; each process puts down its own part."""
+    spec = P(*[None] * axis, "data")
+    return jax.make_array_from_callback(array.shape, NamedSharding(mesh, spec), lambda index: array[index])
+
+
+def is_first() -> bool:
+    """Tells whether this is the process that writes files and the screen."""
+    return jax.process_index() == 0
+
+
+def meet(purpose: str):
+    """Returns when all processes have come here."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(purpose)
+
+
+def any_of_all(flag: bool) -> bool:
+    """Tells whether any process says so; all must ask."""
+    if jax.process_count() == 1:
+        return flag
+    return bool(multihost_utils.process_allgather(np.array(flag)).any())
+
+
+def told_by_first(number: int) -> int:
+    """Returns the first process's number, in all of them."""
+    if jax.process_count() == 1:
+        return number
+    return int(multihost_utils.broadcast_one_to_all(np.array(number)))

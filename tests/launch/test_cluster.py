@@ -1,0 +1,69 @@
+import pytest
+
+from kgpt_jax.config import UserError
+from launch.cluster import arguments
+
+TABLE = {
+    "nothing": ({}, None),
+    "one process": ({"SLURM_NTASKS": "1", "SLURM_PROCID": "0"}, None),
+    "plain": (
+        {"JAX_NUM_PROCESSES": "4", "JAX_PROCESS_ID": "3", "JAX_COORDINATOR_ADDRESS": "10.0.0.1:99"},
+        ("10.0.0.1:99", 4, 3),
+    ),
+    "Kubernetes": (
+        {"JAX_NUM_PROCESSES": "2", "JOB_COMPLETION_INDEX": "1", "JAX_COORDINATOR_ADDRESS": "kgpt-0.kgpt"},
+        ("kgpt-0.kgpt:8476", 2, 1),
+    ),
+    "torchrun": (
+        {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "a", "MASTER_PORT": "29500"},
+        ("a:29500", 2, 0),
+    ),
+    "SkyPilot": (
+        {"SKYPILOT_NUM_NODES": "2", "SKYPILOT_NODE_RANK": "1", "SKYPILOT_NODE_IPS": "10.0.0.5\n10.0.0.6\n"},
+        ("10.0.0.5:8476", 2, 1),
+    ),
+    "SLURM": (
+        {
+            "SLURM_JOB_ID": "100",
+            "SLURM_NTASKS": "8",
+            "SLURM_PROCID": "5",
+            "SLURM_LOCALID": "1",
+            "SLURM_STEP_NODELIST": "gpu[04-05]",
+        },
+        ("gpu04:49252", 8, 5, [1]),
+    ),
+    "OpenMPI": (
+        {
+            "OMPI_COMM_WORLD_SIZE": "2",
+            "OMPI_COMM_WORLD_RANK": "1",
+            "OMPI_COMM_WORLD_LOCAL_RANK": "0",
+            "OMPI_MCA_orte_hnp_uri": "1531576320.0;tcp://10.96.0.1,10.148.0.1:34911",
+        },
+        ("10.96.0.1:8476", 2, 1, [0]),
+    ),
+    "a variable of one's own comes first": (
+        {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "a", "JAX_COORDINATOR_ADDRESS": "b:1"},
+        ("b:1", 2, 0),
+    ),
+}
+NAMES = ("coordinator_address", "num_processes", "process_id", "local_device_ids")
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_a_cluster_says_where_a_process_is(name):
+    environ, expected = TABLE[name]
+    assert arguments(environ) == (None if expected is None else dict(zip(NAMES, expected)))
+
+
+@pytest.mark.parametrize(
+    "environ, complaint",
+    [
+        ({"WORLD_SIZE": "two", "RANK": "0"}, "WORLD_SIZE is 'two': give a whole number"),
+        ({"WORLD_SIZE": "2", "RANK": "2"}, "RANK is 2 of WORLD_SIZE 2 processes: give 0 to 1"),
+        ({"JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "0"}, "nothing says where process 0 is"),
+        ({"SLURM_NTASKS": "2", "SLURM_PROCID": "0"}, "nothing says where process 0 is"),
+    ],
+)
+def test_a_cluster_that_says_too_little_is_named(environ, complaint):
+    with pytest.raises(UserError, match=complaint):
+        arguments(environ)

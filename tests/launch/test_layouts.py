@@ -1,0 +1,132 @@
+"""One training in several layouts, over real processes and devices that split one processor."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import pytest
+
+from kgpt_jax.model.gpt import GPT
+from kgpt_jax.train.checkpoint import Checkpoints, params_digest
+from kgpt_jax.train.optimizer import make_optimizer
+from kgpt_jax.train.run import read_run
+from kgpt_jax.train.step import init_state
+from tests.test_main import CHECKOUT
+
+TINY = """
+    --platform=cpu --config.model.n_layer=1 --config.model.n_embd=16 --config.model.n_head=2
+    --config.model.dropout=0.1 --config.model.products=float32 --config.data.biographies.n_train=20
+    --config.data.biographies.n_dev=10 --config.data.biographies.n_test=5 --config.pretrain.batch_size=16
+    --config.pretrain.pieces=2 --config.pretrain.epochs=2 --config.pretrain.save_every=5
+""".split()
+
+
+def start(workdir, devices, processes, *flags):
+    command = [sys.executable, "-m", "launch.pretrain", f"--workdir={workdir}", *TINY, *flags]
+    layout = [f"--devices={devices}", f"--num_processes={processes}"]
+    output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen([*command, *layout], cwd=CHECKOUT, **output)
+
+
+def finish(*args):
+    process = start(*args)
+    printed, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, printed
+    return printed
+
+
+def folder(workdir):
+    return workdir / "vanilla" / "pretrain"
+
+
+def losses(workdir):
+    return [json.loads(line)["loss"] for line in (folder(workdir) / "metrics.jsonl").open()]
+
+
+def digest(workdir):
+    run = read_run(folder(workdir))
+    like = init_state(GPT(run.config.model), make_optimizer(run.config.pretrain), jax.random.key(0))
+    with Checkpoints(run, read_only=True) as checkpoints:
+        return params_digest(checkpoints.restore(like)[0])
+
+
+def wait_for(workdir, updates, process):
+    metrics = folder(workdir) / "metrics.jsonl"
+    while process.poll() is None and not (metrics.exists() and metrics.read_bytes().count(b"\n") >= updates):
+        time.sleep(0.01)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """The losses of one process with one device."""
+    workdir = tmp_path_factory.mktemp("alone")
+    finish(workdir, 1, 1)
+    found = losses(workdir)
+    assert len(found) == 22
+    return found
+
+
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("two")
+    finish(workdir, 1, 2)
+    return workdir
+
+
+def test_several_devices_train_as_one(alone, tmp_path):
+    finish(tmp_path, 4, 1)
+    assert losses(tmp_path) == pytest.approx(alone, rel=1e-5)
+
+
+def test_several_processes_train_as_one(alone, two_processes):
+    assert losses(two_processes) == pytest.approx(alone, rel=1e-5)
+
+
+def test_processes_stop_together_and_another_layout_goes_on(alone, tmp_path):
+    process = start(tmp_path, 2, 2)
+    wait_for(tmp_path, 3, process)
+    process.send_signal(signal.SIGTERM)
+    printed, _ = process.communicate(timeout=120)
+    assert process.returncode == 143, printed
+    assert printed.count("stopped by SIGTERM at update ") == 1
+    made = losses(tmp_path)
+    assert 3 <= len(made) < 22
+    printed = finish(tmp_path, 4, 1)
+    assert f"at update {len(made)} of 22" in printed
+    assert "was begun with devices 4 cpu" not in printed
+    assert losses(tmp_path) == pytest.approx(alone, rel=1e-5)
+
+
+def test_when_one_dies_all_start_again_and_end_with_the_same_bits(two_processes, tmp_path):
+    process = start(tmp_path, 1, 2, "--max_restarts=2")
+    wait_for(tmp_path, 7, process)
+    listed = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
+    assert len(listed) == 2
+    os.kill(int(listed[1]), signal.SIGKILL)
+    began = time.monotonic()
+    while os.path.exists(f"/proc/{listed[0]}") and time.monotonic() < began + 30:
+        time.sleep(0.01)
+    assert time.monotonic() - began < 15
+    printed, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, printed
+    assert "status -9: all are stopped and start again, 1 restarts left" in printed
+    assert digest(tmp_path) == digest(two_processes)
+
+
+def test_a_dry_run_starts_nothing(tmp_path):
+    printed = finish(tmp_path, 2, 2, "--dry_run")
+    lines = printed.splitlines()
+    assert len(lines) == 2 and not folder(tmp_path).exists()
+    assert lines[1].startswith("JAX_COORDINATOR_ADDRESS=127.0.0.1:8476 JAX_NUM_PROCESSES=2 JAX_PROCESS_ID=1 ")
+    assert "--num_processes" not in lines[0] and "-m launch.pretrain --workdir=" in lines[0]
+
+
+def test_a_users_mistake_is_not_tried_again(tmp_path):
+    process = start(tmp_path, 1, 2, "--config.pretrain.epochs=0", "--max_restarts=5")
+    printed, _ = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert "restarts left" not in printed
