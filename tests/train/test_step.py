@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -6,6 +8,7 @@ from jax.tree_util import DictKey
 
 from kgpt_jax.config import TrainConfig
 from kgpt_jax.data.batches import Batch, Piece, split, stack
+from kgpt_jax.model.gpt import GPT
 from kgpt_jax.model.variants import VARIANTS
 from kgpt_jax.train.optimizer import make_optimizer
 from kgpt_jax.train.step import (
@@ -206,3 +209,25 @@ def test_several_models_at_once_are_each_what_they_are_alone():
             np.testing.assert_allclose(ours[k], one, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(metrics["loss"], np.mean(losses, axis=0), rtol=1e-5)
     assert together.step.tolist() == [4, 4, 4] and np.std(losses, axis=0).min() > 1e-4
+
+
+@pytest.mark.parametrize("variant", ["vanilla", "perceiver", "perceiver_ar", "encoder_decoder"])
+def test_activations_that_are_computed_again_give_the_same_gradient(variant):
+    """With dropout, over each kind of stack."""
+    model, params, x_BT = tiny.make(variant, dropout=0.3)
+    again = GPT(dataclasses.replace(model.cfg, remat=True))
+
+    def gradient(model):
+        def loss(params):
+            rngs = {"dropout": jax.random.key(1)}
+            logits_BTV = model.apply(
+                {"params": params}, x_BT, tiny.source_B(variant, 5), train=True, rngs=rngs
+            )
+            return cross_entropy_sum(logits_BTV, np.roll(x_BT, -1, axis=1))
+
+        return jax.make_jaxpr(jax.grad(loss))(params), jax.jit(jax.grad(loss))(params)
+
+    (plain_ops, plain), (again_ops, computed) = gradient(model), gradient(again)
+    assert "remat" in str(again_ops) and "remat" not in str(plain_ops)
+    for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(computed)):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
