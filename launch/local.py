@@ -12,14 +12,17 @@ STOPPED = {128 + signal.SIGTERM, 128 + signal.SIGINT}  # of a training that was 
 SECONDS_TO_END = 60  # that processes have after a signal, before they are killed
 
 
-def environments(n: int, port: int) -> list[dict[str, str]]:
-    """Returns what each of n processes finds in its environment beside what is there already.
+def environments(n: int, port: int, platform: str | None) -> list[dict[str, str]]:
+    """Returns what each of n processes finds in its environment beside what is there already: a GPU each.
 
-    >>> environments(2, 99)[1]
+    >>> environments(2, 99, "cpu")[1]
     {'JAX_COORDINATOR_ADDRESS': '127.0.0.1:99', 'JAX_NUM_PROCESSES': '2', 'JAX_PROCESS_ID': '1'}
+    >>> environments(2, 99, "gpu")[1]["JAX_LOCAL_DEVICE_IDS"]
+    '1'
     """
     address = {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}", "JAX_NUM_PROCESSES": str(n)}
-    return [address | {"JAX_PROCESS_ID": str(i)} for i in range(n)]
+    device = [{"JAX_LOCAL_DEVICE_IDS": str(i)} if platform == "gpu" else {} for i in range(n)]
+    return [address | {"JAX_PROCESS_ID": str(i)} | device[i] for i in range(n)]
 
 
 def free_port() -> int:
@@ -28,7 +31,7 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def supervise(command: list[str], n: int, max_restarts: int) -> int:
+def supervise(command: list[str], n: int, platform: str | None, max_restarts: int) -> int:
     """Runs n processes of a command until all have ended; returns their status.
 
     Where one dies, the others, who would wait for it, are killed, and all start again, at most `max_restarts`
@@ -38,7 +41,7 @@ def supervise(command: list[str], n: int, max_restarts: int) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, _: asked.append(number))
     for start in range(max_restarts + 1):
-        placed = environments(n, free_port())
+        placed = environments(n, free_port(), platform)
         # In groups of their own: Ctrl-C in a terminal reaches them through us, once.
         processes = [
             subprocess.Popen(command, env={**os.environ, **each}, process_group=0) for each in placed

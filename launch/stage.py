@@ -14,12 +14,13 @@ from absl import app, flags
 
 from kgpt_jax.config import UserError
 from kgpt_jax.environment import prepare
-from launch.cluster import arguments
+from launch.cluster import PORT, arguments
 from launch.local import environments, supervise
 
 PLATFORMS = ("cpu", "gpu", "tpu")
 WHEELS = {"gpu": "jax[cuda13]", "tpu": "jax[tpu]"}
 MEMORY_FRACTION = ".9"  # of the GPU's memory, taken at the start so that it does not fragment
+AUTO = "auto"
 OURS = {"num_processes", "coordinator", "process_id", "max_restarts", "dry_run"}
 
 
@@ -29,7 +30,9 @@ def start(mode: str):
     flags.DEFINE_enum("platform", None, PLATFORMS, "Device kind (default: the best one there is).")
     flags.DEFINE_integer("devices", 0, "CPU only: devices to split the processor into.", lower_bound=0)
     flags.DEFINE_integer("num_processes", 0, "Processes of one training, on this machine.", lower_bound=0)
-    flags.DEFINE_string("coordinator", None, "host:port of process 0, to start each process by hand.")
+    flags.DEFINE_string(
+        "coordinator", None, "host:port of process 0, to start each process by hand; 'auto': JAX finds out."
+    )
     flags.DEFINE_integer("process_id", None, "This process's number, with --coordinator.", lower_bound=0)
     flags.DEFINE_integer("max_restarts", 0, "How often to go on after a process died.", lower_bound=0)
     flags.DEFINE_boolean("dry_run", False, "Print what would run.")
@@ -37,21 +40,21 @@ def start(mode: str):
         flags.FLAGS(sys.argv, known_only=True)
         given = flags.FLAGS
         os.environ.update(environment(given.platform, given.devices))
-        if given.coordinator:
+        if given.coordinator and given.coordinator != AUTO:
             os.environ.update(by_hand(given.coordinator, given.num_processes, given.process_id))
-        cluster = arguments(os.environ)
+        cluster = {} if given.coordinator == AUTO else arguments(os.environ)
     except (flags.Error, UserError) as error:
         fail(error)
-    if given.num_processes > 1 and not cluster:
+    if given.num_processes > 1 and cluster is None:
         command = [sys.executable, "-m", f"launch.{mode}", *passed_on(sys.argv[1:])]
         if given.dry_run:
-            for each in environments(given.num_processes, 8476):
+            for each in environments(given.num_processes, PORT, given.platform):
                 print(described(each | environment(given.platform, given.devices), command))
             return
-        sys.exit(supervise(command, given.num_processes, given.max_restarts))
+        sys.exit(supervise(command, given.num_processes, given.platform, given.max_restarts))
     if given.dry_run:
         print(described(environment(given.platform, given.devices), sys.orig_argv))
-        print(f"jax.distributed.initialize(**{cluster})" if cluster else "one process")
+        print(f"jax.distributed.initialize(**{cluster})" if cluster is not None else "one process")
         return
     begin(mode, given.platform, cluster)
 
@@ -63,7 +66,7 @@ def begin(mode: str, platform: str | None, cluster: dict | None):
     from kgpt_jax import main
 
     try:
-        if cluster:
+        if cluster is not None:
             jax.distributed.initialize(**cluster)
         jax.devices()
     except (RuntimeError, AssertionError) as error:  # without its CUDA plugin JAX fails an assertion

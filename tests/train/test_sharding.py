@@ -78,7 +78,7 @@ def test_shared_parameters_give_the_same_losses(eight):
 
 def test_each_device_holds_its_share_of_the_large_parameters(eight):
     assert eight[1]["bytes"] == eight[1]["all"]
-    # Positions 64 x 64, in a block norms 4 x 64 and biases of what is cut by rows 2 x 64, the last norm 2 x 64:
+    # Positions 64 x 64, norms 4 x 64 and biases of what is cut by rows 2 x 64 a block, last norm 2 x 64:
     # each is a float32 on every device, beside its two moments under Adam.
     copied = 3 * 4 * (64 * 64 + 2 * (4 * 64 + 2 * 64) + 2 * 64)
     for size in SIZES[1:]:

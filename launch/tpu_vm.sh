@@ -1,0 +1,24 @@
+#!/bin/bash
+# Pretraining on all hosts of a Cloud TPU: bash launch/tpu_vm.sh NAME ZONE WORKDIR [flags of kgpt_jax.main]
+#
+#     bash launch/tpu_vm.sh my-tpu us-central2-b /mnt/shared/runs --variant=rope
+#
+# Sends the checkout to all workers, installs there, and gives all the same command; JAX asks the TPU's metadata
+# where the others are. WORKDIR is on a file system that all of them have mounted. DRY_RUN=1 prints the commands.
+set -euo pipefail
+[ $# -ge 3 ] || { echo "usage: $0 NAME ZONE WORKDIR [flags]" >&2; exit 2; }
+name=$1 zone=$2 workdir=$3
+shift 3
+
+run() {
+  if [ -n "${DRY_RUN:-}" ]; then printf '%q ' "$@"; echo; else "$@"; fi
+}
+
+archive=$(mktemp --suffix=.tar.gz)
+trap 'rm -f "$archive"' EXIT
+git -C "$(dirname "$0")/.." archive --format=tar.gz -o "$archive" HEAD
+run gcloud compute tpus tpu-vm scp "$archive" "$name:kgpt_jax.tar.gz" --zone="$zone" --worker=all
+train="mkdir -p kgpt_jax && tar -xzf kgpt_jax.tar.gz -C kgpt_jax && cd kgpt_jax && python3 -m venv .venv"
+train+=" && .venv/bin/pip install -q -r requirements.txt -U 'jax[tpu]'"
+train+=" && .venv/bin/python -m launch.pretrain --platform=tpu --coordinator=auto $(printf '%q ' "--workdir=$workdir" "$@")"
+run gcloud compute tpus tpu-vm ssh "$name" --zone="$zone" --worker=all --command="$train"

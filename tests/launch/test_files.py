@@ -1,0 +1,110 @@
+"""The files for clusters: their commands are accepted and find their place, as far as one can see without one."""
+
+import os
+import subprocess
+import sys
+
+import yaml
+
+from tests.test_main import CHECKOUT
+
+LAUNCH = CHECKOUT / "launch"
+
+
+def dry_run(command, **variables):
+    """Returns what a command would do, with a stage's command among its words."""
+    words = [sys.executable if word.endswith(("python", "python3")) else word for word in command]
+    environment = {**os.environ, **variables}
+    done = subprocess.run(
+        [*words, "--dry_run"], cwd=CHECKOUT, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def bare_checkout(folder):
+    """Makes a folder with the Python that runs these tests where scripts look for it."""
+    (folder / ".venv" / "bin").mkdir(parents=True)
+    (folder / ".venv" / "bin" / "python").write_text(
+        f'#!/bin/sh\nPYTHONPATH={CHECKOUT} exec {sys.executable} "$@"\n'
+    )
+    (folder / ".venv" / "bin" / "python").chmod(0o755)
+    return folder
+
+
+def stub(folder, name, script):
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(f"#!/bin/bash\n{script}\n")
+    (folder / name).chmod(0o755)
+
+
+def test_jobset():
+    (document,) = yaml.safe_load_all((LAUNCH / "jobset.yaml").read_text())
+    assert (document["apiVersion"], document["kind"]) == ("jobset.x-k8s.io/v1alpha2", "JobSet")
+    (replicated,) = document["spec"]["replicatedJobs"]
+    job = replicated["template"]["spec"]
+    assert job["completionMode"] == "Indexed" and job["parallelism"] == job["completions"] == 2
+    pod = job["template"]["spec"]
+    (container,) = pod["containers"]
+    variables = {row["name"]: row["value"] for row in container["env"]}
+    # JobSet calls pod i of job j of a replicated job NAME-JOB-j-i, in a service NAME.
+    host = f"{document['metadata']['name']}-{replicated['name']}-0-0.{document['metadata']['name']}"
+    assert variables == {"JAX_NUM_PROCESSES": "2", "JAX_COORDINATOR_ADDRESS": f"{host}:8476"}
+    assert {mount["name"] for mount in container["volumeMounts"]} == {row["name"] for row in pod["volumes"]}
+    printed = dry_run(container["command"], **variables, JOB_COMPLETION_INDEX="1")
+    assert f"'coordinator_address': '{host}:8476', 'num_processes': 2, 'process_id': 1" in printed
+
+
+def test_skypilot():
+    document = yaml.safe_load((LAUNCH / "skypilot.yaml").read_text())
+    assert set(document) == {"name", "num_nodes", "resources", "workdir", "file_mounts", "setup", "run"}
+    (workdir,) = document["file_mounts"]
+    command = document["run"].split()
+    assert f"--workdir={workdir}" in command
+    nodes = {"SKYPILOT_NUM_NODES": "2", "SKYPILOT_NODE_RANK": "1", "SKYPILOT_NODE_IPS": "10.0.0.1\n10.0.0.2"}
+    assert "'10.0.0.1:8476', 'num_processes': 2, 'process_id': 1" in dry_run(command, **nodes)
+    assert "one process" in dry_run(command)
+
+
+def test_slurm(tmp_path):
+    script = LAUNCH / "slurm.sbatch"
+    options = [line.split()[1] for line in script.read_text().splitlines() if line.startswith("#SBATCH")]
+    assert {"--nodes=2", "--ntasks-per-node=4", "--gpus-per-node=4", "--requeue"} <= set(options)
+    stub(tmp_path / "bin", "srun", 'export SLURM_PROCID=5 SLURM_LOCALID=1; shift; exec "$@"')
+    stub(tmp_path / "bin", "scontrol", "echo scontrol $*")
+    job = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "8", "SLURM_STEP_NODELIST": "n[1-2]"}
+    environment = {**os.environ, **job, "PATH": f"{tmp_path}/bin:{os.environ['PATH']}"}
+
+    def submit():
+        command = ["bash", script, "--dry_run"]
+        checkout = bare_checkout(tmp_path) if not (tmp_path / ".venv").exists() else tmp_path
+        return subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True)
+
+    done = submit()
+    assert done.returncode == 0, done.stderr
+    expected = {"coordinator_address": "n1:49159", "num_processes": 8, "process_id": 5}
+    assert f"initialize(**{expected | {'local_device_ids': [1]}})" in done.stdout
+    stub(tmp_path / "bin", "srun", "exit 143")  # stopped, and saved
+    assert (submit().returncode, submit().stdout) == (143, "scontrol requeue 7\n")
+    stub(tmp_path / "bin", "srun", "exit 2")
+    assert (submit().returncode, submit().stdout) == (2, "")
+
+
+def test_tpu_vm(tmp_path):
+    stub(
+        tmp_path / "bin",
+        "gcloud",
+        """for word; do [[ $word == --command=* ]] && command=${word#--command=}; done
+        [ "$4" = scp ] && { tar -tzf "$5" | grep -qx launch/pretrain.py && echo sent; exit; }
+        echo "${command##* && }" > "$OUT"
+        """,
+    )
+    written = tmp_path / "command"
+    environment = {**os.environ, "PATH": f"{tmp_path}/bin:{os.environ['PATH']}", "OUT": str(written)}
+    script = ["bash", LAUNCH / "tpu_vm.sh", "my-tpu", "zone", "/mnt/runs", "--objective=whole_line=1"]
+    done = subprocess.run(script, env=environment, capture_output=True, text=True)
+    if "not a git repository" in done.stderr:
+        return  # the script sends what git knows
+    assert (done.returncode, done.stdout) == (0, "sent\n"), done.stderr
+    printed = dry_run(written.read_text().split())
+    assert "--workdir=/mnt/runs" in printed and "jax.distributed.initialize(**{})" in printed
