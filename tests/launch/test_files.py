@@ -1,4 +1,4 @@
-"""The files for clusters: their commands are accepted and find their place, as far as one can see without one."""
+"""The files for clusters: their commands are accepted and find their place; more shows only on a cluster."""
 
 import os
 import subprocess
