@@ -7,6 +7,8 @@ it starts from. Functions here say on the screen what they use and where they pu
 
 import dataclasses
 import time
+from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import jax
@@ -18,7 +20,8 @@ from kgpt_jax.answer.decode import continue_texts, pad_prompts
 from kgpt_jax.config import Config, UserError
 from kgpt_jax.data import biographies, corpus
 from kgpt_jax.data.batches import steps_per_epoch
-from kgpt_jax.data.mixture import mixture, preceded, weights
+from kgpt_jax.data.chapters import CHAPTER, Chapters, chapters
+from kgpt_jax.data.mixture import examples_of, mixture, preceded, weights
 from kgpt_jax.data.objectives import Material, Objective
 from kgpt_jax.data.spans import places
 from kgpt_jax.data.vocab import PAD, Vocab
@@ -39,6 +42,8 @@ SAMPLE_BREAK = f"\n{'-' * 40}\n"
 def pretrain(config: Config, folder: Path, tensorboard: bool = False) -> float:
     """Trains on the corpus's documents; returns the seconds of training."""
     documents, characters, notes = corpus.load_documents(config.data)
+    n_documents = len(documents)
+    del documents  # which may be large: those that are trained on are read again
     say(notes)
     vocab = Vocab.of(characters)
     config = with_vocab(config, vocab)
@@ -51,7 +56,7 @@ def pretrain(config: Config, folder: Path, tensorboard: bool = False) -> float:
     with held(folder):
         run = open_run(folder, config, vocab, facts)
         print(
-            f"pretraining: {config.model.variant}, {size:,} parameters, {len(documents):,} documents, "
+            f"pretraining: {config.model.variant}, {size:,} parameters, {n_documents:,} documents, "
             f"{len(vocab)} symbols, into {folder}"
         )
         return train(run, config.pretrain, objective, n_examples, tensorboard=tensorboard)[1]
@@ -96,10 +101,10 @@ def recipe_of(config: Config, stage: str) -> str:
 
 def objective_of(
     config: Config, stage: str, vocab: Vocab, more_pairs: list[tuple[str, str]] = ()
-) -> tuple[Objective, int, dict]:
+) -> tuple[Objective | Chapters, int, dict]:
     """Returns a stage's objective, how many examples an epoch has, and what `run.json` says of its data.
 
-    A UserError names the training pair that does not fit.
+    The objective of many documents comes in chapters. A UserError names the training pair that does not fit.
     """
     cfg = getattr(config, stage)
     recipe = recipe_of(config, stage)
@@ -112,11 +117,20 @@ def objective_of(
                 f"training pair {line} has {unknown!r}, which the vocabulary lacks, in {texts}: "
                 "give the pairs as --finetune_corpus_path when pretraining, too, or remove this one"
             )
-    material = Material(documents, [*pairs, *more_pairs])
-    objective, n = mixture(recipe, material, vocab, config.model)
-    if cfg.preceded:
-        objective = preceded(objective, cfg.preceded)
-    texts = [*documents, *(text for texts in zip(*material.pairs) for text in texts)]
+    all_pairs = [*pairs, *more_pairs]
+
+    def made(documents: list[str]) -> Objective:
+        objective, _ = mixture(recipe, Material(documents, all_pairs), vocab, config.model)
+        return preceded(objective, cfg.preceded) if cfg.preceded else objective
+
+    objective, n = made(documents[:CHAPTER]), examples_of(recipe, len(documents), len(all_pairs))
+    if len(documents) > CHAPTER:
+        starts = range(0, len(documents), CHAPTER)
+        make = [partial(lambda i: made(documents[i : i + CHAPTER]), i) for i in starts]
+        sizes = [examples_of(recipe, len(documents[i : i + CHAPTER]), len(all_pairs)) for i in starts]
+        objective = Chapters(make, sizes)
+        n = sum(objective.updates(cfg)) * cfg.batch_size  # chapters' last batches are filled up
+    texts = chain(documents, (text for texts in zip(*all_pairs) for text in texts))
     return objective, n, {"data_digest": corpus.digest(texts), "n_pairs": len(pairs)}
 
 
@@ -228,7 +242,9 @@ def run_all(config: Config, root: Path, tensorboard: bool = False):
 def show(config: Config, n: int):
     """Prints examples of pretraining, as the course's `dataset.py charcorruption` and `namedata` do."""
     vocab = Vocab.of(corpus.load_documents(config.data).characters)
-    make, n_examples, _ = objective_of(config, "pretrain", vocab)
+    objective, n_examples, _ = objective_of(config, "pretrain", vocab)
+    book = chapters(objective, n_examples)
+    make, n_examples = book.make[0](), book.sizes[0]
     rng = np.random.default_rng((config.seed, 0))
     examples = make(rng)
     mixed = len(weights(recipe_of(config, "pretrain"))) > 1

@@ -25,6 +25,7 @@ def jax_train(config: dict, updates: int):
     import jax
 
     from kgpt_jax.config import from_dict
+    from kgpt_jax.data.chapters import chapters
     from kgpt_jax.model.gpt import GPT
     from kgpt_jax.train.loop import Dispatcher, epoch_pieces, n_pieces, prefetched
     from kgpt_jax.train.optimizer import learning_rates, make_optimizer
@@ -41,7 +42,7 @@ def jax_train(config: dict, updates: int):
     quiet = _Quiet()
     train_steps = make_train_steps(model, tx, jax.random.key(1), cfg.ema_decay, mesh)
     dispatcher = Dispatcher(train_steps, cfg, quiet, None, state, mesh)
-    draw = partial(epoch_pieces, objective, config.model, cfg, 0)
+    draw = partial(epoch_pieces, chapters(objective, n_examples), config.model, cfg, 0)
     drawn = itertools.chain.from_iterable(epoch for _, epoch in prefetched(draw, range(cfg.epochs)))
     numbers = itertools.count()
 

@@ -41,13 +41,15 @@ def steps_per_epoch(n_examples: int, cfg: TrainConfig) -> int:
     return -(-n_examples // cfg.batch_size)
 
 
-def epoch_batches(objective: Objective, cfg: TrainConfig, seed: int, epoch: int) -> list[Batch]:
-    """Returns one epoch: every example once, the last batch filled up with rows of PAD.
+def epoch_batches(
+    objective: Objective, cfg: TrainConfig, seed: int, epoch: int, chapter: int | None = None
+) -> list[Batch]:
+    """Returns an epoch, or a chapter of it: every example once, the last batch filled up with rows of PAD.
 
     With `group_by_length` examples are sorted by length, cut into batches, and runs of as many batches as
     one dispatch takes are shuffled: it then works on one width.
     """
-    rng = np.random.default_rng((seed, epoch))
+    rng = np.random.default_rng((seed, epoch) if chapter is None else (seed, epoch, chapter))
     x_NT, y_NT, source_N = objective(rng)
     order_N = rng.permutation(len(x_NT)) if cfg.shuffle else np.arange(len(x_NT))
     if cfg.group_by_length:

@@ -4,14 +4,18 @@ Every complaint about a user's file is made here, with the file, the line and th
 right instead (a byte-order mark, CRLF, empty lines at the end) is counted in `notes`, for the caller to say.
 """
 
+import codecs
 import hashlib
 import re
-from pathlib import Path
+from collections.abc import Iterable
+from itertools import chain
 from typing import NamedTuple
 
 from kgpt_jax.config import DataConfig, UserError
 from kgpt_jax.data import biographies
 from kgpt_jax.data.vocab import MASK, PAD
+
+BOM = codecs.BOM_UTF8
 
 
 class Corpus(NamedTuple):
@@ -40,13 +44,13 @@ def load_documents(data: DataConfig) -> Corpus:
     Training pairs that are known by then lend their characters.
     """
     if data.pretrain_corpus_path:
-        text, notes = _read(data.pretrain_corpus_path)
+        lines, notes = _read(data.pretrain_corpus_path)
         known = load_pairs(data).pairs if data.finetune_corpus_path else []
-        return _corpus(text, known, notes)
+        return _corpus(lines, known, notes)
     people = biographies.generate(data.biographies)
     # The questions lend theirs too: no biography has a question mark.
     known = load_pairs(data).pairs + people.dev
-    return _corpus("\n".join(people.documents) + "\n", known, [])
+    return _corpus([*people.documents, ""], known, [])
 
 
 def load_pairs(data: DataConfig) -> Table:
@@ -101,14 +105,14 @@ def load_questions(data: DataConfig) -> Table:
 
 def read_documents(path: str) -> Corpus:
     """Returns the lines of a UTF-8 file as documents, the empty one after a last line break too."""
-    text, notes = _read(path)
-    return _corpus(text, [], notes)
+    lines, notes = _read(path)
+    return _corpus(lines, [], notes)
 
 
 def read_table(path: str) -> Table:
     """Returns the rows of a UTF-8 file of `question<TAB>answer` lines, or of questions alone."""
-    text, notes = _read(path)
-    lines = [line.rstrip() for line in text.split("\n")]
+    lines, notes = _read(path)
+    lines = [line.rstrip() for line in lines]
     n_lines = len(lines)
     while lines and not lines[-1]:
         lines.pop()
@@ -118,6 +122,8 @@ def read_table(path: str) -> Table:
         raise UserError(f"{path} holds no question: give lines of question, tab, answer")
     with_answers = "\t" in lines[0]
     rows = [_row(f"{path}, line {i}", line, with_answers) for i, line in enumerate(lines, 1)]
+    if again := len(rows) - len({row[0] for row in rows}):
+        notes.append(f"{path}: {again} questions stand there more than once")
     if with_answers:
         return Table([row[0] for row in rows], [row[1] for row in rows], notes)
     return Table([row[0] for row in rows], None, notes)
@@ -140,39 +146,56 @@ def _row(where: str, line: str, with_answers: bool) -> list[str]:
     return cells
 
 
-def _read(path: str) -> tuple[str, list[str]]:
-    """Returns a file's text with line breaks as `\\n`, and notes on what was put right."""
+def _read(path: str) -> tuple[list[str], list[str]]:
+    """Returns a file's lines, and notes on what was put right.
+
+    As when a text is split at line breaks, the last line is empty where the file ends with a break. Lines are
+    read one by one: a large file is held once, and not in several forms.
+    """
+    lines, notes, crlf, ended = [], [], 0, True
     try:
-        raw = Path(path).read_bytes()
+        with open(path, "rb") as file:
+            for number, raw in enumerate(file, 1):
+                if number == 1 and raw.startswith(BOM):
+                    raw = raw.removeprefix(BOM)
+                    notes.append(f"{path}: left out the byte-order mark")
+                ended = raw.endswith(b"\n")
+                crlf += raw.endswith(b"\r\n")
+                lines.append(_text(f"{path}, line {number}", raw.removesuffix(b"\n")))
+                if raw.endswith(b"\r\n"):
+                    lines[-1] = lines[-1][:-1]
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
-    notes = []
-    if raw.startswith(b"\xef\xbb\xbf"):
-        raw = raw[3:]
-        notes.append(f"{path}: left out the byte-order mark")
+    if ended:
+        lines.append("")
+    if crlf:
+        notes.append(f"{path}: took {crlf} line breaks of the CRLF kind for plain ones")
+    if not any(line.strip() for line in lines):
+        raise UserError(f"{path} is empty")
+    return lines, notes
+
+
+def _text(where: str, raw: bytes) -> str:
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise UserError(f"{path}, line {line}: byte {raw[error.start]:#04x} is not UTF-8") from None
-    if crlf := text.count("\r\n"):
-        text = text.replace("\r\n", "\n")
-        notes.append(f"{path}: took {crlf} line breaks of the CRLF kind for plain ones")
-    if not text.strip():
-        raise UserError(f"{path} is empty")
+        raise UserError(f"{where}: byte {raw[error.start]:#04x} is not UTF-8") from None
+    if "\0" in text:
+        raise UserError(f"{where} contains a NUL: save the file as text in UTF-8")
     for special in (PAD, MASK):
         if special in text:
-            line = text.count("\n", 0, text.index(special)) + 1
             raise UserError(
-                f"{path}, line {line} contains {special!r} (U+{ord(special):04X}), which stands for "
+                f"{where} contains {special!r} (U+{ord(special):04X}), which stands for "
                 f"{'padding' if special == PAD else 'masked text'} here: replace it"
             )
-    return text, notes
+    return text
 
 
-def _corpus(text: str, pairs: list[tuple[str, str]], notes: list[str]) -> Corpus:
-    characters = set(text).union(*(question + answer for question, answer in pairs))
-    return Corpus(text.split("\n"), "".join(sorted(characters)), notes)
+def _corpus(lines: list[str], pairs: list[tuple[str, str]], notes: list[str]) -> Corpus:
+    characters = set("\n" if len(lines) > 1 else "")
+    for text in chain(lines, *pairs):
+        characters.update(text)
+    return Corpus(lines, "".join(sorted(characters)), notes)
 
 
 def _table(pairs: list[tuple[str, str]]) -> Table:
@@ -193,6 +216,9 @@ def _without_accents(table: Table) -> Table:
     return Table(*map(list, zip(*rows)), table.notes + notes)
 
 
-def digest(texts: list[str]) -> str:
+def digest(texts: Iterable[str]) -> str:
     """Returns a short SHA-256 of the texts, by which a run knows its data again."""
-    return hashlib.sha256("\x00".join(texts).encode("utf-8")).hexdigest()[:16]
+    found = hashlib.sha256()
+    for i, text in enumerate(texts):
+        found.update((b"\x00" if i else b"") + text.encode("utf-8"))
+    return found.hexdigest()[:16]

@@ -65,6 +65,12 @@ def preceded(objective: Objective, share: float) -> Objective:
     return examples
 
 
+def examples_of(recipe: str, n_documents: int, n_pairs: int) -> int:
+    """Returns how many examples an epoch of a mixture has."""
+    asked = weights(recipe).get("question_answer", 0.0)
+    return n_documents + round(n_documents * asked / (1 - asked)) if asked < 1 else n_pairs
+
+
 def mixture(recipe: str, material: Material, vocab: Vocab, cfg: ModelConfig) -> tuple[Objective, int]:
     """Returns the objective of a mixture, and how many examples an epoch of it has.
 
@@ -80,7 +86,7 @@ def mixture(recipe: str, material: Material, vocab: Vocab, cfg: ModelConfig) -> 
         raise UserError("objective 'question_answer' needs training pairs: --finetune_corpus_path")
     parts = [OBJECTIVES[name](material, vocab, cfg) for name in share]
     n_documents = len(material.documents)
-    n_questions = round(n_documents * asked / (1 - asked))
+    n_questions = examples_of(recipe, n_documents, 0) - n_documents
     if len(parts) == 1 and not n_questions:
         return parts[0], n_documents
     bounds = np.cumsum(list(share.values())) / sum(share.values())

@@ -1,6 +1,7 @@
 """The one loop that every stage of training shares."""
 
 import time
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from kgpt_jax.config import ModelConfig, TrainConfig, UserError
-from kgpt_jax.data.batches import Batch, Piece, epoch_batches, split, stack, steps_per_epoch
+from kgpt_jax.data.batches import Batch, Piece, epoch_batches, split, stack
+from kgpt_jax.data.chapters import Chapters, chapters
 from kgpt_jax.data.objectives import Objective
 from kgpt_jax.data.vocab import PAD_ID
 from kgpt_jax.model.gpt import GPT
@@ -34,7 +36,7 @@ PIECES_ON_CPU = 8  # of a batch of 128: 4 pieces keep more padding, 16 have too 
 def train(
     run: Run,
     cfg: TrainConfig,
-    objective: Objective,
+    objective: Objective | Chapters,
     n_examples: int,
     start_params=None,
     tensorboard: bool = False,
@@ -53,7 +55,9 @@ def train(
         init_key, dropout_key = (jax.random.split(key, run.config.n_seeds) for key in (init_key, dropout_key))
     model, tx = GPT(run.config.model), make_optimizer(cfg)
     rates = learning_rates(cfg, n_examples, run.config.model.seq_len)
-    per_epoch = steps_per_epoch(n_examples, cfg)
+    book = chapters(objective, n_examples)
+    ends = np.cumsum(book.updates(cfg)).tolist()  # of the chapters, in updates of an epoch
+    per_epoch = ends[-1]
     mesh = make_mesh(-(-cfg.batch_size // n_pieces(cfg)), run.config.model_devices)
     if start_params is not None:
         start_params = jax.tree.map(np.asarray, start_params)  # from one device to all of the mesh
@@ -72,11 +76,14 @@ def train(
         progress = kind(run.folder, step, rates, per_epoch, seconds, tensorboard)
         train_steps = make_train_steps(model, tx, dropout_key, cfg.ema_decay, mesh)
         dispatcher = Dispatcher(train_steps, cfg, progress, checkpoints, state, mesh)
-        draw = partial(epoch_pieces, objective, run.config.model, cfg, seed)
-        for epoch, updates in prefetched(draw, range(step // per_epoch, cfg.epochs)):
-            first = epoch * per_epoch
-            while step < first + per_epoch:
-                until = min(step + cfg.save_every - step % cfg.save_every, first + per_epoch)
+        draw = partial(epoch_pieces, book, run.config.model, cfg, seed)
+        begun = step // per_epoch * len(ends) + bisect_right(ends, step % per_epoch)  # chapters
+        for number, updates in prefetched(draw, range(begun, cfg.epochs * len(ends))):
+            epoch, chapter = divmod(number, len(ends))
+            end = epoch * per_epoch + ends[chapter]
+            first = end - len(updates)
+            while step < end:
+                until = min(step + cfg.save_every - step % cfg.save_every, end)
                 pieces = [(i, piece) for i in range(step, until) for piece in updates[i - first]]
                 while pieces:
                     state, n = dispatcher.send(state, pieces, rates)
@@ -99,10 +106,12 @@ def train(
 
 
 def epoch_pieces(
-    objective: Objective, model_cfg: ModelConfig, cfg: TrainConfig, seed: int, epoch: int
+    book: Chapters, model_cfg: ModelConfig, cfg: TrainConfig, seed: int, number: int
 ) -> list[list[Piece]]:
-    """Returns the pieces of every update of an epoch."""
-    batches = epoch_batches(objective, cfg, seed, epoch)
+    """Returns the pieces of every update of a chapter; chapters are numbered through all epochs."""
+    epoch, chapter = divmod(number, len(book.sizes))
+    objective = book.make[chapter]()
+    batches = epoch_batches(objective, cfg, seed, epoch, chapter if len(book.sizes) > 1 else None)
     return [split(predicted(model_cfg, batch), n_pieces(cfg)) for batch in batches]
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import signal
+from functools import partial
 
 import jax
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 from kgpt_jax.answer.evaluate import predict
 from kgpt_jax.config import UserError, override, to_dict
+from kgpt_jax.data.chapters import Chapters
 from kgpt_jax.data.objectives import Material, question_answer, span_corruption
 from kgpt_jax.data.vocab import Vocab
 from kgpt_jax.model.gpt import GPT
@@ -42,6 +44,19 @@ def whole_state(folder, step):
         return checkpoints.manager.restore(step)
 
 
+def stop_at(monkeypatch, update):
+    """Lets training break off before an update, and send one at a time."""
+    send = loop.Dispatcher.send
+
+    def send_until(self, state, pieces, rates):
+        if pieces[0][0] == update:
+            raise Killed
+        return send(self, state, pieces, rates)
+
+    monkeypatch.setattr(loop, "SECONDS_PER_DISPATCH", 0.0)
+    monkeypatch.setattr(loop.Dispatcher, "send", send_until)
+
+
 @pytest.mark.parametrize("variant, muon_learning_rate", [("vanilla", 0.0), ("synthesizer", 0.02)])
 def test_resumed_equals_unbroken_to_the_bit(tmp_path, monkeypatch, variant, muon_learning_rate):
     """Broken off within an epoch, and with another number of updates or pieces in a dispatch."""
@@ -50,15 +65,7 @@ def test_resumed_equals_unbroken_to_the_bit(tmp_path, monkeypatch, variant, muon
     how = dict(variant=variant, muon_learning_rate=muon_learning_rate, epochs=4, save_every=4, pieces=pieces)
     how |= averaged
     start(tmp_path / "unbroken", **how)  # three updates an epoch
-    send = loop.Dispatcher.send
-
-    def send_until_seven(self, state, pieces, rates):
-        if pieces[0][0] == 7:
-            raise Killed
-        return send(self, state, pieces, rates)
-
-    monkeypatch.setattr(loop, "SECONDS_PER_DISPATCH", 0.0)  # one update at a time
-    monkeypatch.setattr(loop.Dispatcher, "send", send_until_seven)
+    stop_at(monkeypatch, 7)
     with pytest.raises(Killed):
         start(tmp_path / "killed", **how)
     monkeypatch.undo()
@@ -74,6 +81,34 @@ def test_resumed_equals_unbroken_to_the_bit(tmp_path, monkeypatch, variant, muon
     metrics = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("killed", "unbroken")]
     assert metrics[0] == metrics[1]
     assert [json.loads(line)["step"] for line in metrics[0].splitlines()] == list(range(1, 13))
+
+
+def test_chapters_are_gone_through_in_order_and_resumed_within(tmp_path, monkeypatch):
+    """Ten documents in chapters of four, four and two: five updates of two examples an epoch."""
+    config = with_vocab(tiny.config(epochs=2, batch_size=2, save_every=3), VOCAB)
+    made = []
+
+    def chapter(i):
+        made.append(i)
+        return span_corruption(Material(DOCUMENTS[4 * i : 4 * i + 4], []), VOCAB, config.model)
+
+    book = Chapters([partial(chapter, i) for i in range(3)], [4, 4, 2])
+
+    def train(folder):
+        run = open_run(folder, config, VOCAB, {"stage": "pretrain"})
+        loop.train(run, config.pretrain, book, 10)
+
+    train(tmp_path / "unbroken")
+    assert made == [0, 1, 2, 0, 1, 2]
+    stop_at(monkeypatch, 8)
+    with pytest.raises(Killed):
+        train(tmp_path / "killed")  # saved at update 6, the first of the second epoch
+    monkeypatch.undo()
+    made.clear()
+    train(tmp_path / "killed")
+    assert made == [0, 1, 2]
+    metrics = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("killed", "unbroken")]
+    assert metrics[0] == metrics[1]
 
 
 def test_a_finished_run_says_so_and_does_nothing(tmp_path, capsys):
@@ -105,8 +140,8 @@ def poison(monkeypatch, updates):
     """Makes loss and gradient of these updates NaN, by the weight of their last piece."""
     make = loop.epoch_pieces
 
-    def poisoned(objective, model_cfg, cfg, seed, epoch):
-        epochs = make(objective, model_cfg, cfg, seed, epoch)
+    def poisoned(book, model_cfg, cfg, seed, epoch):
+        epochs = make(book, model_cfg, cfg, seed, epoch)
         for number, pieces in enumerate(epochs, epoch * len(epochs) + 1):
             if number in updates:
                 pieces[-1] = pieces[-1]._replace(weight=np.float32(np.nan))
