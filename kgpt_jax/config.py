@@ -41,7 +41,9 @@ class ModelConfig:
     def __post_init__(self):
         sizes = ("block_size", "seq_len", "n_layer", "n_head", "n_embd")
         for name in (*sizes, "bottleneck_dim", "attention_block", "linformer_dim"):
-            _require(getattr(self, name) > 0, f"model.{name} is {getattr(self, name)}: above 0")
+            most = 1_000 if name == "n_layer" else 1_000_000
+            value = getattr(self, name)
+            _require(0 < value <= most, f"model.{name} is {value}: give 1 to {most:,}")
         _require(
             self.n_embd % self.n_head == 0,
             f"model.n_embd {self.n_embd} is not a multiple of model.n_head {self.n_head}",

@@ -27,6 +27,9 @@ except ImportError:  # Windows has no such locks
     fcntl = None
 
 
+FACTS = {"stage": str, "updates": int, "n_pairs": int, "made_on": dict, "most_frequent_answer": str}
+
+
 @dataclasses.dataclass(frozen=True)
 class Run:
     """What a run is; `folder` is where it lives."""
@@ -98,7 +101,11 @@ def read_run(folder: Path) -> Run:
             names = ("config", "vocab", "run")
             trees = (json.loads((folder / f"{name}.json").read_text("utf-8")) for name in names)
         config, vocab, facts = trees
-        return Run(folder, from_dict(config), Vocab(vocab["characters"]), dict(facts))
+        for name, kind in FACTS.items():
+            if not isinstance(facts.get(name, kind()), kind):
+                raise ValueError(f"run.json has {name} {facts[name]!r}")
+        facts["stage"]  # raises where it is not there
+        return Run(folder, from_dict(config), Vocab(vocab["characters"]), facts)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{folder} is damaged: {error}") from None
 

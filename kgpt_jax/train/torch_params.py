@@ -5,6 +5,7 @@ one on `pos_emb` and the perceiver's latents. PyTorch is needed for the file for
 """
 
 import re
+import zipfile
 
 import jax
 import jax.numpy as jnp
@@ -110,10 +111,12 @@ def _joined(path) -> str:
 def load_torch_params(path: str, cfg: ModelConfig) -> dict:
     """Returns the parameters in a course `.params` file (a state dict that `torch.save` wrote).
 
-    Nothing in the file is executed (`weights_only`). Errors are UserErrors: no PyTorch, no such file, a
-    file of another kind, parameters that do not fit `cfg`.
+    Nothing in the file is executed (`weights_only`), and none is unpacked that is larger than `cfg` asks
+    for. Errors are UserErrors: no PyTorch, no such file, a file of another kind, parameters that do not fit
+    `cfg`.
     """
     torch = _torch()
+    _check_size(path, cfg)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         arrays = {name: tensor.numpy() for name, tensor in state.items()}
@@ -123,6 +126,22 @@ def load_torch_params(path: str, cfg: ModelConfig) -> dict:
         first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{path!r} is not a PyTorch state dict: {first_line}") from None
     return from_torch(arrays, cfg)
+
+
+def _check_size(path: str, cfg: ModelConfig):
+    """Raises a UserError where a file's arrays, unpacked, are more than twice what `cfg` has."""
+    if not zipfile.is_zipfile(path):  # an older file, whose arrays are not packed
+        return
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(abstract_params(cfg)))
+    masks = cfg.n_layer * max(cfg.block_size, cfg.bottleneck_dim) ** 2
+    most = 2 * 4 * (parameters + masks) + 1_000_000
+    with zipfile.ZipFile(path) as file:
+        there = sum(entry.file_size for entry in file.infolist())
+    if there > most:
+        raise UserError(
+            f"{path} holds {there / 1e6:,.1f} MB of arrays, and the config asks for {most / 2e6:,.1f} MB: "
+            "set --config.model.n_embd, n_layer, block_size and the vocabulary to the file's"
+        )
 
 
 def save_torch_params(path: str, params, cfg: ModelConfig):
