@@ -12,6 +12,7 @@ import io
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -19,6 +20,7 @@ import sys
 import tempfile
 import time
 from contextlib import redirect_stdout
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,6 +51,7 @@ def define_flags():
     flags.DEFINE_list("trials", list(TRIALS), f"Which: {', '.join(TRIALS)}.")
     flags.DEFINE_integer("times", 100, "How often each is tried, where that is open.", lower_bound=1)
     flags.DEFINE_integer("seed", 0, "Of all that is random.")
+    flags.DEFINE_integer("corpus_mb", 100, "Of the large corpus.", lower_bound=11)
     flags.DEFINE_string("outputs_path", "runs/torture.json", "Results.")
 
 
@@ -247,12 +250,123 @@ def second(root: Path, times: int, rng: random.Random) -> Result:
     return Result("a second training: refused; a dead one's lock is free", times, failures)
 
 
+def not_finite(root: Path, times: int, rng: random.Random) -> Result:
+    """Gradients that are NaN at random updates: skipped and counted; five in a row end the run."""
+    import numpy as np
+
+    from kgpt_jax.config import UserError, from_dict, override, to_dict
+    from kgpt_jax.data.objectives import Material, span_corruption
+    from kgpt_jax.train import loop
+    from kgpt_jax.train.run import open_run, read_run
+
+    finish(root / "whole")
+    whole = read_run(folder(root / "whole"))
+    # All in one shape, so that it is compiled once.
+    config = override(whole.config, {"pretrain.pieces": 1, "pretrain.group_by_length": False})
+    documents = ["Ann Bo was born in Rome and sang in Oslo."] * 48  # three updates an epoch, twelve in all
+    objective = span_corruption(Material(documents, []), whole.vocab, config.model)
+    make, failures = loop.epoch_pieces, []
+    for number in range(times):
+        bad = {update for update in range(1, 13) if rng.random() < 0.4}
+        rows = "".join("x" if update in bad else "." for update in range(1, 13))
+        gives_up = rows.find("xxxxx") + 5 if "xxxxx" in rows else None
+
+        def poisoned(book, model_cfg, cfg, seed, epoch, bad=bad):
+            updates = make(book, model_cfg, cfg, seed, epoch)
+            for update, pieces in enumerate(updates, epoch * len(updates) + 1):
+                if update in bad:
+                    pieces[-1] = pieces[-1]._replace(weight=np.float32(np.nan))
+            return updates
+
+        loop.epoch_pieces = poisoned
+        run = open_run(root / str(number), from_dict(to_dict(config)), whole.vocab, {"stage": "pretrain"})
+        try:
+            with redirect_stdout(io.StringIO()):
+                loop.train(run, config.pretrain, objective, len(documents))
+            ended = None
+        except UserError as error:
+            ended = str(error)
+        finally:
+            loop.epoch_pieces = make
+        records = [json.loads(line) for line in (run.folder / "metrics.jsonl").open()]
+        skipped = {record["step"] for record in records if "skipped" in record}
+        if skipped != {update for update in bad if update <= len(records)}:
+            failures.append(f"{rows}: skipped {sorted(skipped)}")
+        elif (ended is None) != (gives_up is None) or ended and f"update {gives_up}, the fifth" not in ended:
+            failures.append(f"{rows}: {ended}")
+    return Result("NaN gradients: skipped, counted; five in a row end it", times, failures)
+
+
+def files(root: Path, times: int, rng: random.Random) -> Result:
+    """A hundred random files each time: rows, or one line that names the file."""
+    from kgpt_jax.config import UserError
+    from kgpt_jax.data import corpus
+
+    pieces = [
+        b"\n",
+        b"\r\n",
+        b"\r",
+        b"\t",
+        b"\0",
+        b"\xef\xbb\xbf",
+        b"\xff",
+        b"\xc3",
+        b"   ",
+        b"A? B",
+        b"Wo?\tRome\n",
+    ]
+    pieces += ["é".encode(), "e\u0301".encode(), "□".encode(), "⁇".encode(), "\u2028".encode()]
+    path, failures = root / "file", []
+    for _ in range(100 * times):
+        content = b"".join(rng.choice([*pieces, rng.randbytes(3)]) for _ in range(rng.randrange(12)))
+        path.write_bytes(content)
+        for read in (corpus.read_table, corpus.read_documents):
+            try:
+                read(str(path))
+            except UserError as error:
+                if str(path) not in str(error) or "\n" in str(error):
+                    failures.append(f"{content!r}: {error}")
+            except Exception as error:
+                failures.append(f"{content!r}: {type(error).__name__}: {error}")
+    return Result("files of any bytes: rows, or one line", 200 * times, failures)
+
+
+def large(root: Path, times: int, rng: random.Random, size: int = 12) -> Result:
+    """A corpus of `size` MB, a line of 10 MB in it: trained on in memory that is in proportion to it."""
+    path = root / "corpus.txt"
+    people = [f"Ann Bo {i}. Bo was born in {rng.randrange(9**9)} and lived there .\n" for i in range(10_000)]
+    with path.open("w") as file:
+        file.write("x" * 10_000_000 + "\n")
+        while file.tell() < size * 1e6:
+            file.writelines(people)
+    more = [f"--pretrain_corpus_path={path}", f"--workdir={root / 'runs'}"]
+    process = subprocess.Popen(
+        [*command(root / "runs"), *more], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    most, asked = 0, False
+    while process.poll() is None:
+        if recorded(root / "runs") > 2 and not asked:
+            process.terminate()
+            asked = True
+        peak = re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{process.pid}/status").read_text())
+        most = max(most, int(peak[1]) if peak else 0)
+        time.sleep(0.1)
+    printed = process.communicate()[0].decode()
+    failures = [] if process.returncode == 143 and recorded(root / "runs") > 2 else [printed[-500:]]
+    if most / 1e3 > 4 * size + 2_000:
+        failures.append(f"{most / 1e3:,.0f} MB of memory")
+    return Result(f"a corpus of {size:,} MB", 1, failures, f"{most / 1e3:,.0f} MB of memory at most")
+
+
 TRIALS = {
     "kill": kill,
     "signal": interrupt,
     "damage": harmed,
     "disk": full_disk,
     "second": second,
+    "nan": not_finite,
+    "files": files,
+    "large": large,
 }
 
 
@@ -276,6 +390,7 @@ def main(_):
     if unknown := [name for name in FLAGS.trials if name not in TRIALS]:
         print(f"error: unknown trial {unknown[0]!r}; choose from {', '.join(TRIALS)}", file=sys.stderr)
         sys.exit(2)
+    TRIALS["large"] = partial(large, size=FLAGS.corpus_mb)
     results = run_trials(FLAGS.trials, FLAGS.times, FLAGS.seed)
     path = Path(FLAGS.outputs_path)
     path.parent.mkdir(parents=True, exist_ok=True)

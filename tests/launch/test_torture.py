@@ -5,7 +5,9 @@ import pytest
 from launch import torture
 
 
-@pytest.mark.parametrize("trial, times", [("kill", 2), ("signal", 1), ("disk", 1), ("second", 1)])
+@pytest.mark.parametrize(
+    "trial, times", [("kill", 2), ("signal", 1), ("disk", 1), ("second", 1), ("nan", 4), ("large", 1)]
+)
 def test_survives(trial, times):
     (result,) = torture.run_trials([trial], times, seed=0)
     assert result.failures == []
