@@ -76,6 +76,7 @@ def made_on() -> dict[str, str | int]:
         "jaxlib": jaxlib.__version__,
         **{name: version(name) for name in names},
         "processor": processor("model name") or platform.processor() or platform.machine(),
+        "processes": jax.process_count(),
         "devices": f"{jax.device_count()} {jax.devices()[0].device_kind}",
         "threads": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
     }

@@ -30,7 +30,7 @@ from kgpt_jax.explore.copies import compare_copies
 from kgpt_jax.explore.costs import inspect
 from kgpt_jax.explore.recall import compare_recall
 from kgpt_jax.model.variants import VARIANTS
-from kgpt_jax.train.run import read_run
+from kgpt_jax.train.run import read_run, saved_steps
 
 MODES = (
     "pretrain",
@@ -57,7 +57,18 @@ STARTS_FROM = {
     "export": "finetune",
     "attend": "finetune",
 }
-DISK_TROUBLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+DISK_TROUBLE = {
+    *(
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EFBIG,
+        errno.EROFS,
+        errno.EIO,
+        errno.EACCES,
+        errno.EPERM,
+        errno.EMFILE,
+    )
+}
 SCRATCH = "none"  # --reading_params_path=none finetunes from scratch
 QUICKSTART = "configs/quickstart.py"
 
@@ -189,13 +200,13 @@ def find_start(mode: str, workdir: Path) -> Path | None:
     stage = STARTS_FROM[mode]
     variants = [_VARIANT.value] if _VARIANT.value else VARIANTS
     runs = [workdir / variant / stage for variant in variants]
-    there = [run for run in runs if (run / "config.json").exists()]
+    there = [run for run in runs if (run / "config.json").exists() or any(saved_steps(run))]
     if not there:
         raise UserError(
             f"there is no run in {workdir / (_VARIANT.value or '<variant>') / stage}: run --mode={stage} "
             "first, or give --workdir or --reading_params_path"
         )
-    return max(there, key=lambda run: (run / "config.json").stat().st_mtime)
+    return max(there, key=lambda run: max(path.stat().st_mtime for path in run.glob("*.json")))
 
 
 def needed(flag) -> str:

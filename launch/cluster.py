@@ -45,8 +45,9 @@ def arguments(environ: Mapping[str, str]) -> dict | None:
             address = address if re.search(r":\d+$", address) else f"{address}:{PORT}"
             found = {"coordinator_address": address, "num_processes": n, "process_id": i}
             local = environ.get("SLURM_LOCALID" if size == "SLURM_NTASKS" else "OMPI_COMM_WORLD_LOCAL_RANK")
-            if size in ONE_GPU_EACH and local is not None:
-                found["local_device_ids"] = [int(local)]
+            if size in ONE_GPU_EACH and local is not None and "SLURM_GPUS_PER_TASK" not in environ:
+                if environ.get("SLURM_NTASKS_PER_NODE", "") != "1":
+                    found["local_device_ids"] = [int(local)]
             return found
     return None
 

@@ -59,11 +59,12 @@ def _wait(processes: list[subprocess.Popen], asked: list[int]) -> int:
     passed_on, deadline = 0, None
     while True:
         ended = [process.poll() for process in processes]
-        if bad := [status for status in ended if status and status not in STOPPED]:
+        if bad := [status for status in ended if status and status not in STOPPED and not asked]:
             _kill(processes)
-            return bad[0]
+            first = next((status for status in bad if status != USER_ERROR), USER_ERROR)
+            return first if first > 0 else 128 - first  # as shells report a signal
         if None not in ended:
-            return max(ended)
+            return max(status if status >= 0 else 128 - status for status in ended)
         if asked and not passed_on:
             deadline = time.monotonic() + SECONDS_TO_END
             for process in processes:

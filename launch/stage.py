@@ -9,13 +9,14 @@ in the variables that `launch/cluster.py` lists.
 import os
 import shlex
 import sys
+import traceback
 
 from absl import app, flags
 
 from kgpt_jax.config import UserError
 from kgpt_jax.environment import prepare
 from launch.cluster import PORT, arguments
-from launch.local import environments, supervise
+from launch.local import STOPPED, environments, supervise
 
 PLATFORMS = ("cpu", "gpu", "tpu")
 WHEELS = {"gpu": "jax[cuda13]", "tpu": "jax[tpu]"}
@@ -45,13 +46,14 @@ def start(mode: str):
         cluster = {} if given.coordinator == AUTO else arguments(os.environ)
     except (flags.Error, UserError) as error:
         fail(error)
-    if given.num_processes > 1 and cluster is None:
+    n = max(given.num_processes, 1)
+    if (n > 1 or given.max_restarts) and cluster is None:
         command = [sys.executable, "-m", f"launch.{mode}", *passed_on(sys.argv[1:])]
         if given.dry_run:
-            for each in environments(given.num_processes, PORT, given.platform):
+            for each in environments(n, PORT, given.platform):
                 print(described(each | environment(given.platform, given.devices), command))
             return
-        sys.exit(supervise(command, given.num_processes, given.platform, given.max_restarts))
+        sys.exit(supervise(command, n, given.platform, given.max_restarts))
     if given.dry_run:
         print(described(environment(given.platform, given.devices), sys.orig_argv))
         print(f"jax.distributed.initialize(**{cluster})" if cluster is not None else "one process")
@@ -65,19 +67,34 @@ def begin(mode: str, platform: str | None, cluster: dict | None):
 
     from kgpt_jax import main
 
-    try:
-        if cluster is not None:
+    if cluster is not None:
+        jax.config.update(
+            "jax_enable_preemption_service", False
+        )  # it swallows SIGTERM, which train/stop.py takes
+        try:
             jax.distributed.initialize(**cluster)
+        except (RuntimeError, ValueError) as error:
+            fail(f"no word from the other processes, {cluster or 'as JAX looks for them'}: {error}")
+    try:
         jax.devices()
-    except (RuntimeError, AssertionError) as error:  # without its CUDA plugin JAX fails an assertion
-        if cluster and "distributed" in str(error).lower():
-            fail(f"no word from the other processes at {cluster['coordinator_address']}: {error}")
+    except (RuntimeError, AssertionError):  # without its CUDA plugin JAX fails an assertion
         wheel = WHEELS.get(platform, "jax")
         fail(f'JAX finds no {platform or "device"} here: on such a machine, pip install -U "{wheel}"')
     if jax.process_index():
         sys.stdout = open(os.devnull, "w")  # the first speaks for all
     sys.argv.insert(1, f"--mode={mode}")
-    app.run(main.guarded, flags_parser=main.parse)
+    try:
+        app.run(main.guarded, flags_parser=main.parse)
+    except BaseException as error:
+        status = error.code if isinstance(error, SystemExit) else 1
+        if jax.process_count() == 1 or not status or status in STOPPED:
+            raise
+        # JAX's way out waits for the others, who may wait for this one.
+        if not isinstance(error, SystemExit):
+            traceback.print_exc()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
 
 
 def passed_on(flags_given: list[str]) -> list[str]:

@@ -17,13 +17,14 @@ from jax.sharding import Mesh
 from orbax.checkpoint import checkpoint_managers
 
 from kgpt_jax.config import UserError, to_dict
-from kgpt_jax.train.digests import damage, seal
+from kgpt_jax.train.digests import SEAL, damage, seal
 from kgpt_jax.train.run import Run, saved_steps
 from kgpt_jax.train.sharding import is_first, meet, told_by_first, whole
 from kgpt_jax.train.step import TrainState
 from kgpt_jax.train.torch_params import abstract_params
 
 TEMPORARY = ".orbax-checkpoint-tmp"  # how Orbax ends the names of what it is writing
+TENSORSTORES_ERROR = re.compile(r"os_error_code='(\d+)'")  # as it says it, among much else
 SECONDS_TO_GIVE_UP = 10
 KEPT = checkpoint_managers.AnyPreservationPolicy(
     [
@@ -43,40 +44,53 @@ class Checkpoints:
 
     A checkpoint counts once its digests are there and as long as they hold; one that does not is named and
     passed over. Training removes it; a reader (`read_only`) does not, since it may be what a training that
-    still runs is about to write. `step` is that of the newest that counts, None without one.
+    still runs is about to write. One that training cannot even read stays and is a UserError: it may be
+    sound. `step` is that of the newest that counts, None without one.
     """
 
     def __init__(self, run: Run, read_only: bool = False):
         self.run = run
         self.folder = (run.folder / "checkpoints").absolute()  # Orbax fails late on relative paths
-        self.step = self._newest_sound() if is_first() else None
-        if jax.process_count() > 1:
-            step = told_by_first(-1 if self.step is None else self.step)
-            self.step = None if step < 0 else step
+        newest = self._newest_sound(read_only) if is_first() else None
+        newest = told_by_first(-1 if newest is None else newest)
+        self.step = None if newest < 0 else newest
         if read_only:
             options = ocp.CheckpointManagerOptions(read_only=True)
         else:
-            if is_first():
-                self._remove_unsound()
-            meet("unsound checkpoints are removed")
             # Not in the background: what is saved is saved when `save` returns, and a disk that is full says
             # so at once.
             options = ocp.CheckpointManagerOptions(preservation_policy=KEPT, enable_async_checkpointing=False)
         self.manager = ocp.CheckpointManager(self.folder, options=options)
 
-    def _newest_sound(self) -> int | None:
+    def _newest_sound(self, read_only: bool) -> int | None:
+        """Returns the newest step that counts; removes what does not, unless it only reads."""
+        newest = None
         for step in sorted(saved_steps(self.run.folder), reverse=True):
-            problem = damage(self.folder / str(step))
-            if not problem:
-                return step
-            print(f"note: checkpoint {self.folder / str(step)} is passed over: {problem}")
-        return None
+            path = self.folder / str(step)
+            try:
+                problem = damage(path)
+            except OSError as error:
+                if not read_only:
+                    raise UserError(
+                        f"checkpoint {path} cannot be read ({error.strerror}), and may be sound: mend "
+                        "that, or move it away to go on from the one before"
+                    ) from None
+                problem = f"it cannot be read: {error.strerror}"
+            if not problem and newest is None:
+                newest = step
+            if problem:
+                print(f"note: checkpoint {path} is passed over: {problem}")
+                if not read_only:
+                    shutil.rmtree(path, ignore_errors=True)
+            elif read_only:
+                break
+        if not read_only:
+            self._remove_broken_off()
+        return newest
 
-    def _remove_unsound(self):
-        """Removes whatever does not count: broken off, or damaged."""
-        for path in self.folder.glob("*"):
-            if path.is_dir() and (path.name.endswith(TEMPORARY) or path.name.isdecimal() and damage(path)):
-                shutil.rmtree(path, ignore_errors=True)
+    def _remove_broken_off(self):
+        for path in self.folder.glob(f"*{TEMPORARY}"):
+            shutil.rmtree(path, ignore_errors=True)
 
     def __enter__(self):
         return self
@@ -119,9 +133,14 @@ class Checkpoints:
                 seal(self.folder / str(step))
             meet("the checkpoint is sealed")
         except Exception as error:  # Orbax and TensorStore raise every kind
+            if jax.process_count() > 1 and not _is_systems(error):
+                raise  # another process is gone
             for thread in set(threading.enumerate()) - threads:
                 threading.Thread.join(thread, SECONDS_TO_GIVE_UP)  # Orbax's, which may still write
-            self._remove_unsound()  # what was half written would keep a full disk full
+            if is_first():  # what was half written would keep a full disk full
+                self._remove_broken_off()
+                if not (self.folder / str(step) / SEAL).exists():
+                    shutil.rmtree(self.folder / str(step), ignore_errors=True)
             last = "none yet" if self.step is None else self.folder / str(self.step)
             raise UserError(
                 f"cannot save update {step} in {self.folder} ({_reason(error)}): the last good "
@@ -160,12 +179,16 @@ class Checkpoints:
         except Exception as error:  # Orbax and TensorStore raise every kind
             raise UserError(
                 f"checkpoint {self.folder / str(self.step)} cannot be read ({_reason(error)}): "
-                "delete it to go back to the one before"
+                "try again, or move it away to go back to the one before"
             ) from None
 
 
+def _is_systems(error: Exception) -> bool:
+    return isinstance(error, OSError) or TENSORSTORES_ERROR.search(str(error)) is not None
+
+
 def _reason(error: Exception) -> str:
-    if number := re.search(r"os_error_code='(\d+)'", str(error)):  # as TensorStore says it, among much else
+    if number := TENSORSTORES_ERROR.search(str(error)):
         return os.strerror(int(number[1]))
     if isinstance(error, OSError) and error.strerror:
         return error.strerror

@@ -20,36 +20,40 @@ def seal(folder: Path, names: list[str] | None = None):
         names = [path.relative_to(folder).as_posix() for path in files]
     lines = "".join(f"{_digest(folder / name)}  {name}\n" for name in names)
     temporary = folder / f"{SEAL}.tmp"
-    with temporary.open("w", encoding="utf-8", newline="\n") as file:
-        file.write(lines + _last_line(lines))
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, folder / SEAL)
+    try:
+        with temporary.open("w", encoding="utf-8", newline="\n") as file:
+            file.write(lines + _last_line(lines))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, folder / SEAL)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def damage(folder: Path) -> str:
-    """Returns what is wrong with the files that the folder's seal names, or "" where all are as they were."""
+    """Returns what is wrong with the files that the folder's seal names, or "" where all are as they were.
+
+    An OSError, but for a file that is missing, is the system's and tells nothing about the files.
+    """
     try:
         text = (folder / SEAL).read_bytes().decode()
     except FileNotFoundError:
         return f"{SEAL} is missing: it was deleted, or never finished"
-    except (OSError, UnicodeDecodeError):
-        return f"{SEAL} cannot be read"
+    except UnicodeDecodeError:
+        return f"{SEAL} has changed"
     start = text.rfind("\n") + 1
     if text[start:] != _last_line(text[:start]):
         return f"{SEAL} has changed"
     for line in text[:start].splitlines():
         digest, _, name = line.partition("  ")
         path = PurePosixPath(name)
-        if path.is_absolute() or ".." in path.parts:
+        if path.is_absolute() or ".." in path.parts or "\0" in name:
             return f"{SEAL} names a file outside of the folder"
-        try:
-            if _digest(folder / name) != digest:
-                return f"{name} has changed"
-        except FileNotFoundError:
+        if not (folder / name).is_file():  # nor anything else that reading would wait for
             return f"{name} is missing"
-        except OSError as error:
-            return f"{name} cannot be read: {error.strerror}"
+        if _digest(folder / name) != digest:
+            return f"{name} has changed"
     return ""
 
 

@@ -24,7 +24,7 @@ from kgpt_jax.train.checkpoint import Checkpoints
 from kgpt_jax.train.optimizer import learning_rates, make_optimizer
 from kgpt_jax.train.progress import NoProgress, Progress, clock
 from kgpt_jax.train.run import Run
-from kgpt_jax.train.sharding import deal, is_first, make_mesh, shardings, whole
+from kgpt_jax.train.sharding import deal, is_first, make_mesh, shardings, told_by_first, whole
 from kgpt_jax.train.step import Sums, TrainState, init_state, make_train_steps, no_sums, predicted
 from kgpt_jax.train.stop import Stop
 
@@ -59,8 +59,6 @@ def train(
     ends = np.cumsum(book.updates(cfg)).tolist()  # of the chapters, in updates of an epoch
     per_epoch = ends[-1]
     mesh = make_mesh(-(-cfg.batch_size // n_pieces(cfg)), run.config.model_devices)
-    if start_params is not None:
-        start_params = jax.tree.map(np.asarray, start_params)  # from one device to all of the mesh
     state = init_state(model, tx, init_key, start_params, cfg.ema_decay > 0, mesh)
 
     with Checkpoints(run) as checkpoints, Stop() as stop:
@@ -175,8 +173,7 @@ class Dispatcher:
         places = Sums(whole(mesh), shardings(state.params, mesh))
         self.sums = jax.jit(no_sums, out_shardings=places)(state)
         self.compiled = {}  # by width
-        # Pieces that take about SECONDS_PER_DISPATCH; processes, each with its own clock, must not differ.
-        self.limit = 1 if jax.process_count() == 1 else self.most
+        self.limit = 1  # pieces that take about SECONDS_PER_DISPATCH, on the first process's clock
         self.sent = deque()
         self.settled = time.perf_counter()
         self.skipped = 0  # updates in a row, up to the last one
@@ -212,8 +209,8 @@ class Dispatcher:
             losses, norms = (np.asarray(metrics[name])[last_J] for name in ("loss", "grad_norm"))
             now = time.perf_counter()
             per_piece = (now - self.settled) / n
-            if jax.process_count() == 1:
-                self.limit = min(max(1, int(SECONDS_PER_DISPATCH / max(per_piece, 1e-9))), self.most)
+            limit = min(max(1, int(SECONDS_PER_DISPATCH / max(per_piece, 1e-9))), self.most)
+            self.limit = told_by_first(limit)
             self.settled = now
             self.progress.record(step, losses, norms, tokens)
             for number, good in enumerate(np.isfinite(losses) & np.isfinite(norms), step + 1):

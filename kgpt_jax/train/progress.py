@@ -161,8 +161,12 @@ def _keep_metrics(path: Path, step: int):
     """Opens `metrics.jsonl` for going on after `step`: later records of a killed run are dropped."""
     kept = [json.dumps(record) + "\n" for record in read_metrics(path) if record["step"] <= step]
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text("".join(kept), "utf-8")
-    temporary.replace(path)
+    try:
+        temporary.write_text("".join(kept), "utf-8")
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
     return path.open("a", encoding="utf-8")
 
 

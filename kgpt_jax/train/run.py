@@ -95,7 +95,7 @@ def read_run(folder: Path) -> Run:
         if problem := damage(folder):
             trees = _remembered(folder)
             if trees is None:
-                raise UserError(f"{folder} is damaged: {problem}")
+                raise UserError(f"{folder} is damaged: {problem}; bring the file back, or train again")
             print(f"note: {folder} is damaged, {problem}: what its checkpoint remembers is used")
         else:
             names = ("config", "vocab", "run")
@@ -145,12 +145,14 @@ def held(folder: Path):
         try:
             if fcntl:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             file.seek(0)
             raise UserError(
                 f"{folder} is in use, by {file.read().strip() or 'another process'}: wait for it to end, "
                 "stop it, or give another --workdir"
             ) from None
+        except OSError as error:  # a file system without locks
+            print(f"note: {folder} cannot be locked ({error.strerror}): start one training in it only")
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%F %T')}\n")
         file.flush()
@@ -228,5 +230,9 @@ def _refuse(folder: Path, name: str, there, asked):
 def write_json(path: Path, tree):
     """Writes a JSON file whole or not at all."""
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(tree, indent=2, ensure_ascii=False) + "\n", "utf-8")
-    os.replace(temporary, path)
+    try:
+        temporary.write_text(json.dumps(tree, indent=2, ensure_ascii=False) + "\n", "utf-8")
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise

@@ -33,9 +33,9 @@ def make_mesh(n_rows: int, model_devices: int = 1) -> Mesh:
     A UserError where that leaves out devices of other processes, or where `model_devices` do not fit.
     """
     devices = jax.devices()
+    if len(devices) % model_devices:
+        raise UserError(f"model_devices is {model_devices}, which {len(devices)} devices are no multiple of")
     n_data = len(devices) // model_devices
-    if not n_data:
-        raise UserError(f"model_devices is {model_devices}, and there are {len(devices)} devices: give fewer")
     while n_rows % n_data:
         n_data -= 1
     used = devices[: n_data * model_devices]
@@ -70,6 +70,16 @@ def shardings(tree, mesh: Mesh):
         return NamedSharding(mesh, P(*spec))
 
     return jax.tree_util.tree_map_with_path(place, tree)
+
+
+def put(tree, mesh: Mesh):
+    """Returns whole arrays of parameters, NumPy's or one device's, each in its place."""
+
+    def one(leaf, place) -> jax.Array:
+        leaf = np.asarray(leaf)
+        return jax.make_array_from_callback(leaf.shape, place, lambda index: leaf[index])
+
+    return jax.tree.map(one, tree, shardings(tree, mesh))
 
 
 def whole(mesh: Mesh) -> NamedSharding:

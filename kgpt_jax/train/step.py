@@ -17,7 +17,7 @@ from kgpt_jax.config import ModelConfig
 from kgpt_jax.data.batches import Batch, Piece
 from kgpt_jax.data.vocab import PAD_ID
 from kgpt_jax.model.variants import lookup
-from kgpt_jax.train.sharding import shardings, whole
+from kgpt_jax.train.sharding import put, shardings, whole
 
 
 class TrainState(NamedTuple):
@@ -65,7 +65,7 @@ def init_state(
 ) -> TrainState:
     """Returns a fresh state; `key` decides the parameters where none are given.
 
-    With a mesh, each part lies where `shardings` puts it, and none was ever elsewhere.
+    With a mesh, each part lies where `shardings` puts it.
     """
 
     def init(key, params):
@@ -75,6 +75,7 @@ def init_state(
         return TrainState(jnp.zeros((), jnp.int32), params, tx.init(params), average)
 
     init = jax.vmap(init) if key.ndim else init
+    params = put(params, mesh) if mesh and params is not None else params
     places = shardings(jax.eval_shape(init, key, params), mesh) if mesh else None
     # One program, where op by op takes seconds to start.
     return jax.jit(init, out_shardings=places)(key, params)

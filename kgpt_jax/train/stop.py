@@ -29,9 +29,11 @@ class Stop:
             self.before = {number: signal.signal(number, self._ask) for number in SIGNALS}
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, error, *_):
         for number, handler in self.before.items():
             signal.signal(number, handler)
+        if self.asked and error is None:  # training ended before it could heed the wish: what follows must
+            signal.raise_signal(self.asked)
 
     def _ask(self, number: int, frame):
         self.asked = signal.Signals(number)

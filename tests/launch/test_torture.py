@@ -8,7 +8,8 @@ from launch import torture
 @pytest.mark.parametrize(
     "trial, times", [("kill", 2), ("signal", 1), ("disk", 1), ("second", 1), ("nan", 4), ("large", 1)]
 )
-def test_survives(trial, times):
+def test_survives(trial, times, monkeypatch):
+    monkeypatch.setattr(torture, "SECONDS_TO_STOP", 20)  # other tests may keep the machine busy
     (result,) = torture.run_trials([trial], times, seed=0)
     assert result.failures == []
     assert result.tried >= times or trial == "disk"  # which needs a system that lets us mount

@@ -1,0 +1,50 @@
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from kgpt_jax.train.stop import SIGNALS, Stop
+
+
+def handlers():
+    return [signal.getsignal(number) for number in SIGNALS]
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_is_a_wish(number):
+    before = handlers()
+    with pytest.raises(SystemExit) as ended, Stop() as stop:
+        assert not stop.agreed()
+        signal.raise_signal(number)
+        assert stop.agreed() and stop.asked == number
+        assert handlers() == [signal.SIG_DFL] * 2  # the next one ends the process
+        stop.exit(3, 9)
+    assert ended.value.code == 128 + number
+    assert handlers() == before
+
+
+def test_a_wish_that_came_too_late_is_heeded_behind_the_training():
+    with pytest.raises(KeyboardInterrupt):
+        with Stop():
+            signal.raise_signal(signal.SIGINT)
+
+
+SCRIPT = """
+import time
+from kgpt_jax.train.stop import Stop
+with Stop() as stop:
+    print("ready", flush=True)
+    while not stop.asked:
+        time.sleep(0.01)
+    print("asked", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_the_second_signal_ends_the_process_at_once():
+    process = subprocess.Popen([sys.executable, "-c", SCRIPT], stdout=subprocess.PIPE, text=True)
+    for said in ("ready", "asked"):
+        assert process.stdout.readline().strip() == said
+        process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=20) == -signal.SIGTERM
