@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
@@ -106,7 +107,7 @@ def kill(root: Path, times: int, rng: random.Random) -> Result:
     began = time.perf_counter()
     finish(root / "unbroken")
     seconds, expected = time.perf_counter() - began, outcome(root / "unbroken")
-    failures, most_lost = [], 0
+    failures, most_lost, fell = [], 0, Counter()
     for number in range(times):
         workdir = root / f"kill_{number // 4}"
         process = start(workdir)
@@ -114,6 +115,9 @@ def kill(root: Path, times: int, rng: random.Random) -> Result:
         time.sleep(moment)
         process.kill()
         process.communicate()
+        checkpoints = list((folder(workdir) / "checkpoints").glob("*"))
+        in_save = any(path.suffix or not (path / "SHA256SUMS").exists() for path in checkpoints)
+        fell["in a save" if in_save else "in training" if recorded(workdir) else "in start-up"] += 1
         lost = recorded(workdir) - sound_step(workdir)
         most_lost = max(most_lost, lost)
         if lost > SAVE_EVERY:
@@ -127,7 +131,9 @@ def kill(root: Path, times: int, rng: random.Random) -> Result:
                 failures.append(f"kills up to {number}: {error.stdout}{error.stderr}")
             shutil.rmtree(workdir)
     promise = "kill -9: goes on to the same bits"
-    return Result(promise, times, failures, f"at most {most_lost} updates lost, saved every {SAVE_EVERY}")
+    where = ", ".join(f"{count} {place}" for place, count in fell.most_common())
+    remark = f"{where}; at most {most_lost} updates lost, saved every {SAVE_EVERY}"
+    return Result(promise, times, failures, remark)
 
 
 def interrupt(root: Path, times: int, rng: random.Random) -> Result:

@@ -32,6 +32,16 @@ TABLE = {
         },
         ("gpu04:49252", 8, 5, [1]),
     ),
+    "SLURM, a node's GPUs together": (
+        {
+            "SLURM_NTASKS": "2",
+            "SLURM_PROCID": "1",
+            "SLURM_LOCALID": "0",
+            "SLURM_NTASKS_PER_NODE": "1",
+            "SLURM_JOB_NODELIST": "a,b",
+        },
+        ("a:49152", 2, 1),
+    ),
     "OpenMPI": (
         {
             "OMPI_COMM_WORLD_SIZE": "2",

@@ -1,5 +1,6 @@
 import json
 import os
+import random
 import resource
 import shutil
 
@@ -16,6 +17,7 @@ from kgpt_jax.train.digests import seal
 from kgpt_jax.train.optimizer import make_optimizer
 from kgpt_jax.train.run import held, open_run, read_run, with_vocab
 from kgpt_jax.train.step import init_state
+from launch.torture import HARMS, harm
 from tests import tiny
 
 VOCAB = Vocab.of("abcdefgh")
@@ -93,24 +95,8 @@ def test_an_unreadable_checkpoint_is_named(run):
         load_params(run)
 
 
-def flip(path, bit):
-    content = bytearray(path.read_bytes())
-    content[bit // 8] ^= 1 << bit % 8
-    path.write_bytes(content)
-
-
-DAMAGES = {
-    "deleted": lambda path, rng: path.unlink(),
-    "truncated": lambda path, rng: path.write_bytes(path.read_bytes()[:-1]),
-    "emptied": lambda path, rng: path.write_bytes(b""),
-    "a bit flipped": lambda path, rng: flip(path, rng.integers(8 * path.stat().st_size)),
-}
-
-
-@pytest.mark.parametrize("harm", DAMAGES)
-def test_damage_to_any_file_of_a_checkpoint_is_noticed_and_the_one_before_is_used(
-    run, tmp_path, capsys, harm
-):
+@pytest.mark.parametrize("how", HARMS)
+def test_damage_to_any_file_of_a_checkpoint_is_noticed_and_the_one_before_is_used(run, tmp_path, capsys, how):
     before = state_of(run)
     with Checkpoints(run) as checkpoints:
         checkpoints.save(before, seconds=1.0, loss=2.0)
@@ -120,13 +106,13 @@ def test_damage_to_any_file_of_a_checkpoint_is_noticed_and_the_one_before_is_use
     newest = pristine / "checkpoints" / "8"
     files = [path.relative_to(pristine) for path in sorted(newest.rglob("*")) if path.is_file()]
     assert len(files) > 10
-    rng = np.random.default_rng(0)
+    rng = random.Random(0)
     for name in files:
         shutil.rmtree(run.folder)
         shutil.copytree(pristine, run.folder)
-        if harm != "deleted" and not (run.folder / name).stat().st_size:
+        if how != "deleted" and not (run.folder / name).stat().st_size:
             continue  # nothing in it to harm
-        DAMAGES[harm](run.folder / name, rng)
+        harm(run.folder / name, how, rng)
         with Checkpoints(run, read_only=True) as checkpoints:
             assert checkpoints.step == 7, name
         assert "checkpoints/8 is passed over: " in capsys.readouterr().out
@@ -138,7 +124,7 @@ def test_training_goes_on_from_the_newest_sound_checkpoint(run, capsys):
         for step in (7, 8):
             state = state_of(run, seed=step)._replace(step=jnp.int32(step))
             checkpoints.save(state, seconds=1.0, loss=2.0)
-    flip(next((run.folder / "checkpoints" / "8" / "params").rglob("_METADATA")), 7)
+    harm(run.folder / "checkpoints" / "8" / "params" / "_METADATA", "one bit flipped", random.Random(0))
     with Checkpoints(run) as checkpoints:
         assert checkpoints.step == 7
         assert not (run.folder / "checkpoints" / "8").exists()
@@ -181,7 +167,7 @@ def test_a_damaged_folder_is_named(run, name):
 def test_a_checkpoint_remembers_what_a_damaged_folder_said(run, name, capsys):
     with Checkpoints(run) as checkpoints:
         checkpoints.save(state_of(run), seconds=1.0, loss=2.0)
-    flip(run.folder / name, 100)
+    harm(run.folder / name, "one bit flipped", random.Random(0))
     assert read_run(run.folder) == run
     assert "is damaged, " in capsys.readouterr().out
     open_run(run.folder, run.config, run.vocab, run.facts)  # training puts it right
