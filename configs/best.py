@@ -1,15 +1,16 @@
 """Far more of the knowledge than the course's recipe gets out of the same data and as many parameters: RoPE.
 
-python -m kgpt_jax.main --mode=pretrain --config=configs/best.py --variant=rope \
-    --pretrain_corpus_path=wiki.txt --finetune_corpus_path=birth_places_train.tsv --workdir=runs/best
-python -m kgpt_jax.main --mode=finetune --config=configs/best.py --variant=rope \
-    --pretrain_corpus_path=wiki.txt --finetune_corpus_path=birth_places_train.tsv --workdir=runs/best
+python -m kgpt_jax.main --mode=pretrain --config=configs/best.py --variant=rope --seed=1 \
+    --pretrain_corpus_path=wiki.txt --finetune_corpus_path=birth_places_train.tsv --workdir=runs/best \
+    --config.data.n_validation=200
+
+and the same with finetune and evaluate: 155 of the last 200 training pairs, kept out of training, are answered
+right, 77.5 % (71.2 to 82.7; one seed). Two hours on one core of an EPYC server with AVX-512 BF16, whose other core
+was busy too. Without n_validation all pairs are trained on, and --eval_corpus_path is asked about.
 
 3,290,624 parameters. Above all, whatever is an answer to some training question is masked wherever it stands,
-often with nothing but the name left, and names stand anywhere in a text, as they do in questions.
-
-Not yet run from beginning to end. At the speed of its first 100 updates, its 2,880 take 70 minutes on two
-cores of an EPYC server with AVX-512 BF16.
+often with nothing but the name left, and names stand anywhere in a text, as they do in questions. More finetuning
+is worse: 74.5 % after 20 epochs at 5e-4, 63.0 % at 1e-3.
 """
 
 from kgpt_jax.config import Config, ModelConfig, TrainConfig
