@@ -4,13 +4,13 @@ python -m kgpt_jax.main --mode=pretrain --config=configs/best.py --variant=rope 
     --pretrain_corpus_path=wiki.txt --finetune_corpus_path=birth_places_train.tsv --workdir=runs/best \
     --config.data.n_validation=200
 
-and the same with finetune and evaluate: 155 of the last 200 training pairs, kept out of training, are answered
-right, 77.5 % (71.2 to 82.7; one seed). Two hours on one core of an EPYC server with AVX-512 BF16, whose other core
-was busy too. Without n_validation all pairs are trained on, and --eval_corpus_path is asked about.
+and the same with finetune and evaluate: of the last 200 training pairs, kept out of training, 155 are answered
+right, 77.5 % (71.2 to 82.7; one seed). Two hours on one core of an EPYC server with AVX-512 BF16, whose other
+core was busy too. Without n_validation all pairs are trained on, and --eval_corpus_path is asked about.
 
 3,290,624 parameters. Above all, whatever is an answer to some training question is masked wherever it stands,
-often with nothing but the name left, and names stand anywhere in a text, as they do in questions. More finetuning
-is worse: 74.5 % after 20 epochs at 5e-4, 63.0 % at 1e-3.
+often with nothing but the name left, and names stand anywhere in a text, as they do in questions. More
+finetuning is worse: 74.5 % after 20 epochs at 5e-4, 63.0 % at 1e-3.
 """
 
 from kgpt_jax.config import Config, ModelConfig, TrainConfig

@@ -47,7 +47,7 @@ def test_what_is_unknown_or_mistyped_is_refused_with_the_choices():
         (ModelConfig, {"n_embd": 100, "n_head": 8}, "n_embd 100 is not a multiple of model.n_head 8"),
         (ModelConfig, {"seq_len": 129}, "model.seq_len 129 is beyond model.block_size 128"),
         (ModelConfig, {"dropout": 1.0}, "model.dropout is 1.0: from 0 to below 1"),
-        (ModelConfig, {"n_layer": 0}, "model.n_layer is 0: above 0"),
+        (ModelConfig, {"n_layer": 0}, "model.n_layer is 0: give 1 to 1,000"),
         (ModelConfig, {"dtype": "int8"}, "'int8': choose from float32, bfloat16"),
         (TrainConfig, {"epochs": 0}, "epochs is 0"),
         (TrainConfig, {"learning_rate": -1.0}, "learning_rate is -1.0"),
@@ -60,7 +60,7 @@ def test_values_out_of_range_are_refused(kind, changes, complaint):
         kind(**changes)
 
 
-@pytest.mark.parametrize("name", ["quickstart", "course_2021", "course_2024"])
+@pytest.mark.parametrize("name", ["quickstart", "course_2021", "course_2024", "best", "best_synthesizer"])
 def test_every_recipe_loads(name):
     assert isinstance(load_recipe(f"configs/{name}.py"), Config)
 
