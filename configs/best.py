@@ -4,7 +4,7 @@ python -m kgpt_jax.main --mode=pretrain --config=configs/best.py --variant=rope 
     --pretrain_corpus_path=wiki.txt --finetune_corpus_path=birth_places_train.tsv --workdir=runs/best \
     --config.data.n_validation=200
 
-and the same with finetune and evaluate: of the last 200 training pairs, kept out of training, 155 are answered
+and the same with finetune and evaluate: of the last 200 training pairs, kept from training, 155 are answered
 right, 77.5 % (71.2 to 82.7; one seed). Two hours on one core of an EPYC server with AVX-512 BF16, whose other
 core was busy too. Without n_validation all pairs are trained on, and --eval_corpus_path is asked about.
 

@@ -4,10 +4,10 @@ python -m kgpt_jax.main --mode=pretrain --config=configs/best_synthesizer.py --s
     --pretrain_corpus_path=wiki.txt --finetune_corpus_path=birth_places_train.tsv --workdir=runs/best \
     --config.data.n_validation=200
 
-and the same with finetune and evaluate: of the last 200 training pairs, kept out of training, 82 are answered
-right, 41.0 % (34.4 to 47.9; one seed). These 200 chose the finetuning among four settings, so they flatter it:
+and the same with finetune and evaluate: of the last 200 training pairs, kept from training, 82 are answered
+right, 41.0 % (34.4 to 47.9; one seed). The 200 chose the finetuning among four settings, so they flatter it:
 8 epochs give 21.0 % at a rate of 2e-4 and 32.0 % at 1e-3, 20 epochs 38.0 % at 5e-4. Two hours on one core of
-an EPYC server with AVX-512 BF16, whose other core was busy too. Without n_validation all pairs are trained on.
+an EPYC server with AVX-512 BF16, whose other core was busy. Without n_validation all pairs are trained on.
 
 3,076,988 parameters.
 """
