@@ -35,8 +35,15 @@ TINY = f"""
     --config.model.n_layer=1 --config.model.n_embd=16 --config.model.n_head=2
     --config.data.biographies.n_train=20 --config.data.biographies.n_dev=10 --config.data.biographies.n_test=5
     --config.pretrain.batch_size=16 --config.pretrain.epochs=4 --config.pretrain.save_every={SAVE_EVERY}
+    --config.pretrain.group_by_length=false --config.pretrain.pieces=1
 """.split()
 SECONDS_TO_STOP = 2.5  # an update of such a run takes far less than half a second
+# What makes trouble in a file of text, between ordinary words.
+TROUBLE = [
+    part.encode() for part in ("\n", "\r\n", "\r", "\t", "\0", "? ", "   ", "Where?\tRome", "Ann Bo. born in")
+]
+TROUBLE += [part.encode() for part in ("e\u0301", "\ufeff", "\u2028", "\x85", "\xa0", "\U0001f600", "□", "⁇")]
+TROUBLE += [b"\xff\xfe", b"\xc3"]
 HARMS = ("deleted", "truncated", "emptied", "one bit flipped")
 
 
@@ -312,23 +319,9 @@ def files(root: Path, times: int, rng: random.Random) -> Result:
     from kgpt_jax.config import UserError
     from kgpt_jax.data import corpus
 
-    pieces = [
-        b"\n",
-        b"\r\n",
-        b"\r",
-        b"\t",
-        b"\0",
-        b"\xef\xbb\xbf",
-        b"\xff",
-        b"\xc3",
-        b"   ",
-        b"A? B",
-        b"Wo?\tRome\n",
-    ]
-    pieces += ["é".encode(), "e\u0301".encode(), "□".encode(), "⁇".encode(), "\u2028".encode()]
     path, failures = root / "file", []
     for _ in range(100 * times):
-        content = b"".join(rng.choice([*pieces, rng.randbytes(3)]) for _ in range(rng.randrange(12)))
+        content = b"".join(rng.choice([*TROUBLE, rng.randbytes(3)]) for _ in range(rng.randrange(12)))
         path.write_bytes(content)
         for read in (corpus.read_table, corpus.read_documents):
             try:

@@ -10,28 +10,11 @@ from kgpt_jax.config import UserError
 from kgpt_jax.data import corpus
 from kgpt_jax.data.objectives import OBJECTIVES, Material
 from kgpt_jax.data.vocab import MASK, PAD, Vocab
+from launch.torture import TROUBLE
 from tests import tiny
 
-# Bytes that make trouble, among any others and ordinary words.
-PIECES = [
-    b"\n",
-    b"\r\n",
-    b"\r",
-    b"\t",
-    b"\0",
-    b"\xef\xbb\xbf",
-    b"\xff\xfe",
-    b"\xc3",
-    b"? ",
-    b"   ",
-    b"Where?\tRome",
-]
-PIECES += [
-    text.encode()
-    for text in ("e\u0301", "\u2028", "\x85", PAD, MASK, "\U0001f600", "\xa0", "Ann Bo. born in")
-]
 CONTENTS = st.lists(
-    st.sampled_from(PIECES) | st.binary(max_size=6) | st.text(max_size=6).map(str.encode), max_size=12
+    st.sampled_from(TROUBLE) | st.binary(max_size=6) | st.text(max_size=6).map(str.encode), max_size=12
 )
 anything = settings(
     deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture]

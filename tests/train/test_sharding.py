@@ -24,7 +24,7 @@ from kgpt_jax.train.torch_params import abstract_params
 from tests import tiny
 
 DOCUMENTS = [f"Ann Bo number {i} was born in {place}." for i in range(8) for place in ("Rome", "Oslo")]
-SIZES = (1, 2, 4)
+SIZES = (1, 4)
 
 
 def train_on_eight():
