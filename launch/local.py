@@ -61,7 +61,8 @@ def _wait(processes: list[subprocess.Popen], asked: list[int]) -> int:
         ended = [process.poll() for process in processes]
         if bad := [status for status in ended if status and status not in STOPPED and not asked]:
             _kill(processes)
-            first = next((status for status in bad if status != USER_ERROR), USER_ERROR)
+            # Where one process met the user's error, the others fail for want of it.
+            first = USER_ERROR if USER_ERROR in bad else bad[0]
             return first if first > 0 else 128 - first  # as shells report a signal
         if None not in ended:
             return max(status if status >= 0 else 128 - status for status in ended)
