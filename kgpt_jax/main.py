@@ -23,6 +23,7 @@ from kgpt_jax import stages
 from kgpt_jax.config import Config, UserError, leaves, load_recipe, override
 from kgpt_jax.data.objectives import OBJECTIVES
 from kgpt_jax.distill import distill
+from kgpt_jax.explore.ablation import ablate
 from kgpt_jax.explore.attend import attend
 from kgpt_jax.explore.compare import compare
 from kgpt_jax.explore.contents import list_run
@@ -48,6 +49,7 @@ MODES = (
     "recall",
     "distill",
     "copies",
+    "ablate",
 )
 STARTS_FROM = {
     "distill": "finetune",
@@ -116,7 +118,7 @@ _TOP_K = flags.DEFINE_integer(
 _VARIANTS = flags.DEFINE_list(
     "variants", None, "compare, inspect, recall: which; default: --variant, or all."
 )
-_SEEDS = flags.DEFINE_list("seeds", "1,2,3,4,5", "compare, copies: of people, parameters and order.")
+_SEEDS = flags.DEFINE_list("seeds", "1,2,3,4,5", "compare, copies, ablate: of people, parameters and order.")
 _LENGTHS = flags.DEFINE_list("lengths", "128,512,2048", "inspect: of texts, in characters.")
 _BEAMS = flags.DEFINE_integer(
     "beams", 0, "evaluate: search with so many beams among places only; 0: any text.", lower_bound=0
@@ -189,6 +191,8 @@ def main(_):
             distill(config, folder("distill"), start, _TENSORBOARD.value)
         case "copies":
             compare_copies(config, whole_numbers(_SEEDS), workdir)
+        case "ablate":
+            ablate(config, whole_numbers(_SEEDS), workdir)
         case "recall":
             compare_recall(config, chosen_variants())
 

@@ -36,6 +36,7 @@ STAGE_OBJECTIVES = {
     "finetune": "question_answer",
     "scratch": "question_answer",
 }
+PREDICTIONS = Path("evaluate") / "predictions.txt"  # below <workdir>/<variant>/
 SAMPLE_BREAK = f"\n{'-' * 40}\n"
 
 
@@ -201,7 +202,7 @@ def run_all(config: Config, root: Path, tensorboard: bool = False):
     corpus.load_questions(config.data)
     pretrain_seconds = pretrain(config, root / "pretrain", tensorboard)
     finetune_seconds = finetune(config, root / "finetune", root / "pretrain", tensorboard)
-    pretrained = evaluate(config, root / "finetune", root / "evaluate" / "predictions.txt")
+    pretrained = evaluate(config, root / "finetune", root / PREDICTIONS)
     scratch_seconds = finetune(config, root / "scratch", None, tensorboard)
     scratch = evaluate(config, root / "scratch", root / "evaluate" / "scratch.txt")
     if pretrained is None:

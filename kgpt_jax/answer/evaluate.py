@@ -63,6 +63,18 @@ def mean_interval(shares: list[float]) -> tuple[float, float]:
     return max(mean - half, 0.0), min(mean + half, 1.0)
 
 
+def paired_interval(differences: list[float], z: float = 1.959964) -> tuple[float, float]:
+    """Returns the normal 95 % interval for a mean difference, of one difference for each question.
+
+    What makes a question hard for both sides cancels, which makes it narrower than two separate intervals.
+
+    >>> [round(end, 4) for end in paired_interval([1, 0, 0, 1])]
+    [-0.0658, 1.0658]
+    """
+    half = z * statistics.stdev(differences) / len(differences) ** 0.5
+    return statistics.mean(differences) - half, statistics.mean(differences) + half
+
+
 def vote(answers: list[list[str]]) -> list[str]:
     """Returns what most models say to each question; among equals, what the first of them says.
 

@@ -41,7 +41,7 @@ def result(config: Config, root: Path) -> dict:
         if "question_answer" not in weights(stages.recipe_of(config, "pretrain")):
             trained = root / "finetune"
             seconds += stages.finetune(config, trained, root / "pretrain")
-        evaluated = stages.evaluate(config, trained, root / "evaluate" / "predictions.txt")
+        evaluated = stages.evaluate(config, trained, root / stages.PREDICTIONS)
         if evaluated is None:
             raise UserError("nothing to compare: the questions have no answers")
         score = evaluated[0]
