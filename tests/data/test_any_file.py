@@ -10,7 +10,7 @@ from kgpt_jax.config import UserError
 from kgpt_jax.data import corpus
 from kgpt_jax.data.objectives import OBJECTIVES, Material
 from kgpt_jax.data.vocab import MASK, PAD, Vocab
-from launch.torture import TROUBLE
+from launch.harms import TROUBLE
 from tests import tiny
 
 CONTENTS = st.lists(

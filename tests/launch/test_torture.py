@@ -1,25 +1,27 @@
 """The promises of survival, a few times each; `python -m launch.torture` tries them a hundred times."""
 
+import random
+
 import pytest
 
-from launch import torture
+from launch import kills
+from launch.harms import HARMS, harm
+from launch.torture import run_trials
 
 
 @pytest.mark.parametrize(
     "trial, times", [("kill", 2), ("signal", 1), ("disk", 1), ("second", 1), ("nan", 4), ("large", 1)]
 )
 def test_survives(trial, times, monkeypatch):
-    monkeypatch.setattr(torture, "SECONDS_TO_STOP", 20)  # other tests may keep the machine busy
-    (result,) = torture.run_trials([trial], times, seed=0)
+    monkeypatch.setattr(kills, "SECONDS_TO_STOP", 20)  # other tests may keep the machine busy
+    (result,) = run_trials([trial], times, seed=0)
     assert result.failures == []
     assert result.tried >= times or trial == "disk"  # which needs a system that lets us mount
 
 
 def test_a_harm_is_a_harm(tmp_path):
-    import random
-
-    for how in torture.HARMS:
+    for how in HARMS:
         path = tmp_path / "file"
         path.write_bytes(b"some content")
-        torture.harm(path, how, random.Random(0))
+        harm(path, how, random.Random(0))
         assert not path.exists() or path.read_bytes() != b"some content"

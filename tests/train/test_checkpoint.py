@@ -17,7 +17,7 @@ from kgpt_jax.train.digests import seal
 from kgpt_jax.train.optimizer import make_optimizer
 from kgpt_jax.train.run import held, open_run, read_run, with_vocab
 from kgpt_jax.train.step import init_state
-from launch.torture import HARMS, harm
+from launch.harms import HARMS, harm
 from tests import tiny
 
 VOCAB = Vocab.of("abcdefgh")
