@@ -56,7 +56,7 @@ def supervise(command: list[str], n: int, platform: str | None, max_restarts: in
 
 
 def _wait(processes: list[subprocess.Popen], asked: list[int]) -> int:
-    passed_on, deadline = 0, None
+    deadline = None  # of ending after a signal
     while True:
         ended = [process.poll() for process in processes]
         if bad := [status for status in ended if status and status not in STOPPED and not asked]:
@@ -66,11 +66,10 @@ def _wait(processes: list[subprocess.Popen], asked: list[int]) -> int:
             return first if first > 0 else 128 - first  # as shells report a signal
         if None not in ended:
             return max(status if status >= 0 else 128 - status for status in ended)
-        if asked and not passed_on:
+        if asked and deadline is None:
             deadline = time.monotonic() + SECONDS_TO_END
             for process in processes:
                 process.send_signal(asked[0])
-            passed_on = 1
         if len(asked) > 1 or deadline and time.monotonic() > deadline:
             _kill(processes)
             return 128 + asked[0]

@@ -68,9 +68,8 @@ def begin(mode: str, platform: str | None, cluster: dict | None):
     from kgpt_jax import main
 
     if cluster is not None:
-        jax.config.update(
-            "jax_enable_preemption_service", False
-        )  # it swallows SIGTERM, which train/stop.py takes
+        # It would swallow SIGTERM, which train/stop.py takes.
+        jax.config.update("jax_enable_preemption_service", False)
         try:
             jax.distributed.initialize(**cluster)
         except (RuntimeError, ValueError) as error:

@@ -15,6 +15,7 @@ from kgpt_jax.answer.beam import best_entries
 from kgpt_jax.answer.decode import continue_texts, pad_prompts
 from kgpt_jax.config import UserError
 from kgpt_jax.data.vocab import MASK, PAD, Vocab
+from kgpt_jax.train.sharding import is_first
 
 MAX_ANSWER = 32  # characters, as in the course
 # Student's t, two-sided 95 %, by degrees of freedom.
@@ -128,7 +129,7 @@ def predict(
 
 def check_path(path: Path):
     """Raises a UserError where predictions cannot be written; what is there stays as it is."""
-    if jax.process_index():  # the first process writes
+    if not is_first():
         return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -143,7 +144,7 @@ def _cannot_write(path: Path, error: OSError) -> UserError:
 
 def write_predictions(path: Path, predictions: list[str]):
     """Writes one prediction a line, as the course does."""
-    if jax.process_index():
+    if not is_first():
         return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

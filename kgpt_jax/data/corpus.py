@@ -160,10 +160,10 @@ def _read(path: str) -> tuple[list[str], list[str]]:
                     raw = raw.removeprefix(BOM)
                     notes.append(f"{path}: left out the byte-order mark")
                 ended = raw.endswith(b"\n")
-                crlf += raw.endswith(b"\r\n")
-                lines.append(_text(f"{path}, line {number}", raw.removesuffix(b"\n")))
-                if raw.endswith(b"\r\n"):
-                    lines[-1] = lines[-1][:-1]
+                with_cr = raw.endswith(b"\r\n")
+                crlf += with_cr
+                text = _text(f"{path}, line {number}", raw.removesuffix(b"\n"))
+                lines.append(text.removesuffix("\r") if with_cr else text)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
     if ended:

@@ -44,10 +44,10 @@ def train(
     """Trains the run to its end, from its newest checkpoint if it has one.
 
     Returns the parameters, along a leading axis those of several models if the config has `n_seeds` of
-    them, and the seconds of training, compilation left out. `start_params` are those
-    to start from; None draws them from the config's seed. An update whose loss or gradient is not finite is
-    skipped; after five in a row a UserError names the newest checkpoint. SIGTERM or SIGINT ends the process
-    once the update under way is saved (`train/stop.py`).
+    them, and the seconds of training, compilation left out. `start_params` are those to start from; None
+    draws them from the config's seed. An update whose loss or gradient is not finite is skipped; after five
+    in a row a UserError names the newest checkpoint. SIGTERM or SIGINT ends the process once the update
+    under way is saved (`train/stop.py`).
     """
     seed = run.config.seed
     init_key, dropout_key = jax.random.split(jax.random.key(seed))

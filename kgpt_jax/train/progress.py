@@ -150,10 +150,12 @@ def read_metrics(path: Path) -> list[dict]:
         for line in path.read_bytes().split(b"\n"):
             try:
                 record = json.loads(line)
-                record["step"] + record["lr"]  # raises where they are no numbers
-                records.append(record)
-            except (ValueError, TypeError, KeyError):
+            except (ValueError, RecursionError):
                 continue
+            if isinstance(record, dict) and all(
+                isinstance(record.get(k), int | float) for k in ("step", "lr")
+            ):
+                records.append(record)
     return records
 
 

@@ -106,7 +106,9 @@ def read_run(folder: Path) -> Run:
                 raise ValueError(f"run.json has {name} {facts[name]!r}")
         facts["stage"]  # raises where it is not there
         return Run(folder, from_dict(config), Vocab(vocab["characters"]), facts)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except OSError as error:
+        raise UserError(f"cannot read {error.filename or folder}: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{folder} is damaged: {error}") from None
 
 
