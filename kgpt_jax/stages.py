@@ -43,8 +43,6 @@ SAMPLE_BREAK = f"\n{'-' * 40}\n"
 def pretrain(config: Config, folder: Path, tensorboard: bool = False) -> float:
     """Trains on the corpus's documents; returns the seconds of training."""
     documents, characters, notes = corpus.load_documents(config.data)
-    n_documents = len(documents)
-    del documents  # which may be large: those that are trained on are read again
     say(notes)
     vocab = Vocab.of(characters)
     config = with_vocab(config, vocab)
@@ -57,7 +55,7 @@ def pretrain(config: Config, folder: Path, tensorboard: bool = False) -> float:
     with held(folder):
         run = open_run(folder, config, vocab, facts)
         print(
-            f"pretraining: {config.model.variant}, {size:,} parameters, {n_documents:,} documents, "
+            f"pretraining: {config.model.variant}, {size:,} parameters, {len(documents):,} documents, "
             f"{len(vocab)} symbols, into {folder}"
         )
         return train(run, config.pretrain, objective, n_examples, tensorboard=tensorboard)[1]
@@ -128,7 +126,7 @@ def objective_of(
     if len(documents) > CHAPTER:
         starts = range(0, len(documents), CHAPTER)
         make = [partial(lambda i: made(documents[i : i + CHAPTER]), i) for i in starts]
-        sizes = [examples_of(recipe, len(documents[i : i + CHAPTER]), len(all_pairs)) for i in starts]
+        sizes = [examples_of(recipe, min(CHAPTER, len(documents) - i), len(all_pairs)) for i in starts]
         objective = Chapters(make, sizes)
         n = sum(objective.updates(cfg)) * cfg.batch_size  # chapters' last batches are filled up
     texts = chain(documents, (text for texts in zip(*all_pairs) for text in texts))

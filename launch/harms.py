@@ -139,7 +139,7 @@ def files(root: Path, times: int, rng: random.Random) -> Result:
 
 
 def large(root: Path, times: int, rng: random.Random, size: int = 12) -> Result:
-    """A corpus of `size` MB, a line of 10 MB in it: trained on in memory that is in proportion to it."""
+    """A corpus of `size` MB, a line of 10 MB in it: trained on in as much memory as one of any other size."""
     path = root / "corpus.txt"
     people = [f"Ann Bo {i}. Bo was born in {rng.randrange(9**9)} and lived there .\n" for i in range(10_000)]
     with path.open("w") as file:
@@ -160,6 +160,6 @@ def large(root: Path, times: int, rng: random.Random, size: int = 12) -> Result:
         time.sleep(0.1)
     printed = process.communicate()[0].decode()
     failures = [] if process.returncode == 143 and recorded(root / "runs") > 2 else [printed[-500:]]
-    if most / 1e3 > 4 * size + 2_000:
+    if most / 1e3 > 2_000:
         failures.append(f"{most / 1e3:,.0f} MB of memory")
     return Result(f"a corpus of {size:,} MB", 1, failures, f"{most / 1e3:,.0f} MB of memory at most")

@@ -1,27 +1,25 @@
 """Reads documents and question/answer tables, the user's files or the built-in people.
 
-Every complaint about a user's file is made here, with the file, the line and the way out. What is put
-right instead (a byte-order mark, CRLF, empty lines at the end) is counted in `notes`, for the caller to say.
+Every complaint about a user's file is made here and in `lines.py`, with the file, the line and the way out.
+What is put right instead (a byte-order mark, CRLF, empty lines at the end) is counted in `notes`, for the
+caller to say.
 """
 
-import codecs
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import NamedTuple
 
 from kgpt_jax.config import DataConfig, UserError
 from kgpt_jax.data import biographies
-from kgpt_jax.data.vocab import MASK, PAD
-
-BOM = codecs.BOM_UTF8
+from kgpt_jax.data.lines import Lines
 
 
 class Corpus(NamedTuple):
     """Documents, one a line, and the text's distinct characters, the line break among them."""
 
-    documents: list[str]
+    documents: Sequence[str]
     characters: str
     notes: list[str]
 
@@ -44,13 +42,15 @@ def load_documents(data: DataConfig) -> Corpus:
     Training pairs that are known by then lend their characters.
     """
     if data.pretrain_corpus_path:
-        lines, notes = _read(data.pretrain_corpus_path)
+        read = read_documents(data.pretrain_corpus_path)
         known = load_pairs(data).pairs if data.finetune_corpus_path else []
-        return _corpus(lines, known, notes)
-    people = biographies.generate(data.biographies)
-    # The questions lend theirs too: no biography has a question mark.
-    known = load_pairs(data).pairs + people.dev
-    return _corpus([*people.documents, ""], known, [])
+    else:
+        people = biographies.generate(data.biographies)
+        documents = [*people.documents, ""]
+        read = Corpus(documents, _characters(["\n", *documents]), [])
+        # The questions lend theirs too: no biography has a question mark.
+        known = load_pairs(data).pairs + people.dev
+    return read._replace(characters=_characters([read.characters, *chain(*known)]))
 
 
 def load_pairs(data: DataConfig) -> Table:
@@ -105,14 +105,14 @@ def load_questions(data: DataConfig) -> Table:
 
 def read_documents(path: str) -> Corpus:
     """Returns the lines of a UTF-8 file as documents, the empty one after a last line break too."""
-    lines, notes = _read(path)
-    return _corpus(lines, [], notes)
+    lines = Lines(path)
+    return Corpus(lines, lines.characters, lines.notes)
 
 
 def read_table(path: str) -> Table:
     """Returns the rows of a UTF-8 file of `question<TAB>answer` lines, or of questions alone."""
-    lines, notes = _read(path)
-    lines = [line.rstrip() for line in lines]
+    read = Lines(path)
+    lines, notes = [line.rstrip() for line in read], read.notes
     n_lines = len(lines)
     while lines and not lines[-1]:
         lines.pop()
@@ -146,56 +146,8 @@ def _row(where: str, line: str, with_answers: bool) -> list[str]:
     return cells
 
 
-def _read(path: str) -> tuple[list[str], list[str]]:
-    """Returns a file's lines, and notes on what was put right.
-
-    As when a text is split at line breaks, the last line is empty where the file ends with a break. Lines are
-    read one by one: a large file is held once, and not in several forms.
-    """
-    lines, notes, crlf, ended = [], [], 0, True
-    try:
-        with open(path, "rb") as file:
-            for number, raw in enumerate(file, 1):
-                if number == 1 and raw.startswith(BOM):
-                    raw = raw.removeprefix(BOM)
-                    notes.append(f"{path}: left out the byte-order mark")
-                ended = raw.endswith(b"\n")
-                with_cr = raw.endswith(b"\r\n")
-                crlf += with_cr
-                text = _text(f"{path}, line {number}", raw.removesuffix(b"\n"))
-                lines.append(text.removesuffix("\r") if with_cr else text)
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
-    if ended:
-        lines.append("")
-    if crlf:
-        notes.append(f"{path}: took {crlf} line breaks of the CRLF kind for plain ones")
-    if not any(line.strip() for line in lines):
-        raise UserError(f"{path} is empty")
-    return lines, notes
-
-
-def _text(where: str, raw: bytes) -> str:
-    try:
-        text = raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{where}: byte {raw[error.start]:#04x} is not UTF-8") from None
-    if "\0" in text:
-        raise UserError(f"{where} contains a NUL: save the file as text in UTF-8")
-    for special in (PAD, MASK):
-        if special in text:
-            raise UserError(
-                f"{where} contains {special!r} (U+{ord(special):04X}), which stands for "
-                f"{'padding' if special == PAD else 'masked text'} here: replace it"
-            )
-    return text
-
-
-def _corpus(lines: list[str], pairs: list[tuple[str, str]], notes: list[str]) -> Corpus:
-    characters = set("\n" if len(lines) > 1 else "")
-    for text in chain(lines, *pairs):
-        characters.update(text)
-    return Corpus(lines, "".join(sorted(characters)), notes)
+def _characters(texts: Iterable[str]) -> str:
+    return "".join(sorted(set().union(*texts)))
 
 
 def _table(pairs: list[tuple[str, str]]) -> Table:

@@ -62,7 +62,9 @@ def test_documents_are_the_lines_of_the_file(path, parts):
         assert str(path) in str(error) and "\n" not in str(error)
         return
     text = content.removeprefix(b"\xef\xbb\xbf").decode().replace("\r\n", "\n")
-    assert documents == text.split("\n")
+    assert list(documents) == text.split("\n")
+    for start in range(len(documents)):
+        assert documents[start : start + 2] == text.split("\n")[start : start + 2]
     assert characters == "".join(sorted(set(text)))
     assert sum("CRLF" in note for note in notes) == (b"\r\n" in content)
 
