@@ -76,7 +76,8 @@ def finetune(config: Config, folder: Path, start: Path | None, tensorboard: bool
     else:
         source = read_run(start)
         config = fit_to(source, config)
-        stage, vocab, params = "finetune", source.vocab, load_params(source, "starting from")
+        stage, vocab = "finetune", source.vocab
+        params = load_params(source, "starting from", config.model_devices)
     objective, n_examples, facts = objective_of(config, stage, vocab)
     cfg = getattr(config, stage)
     facts |= {
@@ -153,7 +154,7 @@ def evaluate(
         entries = places(corpus.load_documents(config.data).documents, answers)
         print(f"answers are restricted to {len(entries):,} places")
         trie = make_trie(entries, run.vocab)
-    params = load_params(run, "evaluating")
+    params = load_params(run, "evaluating", config.model_devices)
     scoring.check_path(outputs)  # one that cannot be written is better known now
     began = time.perf_counter()
     answers = []  # of each model

@@ -15,7 +15,7 @@ from kgpt_jax.answer.beam import best_entries
 from kgpt_jax.answer.decode import continue_texts, pad_prompts
 from kgpt_jax.config import UserError
 from kgpt_jax.data.vocab import MASK, PAD, Vocab
-from kgpt_jax.train.sharding import is_first
+from kgpt_jax.train.sharding import is_first, to_numpy
 
 MAX_ANSWER = 32  # characters, as in the course
 # Student's t, two-sided 95 %, by degrees of freedom.
@@ -121,7 +121,7 @@ def predict(
         chosen = by_length[first : first + ROWS]
         prompt_BP, length_B = pad_prompts([prompts[i] for i in chosen], ROWS, model.cfg.seq_len)
         new_BN = write(model, params, prompt_BP, length_B)
-        for i, new_N in zip(chosen, np.asarray(new_BN)):
+        for i, new_N in zip(chosen, to_numpy(new_BN)):
             answer = vocab.decode(new_N)
             answers[i] = " ".join(answer.split(MASK)[0].rstrip(PAD).splitlines())
     return answers, notes

@@ -8,6 +8,7 @@ import re
 import shutil
 import sys
 import threading
+import time
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +20,7 @@ from orbax.checkpoint import checkpoint_managers
 from kgpt_jax.config import UserError, to_dict
 from kgpt_jax.train.digests import SEAL, damage, seal
 from kgpt_jax.train.run import Run, saved_steps
-from kgpt_jax.train.sharding import is_first, meet, told_by_first, whole
+from kgpt_jax.train.sharding import is_first, make_mesh, meet, shardings, to_numpy, told_by_first, whole
 from kgpt_jax.train.step import TrainState
 from kgpt_jax.train.torch_params import abstract_params
 
@@ -88,9 +89,17 @@ class Checkpoints:
             self._remove_broken_off()
         return newest
 
-    def _remove_broken_off(self):
-        for path in self.folder.glob(f"*{TEMPORARY}"):
-            shutil.rmtree(path, ignore_errors=True)
+    def _remove_broken_off(self, seconds_gone: float = 0.0):
+        """Removes what is half written, until it has been gone for a while: TensorStore may still write."""
+        began = gone = time.monotonic()
+        while True:
+            for path in self.folder.glob(f"*{TEMPORARY}"):
+                shutil.rmtree(path, ignore_errors=True)
+                gone = time.monotonic()
+            now = time.monotonic()
+            if now - gone >= seconds_gone or now - began > SECONDS_TO_GIVE_UP:
+                return
+            time.sleep(0.05)
 
     def __enter__(self):
         return self
@@ -138,7 +147,7 @@ class Checkpoints:
             for thread in set(threading.enumerate()) - threads:
                 threading.Thread.join(thread, SECONDS_TO_GIVE_UP)  # Orbax's, which may still write
             if is_first():  # what was half written would keep a full disk full
-                self._remove_broken_off()
+                self._remove_broken_off(seconds_gone=1.0)
                 if not (self.folder / str(step) / SEAL).exists():
                     shutil.rmtree(self.folder / str(step), ignore_errors=True)
             last = "none yet" if self.step is None else self.folder / str(self.step)
@@ -162,14 +171,18 @@ class Checkpoints:
             state = state._replace(params=found.raw_params, average=found.params)
         return state, found.meta["seconds"]
 
-    def restore_params(self, like):
-        """Returns the newest parameters alone; `like` gives the shapes."""
+    def restore_params(self, like, model_devices: int = 1):
+        """Returns the newest parameters alone; `like` gives the shapes.
+
+        Where several `model_devices` share a parameter, none ever holds all of it (`train/sharding.py`).
+        """
         if self.step is None:
             any_saved = next(saved_steps(self.run.folder), None) is not None
             problem = "no sound checkpoint" if any_saved else "no checkpoint yet"
             raise UserError(f"{self.run.folder} has {problem}: give its training command again")
-        params = self._restore(params=ocp.args.StandardRestore(_abstract(like))).params
-        if jax.process_count() > 1:  # from all devices to one's own
+        places = shardings(like, make_mesh(None, model_devices)) if model_devices > 1 else None
+        params = self._restore(params=ocp.args.StandardRestore(_abstract(like, places))).params
+        if places is None and jax.process_count() > 1:  # from all devices to one's own
             params = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)), params)
         return params
 
@@ -195,13 +208,14 @@ def _reason(error: Exception) -> str:
     return str(error).splitlines()[0][:200] if str(error) else type(error).__name__
 
 
-def load_params(run: Run, purpose: str = ""):
+def load_params(run: Run, purpose: str = "", model_devices: int = 1):
     """Returns the newest parameters of a run, and says which they are if there is a `purpose`.
 
-    Those of several models have a leading axis.
+    Those of several models have a leading axis. They lie on the first device, or on all, where several share
+    each (see `restore_params`).
     """
     with Checkpoints(run, read_only=True) as checkpoints:
-        params, step = checkpoints.restore_params(shapes(run)), checkpoints.step
+        params, step = checkpoints.restore_params(shapes(run), model_devices), checkpoints.step
     if purpose:
         updates = run.facts.get("updates", step)
         unfinished = f" of {updates:,}: its training is not finished" if step < updates else ""
@@ -250,12 +264,16 @@ def params_digest(params) -> str:
     """Returns a short SHA-256 of the parameters' bits."""
     digest = hashlib.sha256()
     for leaf in jax.tree.leaves(params):
-        digest.update(np.ascontiguousarray(leaf).tobytes())
+        digest.update(np.ascontiguousarray(to_numpy(leaf)).tobytes())
     return digest.hexdigest()[:16]
 
 
-def _abstract(tree):
+def _abstract(tree, places=None):
     """Returns the tree's shapes, types and places: its arrays' own, else this process's first device."""
+    if places is not None:
+        return jax.tree.map(
+            lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), tree, places
+        )
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     if jax.process_count() > 1:
         device = whole(Mesh(np.array(jax.devices()), ("all",)))

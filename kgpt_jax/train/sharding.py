@@ -27,16 +27,19 @@ RULES = (
 )
 
 
-def make_mesh(n_rows: int, model_devices: int = 1) -> Mesh:
-    """Returns a mesh of all devices that can share a piece of `n_rows` texts evenly.
+def make_mesh(n_rows: int | None, model_devices: int = 1) -> Mesh:
+    """Returns a mesh of all devices that can share a piece of `n_rows` texts evenly; None: of all devices.
 
     A UserError where that leaves out devices of other processes, or where `model_devices` do not fit.
     """
     devices = jax.devices()
     if len(devices) % model_devices:
-        raise UserError(f"model_devices is {model_devices}, which {len(devices)} devices are no multiple of")
+        raise UserError(
+            f"model_devices is {model_devices}, which {len(devices)} devices are no multiple of: "
+            "give another --config.model_devices"
+        )
     n_data = len(devices) // model_devices
-    while n_rows % n_data:
+    while n_rows is not None and n_rows % n_data:
         n_data -= 1
     used = devices[: n_data * model_devices]
     if len(used) < len(devices):
@@ -73,13 +76,22 @@ def shardings(tree, mesh: Mesh):
 
 
 def put(tree, mesh: Mesh):
-    """Returns whole arrays of parameters, NumPy's or one device's, each in its place."""
+    """Returns arrays of parameters, NumPy's or on whatever devices, each in its place."""
 
     def one(leaf, place) -> jax.Array:
+        if isinstance(leaf, jax.Array) and len(leaf.devices()) > 1:
+            return jax.device_put(leaf, place)
         leaf = np.asarray(leaf)
         return jax.make_array_from_callback(leaf.shape, place, lambda index: leaf[index])
 
     return jax.tree.map(one, tree, shardings(tree, mesh))
+
+
+def to_numpy(array) -> np.ndarray:
+    """Returns an array as a whole, in every process, wherever its parts lie."""
+    if isinstance(array, jax.Array) and not array.is_fully_addressable:
+        return multihost_utils.process_allgather(array, tiled=True)
+    return np.asarray(array)
 
 
 def whole(mesh: Mesh) -> NamedSharding:

@@ -11,11 +11,13 @@ import jax
 import pytest
 from jax.sharding import AbstractMesh
 
+from kgpt_jax.answer.evaluate import predict
 from kgpt_jax.config import override
 from kgpt_jax.data.objectives import Material, span_corruption
 from kgpt_jax.data.vocab import Vocab
 from kgpt_jax.model.gpt import GPT
 from kgpt_jax.train import loop
+from kgpt_jax.train.checkpoint import load_params
 from kgpt_jax.train.optimizer import make_optimizer
 from kgpt_jax.train.run import open_run, with_vocab
 from kgpt_jax.train.sharding import make_mesh, shardings
@@ -38,25 +40,29 @@ def train_on_eight():
             objective = span_corruption(Material(DOCUMENTS, []), vocab, config.model)
             loop.train(run, config.pretrain, objective, len(DOCUMENTS))
             losses = [json.loads(line)["loss"] for line in (Path(folder) / "metrics.jsonl").open()]
+            params = load_params(run, model_devices=model_devices)
+        answers, _ = predict(GPT(config.model), params, vocab, DOCUMENTS)
         tx, mesh = make_optimizer(config.pretrain), make_mesh(8, model_devices)
-        state = init_state(GPT(config.model), tx, jax.random.key(0), mesh=mesh)
-        leaves = jax.tree.leaves((state.params, state.opt_state))
-        largest = max(
-            sum(
-                shard.data.nbytes
-                for leaf in leaves
-                for shard in leaf.addressable_shards
-                if shard.device == device
-            )
-            for device in jax.devices()
-        )
+        drawn = init_state(GPT(config.model), tx, jax.random.key(0), mesh=mesh)
+        loaded = init_state(GPT(config.model), tx, jax.random.key(0), params, mesh=mesh)
         found[model_devices] = {
             "mesh": dict(mesh.shape),
             "losses": losses,
-            "bytes": largest,
-            "all": sum(leaf.nbytes for leaf in leaves),
+            "bytes": largest_share((drawn.params, drawn.opt_state)),
+            "bytes of loaded": largest_share((loaded.params, loaded.opt_state)),
+            "bytes to answer": (largest_share(params), largest_share(drawn.params)),
+            "all": sum(leaf.nbytes for leaf in jax.tree.leaves((drawn.params, drawn.opt_state))),
+            "answers": answers,
         }
     print(json.dumps(found))
+
+
+def largest_share(tree) -> int:
+    """Returns the bytes on the device that holds most."""
+    shards = [shard for leaf in jax.tree.leaves(tree) for shard in leaf.addressable_shards]
+    return max(
+        sum(shard.data.nbytes for shard in shards if shard.device == device) for device in jax.devices()
+    )
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +90,14 @@ def test_each_device_holds_its_share_of_the_large_parameters(eight):
     for size in SIZES[1:]:
         expected = copied + (eight[1]["all"] - copied) / size
         assert eight[size]["bytes"] == pytest.approx(expected, abs=32)  # and some counters
+
+
+def test_a_loaded_model_is_shared_from_the_beginning(eight):
+    """No device holds all of it, neither for more training nor to answer; the answers are the same."""
+    for size in SIZES:
+        assert eight[size]["bytes of loaded"] == eight[size]["bytes"]
+        assert len(set(eight[size]["bytes to answer"])) == 1
+        assert eight[size]["answers"] == eight[1]["answers"] and any(eight[1]["answers"])
 
 
 def test_rules_name_the_axis_that_is_shared():
