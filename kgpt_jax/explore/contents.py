@@ -5,9 +5,11 @@ from pathlib import Path
 
 import jax
 
+from kgpt_jax.explore.costs import training_flops
 from kgpt_jax.train.checkpoint import shapes
 from kgpt_jax.train.digests import damage
-from kgpt_jax.train.run import read_run, saved_steps
+from kgpt_jax.train.progress import read_metrics
+from kgpt_jax.train.run import Run, read_run, saved_steps
 
 
 def list_run(folder: Path):
@@ -22,6 +24,7 @@ def list_run(folder: Path):
         "vocabulary": f"{len(run.vocab)} symbols",
         "seed": run.config.seed,
         "updates": facts.get("updates", "none: parameters alone"),
+        "read": _read(run),
         "data": f"digest {facts.get('data_digest')}, {facts.get('n_pairs', 0)} training pairs",
         "started from": facts.get("started_from", "nothing"),
         "made on": ", ".join(f"{name} {value}" for name, value in facts.get("made_on", {}).items()),
@@ -42,3 +45,14 @@ def list_run(folder: Path):
         meta = json.loads((checkpoint / "meta" / "metadata").read_text("utf-8"))
         loss = "" if meta["loss"] is None else f"{meta['loss']:.3f}"
         print(f"{step:>10,}{megabytes:>10.1f}{loss:>10}{meta['seconds']:>10,.1f}  yes")
+
+
+def _read(run: Run) -> str:
+    """Returns how much a run has read so far, and what that took."""
+    records = read_metrics(run.folder / "metrics.jsonl")
+    if not records:
+        return "nothing yet"
+    tokens, texts = sum(record.get("tokens", 0) for record in records), len(records)
+    texts *= getattr(run.config, run.facts["stage"]).batch_size
+    flops = run.config.n_seeds * training_flops(run.config.model, max(tokens, 1), texts)
+    return f"{records[-1]['epoch']} epochs, {tokens:,} characters, {flops:.1e} FLOPs on paper"

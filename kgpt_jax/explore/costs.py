@@ -104,6 +104,15 @@ def paper_flops(cfg: ModelConfig, T: int) -> int:
     return 2 * sum(math.prod(map(value, term.split())) for term in paper_cost(cfg).split(" + "))
 
 
+def training_flops(cfg: ModelConfig, tokens: int, n_texts: int) -> float:
+    """Returns the FLOPs of training on so many texts of so many tokens together, on paper.
+
+    All texts count as of mean length. The gradient takes twice what the forward pass does (arXiv 2001.08361).
+    """
+    T = -(-tokens // n_texts)
+    return 3 * paper_flops(cfg, T) / T * tokens
+
+
 def forward_counts(cfg: ModelConfig, T: int) -> Counts:
     """Compiles a forward pass over one text of T characters and returns XLA's counts."""
     x_BT = jax.ShapeDtypeStruct((1, T), jnp.int32)

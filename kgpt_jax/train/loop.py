@@ -151,8 +151,7 @@ class Sent(NamedTuple):
 
     step: int  # updates made before it
     last_J: list[int]  # which of its pieces complete an update
-    n: int
-    tokens: int  # that are not padding
+    tokens_J: list[int]  # of each piece, padding left out
     metrics: dict
 
 
@@ -177,6 +176,7 @@ class Dispatcher:
         self.sent = deque()
         self.settled = time.perf_counter()
         self.skipped = 0  # updates in a row, up to the last one
+        self.tokens = 0  # of the update under way
 
     def send(self, state: TrainState, pieces: list[tuple[int, Piece]], rates: np.ndarray):
         """Takes (updates made before, piece); returns the new state and how many it has seen."""
@@ -198,20 +198,26 @@ class Dispatcher:
             self.settled += took
         state, self.sums, metrics = self.compiled[widths[0]](*args)
         last_J = [j for j, piece in enumerate(pieces) if piece.last]
-        tokens = sum(np.count_nonzero(piece.batch.x_BT != PAD_ID) for piece in pieces)
-        self.sent.append(Sent(numbers[0], last_J, n, tokens, metrics))
+        tokens_J = [int(np.count_nonzero(piece.batch.x_BT != PAD_ID)) for piece in pieces]
+        self.sent.append(Sent(numbers[0], last_J, tokens_J, metrics))
         return state, n
 
     def settle(self, leave: int):
         """Waits for all but the `leave` last dispatches and reports them."""
         while len(self.sent) > leave:
-            step, last_J, n, tokens, metrics = self.sent.popleft()
+            step, last_J, tokens_J, metrics = self.sent.popleft()
             losses, norms = (np.asarray(metrics[name])[last_J] for name in ("loss", "grad_norm"))
             now = time.perf_counter()
-            per_piece = (now - self.settled) / n
+            per_piece = (now - self.settled) / len(tokens_J)
             limit = min(max(1, int(SECONDS_PER_DISPATCH / max(per_piece, 1e-9))), self.most)
             self.limit = told_by_first(limit)
             self.settled = now
+            tokens = []
+            for j, count in enumerate(tokens_J):
+                self.tokens += count
+                if j in last_J:
+                    tokens.append(self.tokens)
+                    self.tokens = 0
             self.progress.record(step, losses, norms, tokens)
             for number, good in enumerate(np.isfinite(losses) & np.isfinite(norms), step + 1):
                 self.skipped = 0 if good else self.skipped + 1

@@ -12,6 +12,7 @@ import numpy as np
 
 from kgpt_jax.config import UserError
 
+NUMBERS = ("step", "epoch", "lr", "tokens")  # that every record has
 SECONDS_BETWEEN_LINES = 5.0
 SECONDS_BETWEEN_DRAWINGS = 30.0
 
@@ -35,7 +36,7 @@ class Progress:
         self.started = self.last_line = self.last_drawn = time.perf_counter()
         self.compiling = 0.0
         self.start_step = start_step
-        self.tokens = 0  # since the last line, padding left out
+        self.tokens = 0  # since the last line
         self.losses, self.losses_since_save = [], []
         self.skipped = 0  # updates since this start
 
@@ -53,15 +54,20 @@ class Progress:
         self.compiling += seconds
         self.last_line += seconds
 
-    def record(self, step: int, losses: np.ndarray, grad_norms: np.ndarray, tokens: int):
-        """Takes in the updates, maybe none, that follow the first `step`; prints a line if one is due."""
-        for number, (loss, norm) in enumerate(zip(losses.tolist(), grad_norms.tolist()), step + 1):
+    def record(self, step: int, losses: np.ndarray, grad_norms: np.ndarray, tokens: list[int]):
+        """Takes in the updates, maybe none, that follow the first `step`; prints a line if one is due.
+
+        Tokens are those that each update has read, padding left out.
+        """
+        made = zip(losses.tolist(), grad_norms.tolist(), tokens, strict=True)
+        for number, (loss, norm, n_tokens) in enumerate(made, step + 1):
             entry = {
                 "step": number,
                 "epoch": self._epoch(number),
                 "loss": loss,
                 "lr": float(self.rates[number - 1]),
                 "grad_norm": norm,
+                "tokens": n_tokens,
             }
             if not math.isfinite(loss + norm):
                 entry |= {"loss": None, "grad_norm": None, "skipped": True}  # JSON has no NaN
@@ -72,7 +78,7 @@ class Progress:
                     self.events.add_scalar(name, entry[name], number)
         self.losses += losses.tolist()
         self.losses_since_save += losses.tolist()
-        self.tokens += tokens
+        self.tokens += sum(tokens)
         self.file.flush()
         now, made = time.perf_counter(), step + len(losses)
         if self.losses and (now - self.last_line >= SECONDS_BETWEEN_LINES or made == len(self.rates)):
@@ -152,9 +158,9 @@ def read_metrics(path: Path) -> list[dict]:
                 record = json.loads(line)
             except (ValueError, RecursionError):
                 continue
-            if isinstance(record, dict) and all(
-                isinstance(record.get(k), int | float) for k in ("step", "lr")
-            ):
+            # Runs of older versions have no tokens.
+            numbers = {"tokens": 0, **record} if isinstance(record, dict) else {}
+            if all(isinstance(numbers.get(name), int | float) for name in NUMBERS):
                 records.append(record)
     return records
 

@@ -27,6 +27,7 @@ except ImportError:  # Windows has no such locks
     fcntl = None
 
 
+STAGES = ("pretrain", "finetune", "scratch", "import")
 FACTS = {"stage": str, "updates": int, "n_pairs": int, "made_on": dict, "most_frequent_answer": str}
 
 
@@ -104,7 +105,8 @@ def read_run(folder: Path) -> Run:
         for name, kind in FACTS.items():
             if not isinstance(facts.get(name, kind()), kind):
                 raise ValueError(f"run.json has {name} {facts[name]!r}")
-        facts["stage"]  # raises where it is not there
+        if facts["stage"] not in STAGES:
+            raise ValueError(f"run.json has stage {facts['stage']!r}")
         return Run(folder, from_dict(config), Vocab(vocab["characters"]), facts)
     except OSError as error:
         raise UserError(f"cannot read {error.filename or folder}: {error.strerror}") from None

@@ -11,6 +11,7 @@ import pytest
 
 from kgpt_jax.answer.evaluate import predict
 from kgpt_jax.config import UserError, override, to_dict
+from kgpt_jax.data.batches import epoch_batches
 from kgpt_jax.data.chapters import Chapters
 from kgpt_jax.data.objectives import Material, question_answer, span_corruption
 from kgpt_jax.data.vocab import Vocab
@@ -118,6 +119,20 @@ def test_a_finished_run_says_so_and_does_nothing(tmp_path, capsys):
     assert "is finished: 6 updates" in capsys.readouterr().out
     assert (tmp_path / "metrics.jsonl").read_bytes() == before
     assert all((a == b).all() for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(again)))
+
+
+def test_metrics_count_what_each_update_reads(tmp_path):
+    """Where an update goes off in several dispatches, too: five pieces of two texts, three at a time."""
+    changes = {"epochs": 2, "batch_size": 10, "pieces": 5, "steps_per_dispatch": 3, "group_by_length": False}
+    start(tmp_path, **changes)
+    config = with_vocab(tiny.config(**changes), VOCAB)
+    objective = span_corruption(Material(DOCUMENTS, []), VOCAB, config.model)
+    expected = [
+        sum(np.count_nonzero(batch.x_BT) for batch in epoch_batches(objective, config.pretrain, 0, epoch))
+        for epoch in range(2)
+    ]
+    records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").open()]
+    assert [record["tokens"] for record in records] == expected
 
 
 def test_the_folder_holds_what_it_should(tmp_path):
