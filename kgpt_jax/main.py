@@ -123,6 +123,7 @@ _LENGTHS = flags.DEFINE_list("lengths", "128,512,2048", "inspect: of texts, in c
 _BEAMS = flags.DEFINE_integer(
     "beams", 0, "evaluate: search with so many beams among places only; 0: any text.", lower_bound=0
 )
+_VOTERS = flags.DEFINE_list("voters", [], "evaluate: more runs, for a vote of all.")
 _QUESTION = flags.DEFINE_string("question", None, "attend: the question to answer.")
 _BOTTLENECK_DIM = flags.DEFINE_integer("bottleneck_dim", None, "Latents of the perceivers.")
 _TENSORBOARD = flags.DEFINE_boolean("tensorboard", False, "Write event files too.")
@@ -156,7 +157,8 @@ def main(_):
             stages.finetune(config, folder(stage), start, _TENSORBOARD.value)
         case "evaluate":
             default = start if _READING.value else root / "evaluate"
-            stages.evaluate(config, start, Path(_OUTPUTS.value or default / "predictions.txt"), _BEAMS.value)
+            outputs = Path(_OUTPUTS.value or default / "predictions.txt")
+            stages.evaluate(config, start, outputs, _BEAMS.value, [Path(voter) for voter in _VOTERS.value])
         case "all":
             if _WRITING.value or _READING.value or _OUTPUTS.value:
                 raise UserError("--mode=all writes below --workdir: leave out the paths of one run")

@@ -7,6 +7,7 @@ it starts from. Functions here say on the screen what they use and where they pu
 
 import dataclasses
 import time
+from collections.abc import Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -28,7 +29,7 @@ from kgpt_jax.data.vocab import PAD, Vocab
 from kgpt_jax.model.gpt import GPT
 from kgpt_jax.train.checkpoint import Checkpoints, first_model, load_params, models, params_digest
 from kgpt_jax.train.loop import train
-from kgpt_jax.train.run import fit_to, held, open_run, read_run, with_vocab, write_json
+from kgpt_jax.train.run import Run, fit_to, held, open_run, read_run, with_vocab, write_json
 from kgpt_jax.train.torch_params import abstract_params, load_torch_params, save_torch_params
 
 STAGE_OBJECTIVES = {
@@ -135,34 +136,32 @@ def objective_of(
 
 
 def evaluate(
-    config: Config, source: Path, outputs: Path, beams: int = 0
+    config: Config, source: Path, outputs: Path, beams: int = 0, voters: Sequence[Path] = ()
 ) -> tuple[scoring.Score, list, float] | None:
     """Answers the evaluation questions with the run in `source` and writes the answers to `outputs`.
 
-    With `beams`, answers come from a list of places only, by a search with so many beams.
+    With `beams`, answers come from a list of places only, by a search with so many beams. Runs in `voters`
+    answer as well: what is written and scored is the vote of all.
 
     Returns the score, the constant baselines as (answer, score), and the seconds of answering; None
     where the questions have no answers.
     """
     run = read_run(source)
-    model = GPT(fit_to(run, config).model)
+    fit_to(run, config)
     table = corpus.load_questions(config.data)
     say(table.notes)
-    trie = None
+    entries = None
     if beams:
-        answers = set(corpus.load_pairs(config.data).answers)
-        entries = places(corpus.load_documents(config.data).documents, answers)
+        known = set(corpus.load_pairs(config.data).answers)
+        entries = places(corpus.load_documents(config.data).documents, known)
         print(f"answers are restricted to {len(entries):,} places")
-        trie = make_trie(entries, run.vocab)
-    params = load_params(run, "evaluating", config.model_devices)
     scoring.check_path(outputs)  # one that cannot be written is better known now
-    began = time.perf_counter()
-    answers = []  # of each model
-    for one in models(run, params):
-        said, notes = scoring.predict(model, one, run.vocab, table.questions, trie, beams)
-        answers.append(said)
-    seconds = time.perf_counter() - began
-    say(notes)
+    answers, seconds = [], 0.0  # of each model
+    for voter in (run, *map(read_run, voters)):
+        model = config.model if voter is run else voter.config.model
+        said, took = ask(voter, dataclasses.replace(config, model=model), table.questions, entries, beams)
+        answers += said
+        seconds += took
     predictions = scoring.vote(answers)
     scoring.write_predictions(outputs, predictions)
     print(f"wrote {len(predictions):,} predictions to {outputs}")
@@ -188,6 +187,22 @@ def evaluate(
             f"{baseline.accuracy:.1%}, 95% interval {percent(baseline.interval)}"
         )
     return score, baselines, seconds
+
+
+def ask(
+    run: Run, config: Config, questions: list[str], entries: list[str] | None, beams: int
+) -> tuple[list[list[str]], float]:
+    """Returns what each model of a run answers, one of `entries` where they are given, and its seconds."""
+    config = fit_to(run, dataclasses.replace(config, n_seeds=run.config.n_seeds))
+    model, params = GPT(config.model), load_params(run, "evaluating", config.model_devices)
+    trie = None if entries is None else make_trie(entries, run.vocab)
+    began, answers = time.perf_counter(), []
+    for one in models(run, params):
+        said, notes = scoring.predict(model, one, run.vocab, questions, trie, beams)
+        answers.append(said)
+    seconds = time.perf_counter() - began
+    say(notes)
+    return answers, seconds
 
 
 def run_all(config: Config, root: Path, tensorboard: bool = False):

@@ -198,6 +198,8 @@ def test_several_models_vote_and_one_learns_from_them(tmp_path):
     assert json.loads((trained / "config.json").read_text())["n_seeds"] == 1
     out = run("--mode=evaluate", f"--reading_params_path={trained}", "--beams=2")
     assert "answers are restricted to " in out and "models, each" not in out
+    out = run("--mode=evaluate", f"--reading_params_path={trained}", f"--voters={tmp_path}/rope/finetune")
+    assert "\n4 models, each: " in out and "\ntheir vote:\nCorrect: " in out
     every = set(json.loads((trained / "run.json").read_text()))
     assert {"started_from", "start_digest", "most_frequent_answer"} <= every
 
