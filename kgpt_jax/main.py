@@ -60,16 +60,9 @@ STARTS_FROM = {
     "attend": "finetune",
 }
 DISK_TROUBLE = {
-    *(
-        errno.ENOSPC,
-        errno.EDQUOT,
-        errno.EFBIG,
-        errno.EROFS,
-        errno.EIO,
-        errno.EACCES,
-        errno.EPERM,
-        errno.EMFILE,
-    )
+    getattr(errno, name)
+    for name in "ENOSPC EDQUOT EFBIG EROFS EIO EACCES EPERM EMFILE".split()
+    if hasattr(errno, name)  # Windows lacks some
 }
 SCRATCH = "none"  # --reading_params_path=none finetunes from scratch
 QUICKSTART = "configs/quickstart.py"

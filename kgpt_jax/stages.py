@@ -23,7 +23,7 @@ from kgpt_jax.data import biographies, corpus
 from kgpt_jax.data.batches import steps_per_epoch
 from kgpt_jax.data.chapters import CHAPTER, Chapters, chapters
 from kgpt_jax.data.mixture import examples_of, mixture, preceded, weights
-from kgpt_jax.data.objectives import Material, Objective
+from kgpt_jax.data.objectives import NEED_PAIRS, Material, Objective
 from kgpt_jax.data.spans import places
 from kgpt_jax.data.vocab import PAD, Vocab
 from kgpt_jax.model.gpt import GPT
@@ -111,7 +111,7 @@ def objective_of(
     recipe = recipe_of(config, stage)
     needed = weights(recipe).keys()
     documents = [] if needed == {"question_answer"} else corpus.load_documents(config.data).documents
-    pairs = corpus.load_pairs(config.data).pairs if needed & {"question_answer", "answer_span"} else []
+    pairs = corpus.load_pairs(config.data).pairs if needed & NEED_PAIRS else []
     for line, texts in enumerate(pairs, 1):
         if unknown := vocab.unknown("".join(texts)):
             raise UserError(
