@@ -7,7 +7,7 @@ python -m kgpt_jax.main --mode=pretrain --config=configs/course_2021.py --varian
 its 650 epochs the rate falls, rises and falls again. Texts have 128 characters, of which 127 are read.
 
 Expect about 0.9 s an update on two cores of an EPYC server, 4 hours for the 14,950 of pretraining; not yet
-run to the end here.
+run to the end.
 """
 
 from kgpt_jax.config import Config, DataConfig, ModelConfig, TrainConfig

@@ -205,7 +205,7 @@ def find_start(mode: str, workdir: Path) -> Path | None:
             f"there is no run in {workdir / (_VARIANT.value or '<variant>') / stage}: run --mode={stage} "
             "first, or give --workdir or --reading_params_path"
         )
-    return max(there, key=lambda run: max(path.stat().st_mtime for path in run.glob("*.json")))
+    return max(there, key=lambda run: max((path.stat().st_mtime for path in run.glob("*.json")), default=0))
 
 
 def needed(flag) -> str:

@@ -82,6 +82,9 @@ def begin(mode: str, platform: str | None, cluster: dict | None):
     if jax.process_index():
         sys.stdout = open(os.devnull, "w")  # the first speaks for all
     sys.argv.insert(1, f"--mode={mode}")
+    for module in (__name__, main.__name__):  # whose flags --helpshort is to list
+        for flag in flags.FLAGS.get_key_flags_for_module(module):
+            flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
     try:
         app.run(main.guarded, flags_parser=main.parse)
     except BaseException as error:

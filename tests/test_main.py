@@ -184,6 +184,11 @@ def test_compare_prints_a_row_for_each_variant(tmp_path):
     assert [config["data"]["biographies"]["seed"] for config in configs] == [1, 2]
     again = run(*flags)
     assert again.splitlines()[-1] == row and "pretraining" not in again
+    assert "is the result with pretrain.epochs 1, and 2 is asked for: give another --workdir" in run(
+        *flags, "--config.pretrain.epochs=2", status=2
+    )
+    (tmp_path / "seed_1" / "rope" / "result.json").write_text('{"correct": 1}')
+    assert "result.json is no result (KeyError('total')): remove it" in run(*flags, status=2)
 
 
 def test_several_models_vote_and_one_learns_from_them(tmp_path):

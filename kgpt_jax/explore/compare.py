@@ -6,7 +6,7 @@ from pathlib import Path
 
 from kgpt_jax import stages
 from kgpt_jax.answer.evaluate import mean_interval
-from kgpt_jax.config import Config, UserError, override
+from kgpt_jax.config import Config, UserError, from_dict, leaves, override, to_dict
 from kgpt_jax.data.mixture import weights
 from kgpt_jax.stages import percent
 from kgpt_jax.train.run import write_json
@@ -30,12 +30,21 @@ def compare(config: Config, variants: list[str], seeds: list[int], workdir: Path
 
 
 def result(config: Config, root: Path) -> dict:
-    """Returns what `<root>/result.json` holds: right answers, questions, seconds of training.
+    """Returns what `<root>/result.json` holds: right answers, questions, seconds of training, and the config.
 
-    A model is pretrained and finetuned, or only pretrained where that shows it the questions.
+    A model is pretrained and finetuned, or only pretrained where that shows it the questions. A UserError
+    names what differs where the result there is another config's.
     """
     path = root / "result.json"
-    if not path.exists():
+    if path.exists():
+        there, asked = leaves(from_dict(_read(path)["config"])), leaves(config)
+        if changed := [name for name in there if there[name] != asked[name]]:
+            name = changed[0]
+            raise UserError(
+                f"{path} is the result with {name} {there[name]!r}, and {asked[name]!r} is asked for: "
+                "give another --workdir"
+            )
+    else:
         seconds = stages.pretrain(config, root / "pretrain")
         trained = root / "pretrain"
         if "question_answer" not in weights(stages.recipe_of(config, "pretrain")):
@@ -45,8 +54,17 @@ def result(config: Config, root: Path) -> dict:
         if evaluated is None:
             raise UserError("nothing to compare: the questions have no answers")
         score = evaluated[0]
-        write_json(path, {"correct": score.correct, "total": score.total, "seconds": seconds})
-    return json.loads(path.read_text())
+        counts = {"correct": score.correct, "total": score.total, "seconds": seconds}
+        write_json(path, counts | {"config": to_dict(config)})
+    return _read(path)
+
+
+def _read(path: Path) -> dict:
+    try:
+        found = json.loads(path.read_text("utf-8"))
+        return {name: found[name] for name in ("correct", "total", "seconds", "config")}
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is no result ({error!r}): remove it") from None
 
 
 def table_row(name: str, results: list[dict]) -> str:

@@ -126,6 +126,13 @@ def test_a_dry_run_starts_nothing(tmp_path):
     assert "--num_processes" not in lines[0] and "-m launch.pretrain --workdir=" in lines[0]
 
 
+def test_help_lists_the_launchers_flags_and_all_others(tmp_path):
+    process = start(tmp_path, 1, 1, "--helpshort")
+    printed, _ = process.communicate(timeout=60)
+    assert process.returncode == 1  # as everywhere with absl
+    assert all(f"\n  --{name}: " in printed for name in ("max_restarts", "variant", "config.model.n_layer"))
+
+
 def test_a_mistake_that_one_process_meets_ends_all_and_is_not_tried_again(tmp_path):
     with held(folder(tmp_path)):  # only the first process asks for it
         process = start(tmp_path, 1, 2, "--max_restarts=5")
