@@ -8,7 +8,6 @@ from kgpt_jax import stages
 from kgpt_jax.answer import evaluate as scoring
 from kgpt_jax.config import Config, UserError
 from kgpt_jax.data import corpus
-from kgpt_jax.data.batches import steps_per_epoch
 from kgpt_jax.data.biographies import generate
 from kgpt_jax.data.mixture import weights
 from kgpt_jax.data.spans import title_length
@@ -42,8 +41,6 @@ def distill(config: Config, folder: Path, source: Path, tensorboard: bool = Fals
     config = with_vocab(config, teachers.vocab)
     objective, n_examples, facts = stages.objective_of(config, "pretrain", teachers.vocab, voted)
     facts |= {
-        "stage": "pretrain",
-        "updates": steps_per_epoch(n_examples, config.pretrain) * config.pretrain.epochs,
         "most_frequent_answer": scoring.most_frequent([answer for _, answer in pairs]),
         "started_from": str(source),
         "start_digest": params_digest(params),

@@ -31,7 +31,7 @@ from kgpt_jax.explore.copies import compare_copies
 from kgpt_jax.explore.costs import inspect
 from kgpt_jax.explore.recall import compare_recall
 from kgpt_jax.model.variants import VARIANTS
-from kgpt_jax.train.run import read_run, saved_steps
+from kgpt_jax.train.run import holds_run, read_run
 
 MODES = (
     "pretrain",
@@ -111,7 +111,9 @@ _TOP_K = flags.DEFINE_integer(
 _VARIANTS = flags.DEFINE_list(
     "variants", None, "compare, inspect, recall: which; default: --variant, or all."
 )
-_SEEDS = flags.DEFINE_list("seeds", "1,2,3,4,5", "compare, copies, ablate: of people, parameters and order.")
+_SEEDS = flags.DEFINE_list(
+    "seeds", "1,2,3,4,5", "compare, copies: of people, parameters and order. ablate: of the latter."
+)
 _LENGTHS = flags.DEFINE_list("lengths", "128,512,2048", "inspect: of texts, in characters.")
 _BEAMS = flags.DEFINE_integer(
     "beams", 0, "evaluate: search with so many beams among places only; 0: any text.", lower_bound=0
@@ -199,7 +201,7 @@ def find_start(mode: str, workdir: Path) -> Path | None:
     stage = STARTS_FROM[mode]
     variants = [_VARIANT.value] if _VARIANT.value else VARIANTS
     runs = [workdir / variant / stage for variant in variants]
-    there = [run for run in runs if (run / "config.json").exists() or any(saved_steps(run))]
+    there = [run for run in runs if holds_run(run)]
     if not there:
         raise UserError(
             f"there is no run in {workdir / (_VARIANT.value or '<variant>') / stage}: run --mode={stage} "
@@ -291,7 +293,7 @@ def guarded(argv):
     except OSError as error:
         if error.errno not in DISK_TROUBLE:
             raise
-        where = f"cannot write {error.filename}: " if error.filename else ""
+        where = f"cannot use {error.filename}: " if error.filename else ""
         fail(f"{where}{error.strerror}; the same command goes on from the newest checkpoint")
     except KeyboardInterrupt:  # outside of training, which saves first
         print("stopped", file=sys.stderr)

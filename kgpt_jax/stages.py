@@ -47,12 +47,8 @@ def pretrain(config: Config, folder: Path, tensorboard: bool = False) -> float:
     say(notes)
     vocab = Vocab.of(characters)
     config = with_vocab(config, vocab)
-    objective, n_examples, facts = objective_of(config, "pretrain", vocab)
+    objective, n_examples, facts = objective_of(config, "pretrain", vocab, documents=documents)
     size = count(abstract_params(config.model))
-    facts |= {
-        "stage": "pretrain",
-        "updates": steps_per_epoch(n_examples, config.pretrain) * config.pretrain.epochs,
-    }
     with held(folder):
         run = open_run(folder, config, vocab, facts)
         print(
@@ -80,19 +76,14 @@ def finetune(config: Config, folder: Path, start: Path | None, tensorboard: bool
         stage, vocab = "finetune", source.vocab
         params = load_params(source, "starting from", config.model_devices)
     objective, n_examples, facts = objective_of(config, stage, vocab)
-    cfg = getattr(config, stage)
-    facts |= {
-        "stage": stage,
-        "updates": steps_per_epoch(n_examples, cfg) * cfg.epochs,
-        "most_frequent_answer": scoring.most_frequent(table.answers),
-    }
+    facts |= {"most_frequent_answer": scoring.most_frequent(table.answers)}
     if start is not None:
         facts |= {"started_from": str(start), "start_digest": params_digest(params)}
         facts["n_pairs"] = max(facts["n_pairs"], source.facts.get("n_pairs", 0))
     with held(folder):
         run = open_run(folder, config, vocab, facts)
         print(f"finetuning: {config.model.variant}, {len(table.questions):,} questions, into {folder}")
-        return train(run, cfg, objective, n_examples, params, tensorboard)[1]
+        return train(run, getattr(config, stage), objective, n_examples, params, tensorboard)[1]
 
 
 def recipe_of(config: Config, stage: str) -> str:
@@ -101,16 +92,24 @@ def recipe_of(config: Config, stage: str) -> str:
 
 
 def objective_of(
-    config: Config, stage: str, vocab: Vocab, more_pairs: list[tuple[str, str]] = ()
+    config: Config,
+    stage: str,
+    vocab: Vocab,
+    more_pairs: list[tuple[str, str]] = (),
+    documents: Sequence[str] | None = None,
 ) -> tuple[Objective | Chapters, int, dict]:
-    """Returns a stage's objective, how many examples an epoch has, and what `run.json` says of its data.
+    """Returns a stage's objective, how many examples an epoch has, and what `run.json` says of both.
 
-    The objective of many documents comes in chapters. A UserError names the training pair that does not fit.
+    The objective of many documents comes in chapters; None reads those of the config. A UserError names the
+    training pair that does not fit.
     """
     cfg = getattr(config, stage)
     recipe = recipe_of(config, stage)
     needed = weights(recipe).keys()
-    documents = [] if needed == {"question_answer"} else corpus.load_documents(config.data).documents
+    if needed == {"question_answer"}:
+        documents = []
+    elif documents is None:
+        documents = corpus.load_documents(config.data).documents
     pairs = corpus.load_pairs(config.data).pairs if needed & NEED_PAIRS else []
     for line, texts in enumerate(pairs, 1):
         if unknown := vocab.unknown("".join(texts)):
@@ -124,15 +123,22 @@ def objective_of(
         objective, _ = mixture(recipe, Material(documents, all_pairs), vocab, config.model)
         return preceded(objective, cfg.preceded) if cfg.preceded else objective
 
-    objective, n = made(documents[:CHAPTER]), examples_of(recipe, len(documents), len(all_pairs))
-    if len(documents) > CHAPTER:
+    if len(documents) <= CHAPTER:
+        objective, n = made(documents[:]), examples_of(recipe, len(documents), len(all_pairs))
+    else:
         starts = range(0, len(documents), CHAPTER)
         make = [partial(lambda i: made(documents[i : i + CHAPTER]), i) for i in starts]
         sizes = [examples_of(recipe, min(CHAPTER, len(documents) - i), len(all_pairs)) for i in starts]
         objective = Chapters(make, sizes)
         n = sum(objective.updates(cfg)) * cfg.batch_size  # chapters' last batches are filled up
     texts = chain(documents, (text for texts in zip(*all_pairs) for text in texts))
-    return objective, n, {"data_digest": corpus.digest(texts), "n_pairs": len(pairs)}
+    facts = {
+        "stage": stage,
+        "updates": steps_per_epoch(n, cfg) * cfg.epochs,
+        "data_digest": corpus.digest(texts),
+        "n_pairs": len(pairs),
+    }
+    return objective, n, facts
 
 
 def evaluate(

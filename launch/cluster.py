@@ -44,10 +44,9 @@ def arguments(environ: Mapping[str, str]) -> dict | None:
                 )
             address = address if re.search(r":\d+$", address) else f"{address}:{PORT}"
             found = {"coordinator_address": address, "num_processes": n, "process_id": i}
-            local = environ.get("SLURM_LOCALID" if size == "SLURM_NTASKS" else "OMPI_COMM_WORLD_LOCAL_RANK")
-            if size in ONE_GPU_EACH and local is not None and "SLURM_GPUS_PER_TASK" not in environ:
-                if environ.get("SLURM_NTASKS_PER_NODE", "") != "1":
-                    found["local_device_ids"] = [int(local)]
+            local = ONE_GPU_EACH.get(size)
+            if local in environ and not (size == "SLURM_NTASKS" and _has_its_own_gpus(environ)):
+                found["local_device_ids"] = [_number(environ, local)]
             return found
     return None
 
@@ -71,6 +70,13 @@ def _slurm(environ: Mapping[str, str]) -> str:
     return f"{first_node(nodes)}:{port}" if nodes else ""
 
 
+def _has_its_own_gpus(environ: Mapping[str, str]) -> bool:
+    """Tells whether SLURM gives a process GPUs of its own, or it is the only one on its node."""
+    names = ("SLURM_NTASKS_PER_NODE", "SLURM_STEP_TASKS_PER_NODE", "SLURM_TASKS_PER_NODE")
+    a_node = next((environ[name] for name in names if name in environ), "")
+    return "SLURM_GPUS_PER_TASK" in environ or re.fullmatch(r"1(\(x\d+\))?", a_node) is not None
+
+
 def first_node(nodes: str) -> str:
     """Returns the first host of a list as SLURM writes it.
 
@@ -84,8 +90,11 @@ def first_node(nodes: str) -> str:
 
 
 def _openmpi(environ: Mapping[str, str]) -> str:
-    # Such as "1531576320.0;tcp://10.0.0.1,10.1.0.1:34911", with brackets around addresses of IPv6.
-    found = re.search(r"tcp6?://\[?([^,:\]]+)", environ.get("OMPI_MCA_orte_hnp_uri", ""))
+    # Such as "1531576320.0;tcp://10.0.0.1,10.1.0.1:34911" or "1.0;tcp6://[fe80::1,fe80::2]:34911".
+    uri = environ.get("OMPI_MCA_orte_hnp_uri", "")
+    if found := re.search(r"tcp6://\[([^,\]]+)", uri):
+        return f"[{found[1]}]"
+    found = re.search(r"tcp://([^,:]+)", uri)
     return found[1] if found else ""
 
 
@@ -102,4 +111,9 @@ CLUSTERS = (
     ("SLURM_NTASKS", "SLURM_PROCID", _slurm),
     ("WORLD_SIZE", "RANK", _master),
 )
-ONE_GPU_EACH = ("OMPI_COMM_WORLD_SIZE", "SLURM_NTASKS")  # which start a process for each GPU of a machine
+# What starts a process for each GPU of a machine, and says which of them this one is.
+ONE_GPU_EACH = {
+    "OMPI_COMM_WORLD_SIZE": "OMPI_COMM_WORLD_LOCAL_RANK",
+    "SLURM_NTASKS": "SLURM_LOCALID",
+    "WORLD_SIZE": "LOCAL_RANK",
+}

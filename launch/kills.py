@@ -21,14 +21,14 @@ def kill(root: Path, times: int, rng: random.Random) -> Result:
     failures, most_lost, fell = [], 0, Counter()
     for number in range(times):
         workdir = root / f"kill_{number // 4}"
+        before = recorded(workdir), unfinished(workdir)
         process = start(workdir)
         moment = rng.uniform(0, seconds)
         time.sleep(moment)
         process.kill()
         process.communicate()
-        checkpoints = list((folder(workdir) / "checkpoints").glob("*"))
-        in_save = any(path.suffix or not (path / "SHA256SUMS").exists() for path in checkpoints)
-        fell["in a save" if in_save else "in training" if recorded(workdir) else "in start-up"] += 1
+        in_save, in_training = unfinished(workdir) - before[1], recorded(workdir) != before[0]
+        fell["in a save" if in_save else "in training" if in_training else "in start-up"] += 1
         lost = recorded(workdir) - sound_step(workdir)
         most_lost = max(most_lost, lost)
         if lost > SAVE_EVERY:
@@ -45,6 +45,16 @@ def kill(root: Path, times: int, rng: random.Random) -> Result:
     where = ", ".join(f"{count} {place}" for place, count in fell.most_common())
     remark = f"{where}; at most {most_lost} updates lost, saved every {SAVE_EVERY}"
     return Result(promise, times, failures, remark)
+
+
+def unfinished(workdir: Path) -> set[tuple[str, int]]:
+    """Returns which checkpoints are not complete: their names, and when they were begun."""
+    paths = (folder(workdir) / "checkpoints").glob("*")
+    return {
+        (path.name, path.stat().st_ctime_ns)
+        for path in paths
+        if path.suffix or not (path / "SHA256SUMS").exists()
+    }
 
 
 def interrupt(root: Path, times: int, rng: random.Random) -> Result:
@@ -86,9 +96,10 @@ def second(root: Path, times: int, rng: random.Random) -> Result:
         first = start(workdir)
         while not recorded(workdir) and first.poll() is None:
             time.sleep(0.01)
+        first.send_signal(signal.SIGSTOP)  # it keeps its lock
         done = subprocess.run(command(workdir), capture_output=True, text=True)
         named = f"in use, by process {first.pid} " in done.stderr
-        if first.poll() is None and (done.returncode != 2 or not named):
+        if done.returncode != 2 or not named:
             failures.append(f"{number}: status {done.returncode}: {done.stderr}")
         first.kill()
         first.communicate()
@@ -108,15 +119,17 @@ def full_disk(root: Path, times: int, rng: random.Random) -> Result:
         if subprocess.run(mount, capture_output=True).returncode:
             return Result("full disk: one line, no litter", 0, [], "needs a system that lets us mount")
         tried += 1
-        done = subprocess.run(command(disk / "runs"), capture_output=True, text=True)
-        lines = done.stderr.strip().splitlines()
-        stopped += done.returncode != 0
-        if done.returncode not in (0, 2) or done.returncode == 2 and len(lines) != 1:
-            failures.append(f"{kilobytes} kB: status {done.returncode}, {done.stderr[-300:]}")
-        checkpoints = folder(disk / "runs") / "checkpoints"
-        litter = [path.name for path in checkpoints.glob("*") if not path.name.isdecimal()]
-        unsound = len(list(checkpoints.glob("[0-9]*"))) and not sound_step(disk / "runs")
-        if litter or unsound:
-            failures.append(f"{kilobytes} kB: left {litter or 'no sound step'}")
-        subprocess.run(["umount", str(disk)], check=True)
+        try:
+            done = subprocess.run(command(disk / "runs"), capture_output=True, text=True)
+            lines = done.stderr.strip().splitlines()
+            stopped += done.returncode != 0
+            if done.returncode not in (0, 2) or done.returncode == 2 and len(lines) != 1:
+                failures.append(f"{kilobytes} kB: status {done.returncode}, {done.stderr[-300:]}")
+            checkpoints = folder(disk / "runs") / "checkpoints"
+            litter = [path.name for path in checkpoints.glob("*") if not path.name.isdecimal()]
+            unsound = len(list(checkpoints.glob("[0-9]*"))) and not sound_step(disk / "runs")
+            if litter or unsound:
+                failures.append(f"{kilobytes} kB: left {litter or 'no sound step'}")
+        finally:
+            subprocess.run(["umount", str(disk)], check=True)
     return Result("full disk: one line, no litter", tried, failures, f"{stopped} of them too small")

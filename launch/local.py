@@ -35,18 +35,26 @@ def supervise(command: list[str], n: int, platform: str | None, max_restarts: in
     """Runs n processes of a command until all have ended; returns their status.
 
     Where one dies, the others, who would wait for it, are killed, and all start again, at most `max_restarts`
-    times; not so after a user's error (status 2). SIGTERM and SIGINT go on to all; a second one kills them.
+    times; not so after a user's error (status 2). SIGTERM and SIGINT go on to all, SIGHUP as SIGTERM; a
+    second one kills them.
     """
     asked = []
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda number, _: asked.append(number))
+
+    def ask(number: int, frame):
+        asked.append(signal.SIGTERM if number == signal.SIGHUP else number)
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):  # the last when a terminal closes
+        signal.signal(number, ask)
     for start in range(max_restarts + 1):
         placed = environments(n, free_port(), platform)
-        # In groups of their own: Ctrl-C in a terminal reaches them through us, once.
-        processes = [
-            subprocess.Popen(command, env={**os.environ, **each}, process_group=0) for each in placed
-        ]
-        status = _wait(processes, asked)
+        processes = []
+        try:
+            for each in placed:
+                # In a group of its own: Ctrl-C in a terminal reaches it through us, once.
+                processes.append(subprocess.Popen(command, env={**os.environ, **each}, process_group=0))
+            status = _wait(processes, asked)
+        finally:
+            _kill(processes)
         if status == 0 or status == USER_ERROR or asked:
             return status
         left = max_restarts - start
@@ -60,7 +68,6 @@ def _wait(processes: list[subprocess.Popen], asked: list[int]) -> int:
     while True:
         ended = [process.poll() for process in processes]
         if bad := [status for status in ended if status and status not in STOPPED and not asked]:
-            _kill(processes)
             # Where one process met the user's error, the others fail for want of it.
             first = USER_ERROR if USER_ERROR in bad else bad[0]
             return first if first > 0 else 128 - first  # as shells report a signal
@@ -71,7 +78,6 @@ def _wait(processes: list[subprocess.Popen], asked: list[int]) -> int:
             for process in processes:
                 process.send_signal(asked[0])
         if len(asked) > 1 or deadline and time.monotonic() > deadline:
-            _kill(processes)
             return 128 + asked[0]
         time.sleep(0.05)
 

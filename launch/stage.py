@@ -40,10 +40,13 @@ def start(mode: str):
     try:
         flags.FLAGS(sys.argv, known_only=True)
         given = flags.FLAGS
-        os.environ.update(environment(given.platform, given.devices))
+        surroundings = environment(given.platform, given.devices)
+        os.environ.update(surroundings)
         if given.coordinator and given.coordinator != AUTO:
             os.environ.update(by_hand(given.coordinator, given.num_processes, given.process_id))
         cluster = {} if given.coordinator == AUTO else arguments(os.environ)
+        if given.num_processes > 1 and cluster is None and not given.platform:
+            raise UserError("--num_processes needs --platform: cpu, or gpu, of which each process gets one")
     except (flags.Error, UserError) as error:
         fail(error)
     n = max(given.num_processes, 1)
@@ -51,11 +54,11 @@ def start(mode: str):
         command = [sys.executable, "-m", f"launch.{mode}", *passed_on(sys.argv[1:])]
         if given.dry_run:
             for each in environments(n, PORT, given.platform):
-                print(described(each | environment(given.platform, given.devices), command))
+                print(described(each | surroundings, command))
             return
         sys.exit(supervise(command, n, given.platform, given.max_restarts))
     if given.dry_run:
-        print(described(environment(given.platform, given.devices), sys.orig_argv))
+        print(described(surroundings, sys.orig_argv))
         print(f"jax.distributed.initialize(**{cluster})" if cluster is not None else "one process")
         return
     begin(mode, given.platform, cluster)
@@ -148,10 +151,12 @@ def environment(platform: str | None, devices: int = 0) -> dict[str, str]:
 def described(variables: dict[str, str], command: list[str]) -> str:
     """Returns a command as one would type it.
 
-    >>> described({"A": "b c"}, ["python", "-m", "x"])
-    "A='b c' python -m x"
+    >>> described({"A": "b c"}, ["python", "-m", "x", "y z"])
+    "A='b c' python -m x 'y z'"
     """
-    return " ".join([*(f"{name}={shlex.quote(value)}" for name, value in variables.items()), *command])
+    return " ".join(
+        [*(f"{name}={shlex.quote(value)}" for name, value in variables.items()), shlex.join(command)]
+    )
 
 
 def fail(error):

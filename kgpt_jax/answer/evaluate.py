@@ -68,10 +68,13 @@ def paired_interval(differences: list[float], z: float = 1.959964) -> tuple[floa
     """Returns the normal 95 % interval for a mean difference, of one difference for each question.
 
     What makes a question hard for both sides cancels, which makes it narrower than two separate intervals.
+    A single question says nothing.
 
     >>> [round(end, 4) for end in paired_interval([1, 0, 0, 1])]
     [-0.0658, 1.0658]
     """
+    if len(differences) < 2:
+        return -1.0, 1.0
     half = z * statistics.stdev(differences) / len(differences) ** 0.5
     return statistics.mean(differences) - half, statistics.mean(differences) + half
 

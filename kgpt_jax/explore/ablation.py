@@ -1,8 +1,8 @@
 """What each part of a recipe is worth: by itself, and on top of all the others.
 
 A part is some fields of the recipe. "Alone" is the course's training with these fields as the recipe has
-them, "without" is the recipe with these fields as the course has them. What belongs to no part (sizes,
-epochs, batch, corpora) is the recipe's throughout, so that all trainings see as many texts.
+them, "without" is the recipe with these fields as the course has them. What belongs to no part (the model's
+size, pretraining's epochs and batches, corpora) is the recipe's throughout: all read as many documents.
 """
 
 import statistics

@@ -38,11 +38,16 @@ def list_run(folder: Path):
     print(f"{'update':>10}{'MB':>10}{'loss':>10}{'seconds':>10}  sound")
     for step in steps:
         checkpoint = folder / "checkpoints" / str(step)
-        megabytes = sum(path.stat().st_size for path in checkpoint.rglob("*") if path.is_file()) / 1e6
-        if problem := damage(checkpoint):
+        megabytes = 0.0
+        try:
+            megabytes = sum(path.stat().st_size for path in checkpoint.rglob("*") if path.is_file()) / 1e6
+            problem = damage(checkpoint)
+            meta = None if problem else json.loads((checkpoint / "meta" / "metadata").read_text("utf-8"))
+        except OSError as error:  # a training may have removed it just now
+            problem = f"it cannot be read: {error.strerror}"
+        if problem:
             print(f"{step:>10,}{megabytes:>10.1f}{'':>20}  no: {problem}")
             continue
-        meta = json.loads((checkpoint / "meta" / "metadata").read_text("utf-8"))
         loss = "" if meta["loss"] is None else f"{meta['loss']:.3f}"
         print(f"{step:>10,}{megabytes:>10.1f}{loss:>10}{meta['seconds']:>10,.1f}  yes")
 

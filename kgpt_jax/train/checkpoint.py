@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import json
 import math
 import os
 import re
@@ -9,6 +10,7 @@ import shutil
 import sys
 import threading
 import time
+from collections.abc import Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +21,7 @@ from orbax.checkpoint import checkpoint_managers
 
 from kgpt_jax.config import UserError, to_dict
 from kgpt_jax.train.digests import SEAL, damage, seal
-from kgpt_jax.train.run import Run, saved_steps
+from kgpt_jax.train.run import NOT_OURS, Run, any_saved, saved_steps
 from kgpt_jax.train.sharding import is_first, make_mesh, meet, shardings, to_numpy, told_by_first, whole
 from kgpt_jax.train.step import TrainState
 from kgpt_jax.train.torch_params import abstract_params
@@ -27,17 +29,22 @@ from kgpt_jax.train.torch_params import abstract_params
 TEMPORARY = ".orbax-checkpoint-tmp"  # how Orbax ends the names of what it is writing
 TENSORSTORES_ERROR = re.compile(r"os_error_code='(\d+)'")  # as it says it, among much else
 SECONDS_TO_GIVE_UP = 10
-KEPT = checkpoint_managers.AnyPreservationPolicy(
-    [
-        checkpoint_managers.LatestN(2),
-        checkpoint_managers.BestN(
-            get_metric_fn=lambda metrics: metrics["loss"],
-            n=1,
-            reverse=True,
-            keep_checkpoints_without_metrics=False,
-        ),
-    ]
-)
+
+
+class Kept(checkpoint_managers.PreservationPolicy):
+    """Keeps the newest two checkpoints and the one of least loss.
+
+    The losses are remembered here: Orbax's own policy forgets those of before the process began.
+    """
+
+    def __init__(self, losses: dict[int, float]):
+        self.losses = losses  # by step, of those where it is finite
+
+    def should_preserve(self, checkpoints: Sequence, *, context) -> list[bool]:
+        steps = [checkpoint.step for checkpoint in checkpoints]
+        judged = [step for step in steps if step in self.losses]
+        kept = {*sorted(steps)[-2:], *sorted(judged, key=self.losses.get)[:1]}
+        return [step in kept for step in steps]
 
 
 class Checkpoints:
@@ -55,12 +62,15 @@ class Checkpoints:
         newest = self._newest_sound(read_only) if is_first() else None
         newest = told_by_first(-1 if newest is None else newest)
         self.step = None if newest < 0 else newest
+        self.kept = Kept({} if read_only else dict(self._losses()))
         if read_only:
             options = ocp.CheckpointManagerOptions(read_only=True)
         else:
             # Not in the background: what is saved is saved when `save` returns, and a disk that is full says
             # so at once.
-            options = ocp.CheckpointManagerOptions(preservation_policy=KEPT, enable_async_checkpointing=False)
+            options = ocp.CheckpointManagerOptions(
+                preservation_policy=self.kept, enable_async_checkpointing=False
+            )
         self.manager = ocp.CheckpointManager(self.folder, options=options)
 
     def _newest_sound(self, read_only: bool) -> int | None:
@@ -88,6 +98,15 @@ class Checkpoints:
         if not read_only:
             self._remove_broken_off()
         return newest
+
+    def _losses(self) -> Iterator[tuple[int, float]]:
+        for step in saved_steps(self.run.folder):
+            try:
+                loss = json.loads((self.folder / str(step) / "meta" / "metadata").read_text("utf-8"))["loss"]
+            except NOT_OURS:
+                continue
+            if isinstance(loss, float):
+                yield step, loss
 
     def _remove_broken_off(self, seconds_gone: float = 0.0):
         """Removes what is half written, until it has been gone for a while: TensorStore may still write."""
@@ -119,6 +138,9 @@ class Checkpoints:
         self._save(0, 0.0, 0.0, params=params)
 
     def _save(self, step: int, seconds: float, loss: float, **trees):
+        loss = told_by_first(loss)  # which alone keeps account
+        if math.isfinite(loss):
+            self.kept.losses[step] = loss
         meta = {
             "config": to_dict(self.run.config),
             "vocab": {"characters": self.run.vocab.characters},
@@ -136,7 +158,6 @@ class Checkpoints:
             self.manager.save(
                 step,
                 args=ocp.args.Composite(meta=ocp.args.JsonSave(meta), **items),
-                metrics={"loss": loss} if math.isfinite(loss) else None,
             )
             if is_first():
                 seal(self.folder / str(step))
@@ -177,8 +198,7 @@ class Checkpoints:
         Where several `model_devices` share a parameter, none ever holds all of it (`train/sharding.py`).
         """
         if self.step is None:
-            any_saved = next(saved_steps(self.run.folder), None) is not None
-            problem = "no sound checkpoint" if any_saved else "no checkpoint yet"
+            problem = "no sound checkpoint" if any_saved(self.run.folder) else "no checkpoint yet"
             raise UserError(f"{self.run.folder} has {problem}: give its training command again")
         places = shardings(like, make_mesh(None, model_devices)) if model_devices > 1 else None
         params = self._restore(params=ocp.args.StandardRestore(_abstract(like, places))).params

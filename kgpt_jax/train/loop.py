@@ -1,10 +1,11 @@
 """The one loop that every stage of training shares."""
 
+import threading
 import time
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from functools import partial
 from itertools import zip_longest
 from typing import NamedTuple
@@ -122,13 +123,26 @@ def n_pieces(cfg: TrainConfig) -> int:
 
 def prefetched(make: Callable[[int], list], numbers: range) -> Iterator[tuple[int, list]]:
     """Yields `(number, make(number))`; the next one is made in a thread while the last one is used."""
-    with ThreadPoolExecutor(1) as thread:
-        ahead = thread.submit(make, numbers[0])
-        for number, following in zip_longest(numbers, numbers[1:]):
-            made = ahead.result()
-            if following is not None:
-                ahead = thread.submit(make, following)
-            yield number, made
+
+    def begin(number: int) -> Future:
+        ahead = Future()
+
+        def run():
+            try:
+                ahead.set_result(make(number))
+            except BaseException as error:
+                ahead.set_exception(error)
+
+        # A process that is asked to stop doesn't wait for it.
+        threading.Thread(target=run, daemon=True).start()
+        return ahead
+
+    ahead = begin(numbers[0])
+    for number, following in zip_longest(numbers, numbers[1:]):
+        made = ahead.result()
+        if following is not None:
+            ahead = begin(following)
+        yield number, made
 
 
 @jax.jit

@@ -29,6 +29,8 @@ except ImportError:  # Windows has no such locks
 
 STAGES = ("pretrain", "finetune", "scratch", "import")
 FACTS = {"stage": str, "updates": int, "n_pairs": int, "made_on": dict, "most_frequent_answer": str}
+# What files that we did not write may raise.
+NOT_OURS = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +59,7 @@ def open_run(folder: Path, config: Config, vocab: Vocab, facts: dict) -> Run:
 
 def _open(run: Run) -> Run:
     folder, facts = run.folder, run.facts
-    if any(saved_steps(folder)):
+    if any_saved(folder):
         old = read_run(folder)
         _check_same(run, old)
         there = old.facts.get("made_on", {})
@@ -88,30 +90,41 @@ def read_run(folder: Path) -> Run:
 
     Where its files are damaged, the newest sound checkpoint knows what they said.
     """
-    if folder.is_file():
-        raise UserError(f"{folder} is a file: --mode=import makes a run of a course .params file")
-    if not (folder / "config.json").exists() and not any(saved_steps(folder)):
-        raise UserError(f"{folder} is not a run's folder: it has no config.json")
     try:
-        if problem := damage(folder):
-            trees = _remembered(folder)
-            if trees is None:
-                raise UserError(f"{folder} is damaged: {problem}; bring the file back, or train again")
-            print(f"note: {folder} is damaged, {problem}: what its checkpoint remembers is used")
-        else:
-            names = ("config", "vocab", "run")
-            trees = (json.loads((folder / f"{name}.json").read_text("utf-8")) for name in names)
-        config, vocab, facts = trees
+        config, vocab, facts = _trees(folder)
+    except UserError:
+        raise
+    except OSError as error:
+        raise UserError(f"cannot read {error.filename or folder}: {error.strerror}") from None
+    except NOT_OURS as error:
+        raise UserError(f"{folder} is damaged: {error}") from None
+    try:
         for name, kind in FACTS.items():
             if not isinstance(facts.get(name, kind()), kind):
                 raise ValueError(f"run.json has {name} {facts[name]!r}")
         if facts["stage"] not in STAGES:
             raise ValueError(f"run.json has stage {facts['stage']!r}")
         return Run(folder, from_dict(config), Vocab(vocab["characters"]), facts)
-    except OSError as error:
-        raise UserError(f"cannot read {error.filename or folder}: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except NOT_OURS as error:
         raise UserError(f"{folder} is damaged: {error}") from None
+
+
+def _trees(folder: Path) -> list:
+    """Returns config, vocabulary and facts, from a run's files or, if they are damaged, its checkpoint."""
+    if folder.is_file():
+        raise UserError(f"{folder} is a file: --mode=import makes a run of a course .params file")
+    if not holds_run(folder):
+        raise UserError(f"{folder} is not a run's folder: it has no config.json")
+    problem = damage(folder)
+    if not problem:
+        return [
+            json.loads((folder / f"{name}.json").read_text("utf-8")) for name in ("config", "vocab", "run")
+        ]
+    remembered = _remembered(folder)
+    if remembered is None:
+        raise UserError(f"{folder} is damaged: {problem}; bring the file back, or train again")
+    print(f"note: {folder} is damaged, {problem}: what its checkpoint remembers is used")
+    return remembered
 
 
 def _remembered(folder: Path) -> list | None:
@@ -128,6 +141,16 @@ def saved_steps(folder: Path) -> Iterator[int]:
     """Yields the steps of a run's checkpoints, in no order, sound or not."""
     found = (folder / "checkpoints").glob("*")
     return (int(path.name) for path in found if path.name.isdecimal() and path.is_dir())
+
+
+def any_saved(folder: Path) -> bool:
+    """Tells whether a run has a checkpoint, sound or not; that of an imported run has step 0."""
+    return next(saved_steps(folder), None) is not None
+
+
+def holds_run(folder: Path) -> bool:
+    """Tells whether a folder holds a run, be it of its checkpoints only."""
+    return (folder / "config.json").exists() or any_saved(folder)
 
 
 @contextmanager
@@ -215,7 +238,8 @@ def _check_same(new: Run, old: Run):
     relevant = ("seed", "n_seeds", "model.", f"{stage}.")
     there, asked = leaves(old.config), leaves(new.config)
     for name in there:
-        if name.startswith(relevant) and not name.endswith(".save_every") and there[name] != asked[name]:
+        free = name.endswith(".save_every") or name == "model.remat"
+        if name.startswith(relevant) and not free and there[name] != asked[name]:
             _refuse(new.folder, name, there[name], asked[name])
     if old.vocab != new.vocab:
         _refuse(new.folder, "the vocabulary", old.vocab.characters, new.vocab.characters)

@@ -123,8 +123,8 @@ def any_of_all(flag: bool) -> bool:
     return bool(multihost_utils.process_allgather(np.array(flag)).any())
 
 
-def told_by_first(number: int) -> int:
+def told_by_first(number: int | float) -> int | float:
     """Returns the first process's number, in all of them."""
     if jax.process_count() == 1:
         return number
-    return int(multihost_utils.broadcast_one_to_all(np.array(number)))
+    return multihost_utils.broadcast_one_to_all(np.array(number)).item()

@@ -18,6 +18,10 @@ TABLE = {
         {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "a", "MASTER_PORT": "29500"},
         ("a:29500", 2, 0),
     ),
+    "torchrun, a GPU each": (
+        {"WORLD_SIZE": "4", "RANK": "3", "LOCAL_RANK": "1", "MASTER_ADDR": "a", "MASTER_PORT": "29500"},
+        ("a:29500", 4, 3, [1]),
+    ),
     "SkyPilot": (
         {"SKYPILOT_NUM_NODES": "2", "SKYPILOT_NODE_RANK": "1", "SKYPILOT_NODE_IPS": "10.0.0.5\n10.0.0.6\n"},
         ("10.0.0.5:8476", 2, 1),
@@ -41,6 +45,24 @@ TABLE = {
             "SLURM_JOB_NODELIST": "a,b",
         },
         ("a:49152", 2, 1),
+    ),
+    "SLURM, a task on each of two nodes": (
+        {
+            "SLURM_NTASKS": "2",
+            "SLURM_PROCID": "1",
+            "SLURM_LOCALID": "0",
+            "SLURM_TASKS_PER_NODE": "1(x2)",
+            "SLURM_JOB_NODELIST": "a,b",
+        },
+        ("a:49152", 2, 1),
+    ),
+    "OpenMPI over IPv6": (
+        {
+            "OMPI_COMM_WORLD_SIZE": "2",
+            "OMPI_COMM_WORLD_RANK": "1",
+            "OMPI_MCA_orte_hnp_uri": "1531576320.0;tcp6://[fe80::1,fe80::2]:34911",
+        },
+        ("[fe80::1]:8476", 2, 1),
     ),
     "OpenMPI": (
         {

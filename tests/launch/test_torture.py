@@ -16,7 +16,9 @@ def test_survives(trial, times, monkeypatch):
     monkeypatch.setattr(kills, "SECONDS_TO_STOP", 20)  # other tests may keep the machine busy
     (result,) = run_trials([trial], times, seed=0)
     assert result.failures == []
-    assert result.tried >= times or trial == "disk"  # which needs a system that lets us mount
+    if trial == "disk" and not result.tried:
+        pytest.skip(result.remark)
+    assert result.tried >= times
 
 
 def test_a_harm_is_a_harm(tmp_path):

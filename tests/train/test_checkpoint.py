@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import random
@@ -12,6 +13,7 @@ import pytest
 from kgpt_jax.config import UserError, override
 from kgpt_jax.data.vocab import Vocab
 from kgpt_jax.model.gpt import GPT
+from kgpt_jax.train import checkpoint
 from kgpt_jax.train.checkpoint import Checkpoints, load_params
 from kgpt_jax.train.digests import seal
 from kgpt_jax.train.optimizer import make_optimizer
@@ -134,11 +136,45 @@ def test_training_goes_on_from_the_newest_sound_checkpoint(run, capsys):
     assert equal(load_params(run), again.params)
 
 
-def test_the_newest_two_and_the_best_are_kept(run):
-    with Checkpoints(run) as checkpoints:
-        for step, loss in enumerate((3.0, 1.0, 2.0, 4.0, 5.0, np.nan), 1):
-            checkpoints.save(state_of(run)._replace(step=jnp.int32(step)), seconds=1.0, loss=loss)
+@pytest.mark.parametrize("starts", [1, 2, 6])
+def test_the_newest_two_and_the_best_are_kept(run, starts):
+    """However often training is started again in between."""
+    losses = (3.0, 1.0, 2.0, 4.0, 5.0, np.nan)
+    for part in np.split(np.arange(6), starts):
+        with Checkpoints(run) as checkpoints:
+            for i in part:
+                state = state_of(run)._replace(step=jnp.int32(i + 1))
+                checkpoints.save(state, seconds=1.0, loss=losses[i])
     assert {path.name for path in (run.folder / "checkpoints").iterdir()} == {"2", "5", "6"}
+
+
+def test_what_may_be_sound_is_not_removed(run, monkeypatch, capsys):
+    with Checkpoints(run) as checkpoints:
+        for step in (7, 8):
+            checkpoints.save(state_of(run)._replace(step=jnp.int32(step)), seconds=1.0, loss=2.0)
+    look = checkpoint.damage
+
+    def unreadable(folder):
+        if folder.name == "8":
+            raise OSError(errno.EIO, "Input/output error")
+        return look(folder)
+
+    monkeypatch.setattr(checkpoint, "damage", unreadable)
+    with pytest.raises(
+        UserError, match=r"checkpoints/8 cannot be read \(Input/output error\), and may be sound"
+    ):
+        Checkpoints(run)
+    with Checkpoints(run, read_only=True) as checkpoints:
+        assert checkpoints.step == 7
+    assert "checkpoints/8 is passed over: it cannot be read: Input/output error" in capsys.readouterr().out
+    assert (run.folder / "checkpoints" / "8" / "SHA256SUMS").exists()
+
+
+def test_an_imported_run_is_not_overwritten(run):
+    with Checkpoints(run) as checkpoints:
+        checkpoints.save_params(state_of(run).params)
+    with pytest.raises(UserError, match="holds a run with data_digest 'd', and 'other' is asked for"):
+        open_run(run.folder, run.config, run.vocab, run.facts | {"data_digest": "other"})
 
 
 def test_what_cannot_be_saved_leaves_nothing_behind(run, monkeypatch):
