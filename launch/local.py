@@ -26,6 +26,7 @@ def environments(n: int, port: int, platform: str | None) -> list[dict[str, str]
 
 
 def free_port() -> int:
+    """Returns a port of this machine that nothing listened on just now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]

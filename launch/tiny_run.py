@@ -24,10 +24,12 @@ class Result(NamedTuple):
 
 
 def command(workdir: Path) -> list[str]:
+    """Returns what trains a tiny model on tiny people below a folder."""
     return [sys.executable, "-m", "kgpt_jax.main", "--mode=pretrain", f"--workdir={workdir}", *TINY]
 
 
 def folder(workdir: Path) -> Path:
+    """Returns where that run lives."""
     return workdir / "vanilla" / "pretrain"
 
 

@@ -45,6 +45,7 @@ def define_flags():
 
 
 def run_trials(names: list[str], times: int, seed: int) -> list[Result]:
+    """Returns what came of each trial, in folders of their own, and prints it."""
     results = []
     for name in names:
         with tempfile.TemporaryDirectory() as root:

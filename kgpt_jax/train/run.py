@@ -230,6 +230,7 @@ def fit_to(run: Run, config: Config) -> Config:
 
 
 def with_vocab(config: Config, vocab: Vocab) -> Config:
+    """Returns the config with the size of the vocabulary in it."""
     return dataclasses.replace(config, model=dataclasses.replace(config.model, vocab_size=len(vocab)))
 
 
