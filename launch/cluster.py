@@ -44,7 +44,7 @@ def arguments(environ: Mapping[str, str]) -> dict | None:
                 )
             address = address if re.search(r":\d+$", address) else f"{address}:{PORT}"
             found = {"coordinator_address": address, "num_processes": n, "process_id": i}
-            local = ONE_GPU_EACH.get(size)
+            local = ONE_GPU_EACH.get(size, "")
             if local in environ and not (size == "SLURM_NTASKS" and _has_its_own_gpus(environ)):
                 found["local_device_ids"] = [_number(environ, local)]
             return found
