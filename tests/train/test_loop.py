@@ -112,6 +112,18 @@ def test_chapters_are_gone_through_in_order_and_resumed_within(tmp_path, monkeyp
     assert metrics[0] == metrics[1]
 
 
+def test_what_is_made_ahead_fails_where_it_is_used():
+    def make(number):
+        if number == 2:
+            raise UserError("the corpus has changed")
+        return [number]
+
+    made = loop.prefetched(make, range(4))
+    assert [next(made), next(made)] == [(0, [0]), (1, [1])]
+    with pytest.raises(UserError, match="the corpus has changed"):
+        next(made)
+
+
 def test_a_finished_run_says_so_and_does_nothing(tmp_path, capsys):
     params = start(tmp_path)
     before = (tmp_path / "metrics.jsonl").read_bytes()
