@@ -60,7 +60,9 @@ def test_values_out_of_range_are_refused(kind, changes, complaint):
         kind(**changes)
 
 
-@pytest.mark.parametrize("name", ["quickstart", "course_2021", "course_2024", "best", "best_synthesizer"])
+@pytest.mark.parametrize(
+    "name", ["quickstart", "course_2021", "course_2024", "best", "best_vanilla", "best_synthesizer"]
+)
 def test_every_recipe_loads(name):
     assert isinstance(load_recipe(f"configs/{name}.py"), Config)
 
