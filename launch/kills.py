@@ -15,8 +15,9 @@ SECONDS_TO_STOP = 2.5  # an update of such a run takes far less than half a seco
 
 def kill(root: Path, times: int, rng: random.Random) -> Result:
     """kill -9 at random moments, in start-up and saving too; after every fourth the run goes to its end."""
-    began = time.perf_counter()
     finish(root / "unbroken")
+    began = time.perf_counter()
+    finish(root / "again")  # with all compiled, as in what follows
     seconds, expected = time.perf_counter() - began, outcome(root / "unbroken")
     failures, most_lost, fell = [], 0, Counter()
     for number in range(times):
@@ -25,10 +26,12 @@ def kill(root: Path, times: int, rng: random.Random) -> Result:
         process = start(workdir)
         moment = rng.uniform(0, seconds)
         time.sleep(moment)
+        ended = process.poll() is not None
         process.kill()
         process.communicate()
         in_save, in_training = unfinished(workdir) - before[1], recorded(workdir) != before[0]
-        fell["in a save" if in_save else "in training" if in_training else "in start-up"] += 1
+        place = "in a save" if in_save else "in training" if in_training else "in start-up"
+        fell["after its end" if ended else place] += 1
         lost = recorded(workdir) - sound_step(workdir)
         most_lost = max(most_lost, lost)
         if lost > SAVE_EVERY:
