@@ -153,7 +153,10 @@ def evaluate(
     where the questions have no answers.
     """
     run = read_run(source)
-    fit_to(run, config)
+    asked = [(run, fit_to(run, config))]
+    for voter in map(read_run, voters):
+        own = dataclasses.replace(voter.config, data=config.data, model_devices=config.model_devices)
+        asked.append((voter, fit_to(voter, own)))
     table = corpus.load_questions(config.data)
     say(table.notes)
     entries = None
@@ -163,9 +166,8 @@ def evaluate(
         print(f"answers are restricted to {len(entries):,} places")
     scoring.check_path(outputs)  # one that cannot be written is better known now
     answers, seconds = [], 0.0  # of each model
-    for voter in (run, *map(read_run, voters)):
-        model = config.model if voter is run else voter.config.model
-        said, took = ask(voter, dataclasses.replace(config, model=model), table.questions, entries, beams)
+    for voter, fitted in asked:
+        said, took = ask(voter, fitted, table.questions, entries, beams)
         answers += said
         seconds += took
     predictions = scoring.vote(answers)
@@ -198,8 +200,10 @@ def evaluate(
 def ask(
     run: Run, config: Config, questions: list[str], entries: list[str] | None, beams: int
 ) -> tuple[list[list[str]], float]:
-    """Returns what each model of a run answers, one of `entries` where they are given, and its seconds."""
-    config = fit_to(run, dataclasses.replace(config, n_seeds=run.config.n_seeds))
+    """Returns what each model of a run answers, one of `entries` where they are given, and its seconds.
+
+    The config is one that fits the run.
+    """
     model, params = GPT(config.model), load_params(run, "evaluating", config.model_devices)
     trie = None if entries is None else make_trie(entries, run.vocab)
     began, answers = time.perf_counter(), []
