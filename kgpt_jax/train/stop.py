@@ -42,9 +42,11 @@ class Stop:
 
     def agreed(self) -> bool:
         """Tells whether any process was asked to stop. Of several, all must ask at the same point."""
-        if any_of_all(self.asked is not None):
+        # Not what holds by now: of a signal that has come meanwhile the other processes do not know.
+        agreed = any_of_all(self.asked is not None)
+        if agreed:
             self.asked = self.asked or signal.SIGTERM
-        return self.asked is not None
+        return agreed
 
     def exit(self, step: int, n_steps: int):
         """Ends the process, its work saved."""

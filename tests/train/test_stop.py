@@ -4,6 +4,7 @@ import sys
 
 import pytest
 
+from kgpt_jax.train import stop as stopping
 from kgpt_jax.train.stop import SIGNALS, Stop
 
 
@@ -52,3 +53,20 @@ def test_the_second_signal_ends_the_process_at_once():
         assert process.stdout.readline().strip() == said
         process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=20) == -signal.SIGTERM
+
+
+def test_a_signal_that_comes_while_processes_ask_each_other_waits_for_the_next_time(monkeypatch):
+    """Otherwise this process would stop, and the others, who have not heard of it, go on."""
+
+    def ask_all(flag):
+        if not said:
+            signal.raise_signal(signal.SIGTERM)
+        said.append(flag)
+        return flag
+
+    said = []
+    monkeypatch.setattr(stopping, "any_of_all", ask_all)
+    with pytest.raises(SystemExit), Stop() as stop:
+        assert not stop.agreed()
+        assert stop.agreed() and said == [False, True]
+        stop.exit(1, 2)
