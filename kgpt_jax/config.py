@@ -131,10 +131,12 @@ class DataConfig:
     eval_corpus_path: str = ""
     n_validation: int = 0  # last training pairs that are kept out of training, and asked about instead
     ascii_pairs: bool = False  # the course drops non-ASCII characters, in finetuning only
+    stripes: int = 0  # of the corpus, each in its own rows of a batch; 0: 64 at most of a large one, else 1
     biographies: BiographiesConfig = BiographiesConfig()
 
     def __post_init__(self):
-        _require(self.n_validation >= 0, f"data.n_validation is {self.n_validation}: give 0 or more")
+        for name in ("n_validation", "stripes"):
+            _require(getattr(self, name) >= 0, f"data.{name} is {getattr(self, name)}: give 0 or more")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,6 +6,7 @@ it starts from. Functions here say on the screen what they use and where they pu
 """
 
 import dataclasses
+import math
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -21,13 +22,14 @@ from kgpt_jax.answer.decode import continue_texts, pad_prompts
 from kgpt_jax.config import Config, UserError
 from kgpt_jax.data import biographies, corpus
 from kgpt_jax.data.batches import steps_per_epoch
-from kgpt_jax.data.chapters import CHAPTER, Chapters, chapters
+from kgpt_jax.data.chapters import CHAPTER, MOST_STRIPES, Chapters, chapters, cut_up
 from kgpt_jax.data.mixture import examples_of, mixture, preceded, weights
 from kgpt_jax.data.objectives import NEED_PAIRS, Material, Objective
 from kgpt_jax.data.spans import places
 from kgpt_jax.data.vocab import PAD, Vocab
 from kgpt_jax.model.gpt import GPT
 from kgpt_jax.train.checkpoint import Checkpoints, first_model, load_params, models, params_digest
+from kgpt_jax.train.feed import most_pieces
 from kgpt_jax.train.loop import train
 from kgpt_jax.train.run import Run, fit_to, held, open_run, read_run, with_vocab, write_json
 from kgpt_jax.train.torch_params import abstract_params, load_torch_params, save_torch_params
@@ -123,12 +125,12 @@ def objective_of(
         objective, _ = mixture(recipe, Material(documents, all_pairs), vocab, config.model)
         return preceded(objective, cfg.preceded) if cfg.preceded else objective
 
-    if len(documents) <= CHAPTER:
+    cuts = cut_up(len(documents), n_stripes(config, stage, len(documents)))
+    if len(cuts) == len(cuts[0]) == 1:
         objective, n = made(documents[:]), examples_of(recipe, len(documents), len(all_pairs))
     else:
-        starts = range(0, len(documents), CHAPTER)
-        make = [partial(lambda i: made(documents[i : i + CHAPTER]), i) for i in starts]
-        sizes = [examples_of(recipe, min(CHAPTER, len(documents) - i), len(all_pairs)) for i in starts]
+        make = [[partial(lambda i, j: made(documents[i:j]), *cut) for cut in chapter] for chapter in cuts]
+        sizes = [[examples_of(recipe, j - i, len(all_pairs)) for i, j in chapter] for chapter in cuts]
         objective = Chapters(make, sizes)
         n = sum(objective.updates(cfg)) * cfg.batch_size  # chapters' last batches are filled up
     texts = chain(documents, (text for texts in zip(*all_pairs) for text in texts))
@@ -139,6 +141,20 @@ def objective_of(
         "n_pairs": len(pairs),
     }
     return objective, n, facts
+
+
+def n_stripes(config: Config, stage: str, n_documents: int) -> int:
+    """Returns how many stripes the documents have; questions alone have one."""
+    cfg, asked = getattr(config, stage), config.data.stripes
+    n_rows, rest = divmod(cfg.batch_size, most_pieces(cfg))  # the least that a piece has
+    if not n_documents or not asked and (n_documents <= CHAPTER or rest):
+        return 1
+    if asked > n_documents or asked > 1 and (n_rows % asked or rest):
+        raise UserError(
+            f"data.stripes is {asked}: give a number, the {n_documents} documents' at the most, that divides "
+            f"the texts of a piece, {cfg.batch_size} / {most_pieces(cfg)}"
+        )
+    return asked or math.gcd(n_rows, MOST_STRIPES)
 
 
 def evaluate(
@@ -269,7 +285,7 @@ def show(config: Config, n: int):
     vocab = Vocab.of(corpus.load_documents(config.data).characters)
     objective, n_examples, _ = objective_of(config, "pretrain", vocab)
     book = chapters(objective, n_examples)
-    make, n_examples = book.make[0](), book.sizes[0]
+    make, n_examples = book.make[0][0](), book.sizes[0][0]
     rng = np.random.default_rng((config.seed, 0))
     examples = make(rng)
     mixed = len(weights(recipe_of(config, "pretrain"))) > 1

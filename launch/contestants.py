@@ -12,7 +12,6 @@ import json
 import resource
 import sys
 import time
-from functools import partial
 from pathlib import Path
 
 from kgpt_jax.environment import prepare
@@ -27,7 +26,8 @@ def jax_train(config: dict, updates: int):
     from kgpt_jax.config import from_dict
     from kgpt_jax.data.chapters import chapters
     from kgpt_jax.model.gpt import GPT
-    from kgpt_jax.train.loop import Dispatcher, epoch_pieces, n_pieces, prefetched
+    from kgpt_jax.train.feed import Feed, n_pieces
+    from kgpt_jax.train.loop import Dispatcher
     from kgpt_jax.train.optimizer import learning_rates, make_optimizer
     from kgpt_jax.train.sharding import make_mesh
     from kgpt_jax.train.step import init_state, make_train_steps
@@ -42,8 +42,8 @@ def jax_train(config: dict, updates: int):
     quiet = _Quiet()
     train_steps = make_train_steps(model, tx, jax.random.key(1), cfg.ema_decay, mesh)
     dispatcher = Dispatcher(train_steps, cfg, quiet, None, state, mesh)
-    draw = partial(epoch_pieces, chapters(objective, n_examples), config.model, cfg, 0)
-    drawn = itertools.chain.from_iterable(epoch for _, epoch in prefetched(draw, range(cfg.epochs)))
+    feed = Feed(chapters(objective, n_examples), config.model, cfg, 0, mesh)
+    drawn = itertools.chain.from_iterable(epoch for _, epoch in feed.chapters(range(cfg.epochs)))
     numbers = itertools.count()
 
     def once() -> dict:

@@ -78,6 +78,7 @@ def not_finite(root: Path, times: int, rng: random.Random) -> Result:
     from kgpt_jax.config import UserError, from_dict, override, to_dict
     from kgpt_jax.data.objectives import Material, span_corruption
     from kgpt_jax.train import loop
+    from kgpt_jax.train.feed import Feed
     from kgpt_jax.train.run import open_run, read_run
 
     finish(root / "whole")
@@ -86,20 +87,20 @@ def not_finite(root: Path, times: int, rng: random.Random) -> Result:
     config = override(whole.config, {"pretrain.pieces": 1, "pretrain.group_by_length": False})
     documents = ["Ann Bo was born in Rome and sang in Oslo."] * 48  # three updates an epoch, twelve in all
     objective = span_corruption(Material(documents, []), whole.vocab, config.model)
-    make, failures = loop.epoch_pieces, []
+    made, failures = Feed.chapters, []
     for number in range(times):
         bad = {update for update in range(1, 13) if rng.random() < 0.4}
         rows = "".join("x" if update in bad else "." for update in range(1, 13))
         gives_up = rows.find("xxxxx") + 5 if "xxxxx" in rows else None
 
-        def poisoned(book, model_cfg, cfg, seed, epoch, bad=bad):
-            updates = make(book, model_cfg, cfg, seed, epoch)
-            for update, pieces in enumerate(updates, epoch * len(updates) + 1):
-                if update in bad:
-                    pieces[-1] = pieces[-1]._replace(weight=np.float32(np.nan))
-            return updates
+        def poisoned(feed, epochs, bad=bad):
+            for epoch, updates in made(feed, epochs):
+                for update, pieces in enumerate(updates, epoch * len(updates) + 1):
+                    if update in bad:
+                        pieces[-1] = pieces[-1]._replace(weight=np.float32(np.nan))
+                yield epoch, updates
 
-        loop.epoch_pieces = poisoned
+        Feed.chapters = poisoned
         run = open_run(root / str(number), from_dict(to_dict(config)), whole.vocab, {"stage": "pretrain"})
         try:
             with redirect_stdout(io.StringIO()):
@@ -108,7 +109,7 @@ def not_finite(root: Path, times: int, rng: random.Random) -> Result:
         except UserError as error:
             ended = str(error)
         finally:
-            loop.epoch_pieces = make
+            Feed.chapters = made
         records = [json.loads(line) for line in (run.folder / "metrics.jsonl").open()]
         skipped = {record["step"] for record in records if "skipped" in record}
         if skipped != {update for update in bad if update <= len(records)}:

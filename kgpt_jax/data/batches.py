@@ -2,10 +2,12 @@
 
 Padding never changes a loss, so columns that are padding in a whole batch are cut off, down to one of
 a few widths: each width is compiled once. Where a batch's texts differ in length, it is split into pieces
-by length, each cut by itself, that together make one update. Axes: `N` examples, `B` rows of a batch,
-`T` columns.
+by length, each cut by itself, that together make one update. A large corpus has stripes, each of which fills
+its own rows of every batch: who has these rows to train on reads no other documents. Axes: `N` examples, `B`
+rows of a batch, `T` columns.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -35,6 +37,25 @@ class Piece(NamedTuple):
     weight: np.float32  # 1 / targets in the whole batch: the pieces' losses add up to its mean
     number: np.int32  # among the pieces of the update
     last: np.bool_  # the update is complete with this one
+    tokens: np.int32  # characters in it, padding left out
+
+
+class Measures(NamedTuple):
+    """What must be known of all rows of a part of a batch before it is cut."""
+
+    width: int
+    targets: int
+    tokens: int
+
+
+class Stripe(NamedTuple):
+    """Which of the stripes of a corpus."""
+
+    number: int
+    count: int
+
+
+WHOLE = Stripe(0, 1)
 
 
 def steps_per_epoch(n_examples: int, cfg: TrainConfig) -> int:
@@ -42,26 +63,36 @@ def steps_per_epoch(n_examples: int, cfg: TrainConfig) -> int:
 
 
 def epoch_batches(
-    objective: Objective, cfg: TrainConfig, seed: int, epoch: int, chapter: int | None = None
+    objective: Objective,
+    cfg: TrainConfig,
+    seed: int,
+    epoch: int,
+    chapter: int | None = None,
+    stripe: Stripe = WHOLE,
+    n_batches: int = 0,
 ) -> list[Batch]:
     """Returns an epoch, or a chapter of it: every example once, the last batch filled up with rows of PAD.
 
     With `group_by_length` examples are sorted by length, cut into batches, and runs of as many batches as
-    one dispatch takes are shuffled: it then works on one width.
+    one dispatch takes are shuffled: it then works on one width. A stripe's batches are its rows of them:
+    `n_batches`, so that all stripes have as many.
     """
-    rng = np.random.default_rng((seed, epoch) if chapter is None else (seed, epoch, chapter))
+    n_rows, key = cfg.batch_size // stripe.count, (seed, epoch) if chapter is None else (seed, epoch, chapter)
+    rng = runs_rng = np.random.default_rng(key)
+    if stripe.count > 1:  # each draws its own texts, and all shuffle runs alike
+        rng = np.random.default_rng((seed, epoch, chapter or 0, 1 + stripe.number))
     x_NT, y_NT, source_N = objective(rng)
     order_N = rng.permutation(len(x_NT)) if cfg.shuffle else np.arange(len(x_NT))
     if cfg.group_by_length:
         length_N = used_columns(x_NT)
         order_N = order_N[np.argsort(length_N[order_N], kind="stable")]
-    starts = range(0, len(order_N), cfg.batch_size)
-    rows = [order_N[start : start + cfg.batch_size] for start in starts]
+    starts = range(0, max(len(order_N), n_batches * n_rows), n_rows)
+    rows = [order_N[start : start + n_rows] for start in starts]
     if cfg.group_by_length and cfg.shuffle:
         n = max(1, cfg.steps_per_dispatch // max(1, cfg.pieces))
         runs = [rows[i : i + n] for i in range(0, len(rows), n)]
-        rows = [batch for i in rng.permutation(len(runs)) for batch in runs[i]]
-    return [cut(Batch(x_NT[row_B], y_NT[row_B], source_N[row_B]), cfg.batch_size) for row_B in rows]
+        rows = [batch for i in runs_rng.permutation(len(runs)) for batch in runs[i]]
+    return [cut(Batch(x_NT[row_B], y_NT[row_B], source_N[row_B]), n_rows) for row_B in rows]
 
 
 def used_columns(x_NT: np.ndarray) -> np.ndarray:
@@ -69,34 +100,72 @@ def used_columns(x_NT: np.ndarray) -> np.ndarray:
     return (x_NT != PAD_ID).cumsum(axis=1).argmax(axis=1) + 1
 
 
-def cut(batch: Batch, batch_size: int) -> Batch:
-    """Fills up with rows of PAD and cuts the columns down to the narrowest width that holds all."""
+def fit(batch: Batch, n_rows: int, width: int) -> Batch:
+    """Fills up with rows of PAD behind the others, and cuts columns off or fills up with columns of PAD."""
     x_BT, y_BT, source_B = batch
-    width = used_columns(x_BT).max()
-    width = min(-(-width // WIDTH_STEP) * WIDTH_STEP, x_BT.shape[1])
-    missing = (0, batch_size - len(x_BT))
-    x_BT, y_BT = (np.pad(part[:, :width], (missing, (0, 0)), constant_values=PAD_ID) for part in (x_BT, y_BT))
-    return Batch(x_BT, y_BT, np.pad(source_B, missing))
+    if x_BT.shape == (n_rows, width):
+        return batch
+    missing = (0, n_rows - len(x_BT)), (0, max(width - x_BT.shape[1], 0))
+    x_BT, y_BT = (np.pad(part[:, :width], missing, constant_values=PAD_ID) for part in (x_BT, y_BT))
+    return Batch(x_BT, y_BT, np.pad(source_B, missing[0]))
 
 
-def split(batch: Batch, n: int) -> list[Piece]:
-    """Returns the batch as n pieces at most, of as many rows each, the shortest texts first.
+def cut(batch: Batch, n_rows: int) -> Batch:
+    """Fills up with rows of PAD and cuts the columns down to the narrowest width that holds all."""
+    return fit(batch, n_rows, narrowest(batch))
 
-    Pieces without a target are left out. The mean loss of the batch, and so its gradient, is the sum over
-    pieces of `weight` times the sum of their targets' losses.
-    """
+
+def narrowest(batch: Batch) -> int:
+    """Returns the narrowest width that holds all rows."""
+    longest = int(used_columns(batch.x_BT).max(initial=1))
+    return min(-(-longest // WIDTH_STEP) * WIDTH_STEP, batch.x_BT.shape[1])
+
+
+def measure(batch: Batch) -> Measures:
+    return Measures(narrowest(batch), np.count_nonzero(batch.y_BT), np.count_nonzero(batch.x_BT))
+
+
+def parts(batch: Batch, n: int) -> list[Batch]:
+    """Returns the batch in n parts at most, of as many rows each, the shortest texts first."""
     n_rows = len(batch.x_BT)
     size = -(-n_rows // n)
     order_B = np.argsort(used_columns(batch.x_BT), kind="stable") if n > 1 else np.arange(n_rows)
-    starts = range(n_rows % -size, n_rows, size)  # the first piece is the one filled up
-    parts = [cut(Batch(*(part[order_B[max(i, 0) : i + size]] for part in batch)), size) for i in starts]
-    targets = [np.count_nonzero(part.y_BT) for part in parts]
-    kept = [part for part, count in zip(parts, targets) if count] or parts[-1:]
-    weight = np.float32(1 / max(sum(targets), 1))
+    starts = range(n_rows % -size, n_rows, size)  # the first part is the one filled up
+    return [cut(Batch(*(each[order_B[max(i, 0) : i + size]] for each in batch)), size) for i in starts]
+
+
+def together(batches: Sequence[Batch]) -> Batch:
+    """Returns the rows of all batches, one batch below the other."""
+    if len(batches) == 1:
+        return batches[0]
+    width = max(batch.x_BT.shape[1] for batch in batches)
+    return Batch(*map(np.concatenate, zip(*(fit(batch, len(batch.x_BT), width) for batch in batches))))
+
+
+def pieces(parts: list[Batch], measures: list[Measures]) -> list[Piece]:
+    """Returns the parts of a batch, those without a target left out, with the weights that they have in it.
+
+    The mean loss of the batch, and so its gradient, is the sum over pieces of `weight` times the sum of
+    their targets' losses. Of parts that hold some of the rows only, the measures must be those of all rows.
+    """
+    kept = [i for i, each in enumerate(measures) if each.targets] or [len(parts) - 1]
+    weight = np.float32(1 / max(sum(each.targets for each in measures), 1))
     return [
-        Piece(part, weight, np.int32(number), np.bool_(number == len(kept) - 1))
-        for number, part in enumerate(kept)
+        Piece(
+            fit(parts[i], len(parts[i].x_BT), measures[i].width),
+            weight,
+            np.int32(number),
+            np.bool_(i == kept[-1]),
+            np.int32(measures[i].tokens),
+        )
+        for number, i in enumerate(kept)
     ]
+
+
+def split(batch: Batch, n: int) -> list[Piece]:
+    """Returns the batch as n pieces at most, of as many rows each, the shortest texts first."""
+    found = parts(batch, n)
+    return pieces(found, [measure(part) for part in found])
 
 
 def stack(pieces: list[Piece]) -> Piece:

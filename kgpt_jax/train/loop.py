@@ -1,13 +1,9 @@
 """The one loop that every stage of training shares."""
 
-import threading
 import time
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
-from functools import partial
-from itertools import zip_longest
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -15,23 +11,29 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from kgpt_jax.config import ModelConfig, TrainConfig, UserError
-from kgpt_jax.data.batches import Batch, Piece, epoch_batches, split, stack
+from kgpt_jax.config import TrainConfig, UserError
+from kgpt_jax.data.batches import Batch, Piece, stack
 from kgpt_jax.data.chapters import Chapters, chapters
 from kgpt_jax.data.objectives import Objective
-from kgpt_jax.data.vocab import PAD_ID
 from kgpt_jax.model.gpt import GPT
 from kgpt_jax.train.checkpoint import Checkpoints
+from kgpt_jax.train.feed import Feed, n_pieces
 from kgpt_jax.train.optimizer import learning_rates, make_optimizer
 from kgpt_jax.train.progress import NoProgress, Progress, clock
 from kgpt_jax.train.run import Run
-from kgpt_jax.train.sharding import deal, is_first, make_mesh, shardings, told_by_first, whole
-from kgpt_jax.train.step import Sums, TrainState, init_state, make_train_steps, no_sums, predicted
+from kgpt_jax.train.sharding import (
+    deal,
+    is_first,
+    make_mesh,
+    shardings,
+    told_by_first,
+    whole,
+)
+from kgpt_jax.train.step import Sums, TrainState, init_state, make_train_steps, no_sums
 from kgpt_jax.train.stop import Stop
 
 SECONDS_PER_DISPATCH = 0.5  # a slow machine gets less work at once, so that it stops soon when asked to
 MOST_SKIPPED = 5  # updates in a row without a finite loss and gradient, before a run gives up
-PIECES_ON_CPU = 8  # of a batch of 128: 4 pieces keep more padding, 16 have too few rows to gain by it
 
 
 def train(
@@ -60,6 +62,7 @@ def train(
     ends = np.cumsum(book.updates(cfg)).tolist()  # of the chapters, in updates of an epoch
     per_epoch = ends[-1]
     mesh = make_mesh(-(-cfg.batch_size // n_pieces(cfg)), run.config.model_devices)
+    feed = Feed(book, run.config.model, cfg, seed, mesh)
     state = init_state(model, tx, init_key, start_params, cfg.ema_decay > 0, mesh)
 
     with Checkpoints(run) as checkpoints, Stop() as stop:
@@ -74,10 +77,9 @@ def train(
         kind = Progress if is_first() else NoProgress
         progress = kind(run.folder, step, rates, per_epoch, seconds, tensorboard)
         train_steps = make_train_steps(model, tx, dropout_key, cfg.ema_decay, mesh)
-        dispatcher = Dispatcher(train_steps, cfg, progress, checkpoints, state, mesh)
-        draw = partial(epoch_pieces, book, run.config.model, cfg, seed)
+        dispatcher = Dispatcher(train_steps, cfg, progress, checkpoints, state, mesh, feed.shares)
         begun = step // per_epoch * len(ends) + bisect_right(ends, step % per_epoch)  # chapters
-        for number, updates in prefetched(draw, range(begun, cfg.epochs * len(ends))):
+        for number, updates in feed.chapters(range(begun, cfg.epochs * len(ends))):
             epoch, chapter = divmod(number, len(ends))
             end = epoch * per_epoch + ends[chapter]
             first = end - len(updates)
@@ -102,47 +104,6 @@ def train(
                     stop.exit(step, len(rates))
         progress.close()
         return state.result, progress.seconds()
-
-
-def epoch_pieces(
-    book: Chapters, model_cfg: ModelConfig, cfg: TrainConfig, seed: int, number: int
-) -> list[list[Piece]]:
-    """Returns the pieces of every update of a chapter; chapters are numbered through all epochs."""
-    epoch, chapter = divmod(number, len(book.sizes))
-    objective = book.make[chapter]()
-    batches = epoch_batches(objective, cfg, seed, epoch, chapter if len(book.sizes) > 1 else None)
-    return [split(predicted(model_cfg, batch), n_pieces(cfg)) for batch in batches]
-
-
-def n_pieces(cfg: TrainConfig) -> int:
-    """Returns into how many pieces a batch is split."""
-    if cfg.pieces:
-        return cfg.pieces
-    return 1 if cfg.group_by_length or jax.default_backend() != "cpu" else PIECES_ON_CPU
-
-
-def prefetched(make: Callable[[int], list], numbers: range) -> Iterator[tuple[int, list]]:
-    """Yields `(number, make(number))`; the next one is made in a thread while the last one is used."""
-
-    def begin(number: int) -> Future:
-        ahead = Future()
-
-        def run():
-            try:
-                ahead.set_result(make(number))
-            except BaseException as error:
-                ahead.set_exception(error)
-
-        # A process that is asked to stop doesn't wait for it.
-        threading.Thread(target=run, daemon=True).start()
-        return ahead
-
-    ahead = begin(numbers[0])
-    for number, following in zip_longest(numbers, numbers[1:]):
-        made = ahead.result()
-        if following is not None:
-            ahead = begin(following)
-        yield number, made
 
 
 @jax.jit
@@ -180,8 +141,10 @@ class Dispatcher:
         checkpoints: Checkpoints | None,
         state: TrainState,
         mesh: Mesh,
+        shares: Sequence[int] | None = None,
     ):
         self.train_steps, self.most, self.mesh = train_steps, cfg.steps_per_dispatch, mesh
+        self.shares = shares  # of the rows, that the pieces hold; None: all
         self.progress, self.checkpoints = progress, checkpoints
         places = Sums(whole(mesh), shardings(state.params, mesh))
         self.sums = jax.jit(no_sums, out_shardings=places)(state)
@@ -202,7 +165,7 @@ class Dispatcher:
         lr_J = np.zeros(self.most, np.float32)
         lr_J[:n] = rates[list(numbers[:n])]
         together = stack(filled)
-        batch = Batch(*(deal(part, self.mesh, axis=1) for part in together.batch))
+        batch = Batch(*(deal(part, self.mesh, 1, self.shares) for part in together.batch))
         args = (state, self.sums, together._replace(batch=batch), lr_J, np.int32(n))
         if widths[0] not in self.compiled:
             began = time.perf_counter()
@@ -212,7 +175,7 @@ class Dispatcher:
             self.settled += took
         state, self.sums, metrics = self.compiled[widths[0]](*args)
         last_J = [j for j, piece in enumerate(pieces) if piece.last]
-        tokens_J = [int(np.count_nonzero(piece.batch.x_BT != PAD_ID)) for piece in pieces]
+        tokens_J = [int(piece.tokens) for piece in pieces]
         self.sent.append(Sent(numbers[0], last_J, tokens_J, metrics))
         return state, n
 

@@ -6,6 +6,7 @@ arrays, and puts on its devices what belongs there.
 """
 
 import re
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -99,10 +100,28 @@ def whole(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, P())
 
 
-def deal(array: np.ndarray, mesh: Mesh, axis: int) -> jax.Array:
-    """Returns an array whose `axis` is dealt out over `data`; each process puts down its own part."""
-    spec = P(*[None] * axis, "data")
-    return jax.make_array_from_callback(array.shape, NamedSharding(mesh, spec), lambda index: array[index])
+def own_shares(mesh: Mesh) -> list[int]:
+    """Returns which of the shares of a batch, one for each position along `data`, this process trains on."""
+    me = jax.process_index()
+    return [i for i, devices in enumerate(mesh.devices) if any(each.process_index == me for each in devices)]
+
+
+def deal(array: np.ndarray, mesh: Mesh, axis: int, shares: Sequence[int] | None = None) -> jax.Array:
+    """Returns an array whose `axis` is dealt out over `data`; each process puts down its own part.
+
+    The array that is given holds these `shares` of it, one behind the other, or, with None, all.
+    """
+    shares = range(mesh.shape["data"]) if shares is None else shares
+    size, rest = divmod(array.shape[axis], len(shares))
+    assert not rest, f"{array.shape[axis]} rows are no {len(shares)} even shares"
+    shape = (*array.shape[:axis], size * mesh.shape["data"], *array.shape[axis + 1 :])
+
+    def part(index: tuple[slice, ...]) -> np.ndarray:
+        first = shares.index((index[axis].start or 0) // size) * size
+        return array[(*index[:axis], slice(first, first + size))]
+
+    place = NamedSharding(mesh, P(*[None] * axis, "data"))
+    return jax.make_array_from_callback(shape, place, part)
 
 
 def is_first() -> bool:
@@ -121,6 +140,13 @@ def any_of_all(flag: bool) -> bool:
     if jax.process_count() == 1:
         return flag
     return bool(multihost_utils.process_allgather(np.array(flag)).any())
+
+
+def told_by_all(numbers_K: np.ndarray) -> np.ndarray:
+    """Returns the numbers of every process, (processes, K), at most 32 bits wide; all must ask."""
+    if jax.process_count() == 1:
+        return numbers_K[None]
+    return multihost_utils.process_allgather(numbers_K)
 
 
 def told_by_first(number: int | float) -> int | float:

@@ -4,13 +4,14 @@ import numpy as np
 
 from kgpt_jax import stages
 from kgpt_jax.config import load_recipe, override
+from kgpt_jax.data import chapters
 from kgpt_jax.data.vocab import PAD, Vocab
 from kgpt_jax.train.run import with_vocab
 
 
 def test_an_epoch_of_a_large_corpus_is_its_chapters(tmp_path, monkeypatch):
-    """Ten documents in chapters of four, four and two, each with as many questions, in batches of three."""
-    monkeypatch.setattr(stages, "CHAPTER", 4)
+    """Ten documents in chapters of three, three and four with as many questions, in batches of three."""
+    monkeypatch.setattr(chapters, "CHAPTER", 4)
     documents = [f"Ann Bo. Number {i} was born in Rome." for i in range(10)]
     (tmp_path / "corpus.txt").write_text("\n".join(documents))
     (tmp_path / "pairs.tsv").write_text("Where was Ann born?\tRome\nWhere was Cy born?\tOslo\n")
@@ -24,10 +25,10 @@ def test_an_epoch_of_a_large_corpus_is_its_chapters(tmp_path, monkeypatch):
     }
     config = with_vocab(override(load_recipe("configs/best.py"), changes | {"pretrain.preceded": 0.0}), vocab)
     book, n, facts = stages.objective_of(config, "pretrain", vocab)
-    assert book.sizes == [8, 8, 4] and book.updates(config.pretrain) == [3, 3, 2]
-    assert n == 24 and facts["updates"] == 16
-    drawn = [make()(np.random.default_rng(0)) for make in book.make]
-    assert [len(examples.x_NT) for examples in drawn] == book.sizes
+    assert book.sizes == [[6], [6], [8]] and book.updates(config.pretrain) == [2, 2, 3]
+    assert n == 21 and facts["updates"] == 14
+    drawn = [make()(np.random.default_rng(0)) for (make,) in book.make]
+    assert [[len(examples.x_NT)] for examples in drawn] == book.sizes
     texts = [vocab.decode(x_T).rstrip(PAD) for examples in drawn for x_T in examples.x_NT]
     counts = Counter(text for text in texts if not text.startswith("Where"))
     assert counts == Counter(documents)

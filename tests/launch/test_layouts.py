@@ -22,7 +22,7 @@ TINY = """
     --config.model.dropout=0.1 --config.model.products=float32 --config.data.biographies.n_train=20
     --config.data.biographies.n_dev=10 --config.data.biographies.n_test=5 --config.pretrain.batch_size=16
     --config.pretrain.group_by_length=false --config.pretrain.pieces=1
-    --config.pretrain.epochs=2 --config.pretrain.save_every=5
+    --config.pretrain.epochs=2 --config.pretrain.save_every=5 --config.data.stripes=4
 """.split()
 
 

@@ -19,6 +19,7 @@ from kgpt_jax.model.gpt import GPT
 from kgpt_jax.model.variants import VARIANTS
 from kgpt_jax.train import loop
 from kgpt_jax.train.checkpoint import Checkpoints
+from kgpt_jax.train.feed import Feed, prefetched
 from kgpt_jax.train.run import open_run, read_run, with_vocab
 from tests import tiny
 
@@ -93,7 +94,7 @@ def test_chapters_are_gone_through_in_order_and_resumed_within(tmp_path, monkeyp
         made.append(i)
         return span_corruption(Material(DOCUMENTS[4 * i : 4 * i + 4], []), VOCAB, config.model)
 
-    book = Chapters([partial(chapter, i) for i in range(3)], [4, 4, 2])
+    book = Chapters([[partial(chapter, i)] for i in range(3)], [[4], [4], [2]])
 
     def train(folder):
         run = open_run(folder, config, VOCAB, {"stage": "pretrain"})
@@ -118,7 +119,7 @@ def test_what_is_made_ahead_fails_where_it_is_used():
             raise UserError("the corpus has changed")
         return [number]
 
-    made = loop.prefetched(make, range(4))
+    made = prefetched(make, range(4))
     assert [next(made), next(made)] == [(0, [0]), (1, [1])]
     with pytest.raises(UserError, match="the corpus has changed"):
         next(made)
@@ -165,16 +166,16 @@ def test_the_folder_holds_what_it_should(tmp_path):
 
 def poison(monkeypatch, updates):
     """Makes loss and gradient of these updates NaN, by the weight of their last piece."""
-    make = loop.epoch_pieces
+    made = Feed.chapters
 
-    def poisoned(book, model_cfg, cfg, seed, epoch):
-        epochs = make(book, model_cfg, cfg, seed, epoch)
-        for number, pieces in enumerate(epochs, epoch * len(epochs) + 1):
-            if number in updates:
-                pieces[-1] = pieces[-1]._replace(weight=np.float32(np.nan))
-        return epochs
+    def poisoned(feed, epochs):
+        for epoch, found in made(feed, epochs):
+            for number, pieces in enumerate(found, epoch * len(found) + 1):
+                if number in updates:
+                    pieces[-1] = pieces[-1]._replace(weight=np.float32(np.nan))
+            yield epoch, found
 
-    monkeypatch.setattr(loop, "epoch_pieces", poisoned)
+    monkeypatch.setattr(Feed, "chapters", poisoned)
 
 
 def test_an_update_that_is_not_finite_is_skipped_and_counted(tmp_path, monkeypatch, capsys):

@@ -1,0 +1,137 @@
+"""Each process draws its own rows: all together they are the batches that one process alone would have."""
+
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+
+from kgpt_jax import stages
+from kgpt_jax.config import UserError, load_recipe, override
+from kgpt_jax.data import chapters
+from kgpt_jax.data.vocab import PAD, Vocab
+from kgpt_jax.train import feed as feeding
+from kgpt_jax.train.feed import Feed, in_all
+from kgpt_jax.train.run import with_vocab
+from kgpt_jax.train.sharding import deal, make_mesh
+
+DOCUMENTS = [f"Nr {i:02}. " + "Ann Bo was born in Rome. " * (i % 7) for i in range(37)]
+VOCAB = Vocab.of("\n" + "".join(DOCUMENTS))
+
+
+class Recorded(list):
+    """Documents that know which of them were read."""
+
+    def __init__(self, documents):
+        super().__init__(documents)
+        self.read = set()
+
+    def __getitem__(self, index):
+        self.read.update(range(len(self))[index])
+        return super().__getitem__(index)
+
+
+def settled(**train):
+    changes = {f"pretrain.{name}": value for name, value in train.items()}
+    recipe = load_recipe("configs/course_2024.py")
+    small = {"pretrain.batch_size": 8, "pretrain.pieces": 2, "pretrain.epochs": 2, "data.stripes": 4}
+    return with_vocab(override(recipe, {**small, **changes}), VOCAB)
+
+
+def feed_of(config, documents, shares, n_shares, monkeypatch):
+    monkeypatch.setattr(feeding, "own_shares", lambda mesh: shares)
+    book = stages.objective_of(config, "pretrain", VOCAB, documents=documents)[0]
+    mesh = SimpleNamespace(shape={"data": n_shares})
+    return Feed(book, config.model, config.pretrain, 0, mesh)
+
+
+def drawn_apart(config, n_processes, number, monkeypatch):
+    """Returns the pieces of a chapter's updates for each process, and what each has read."""
+    read, feeds, rows = [], [], []
+    for i in range(n_processes):
+        documents = Recorded(DOCUMENTS)
+        mine = list(range(i * 4 // n_processes, (i + 1) * 4 // n_processes))
+        feeds.append(feed_of(config, documents, mine, 4, monkeypatch))
+        documents.read.clear()  # what the digest read
+        rows.append(feeds[-1].draw(number))
+        read.append(documents.read)
+    said = []
+    for updates in rows:  # what each has to say
+        monkeypatch.setattr(feeding, "told_by_all", lambda x: said.append(x) or np.asarray(x)[None])
+        feeds[0].has_all, before = False, len(said)
+        feeds[0].agreed(updates)
+        assert len(said) == before + 2
+    measures = said[1::2]
+    for i, each in enumerate(feeds):
+        each.has_all = n_processes == 1
+        answers = iter([np.arange(n_processes), np.stack(measures)])
+        monkeypatch.setattr(feeding, "told_by_all", lambda _, answers=answers: next(answers))
+        rows[i] = each.agreed(rows[i])
+    return rows, read
+
+
+@pytest.mark.parametrize("chapter", [37, 20])
+@pytest.mark.parametrize("n_processes", [2, 4])
+@pytest.mark.parametrize("group_by_length", [True, False])
+def test_rows_of_all_processes_are_the_rows_of_one(n_processes, group_by_length, chapter, monkeypatch):
+    monkeypatch.setattr(chapters, "CHAPTER", chapter)
+    config = settled(objective="whole_line", group_by_length=group_by_length)
+    texts = []
+    for number in range(2):
+        ((alone,), (everything,)) = drawn_apart(config, 1, number, monkeypatch)
+        together, read = drawn_apart(config, n_processes, number, monkeypatch)
+        assert set().union(*read) == everything and sum(map(len, read)) == len(everything)
+        assert all(len(each) <= -(-len(everything) // n_processes) + 1 for each in read)
+        for update, whole in enumerate(alone):
+            for i, piece in enumerate(whole):
+                parts = [updates[update][i] for updates in together]
+                assert {len(part.batch.x_BT) for part in parts} == {4 // n_processes}
+                for k in range(3):
+                    beside = np.concatenate([part.batch[k] for part in parts])
+                    assert (beside == piece.batch[k]).all() and beside.shape == piece.batch[k].shape
+                assert all(part[1:] == piece[1:] for part in parts)
+                texts += [VOCAB.decode(x_T).rstrip(PAD) for x_T in piece.batch.x_BT if x_T.any()]
+    epochs = 2 if chapter == 37 else 1
+    assert sorted(texts) == sorted([document[:128] for document in DOCUMENTS] * epochs)
+
+
+def test_measures_of_all_rows_are_the_widest_and_the_sums():
+    first, second = np.array([[[16, 5, 7], [32, 0, 9]]]), np.array([[[32, 1, 2], [16, 3, 4]]])
+    assert in_all([first, second]).tolist() == [[[32, 6, 9], [32, 3, 13]]]
+
+
+def test_shares_are_dealt_as_the_whole_would_be():
+    array = np.arange(24).reshape(2, 12)
+    mesh = make_mesh(4)
+    n = mesh.shape["data"]
+    assert (np.asarray(deal(array, mesh, 1)) == array).all()
+    for i in range(n):  # of the others' shares nothing is put down here
+        own = array[:, i * 12 // n : (i + 1) * 12 // n]
+        here = SimpleNamespace(shape=mesh.shape)
+        found = {}
+
+        def make(shape, place, part, found=found, i=i):
+            assert shape == array.shape
+            found["part"] = part((slice(None), slice(i * 12 // n, (i + 1) * 12 // n)))
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(jax, "make_array_from_callback", make)
+            patch.setattr("kgpt_jax.train.sharding.NamedSharding", lambda mesh, spec: spec)
+            deal(own, here, 1, [i])
+        assert (found["part"] == own).all()
+
+
+def test_stripes_that_do_not_fit_are_named(monkeypatch):
+    config = override(settled(), {"data.stripes": 3})
+    with pytest.raises(UserError, match=r"data.stripes is 3: give a number, .* texts of a piece, 8 / 2"):
+        feed_of(config, DOCUMENTS, [0], 4, monkeypatch)
+    with pytest.raises(UserError, match="data.stripes is 4, no multiple of the 3 devices"):
+        feed_of(settled(), DOCUMENTS, [0], 3, monkeypatch)
+
+
+def test_a_large_corpus_has_stripes_by_itself(monkeypatch):
+    config = override(settled(), {"data.stripes": 0})
+    assert [stages.n_stripes(config, "pretrain", n) for n in (0, 37, 2**16, 2**16 + 1)] == [1, 1, 1, 4]
+    assert stages.n_stripes(override(config, {"pretrain.batch_size": 9}), "pretrain", 2**17) == 1
+    many = {"pretrain.batch_size": 512, "pretrain.pieces": 0, "pretrain.group_by_length": True}
+    assert stages.n_stripes(override(config, many), "pretrain", 2**17) == 64
