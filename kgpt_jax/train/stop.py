@@ -51,6 +51,8 @@ class Stop:
     def exit(self, step: int, n_steps: int):
         """Ends the process, its work saved."""
         print(
-            f"stopped by {self.asked.name} at update {step} of {n_steps}: the same command goes on from there"
+            f"stopped by {self.asked.name} at update {step} of {n_steps}: "
+            "the same command goes on from there",
+            flush=True,
         )
         raise SystemExit(128 + self.asked)
