@@ -21,14 +21,7 @@ from kgpt_jax.train.feed import Feed, n_pieces
 from kgpt_jax.train.optimizer import learning_rates, make_optimizer
 from kgpt_jax.train.progress import NoProgress, Progress, clock
 from kgpt_jax.train.run import Run
-from kgpt_jax.train.sharding import (
-    deal,
-    is_first,
-    make_mesh,
-    shardings,
-    told_by_first,
-    whole,
-)
+from kgpt_jax.train.sharding import deal, is_first, make_mesh, shardings, told_by_first, whole
 from kgpt_jax.train.step import Sums, TrainState, init_state, make_train_steps, no_sums
 from kgpt_jax.train.stop import Stop
 
