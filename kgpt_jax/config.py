@@ -131,7 +131,7 @@ class DataConfig:
     eval_corpus_path: str = ""
     n_validation: int = 0  # last training pairs that are kept out of training, and asked about instead
     ascii_pairs: bool = False  # the course drops non-ASCII characters, in finetuning only
-    stripes: int = 0  # of the corpus, each in its own rows of a batch; 0: 64 at most of a large one, else 1
+    stripes: int = 0  # of the corpus, each in its own rows of a batch; 0: 8 at most of a large one, else 1
     biographies: BiographiesConfig = BiographiesConfig()
 
     def __post_init__(self):

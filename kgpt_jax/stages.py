@@ -6,7 +6,6 @@ it starts from. Functions here say on the screen what they use and where they pu
 """
 
 import dataclasses
-import math
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -22,7 +21,7 @@ from kgpt_jax.answer.decode import continue_texts, pad_prompts
 from kgpt_jax.config import Config, UserError
 from kgpt_jax.data import biographies, corpus
 from kgpt_jax.data.batches import steps_per_epoch
-from kgpt_jax.data.chapters import CHAPTER, MOST_STRIPES, Chapters, chapters, cut_up
+from kgpt_jax.data.chapters import Chapters, chapters, cut_up, default_stripes
 from kgpt_jax.data.mixture import examples_of, mixture, preceded, weights
 from kgpt_jax.data.objectives import NEED_PAIRS, Material, Objective
 from kgpt_jax.data.spans import places
@@ -121,18 +120,29 @@ def objective_of(
             )
     all_pairs = [*pairs, *more_pairs]
 
-    def made(documents: list[str]) -> Objective:
-        objective, _ = mixture(recipe, Material(documents, all_pairs), vocab, config.model)
+    def made(documents: list[str], *questions) -> Objective:
+        objective, _ = mixture(recipe, Material(documents, all_pairs), vocab, config.model, *questions)
         return preceded(objective, cfg.preceded) if cfg.preceded else objective
 
-    cuts = cut_up(len(documents), n_stripes(config, stage, len(documents)))
-    if len(cuts) == len(cuts[0]) == 1:
+    stripes = n_stripes(config, stage, len(documents))
+    cuts = cut_up(len(documents), stripes)
+    more_facts = {}
+    if len(cuts) == stripes == 1:
         objective, n = made(documents[:]), examples_of(recipe, len(documents), len(all_pairs))
     else:
-        make = [[partial(lambda i, j: made(documents[i:j]), *cut) for cut in chapter] for chapter in cuts]
-        sizes = [[examples_of(recipe, j - i, len(all_pairs)) for i, j in chapter] for chapter in cuts]
+        # Differences, so that a chapter has its share of questions, however many stripes.
+        upto = [[examples_of(recipe, j - chapter[0][0], 0) for _, j in chapter] for chapter in cuts]
+        sizes = [np.diff(ends, prepend=0).tolist() for ends in upto]
+
+        def part(chapter: int, stripe: int) -> Objective:
+            i, j = cuts[chapter][stripe]
+            pairs = all_pairs[stripe::stripes] or all_pairs
+            return made(documents[i:j], pairs, sizes[chapter][stripe] - (j - i))
+
+        make = [[partial(part, i, j) for j in range(stripes)] for i in range(len(cuts))]
         objective = Chapters(make, sizes)
         n = sum(objective.updates(cfg)) * cfg.batch_size  # chapters' last batches are filled up
+        more_facts = {"stripes": stripes}
     texts = chain(documents, (text for texts in zip(*all_pairs) for text in texts))
     facts = {
         "stage": stage,
@@ -140,21 +150,23 @@ def objective_of(
         "data_digest": corpus.digest(texts),
         "n_pairs": len(pairs),
     }
-    return objective, n, facts
+    return objective, n, facts | more_facts
 
 
 def n_stripes(config: Config, stage: str, n_documents: int) -> int:
     """Returns how many stripes the documents have; questions alone have one."""
     cfg, asked = getattr(config, stage), config.data.stripes
     n_rows, rest = divmod(cfg.batch_size, most_pieces(cfg))  # the least that a piece has
-    if not n_documents or not asked and (n_documents <= CHAPTER or rest):
+    if not n_documents:
         return 1
-    if asked > n_documents or asked > 1 and (n_rows % asked or rest):
+    if not asked:
+        return 1 if rest else default_stripes(n_documents, n_rows)
+    if asked > n_documents or (asked > 1 and (n_rows % asked or rest)):
         raise UserError(
             f"data.stripes is {asked}: give a number, the {n_documents} documents' at the most, that divides "
             f"the texts of a piece, {cfg.batch_size} / {most_pieces(cfg)}"
         )
-    return asked or math.gcd(n_rows, MOST_STRIPES)
+    return asked
 
 
 def evaluate(

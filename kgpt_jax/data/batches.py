@@ -77,8 +77,8 @@ def epoch_batches(
     one dispatch takes are shuffled: it then works on one width. A stripe's batches are its rows of them:
     `n_batches`, so that all stripes have as many.
     """
-    n_rows, key = cfg.batch_size // stripe.count, (seed, epoch) if chapter is None else (seed, epoch, chapter)
-    rng = runs_rng = np.random.default_rng(key)
+    n_rows = cfg.batch_size // stripe.count
+    rng = runs_rng = np.random.default_rng((seed, epoch) if chapter is None else (seed, epoch, chapter))
     if stripe.count > 1:  # each draws its own texts, and all shuffle runs alike
         rng = np.random.default_rng((seed, epoch, chapter or 0, 1 + stripe.number))
     x_NT, y_NT, source_N = objective(rng)
@@ -112,17 +112,13 @@ def fit(batch: Batch, n_rows: int, width: int) -> Batch:
 
 def cut(batch: Batch, n_rows: int) -> Batch:
     """Fills up with rows of PAD and cuts the columns down to the narrowest width that holds all."""
-    return fit(batch, n_rows, narrowest(batch))
-
-
-def narrowest(batch: Batch) -> int:
-    """Returns the narrowest width that holds all rows."""
-    longest = int(used_columns(batch.x_BT).max(initial=1))
-    return min(-(-longest // WIDTH_STEP) * WIDTH_STEP, batch.x_BT.shape[1])
+    longest = used_columns(batch.x_BT).max(initial=1)
+    return fit(batch, n_rows, min(-(-longest // WIDTH_STEP) * WIDTH_STEP, batch.x_BT.shape[1]))
 
 
 def measure(batch: Batch) -> Measures:
-    return Measures(narrowest(batch), np.count_nonzero(batch.y_BT), np.count_nonzero(batch.x_BT))
+    """Returns the measures of a batch that is cut already."""
+    return Measures(batch.x_BT.shape[1], np.count_nonzero(batch.y_BT), np.count_nonzero(batch.x_BT))
 
 
 def parts(batch: Batch, n: int) -> list[Batch]:

@@ -1,9 +1,11 @@
 """An epoch in chapters: of a large corpus, only a part is laid out as arrays at a time.
 
 Documents keep their chapter, and chapters their order: the order of the documents is drawn within each. Each
-chapter is made of stripes (`data/batches.py`), of documents that follow each other in the corpus.
+chapter is made of stripes (`data/batches.py`), of documents that follow each other in the corpus: a stripe's
+documents change places among themselves.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -11,7 +13,8 @@ from kgpt_jax.config import TrainConfig
 from kgpt_jax.data.objectives import Objective
 
 CHAPTER = 2**16  # documents, at the most
-MOST_STRIPES = 64  # unless the config asks for more
+# Unless the config asks for more. Each stripe splits its own texts by length: the fewer it has, the worse.
+MOST_STRIPES = 8
 
 
 class Chapters(NamedTuple):
@@ -35,6 +38,11 @@ def chapters(objective: Objective | Chapters, n_examples: int) -> Chapters:
     if isinstance(objective, Chapters):
         return objective
     return Chapters([[lambda: objective]], [[n_examples]])
+
+
+def default_stripes(n_documents: int, n_rows: int) -> int:
+    """Returns how many stripes a corpus has where a piece of a batch has `n_rows` texts: a power of two."""
+    return math.gcd(n_rows, MOST_STRIPES) if n_documents > CHAPTER else 1
 
 
 def cut_up(n: int, stripes: int) -> list[list[tuple[int, int]]]:

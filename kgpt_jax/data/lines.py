@@ -3,7 +3,7 @@
     lines = Lines("wiki.txt")
     len(lines), lines.characters, lines[10:20]
 
-A corpus that is larger than the memory can be trained on: what is held is where every few thousandth line
+A corpus that is larger than the memory can be trained on: what is held is where every few hundredth line
 begins.
 """
 
@@ -18,7 +18,7 @@ from kgpt_jax.config import UserError
 from kgpt_jax.data.vocab import MASK, PAD
 
 BOM = codecs.BOM_UTF8
-STRIDE = 4096  # lines between two whose place in the file is held
+STRIDE = 256  # lines between two whose place in the file is held
 
 
 class Lines(Sequence):

@@ -71,22 +71,32 @@ def examples_of(recipe: str, n_documents: int, n_pairs: int) -> int:
     return n_documents + round(n_documents * asked / (1 - asked)) if asked < 1 else n_pairs
 
 
-def mixture(recipe: str, material: Material, vocab: Vocab, cfg: ModelConfig) -> tuple[Objective, int]:
+def mixture(
+    recipe: str,
+    material: Material,
+    vocab: Vocab,
+    cfg: ModelConfig,
+    pairs: list[tuple[str, str]] | None = None,
+    n_questions: int | None = None,
+) -> tuple[Objective, int]:
     """Returns the objective of a mixture, and how many examples an epoch of it has.
 
     An epoch shows every document once, by one of the objectives of documents, drawn by their weights; to
-    these come as many questions, in shuffled rounds, as their weight asks for.
+    these come as many questions, in shuffled rounds, as their weight asks for. A part of a corpus says
+    itself which `pairs` it asks about and how many questions it has.
     """
+    pairs = material.pairs if pairs is None else pairs
     share = weights(recipe)
     asked = share.pop("question_answer", 0.0)
-    questions = question_answer(material, vocab, cfg) if asked else None
+    questions = question_answer(Material([], pairs), vocab, cfg) if asked else None
     if not share:
-        return questions, len(material.pairs)
-    if asked and not material.pairs:
+        return questions, len(pairs)
+    if asked and not pairs:
         raise UserError("objective 'question_answer' needs training pairs: --finetune_corpus_path")
     parts = [OBJECTIVES[name](material, vocab, cfg) for name in share]
     n_documents = len(material.documents)
-    n_questions = examples_of(recipe, n_documents, 0) - n_documents
+    if n_questions is None:
+        n_questions = examples_of(recipe, n_documents, 0) - n_documents
     if len(parts) == 1 and not n_questions:
         return parts[0], n_documents
     bounds = np.cumsum(list(share.values())) / sum(share.values())
@@ -99,8 +109,8 @@ def mixture(recipe: str, material: Material, vocab: Vocab, cfg: ModelConfig) -> 
             for k in range(3)
         ]
         if n_questions:
-            rounds = -(-n_questions // len(material.pairs))
-            order = np.concatenate([rng.permutation(len(material.pairs)) for _ in range(rounds)])
+            rounds = -(-n_questions // len(pairs))
+            order = np.concatenate([rng.permutation(len(pairs)) for _ in range(rounds)])
             first = order[:n_questions]
             mixed = [np.concatenate([part, each[first]]) for part, each in zip(mixed, questions(rng))]
         return Examples(*mixed)

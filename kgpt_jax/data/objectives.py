@@ -214,7 +214,7 @@ def place_span(material: Material, vocab: Vocab, cfg: ModelConfig) -> Objective:
     """Returns the objective that masks a mention of a place, the first ones of a document more often.
 
     Places are the training pairs' answers, and what stands before one of these, as "Ulm" in "Ulm, Germany"
-    (somewhere in the documents, or in the same chapter of a large corpus).
+    (somewhere in the documents, or in the same stripe of a large corpus).
     The i-th mention has weight 1/i: what is told first of somebody is mostly what is asked for. Documents
     without a mention have a run of capitalised words masked.
     """

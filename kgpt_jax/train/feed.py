@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from kgpt_jax.config import ModelConfig, TrainConfig, UserError
+from kgpt_jax.config import ModelConfig, TrainConfig
 from kgpt_jax.data.batches import (
     Batch,
     Measures,
@@ -48,22 +48,22 @@ def most_pieces(cfg: TrainConfig) -> int:
 class Feed:
     """Draws for one process, of a batch's rows those `shares`, of one for each position along `data`, it has.
 
-    A UserError where devices can't share the stripes evenly.
+    Where the stripes don't go into these evenly, it draws all.
     """
 
     def __init__(self, book: Chapters, model_cfg: ModelConfig, cfg: TrainConfig, seed: int, mesh: Mesh):
         self.book, self.model_cfg, self.cfg, self.seed = book, model_cfg, cfg, seed
         n_shares, n_stripes = mesh.shape["data"], book.n_stripes
-        self.shares = own_shares(mesh) if n_stripes > 1 else list(range(n_shares))
+        self.shares = own_shares(mesh) if n_stripes % n_shares == 0 else list(range(n_shares))
         self.has_all = len(self.shares) == n_shares
-        if n_stripes % n_shares and not self.has_all:
-            raise UserError(
-                f"data.stripes is {n_stripes}, no multiple of the {n_shares} devices that share a batch: "
-                "give another --config.data.stripes"
-            )
         self.stripes = [
             i for i in range(n_stripes) if self.has_all or i * n_shares // n_stripes in self.shares
         ]
+        if n_stripes > 1 and self.has_all and jax.process_count() > 1:
+            print(
+                f"note: every process reads all of the corpus: {n_stripes} stripes don't go into {n_shares} "
+                "shares of a batch (--config.data.stripes)"
+            )
 
     def chapters(self, numbers: range) -> Iterator[tuple[int, list[list[Piece]]]]:
         """Yields `(number, pieces of every update)` of chapters, which are numbered through all epochs."""
@@ -74,12 +74,11 @@ class Feed:
         """Returns this process's rows of the parts of every update."""
         book, cfg = self.book, self.cfg
         epoch, chapter = divmod(number, len(book.sizes))
-        n_updates = book.updates(cfg)[chapter]
+        place = self.seed, epoch, chapter if len(book.sizes) > 1 else None
         drawn = []
         for i in self.stripes:
             objective, stripe = book.make[chapter][i](), Stripe(i, book.n_stripes)
-            named = chapter if len(book.sizes) > 1 else None
-            batches = epoch_batches(objective, cfg, self.seed, epoch, named, stripe, n_updates)
+            batches = epoch_batches(objective, cfg, *place, stripe, book.updates(cfg)[chapter])
             drawn.append([parts(predicted(self.model_cfg, batch), n_pieces(cfg)) for batch in batches])
         return [[together(rows) for rows in zip(*update)] for update in zip(*drawn)]
 

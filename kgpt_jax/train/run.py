@@ -28,7 +28,14 @@ except ImportError:  # Windows has no such locks
 
 
 STAGES = ("pretrain", "finetune", "scratch", "import")
-FACTS = {"stage": str, "updates": int, "n_pairs": int, "made_on": dict, "most_frequent_answer": str}
+FACTS = {
+    "stage": str,
+    "updates": int,
+    "n_pairs": int,
+    "made_on": dict,
+    "most_frequent_answer": str,
+    "stripes": int,
+}
 # What files that we did not write may raise.
 NOT_OURS = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
@@ -244,7 +251,7 @@ def _check_same(new: Run, old: Run):
             _refuse(new.folder, name, there[name], asked[name])
     if old.vocab != new.vocab:
         _refuse(new.folder, "the vocabulary", old.vocab.characters, new.vocab.characters)
-    for name in ("stage", "data_digest", "start_digest"):
+    for name in ("stage", "data_digest", "start_digest", "stripes"):
         if old.facts.get(name) != new.facts.get(name):
             _refuse(new.folder, name, old.facts.get(name), new.facts.get(name))
 

@@ -101,9 +101,14 @@ def whole(mesh: Mesh) -> NamedSharding:
 
 
 def own_shares(mesh: Mesh) -> list[int]:
-    """Returns which of the shares of a batch, one for each position along `data`, this process trains on."""
-    me = jax.process_index()
-    return [i for i, devices in enumerate(mesh.devices) if any(each.process_index == me for each in devices)]
+    """Returns which of the shares of a batch, one for each position along `data`, this process trains on.
+
+    Processes have the same shares or none in common; where they don't, each is given all.
+    """
+    owners = [frozenset(device.process_index for device in devices) for devices in mesh.devices]
+    different = set(owners)
+    apart = sum(map(len, different)) == len(frozenset().union(*different))
+    return [i for i, processes in enumerate(owners) if not apart or jax.process_index() in processes]
 
 
 def deal(array: np.ndarray, mesh: Mesh, axis: int, shares: Sequence[int] | None = None) -> jax.Array:
@@ -142,11 +147,11 @@ def any_of_all(flag: bool) -> bool:
     return bool(multihost_utils.process_allgather(np.array(flag)).any())
 
 
-def told_by_all(numbers_K: np.ndarray) -> np.ndarray:
-    """Returns the numbers of every process, (processes, K), at most 32 bits wide; all must ask."""
+def told_by_all(numbers: np.ndarray) -> np.ndarray:
+    """Returns the numbers of every process, along a new first axis; they have 32 bits. All must ask."""
     if jax.process_count() == 1:
-        return numbers_K[None]
-    return multihost_utils.process_allgather(numbers_K)
+        return numbers[None]
+    return multihost_utils.process_allgather(numbers)
 
 
 def told_by_first(number: int | float) -> int | float:

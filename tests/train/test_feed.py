@@ -1,5 +1,6 @@
 """Each process draws its own rows: all together they are the batches that one process alone would have."""
 
+from collections import Counter
 from types import SimpleNamespace
 
 import jax
@@ -13,7 +14,7 @@ from kgpt_jax.data.vocab import PAD, Vocab
 from kgpt_jax.train import feed as feeding
 from kgpt_jax.train.feed import Feed, in_all
 from kgpt_jax.train.run import with_vocab
-from kgpt_jax.train.sharding import deal, make_mesh
+from kgpt_jax.train.sharding import deal, make_mesh, own_shares
 
 DOCUMENTS = [f"Nr {i:02}. " + "Ann Bo was born in Rome. " * (i % 7) for i in range(37)]
 VOCAB = Vocab.of("\n" + "".join(DOCUMENTS))
@@ -125,8 +126,48 @@ def test_stripes_that_do_not_fit_are_named(monkeypatch):
     config = override(settled(), {"data.stripes": 3})
     with pytest.raises(UserError, match=r"data.stripes is 3: give a number, .* texts of a piece, 8 / 2"):
         feed_of(config, DOCUMENTS, [0], 4, monkeypatch)
-    with pytest.raises(UserError, match="data.stripes is 4, no multiple of the 3 devices"):
-        feed_of(settled(), DOCUMENTS, [0], 3, monkeypatch)
+
+
+def test_who_cannot_have_stripes_to_itself_draws_all(monkeypatch, capsys):
+    monkeypatch.setattr(jax, "process_count", lambda: 3)
+    feed = feed_of(settled(), DOCUMENTS, [0], 3, monkeypatch)
+    assert (feed.has_all, feed.shares, feed.stripes) == (True, [0, 1, 2], [0, 1, 2, 3])
+    assert "every process reads all of the corpus: 4 stripes don't go into 3" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "owners, mine",
+    [
+        ([[0, 0], [0, 0], [1, 1], [1, 1]], [[0, 1], [2, 3]]),
+        ([[0, 1], [0, 1], [2, 3], [2, 3]], [[0, 1], [0, 1], [2, 3], [2, 3]]),
+        ([[1], [0], [1], [0]], [[1, 3], [0, 2]]),
+        ([[0, 0], [0, 1], [1, 1]], [[0, 1, 2], [0, 1, 2]]),  # the middle one is of both
+    ],
+)
+def test_processes_have_the_same_shares_or_none_in_common(owners, mine, monkeypatch):
+    devices = [[SimpleNamespace(process_index=i) for i in row] for row in owners]
+    for process, shares in enumerate(mine):
+        monkeypatch.setattr(jax, "process_index", lambda process=process: process)
+        assert own_shares(SimpleNamespace(devices=devices)) == shares
+
+
+@pytest.mark.parametrize("stripes", [1, 4])
+def test_stripes_ask_about_everybody_alike(stripes, monkeypatch):
+    """37 documents and as many questions, about ten people."""
+    pairs = [(f"Where is Nr {i}?", "Rome") for i in range(10)]
+    vocab = Vocab.of("\n?Whis" + "".join(DOCUMENTS))
+    recipe = {"objective": "whole_line=0.5,question_answer=0.5", "batch_size": 8}
+    config = override(with_vocab(settled(**recipe), vocab), {"data.stripes": stripes})
+    monkeypatch.setattr(stages.corpus, "load_pairs", lambda data: SimpleNamespace(pairs=pairs))
+    found = stages.objective_of(config, "pretrain", vocab, documents=DOCUMENTS)
+    book = chapters.chapters(*found[:2])
+    assert [sum(sizes) for sizes in book.sizes] == [74]
+    drawn = [make()(np.random.default_rng(0)) for make in book.make[0]]
+    texts = [vocab.decode(x_T).rstrip(PAD) for examples in drawn for x_T in examples.x_NT]
+    asked = Counter(text for text in texts if text.startswith("Where is"))
+    # A stripe has two or three of them, and nine or ten questions.
+    assert len(asked) == 10 and sum(asked.values()) == 37
+    assert set(asked.values()) <= ({3, 4} if stripes == 1 else {3, 4, 5})
 
 
 def test_a_large_corpus_has_stripes_by_itself(monkeypatch):
@@ -134,4 +175,4 @@ def test_a_large_corpus_has_stripes_by_itself(monkeypatch):
     assert [stages.n_stripes(config, "pretrain", n) for n in (0, 37, 2**16, 2**16 + 1)] == [1, 1, 1, 4]
     assert stages.n_stripes(override(config, {"pretrain.batch_size": 9}), "pretrain", 2**17) == 1
     many = {"pretrain.batch_size": 512, "pretrain.pieces": 0, "pretrain.group_by_length": True}
-    assert stages.n_stripes(override(config, many), "pretrain", 2**17) == 64
+    assert stages.n_stripes(override(config, many), "pretrain", 2**17) == 8
