@@ -168,7 +168,7 @@ class Checkpoints:
             for thread in set(threading.enumerate()) - threads:
                 threading.Thread.join(thread, SECONDS_TO_GIVE_UP)  # Orbax's, which may still write
             if is_first():  # what was half written would keep a full disk full
-                self._remove_broken_off(seconds_gone=1.0)
+                self._remove_broken_off(seconds_gone=2.0)
                 if not (self.folder / str(step) / SEAL).exists():
                     shutil.rmtree(self.folder / str(step), ignore_errors=True)
             last = "none yet" if self.step is None else self.folder / str(self.step)
