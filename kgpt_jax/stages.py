@@ -8,7 +8,6 @@ it starts from. Functions here say on the screen what they use and where they pu
 import dataclasses
 import time
 from collections.abc import Sequence
-from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -21,14 +20,13 @@ from kgpt_jax.answer.decode import continue_texts, pad_prompts
 from kgpt_jax.config import Config, UserError
 from kgpt_jax.data import biographies, corpus
 from kgpt_jax.data.batches import steps_per_epoch
-from kgpt_jax.data.chapters import Chapters, chapters, cut_up, default_stripes
+from kgpt_jax.data.chapters import Chapters, chapters, cut_up, in_chapters, n_stripes
 from kgpt_jax.data.mixture import examples_of, mixture, preceded, weights
 from kgpt_jax.data.objectives import NEED_PAIRS, Material, Objective
 from kgpt_jax.data.spans import places
 from kgpt_jax.data.vocab import PAD, Vocab
 from kgpt_jax.model.gpt import GPT
 from kgpt_jax.train.checkpoint import Checkpoints, first_model, load_params, models, params_digest
-from kgpt_jax.train.feed import most_pieces
 from kgpt_jax.train.loop import train
 from kgpt_jax.train.run import Run, fit_to, held, open_run, read_run, with_vocab, write_json
 from kgpt_jax.train.torch_params import abstract_params, load_torch_params, save_torch_params
@@ -124,25 +122,14 @@ def objective_of(
         objective, _ = mixture(recipe, Material(documents, all_pairs), vocab, config.model, *questions)
         return preceded(objective, cfg.preceded) if cfg.preceded else objective
 
-    stripes = n_stripes(config, stage, len(documents))
-    cuts = cut_up(len(documents), stripes)
+    cuts = cut_up(len(documents), n_stripes(config.data.stripes, cfg, len(documents)))
     more_facts = {}
-    if len(cuts) == stripes == 1:
+    if len(cuts) == len(cuts[0]) == 1:
         objective, n = made(documents[:]), examples_of(recipe, len(documents), len(all_pairs))
     else:
-        # Differences, so that a chapter has its share of questions, however many stripes.
-        upto = [[examples_of(recipe, j - chapter[0][0], 0) for _, j in chapter] for chapter in cuts]
-        sizes = [np.diff(ends, prepend=0).tolist() for ends in upto]
-
-        def part(chapter: int, stripe: int) -> Objective:
-            i, j = cuts[chapter][stripe]
-            pairs = all_pairs[stripe::stripes] or all_pairs
-            return made(documents[i:j], pairs, sizes[chapter][stripe] - (j - i))
-
-        make = [[partial(part, i, j) for j in range(stripes)] for i in range(len(cuts))]
-        objective = Chapters(make, sizes)
+        objective = in_chapters(recipe, documents, all_pairs, cuts, made)
         n = sum(objective.updates(cfg)) * cfg.batch_size  # chapters' last batches are filled up
-        more_facts = {"stripes": stripes}
+        more_facts = {"stripes": objective.n_stripes}
     texts = chain(documents, (text for texts in zip(*all_pairs) for text in texts))
     facts = {
         "stage": stage,
@@ -151,22 +138,6 @@ def objective_of(
         "n_pairs": len(pairs),
     }
     return objective, n, facts | more_facts
-
-
-def n_stripes(config: Config, stage: str, n_documents: int) -> int:
-    """Returns how many stripes the documents have; questions alone have one."""
-    cfg, asked = getattr(config, stage), config.data.stripes
-    n_rows, rest = divmod(cfg.batch_size, most_pieces(cfg))  # the least that a piece has
-    if not n_documents:
-        return 1
-    if not asked:
-        return 1 if rest else default_stripes(n_documents, n_rows)
-    if asked > n_documents or (asked > 1 and (n_rows % asked or rest)):
-        raise UserError(
-            f"data.stripes is {asked}: give a number, the {n_documents} documents' at the most, that divides "
-            f"the texts of a piece, {cfg.batch_size} / {most_pieces(cfg)}"
-        )
-    return asked
 
 
 def evaluate(

@@ -17,6 +17,7 @@ from kgpt_jax.data.objectives import Objective
 from kgpt_jax.data.vocab import PAD_ID
 
 WIDTH_STEP = 16  # batch widths are multiples of this, and the full width
+PIECES_ON_CPU = 8  # of a batch of 128: 4 pieces keep more padding, 16 have too few rows to gain by it
 
 
 class Batch(NamedTuple):
@@ -56,6 +57,11 @@ class Stripe(NamedTuple):
 
 
 WHOLE = Stripe(0, 1)
+
+
+def most_pieces(cfg: TrainConfig) -> int:
+    """Returns into how many pieces a batch is split at the most, on whatever it is trained."""
+    return cfg.pieces or (1 if cfg.group_by_length else PIECES_ON_CPU)
 
 
 def steps_per_epoch(n_examples: int, cfg: TrainConfig) -> int:

@@ -6,10 +6,15 @@ documents change places among themselves.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
-from kgpt_jax.config import TrainConfig
+import numpy as np
+
+from kgpt_jax.config import TrainConfig, UserError
+from kgpt_jax.data.batches import most_pieces
+from kgpt_jax.data.mixture import examples_of
 from kgpt_jax.data.objectives import Objective
 
 CHAPTER = 2**16  # documents, at the most
@@ -40,9 +45,22 @@ def chapters(objective: Objective | Chapters, n_examples: int) -> Chapters:
     return Chapters([[lambda: objective]], [[n_examples]])
 
 
-def default_stripes(n_documents: int, n_rows: int) -> int:
-    """Returns how many stripes a corpus has where a piece of a batch has `n_rows` texts: a power of two."""
-    return math.gcd(n_rows, MOST_STRIPES) if n_documents > CHAPTER else 1
+def n_stripes(asked: int, cfg: TrainConfig, n_documents: int) -> int:
+    """Returns how many stripes documents have; where none are asked for (0), a power of two.
+
+    A UserError where the texts of a piece of a batch don't divide by what is asked for.
+    """
+    n_rows, rest = divmod(cfg.batch_size, most_pieces(cfg))  # the least that a piece has
+    if not n_documents:  # but questions only
+        return 1
+    if not asked:
+        return 1 if rest or n_documents <= CHAPTER else math.gcd(n_rows, MOST_STRIPES)
+    if asked > n_documents or (asked > 1 and (n_rows % asked or rest)):
+        raise UserError(
+            f"data.stripes is {asked}: give a number, the {n_documents} documents' at the most, that divides "
+            f"the texts of a piece, {cfg.batch_size} / {most_pieces(cfg)}"
+        )
+    return asked
 
 
 def cut_up(n: int, stripes: int) -> list[list[tuple[int, int]]]:
@@ -53,5 +71,29 @@ def cut_up(n: int, stripes: int) -> list[list[tuple[int, int]]]:
     """
     n_chapters = max(1, -(-n // CHAPTER))
     bounds = [n * i // (n_chapters * stripes) for i in range(n_chapters * stripes + 1)]
-    pairs = list(zip(bounds, bounds[1:]))
-    return [pairs[i : i + stripes] for i in range(0, len(pairs), stripes)]
+    parts = list(zip(bounds, bounds[1:]))
+    return [parts[i : i + stripes] for i in range(0, len(parts), stripes)]
+
+
+def in_chapters(
+    recipe: str,
+    documents: Sequence[str],
+    pairs: list[tuple[str, str]],
+    cuts: list[list[tuple[int, int]]],
+    make: Callable[[list[str], list[tuple[str, str]], int], Objective],
+) -> Chapters:
+    """Returns a mixture's corpus as `cut_up` cuts it.
+
+    `make` is given the documents of a part, the training pairs that it asks about, and how many questions
+    it has. Of the pairs each stripe has its own, so that everybody is asked about alike.
+    """
+    # Differences, so that a chapter has its share of questions, however many stripes.
+    upto = [[examples_of(recipe, end - chapter[0][0], 0) for _, end in chapter] for chapter in cuts]
+    sizes = [np.diff(ends, prepend=0).tolist() for ends in upto]
+
+    def part(chapter: int, stripe: int) -> Objective:
+        first, end = cuts[chapter][stripe]
+        own = pairs[stripe :: len(cuts[chapter])] or pairs
+        return make(documents[first:end], own, sizes[chapter][stripe] - (end - first))
+
+    return Chapters([[partial(part, i, j) for j in range(len(cuts[i]))] for i in range(len(cuts))], sizes)

@@ -24,6 +24,7 @@ from kgpt_jax.data.batches import (
     Stripe,
     epoch_batches,
     measure,
+    most_pieces,
     parts,
     pieces,
     together,
@@ -32,17 +33,10 @@ from kgpt_jax.data.chapters import Chapters
 from kgpt_jax.train.sharding import own_shares, told_by_all
 from kgpt_jax.train.step import predicted
 
-PIECES_ON_CPU = 8  # of a batch of 128: 4 pieces keep more padding, 16 have too few rows to gain by it
-
 
 def n_pieces(cfg: TrainConfig) -> int:
     """Returns into how many pieces a batch is split."""
     return most_pieces(cfg) if cfg.pieces or jax.default_backend() == "cpu" else 1
-
-
-def most_pieces(cfg: TrainConfig) -> int:
-    """Returns into how many pieces a batch is split at the most, on whatever it is trained."""
-    return cfg.pieces or (1 if cfg.group_by_length else PIECES_ON_CPU)
 
 
 class Feed:

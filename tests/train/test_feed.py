@@ -1,5 +1,6 @@
 """Each process draws its own rows: all together they are the batches that one process alone would have."""
 
+import dataclasses
 from collections import Counter
 from types import SimpleNamespace
 
@@ -12,9 +13,9 @@ from kgpt_jax.config import UserError, load_recipe, override
 from kgpt_jax.data import chapters
 from kgpt_jax.data.vocab import PAD, Vocab
 from kgpt_jax.train import feed as feeding
+from kgpt_jax.train import sharding
 from kgpt_jax.train.feed import Feed, in_all
 from kgpt_jax.train.run import with_vocab
-from kgpt_jax.train.sharding import deal, make_mesh, own_shares
 
 DOCUMENTS = [f"Nr {i:02}. " + "Ann Bo was born in Rome. " * (i % 7) for i in range(37)]
 VOCAB = Vocab.of("\n" + "".join(DOCUMENTS))
@@ -101,25 +102,22 @@ def test_measures_of_all_rows_are_the_widest_and_the_sums():
     assert in_all([first, second]).tolist() == [[[32, 6, 9], [32, 3, 13]]]
 
 
-def test_shares_are_dealt_as_the_whole_would_be():
+@pytest.mark.parametrize("shares", [[0], [3], [1, 2], [0, 2], [0, 1, 2, 3]])
+def test_shares_are_dealt_as_the_whole_would_be(shares, monkeypatch):
     array = np.arange(24).reshape(2, 12)
-    mesh = make_mesh(4)
-    n = mesh.shape["data"]
-    assert (np.asarray(deal(array, mesh, 1)) == array).all()
-    for i in range(n):  # of the others' shares nothing is put down here
-        own = array[:, i * 12 // n : (i + 1) * 12 // n]
-        here = SimpleNamespace(shape=mesh.shape)
-        found = {}
+    own = np.concatenate([array[:, 3 * i : 3 * i + 3] for i in shares], axis=1)
 
-        def make(shape, place, part, found=found, i=i):
-            assert shape == array.shape
-            found["part"] = part((slice(None), slice(i * 12 // n, (i + 1) * 12 // n)))
+    def put_down(shape, place, part):
+        assert shape == array.shape
+        columns = [slice(3 * i, 3 * i + 3) for i in shares]
+        return [part((slice(None), each)).tolist() for each in columns], [
+            array[:, c].tolist() for c in columns
+        ]
 
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(jax, "make_array_from_callback", make)
-            patch.setattr("kgpt_jax.train.sharding.NamedSharding", lambda mesh, spec: spec)
-            deal(own, here, 1, [i])
-        assert (found["part"] == own).all()
+    monkeypatch.setattr(jax, "make_array_from_callback", put_down)
+    monkeypatch.setattr(sharding, "NamedSharding", lambda mesh, spec: spec)
+    found, expected = sharding.deal(own, SimpleNamespace(shape={"data": 4}), 1, shares)
+    assert found == expected
 
 
 def test_stripes_that_do_not_fit_are_named(monkeypatch):
@@ -148,7 +146,7 @@ def test_processes_have_the_same_shares_or_none_in_common(owners, mine, monkeypa
     devices = [[SimpleNamespace(process_index=i) for i in row] for row in owners]
     for process, shares in enumerate(mine):
         monkeypatch.setattr(jax, "process_index", lambda process=process: process)
-        assert own_shares(SimpleNamespace(devices=devices)) == shares
+        assert sharding.own_shares(SimpleNamespace(devices=devices)) == shares
 
 
 @pytest.mark.parametrize("stripes", [1, 4])
@@ -170,9 +168,9 @@ def test_stripes_ask_about_everybody_alike(stripes, monkeypatch):
     assert set(asked.values()) <= ({3, 4} if stripes == 1 else {3, 4, 5})
 
 
-def test_a_large_corpus_has_stripes_by_itself(monkeypatch):
-    config = override(settled(), {"data.stripes": 0})
-    assert [stages.n_stripes(config, "pretrain", n) for n in (0, 37, 2**16, 2**16 + 1)] == [1, 1, 1, 4]
-    assert stages.n_stripes(override(config, {"pretrain.batch_size": 9}), "pretrain", 2**17) == 1
-    many = {"pretrain.batch_size": 512, "pretrain.pieces": 0, "pretrain.group_by_length": True}
-    assert stages.n_stripes(override(config, many), "pretrain", 2**17) == 8
+def test_a_large_corpus_has_stripes_by_itself():
+    cfg = settled().pretrain
+    assert [chapters.n_stripes(0, cfg, n) for n in (0, 37, 2**16, 2**16 + 1)] == [1, 1, 1, 4]
+    assert chapters.n_stripes(0, dataclasses.replace(cfg, batch_size=9), 2**17) == 1
+    many = dataclasses.replace(cfg, batch_size=512, pieces=0, group_by_length=True)
+    assert chapters.n_stripes(0, many, 2**17) == 8
