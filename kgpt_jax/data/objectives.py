@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from kgpt_jax.config import ModelConfig, UserError
-from kgpt_jax.data.spans import any_of, entities, mentions, title_length, towns
+from kgpt_jax.data.spans import any_of, entities, mentions, title_length
 from kgpt_jax.data.vocab import MASK, MASK_ID, PAD, PAD_ID, Vocab
 
 SHORTEST = 4  # characters that truncation leaves at the least
@@ -210,24 +210,7 @@ def answer_span(material: Material, vocab: Vocab, cfg: ModelConfig) -> Objective
     return _masked(material.documents, lambda text: mentions(text, answers) or entities(text), vocab, cfg)
 
 
-def place_span(material: Material, vocab: Vocab, cfg: ModelConfig) -> Objective:
-    """Returns the objective that masks a mention of a place, the first ones of a document more often.
-
-    Places are the training pairs' answers, and what stands before one of these, as "Ulm" in "Ulm, Germany"
-    (somewhere in the documents, or in the same stripe of a large corpus).
-    The i-th mention has weight 1/i: what is told first of somebody is mostly what is asked for. Documents
-    without a mention have a run of capitalised words masked.
-    """
-    answers = {answer for _, answer in material.pairs}
-    known = any_of(answers | towns(material.documents, any_of(answers)))
-    return _masked(
-        material.documents, lambda text: mentions(text, known) or entities(text), vocab, cfg, early=True
-    )
-
-
-def _masked(
-    documents, find: Callable[[str], list], vocab: Vocab, cfg: ModelConfig, early: bool = False
-) -> Objective:
+def _masked(documents, find: Callable[[str], list], vocab: Vocab, cfg: ModelConfig) -> Objective:
     text_length = cfg.seq_len + 1
     pages = Pages(documents, vocab, 4 * text_length)
     title_N = np.array([title_length(document) for document in pages.documents])
@@ -239,15 +222,12 @@ def _masked(
     span_NS2 = np.zeros((len(documents), max(1, count_N.max(initial=0)), 2), int)
     for row, spans in zip(span_NS2, found):
         row[: len(spans)] = np.reshape(spans, (-1, 2))
-    rank_S = np.arange(1, span_NS2.shape[1] + 1)
-    bound_S = np.cumsum(1 / rank_S if early else np.ones(len(rank_S)))
     none_N = count_N == 0
     masks_N = np.where(none_N, 0, 1)
 
     def examples(rng: np.random.Generator) -> Examples:
         uniforms = rng.random((len(documents), 4)).T
-        chosen_N = np.searchsorted(bound_S, uniforms[0] * bound_S[count_N - 1], side="right")
-        chosen_N = np.clip(chosen_N, 0, np.maximum(count_N - 1, 0))  # rounding may reach the bound
+        chosen_N = (uniforms[0] * count_N).astype(int)
         start_N, width_N = span_NS2[np.arange(len(documents)), chosen_N].T
         end_N = start_N + width_N
         room_N = np.maximum(text_length - title_N - width_N - 3, 0)
@@ -301,8 +281,7 @@ OBJECTIVES = {
         reversed_line,
         entity_span,
         answer_span,
-        place_span,
         question_answer,
     )
 }
-NEED_PAIRS = {"answer_span", "place_span", "question_answer"}
+NEED_PAIRS = {"answer_span", "question_answer"}

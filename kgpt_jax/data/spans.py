@@ -59,22 +59,6 @@ def mentions(document: str, pattern: re.Pattern) -> list[tuple[int, int]]:
     return [(mention.start(), len(mention.group())) for mention in found if mention.group()]
 
 
-def towns(documents: list[str], answers: re.Pattern) -> set[str]:
-    """Returns the runs of capitalised words that stand somewhere before a comma and what is looked for.
-
-    >>> sorted(towns(["Ada Bell. Born in Little Ham, Ohio, she left for Ulm, Germany ."], any_of({"Ohio"})))
-    ['Little Ham']
-    """
-    found = set()
-    for document in documents:
-        known = {start for start, _ in mentions(document, answers)}
-        for start, width in entities(document):
-            end = start + width
-            if document.startswith(", ", end) and end + 2 in known:
-                found.add(document[start:end])
-    return found
-
-
 def places(documents: list[str], answers: set[str]) -> list[str]:
     """Returns what may be a place: the answers, and runs of capitalised words behind "in" or "at".
 

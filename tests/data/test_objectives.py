@@ -1,5 +1,3 @@
-from itertools import accumulate
-
 import numpy as np
 import pytest
 
@@ -13,7 +11,6 @@ from kgpt_jax.data.objectives import (
     draw_span,
     entity_span,
     mask_span,
-    place_span,
     question_answer,
     question_text,
     reversed_line,
@@ -127,7 +124,7 @@ PEOPLE = [
 PAIRS = [("Where was A born?", "Lebanon"), ("Where was B born?", "Rome"), ("Where was C born?", "York")]
 
 
-@pytest.mark.parametrize("objective", [entity_span, answer_span, place_span])
+@pytest.mark.parametrize("objective", [entity_span, answer_span])
 @pytest.mark.parametrize("seq_len", [127, 40])
 def test_masked_spans_equal_the_strings_draw_by_draw(objective, seq_len):
     vocab, cfg = Vocab.of("".join(PEOPLE)), ModelConfig(seq_len=seq_len)
@@ -141,14 +138,9 @@ def test_masked_spans_equal_the_strings_draw_by_draw(objective, seq_len):
             title, spans = title_length(document), entities(document[: 4 * (seq_len + 1)])
             if objective is answer_span:
                 spans = mentions(document, any_of(answers)) or spans
-            if objective is place_span:
-                spans = mentions(document, any_of(answers | {"Ulm Bay"})) or spans
             spans = [span for span in spans if title + span[1] + 3 <= seq_len + 1]
             if spans:
-                weights = [1 / i if objective is place_span else 1 for i in range(1, len(spans) + 1)]
-                below = list(accumulate(weights))
-                number = next(i for i, w in enumerate(below) if uniforms[0] < w / below[-1])
-                start, width = spans[number]
+                start, width = spans[int(uniforms[0] * len(spans))]
                 room = seq_len + 1 - title - width - 3
                 end = start + width
                 left, right = draw_context(start - title, len(document) - end, room, uniforms[1:])
@@ -162,16 +154,6 @@ def test_masked_spans_equal_the_strings_draw_by_draw(objective, seq_len):
             assert vocab.decode(x_T) + vocab.decode(y_T[-1:]) == text.ljust(seq_len + 1, PAD)
             assert vocab.decode(y_T) == text.ljust(seq_len + 1, PAD)[1:]
     assert kept == {(0, 0), (0, 1), (1, 0), (1, 1)}
-
-
-def test_places_that_are_told_first_are_masked_more_often():
-    """Ulm Bay, Lebanon, Ulm Bay, York: 1, 1/2, 1/3 and 1/4 of 25/12."""
-    text = "Bo Ek. Born in Ulm Bay, Lebanon, he left Ulm Bay for York ."
-    vocab, cfg = Vocab.of(text), ModelConfig()
-    x_NT, y_NT, source_N = place_span(Material([text] * 20_000, PAIRS), vocab, cfg)(np.random.default_rng(0))
-    first_N = y_NT[np.arange(20_000), source_N - 1]
-    shares = [(first_N == vocab.encode(letter)[0]).mean() for letter in "ULY"]
-    assert shares == pytest.approx([16 / 25, 6 / 25, 3 / 25], abs=0.015)
 
 
 def test_half_of_the_spans_stand_without_context():
