@@ -1,7 +1,7 @@
 """One model out of several: it is trained on what they say by vote."""
 
-import dataclasses
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from kgpt_jax import stages
@@ -11,44 +11,36 @@ from kgpt_jax.data import corpus
 from kgpt_jax.data.biographies import generate
 from kgpt_jax.data.mixture import weights
 from kgpt_jax.data.spans import title_length
-from kgpt_jax.model.gpt import GPT
-from kgpt_jax.train.checkpoint import load_params, models, params_digest
-from kgpt_jax.train.loop import train
-from kgpt_jax.train.run import fit_to, held, open_run, read_run, with_vocab
 
 FRAMED = 100  # training questions that are looked at to see what stands around a name
 
 
-def distill(config: Config, folder: Path, source: Path, tensorboard: bool = False) -> float:
-    """Pretrains a model on the corpus, the training pairs, and what the models in `source` say by vote.
+def distill(
+    config: Config, folder: Path, teachers: Sequence[Path], student: Path | None, tensorboard: bool = False
+) -> float:
+    """Trains one model on the training pairs and on what the models of the runs `teachers` say by vote.
 
     They are asked about everybody who has a document and no training pair; what at least half of them say
-    is taken for an answer (arXiv 1503.02531 with labels for soft targets). Returns the seconds of training.
+    is taken for an answer (arXiv 1503.02531 with labels for soft targets). The model is pretrained on all
+    this and the corpus or, where `student` names a pretrained run, that one is finetuned. Returns the
+    seconds of training.
     """
-    teachers = read_run(source)
-    model = GPT(fit_to(teachers, dataclasses.replace(config, n_seeds=teachers.config.n_seeds)).model)
-    if "question_answer" not in weights(stages.recipe_of(config, "pretrain")):
-        raise UserError("distilling needs question_answer in --objective: that is how the vote is learnt")
-    params = load_params(teachers, "learning from")
-    pairs = corpus.load_pairs(config.data).pairs
-    questions = others(config, pairs)
-    if teachers.config.n_seeds < 2:
-        raise UserError(f"{source} holds one model, which is no vote: train several by --num_seeds")
-    each_model = models(teachers, params)
-    said = [scoring.predict(model, one, teachers.vocab, questions)[0] for one in each_model]
+    stage, flag = ("finetune", "config.finetune.objective") if student else ("pretrain", "objective")
+    if "question_answer" not in weights(stages.recipe_of(config, stage)):
+        raise UserError(f"distilling needs question_answer in --{flag}: that is how the vote is learnt")
+    asked = stages.voting(teachers, config)
+    if sum(run.config.n_seeds for run, _ in asked) < 2:
+        raise UserError(
+            f"{teachers[0]} holds one model, which is no vote: add runs by --voters, or train by --num_seeds"
+        )
+    questions = others(config, corpus.load_pairs(config.data).pairs)
+    said = [model for run, own in asked for model in stages.ask(run, own, questions, None, beams=0)[0]]
     voted = agreed(questions, said, room=config.model.seq_len - 1)
     print(f"at least half of {len(said)} models agree on {len(voted):,} of {len(questions):,} new questions")
-    config = with_vocab(config, teachers.vocab)
-    objective, n_examples, facts = stages.objective_of(config, "pretrain", teachers.vocab, voted)
-    facts |= {
-        "most_frequent_answer": scoring.most_frequent([answer for _, answer in pairs]),
-        "started_from": str(source),
-        "start_digest": params_digest(params),
-    }
-    with held(folder):
-        run = open_run(folder, config, teachers.vocab, facts)
-        print(f"distilling: {config.model.variant}, {len(pairs) + len(voted):,} questions, into {folder}")
-        return train(run, config.pretrain, objective, n_examples, tensorboard=tensorboard)[1]
+    taught = stages.Taught(voted, [str(teacher) for teacher in teachers])
+    if student:
+        return stages.finetune(config, folder, student, tensorboard, taught)
+    return stages.pretrain(config, folder, tensorboard, taught)
 
 
 def agreed(questions: list[str], said: list[list[str]], room: int) -> list[tuple[str, str]]:

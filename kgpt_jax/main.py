@@ -82,7 +82,7 @@ _WORKDIR = flags.DEFINE_string("workdir", "runs", "Runs live in <workdir>/<varia
 _READING = flags.DEFINE_string(
     "reading_params_path",
     None,
-    f"Run to start from: finetune ({SCRATCH!r} for from scratch), evaluate, sample, attend, export; "
+    f"Run to start from: finetune ({SCRATCH!r} for from scratch), evaluate, distill, sample, attend, export; "
     "import: a .params file. Default: the newest run of the stage before, of --variant if given.",
 )
 _WRITING = flags.DEFINE_string(
@@ -118,7 +118,10 @@ _LENGTHS = flags.DEFINE_list("lengths", "128,512,2048", "inspect: of texts, in c
 _BEAMS = flags.DEFINE_integer(
     "beams", 0, "evaluate: search with so many beams among places only; 0: any text.", lower_bound=0
 )
-_VOTERS = flags.DEFINE_list("voters", [], "evaluate: more runs, for a vote of all.")
+_VOTERS = flags.DEFINE_list("voters", [], "evaluate, distill: more runs, for a vote of all.")
+_STUDENT = flags.DEFINE_string(
+    "student_params_path", None, "distill: pretrained run to finetune; default: pretrains a new model."
+)
 _QUESTION = flags.DEFINE_string("question", None, "attend: the question to answer.")
 _BOTTLENECK_DIM = flags.DEFINE_integer("bottleneck_dim", None, "Latents of the perceivers.")
 _TENSORBOARD = flags.DEFINE_boolean("tensorboard", False, "Write event files too.")
@@ -185,7 +188,9 @@ def main(_):
         case "attend":
             attend(config, start, needed(_QUESTION), Path(_OUTPUTS.value or start / "attention.png"))
         case "distill":
-            distill(config, folder("distill"), start, _TENSORBOARD.value)
+            teachers = [start, *map(Path, _VOTERS.value)]
+            student = Path(_STUDENT.value) if _STUDENT.value else None
+            distill(config, folder("distill"), teachers, student, _TENSORBOARD.value)
         case "copies":
             compare_copies(config, whole_numbers(_SEEDS), workdir)
         case "ablate":

@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -40,13 +41,23 @@ PREDICTIONS = Path("evaluate") / "predictions.txt"  # below <workdir>/<variant>/
 SAMPLE_BREAK = f"\n{'-' * 40}\n"
 
 
-def pretrain(config: Config, folder: Path, tensorboard: bool = False) -> float:
+class Taught(NamedTuple):
+    """Questions with answers besides the training pairs, and the runs whose models gave the answers."""
+
+    pairs: list[tuple[str, str]]
+    by: list[str]
+
+
+NOT_TAUGHT = Taught([], [])
+
+
+def pretrain(config: Config, folder: Path, tensorboard: bool = False, taught: Taught = NOT_TAUGHT) -> float:
     """Trains on the corpus's documents; returns the seconds of training."""
     documents, characters, notes = corpus.load_documents(config.data)
     say(notes)
     vocab = Vocab.of(characters)
     config = with_vocab(config, vocab)
-    objective, n_examples, facts = objective_of(config, "pretrain", vocab, documents=documents)
+    objective, n_examples, facts = objective_of(config, "pretrain", vocab, taught, documents)
     size = count(abstract_params(config.model))
     with held(folder):
         run = open_run(folder, config, vocab, facts)
@@ -57,7 +68,9 @@ def pretrain(config: Config, folder: Path, tensorboard: bool = False) -> float:
         return train(run, config.pretrain, objective, n_examples, tensorboard=tensorboard)[1]
 
 
-def finetune(config: Config, folder: Path, start: Path | None, tensorboard: bool = False) -> float:
+def finetune(
+    config: Config, folder: Path, start: Path | None, tensorboard: bool = False, taught: Taught = NOT_TAUGHT
+) -> float:
     """Trains on questions with answers, from the run in `start` or, where that is None, from scratch.
 
     Returns the seconds of training.
@@ -74,14 +87,14 @@ def finetune(config: Config, folder: Path, start: Path | None, tensorboard: bool
         config = fit_to(source, config)
         stage, vocab = "finetune", source.vocab
         params = load_params(source, "starting from", config.model_devices)
-    objective, n_examples, facts = objective_of(config, stage, vocab)
-    facts |= {"most_frequent_answer": scoring.most_frequent(table.answers)}
+    objective, n_examples, facts = objective_of(config, stage, vocab, taught)
     if start is not None:
         facts |= {"started_from": str(start), "start_digest": params_digest(params)}
         facts["n_pairs"] = max(facts["n_pairs"], source.facts.get("n_pairs", 0))
     with held(folder):
         run = open_run(folder, config, vocab, facts)
-        print(f"finetuning: {config.model.variant}, {len(table.questions):,} questions, into {folder}")
+        n_questions = len(table.questions) + len(taught.pairs)
+        print(f"finetuning: {config.model.variant}, {n_questions:,} questions, into {folder}")
         return train(run, getattr(config, stage), objective, n_examples, params, tensorboard)[1]
 
 
@@ -94,7 +107,7 @@ def objective_of(
     config: Config,
     stage: str,
     vocab: Vocab,
-    more_pairs: list[tuple[str, str]] = (),
+    taught: Taught = NOT_TAUGHT,
     documents: Sequence[str] | None = None,
 ) -> tuple[Objective | Chapters, int, dict]:
     """Returns a stage's objective, how many examples an epoch has, and what `run.json` says of both.
@@ -110,13 +123,13 @@ def objective_of(
     elif documents is None:
         documents = corpus.load_documents(config.data).documents
     pairs = corpus.load_pairs(config.data).pairs if needed & NEED_PAIRS else []
-    for line, texts in enumerate(pairs, 1):
+    all_pairs = [*pairs, *taught.pairs]
+    for line, texts in enumerate(all_pairs, 1):
         if unknown := vocab.unknown("".join(texts)):
             raise UserError(
                 f"training pair {line} has {unknown!r}, which the vocabulary lacks, in {texts}: "
                 "give the pairs as --finetune_corpus_path when pretraining, too, or remove this one"
             )
-    all_pairs = [*pairs, *more_pairs]
 
     def made(documents: list[str], *questions) -> Objective:
         objective, _ = mixture(recipe, Material(documents, all_pairs), vocab, config.model, *questions)
@@ -124,12 +137,16 @@ def objective_of(
 
     cuts = cut_up(len(documents), n_stripes(config.data.stripes, cfg, len(documents)))
     more_facts = {}
+    if pairs:
+        more_facts["most_frequent_answer"] = scoring.most_frequent([answer for _, answer in pairs])
+    if taught.by:
+        more_facts["taught_by"] = taught.by
     if len(cuts) == len(cuts[0]) == 1:
         objective, n = made(documents[:]), examples_of(recipe, len(documents), len(all_pairs))
     else:
         objective = in_chapters(recipe, documents, all_pairs, cuts, made)
         n = sum(objective.updates(cfg)) * cfg.batch_size  # chapters' last batches are filled up
-        more_facts = {"stripes": objective.n_stripes}
+        more_facts["stripes"] = objective.n_stripes
     texts = chain(documents, (text for texts in zip(*all_pairs) for text in texts))
     facts = {
         "stage": stage,
@@ -152,10 +169,7 @@ def evaluate(
     where the questions have no answers.
     """
     run = read_run(source)
-    asked = [(run, fit_to(run, config))]
-    for voter in map(read_run, voters):
-        own = dataclasses.replace(voter.config, data=config.data, model_devices=config.model_devices)
-        asked.append((voter, fit_to(voter, own)))
+    asked = [(run, fit_to(run, config)), *voting(voters, config)]
     table = corpus.load_questions(config.data)
     say(table.notes)
     entries = None
@@ -194,6 +208,13 @@ def evaluate(
             f"{baseline.accuracy:.1%}, 95% interval {percent(baseline.interval)}"
         )
     return score, baselines, seconds
+
+
+def voting(folders: Sequence[Path], config: Config) -> list[tuple[Run, Config]]:
+    """Returns runs, each with its own config, but for data and devices, which are those of `config`."""
+    runs = [read_run(folder) for folder in folders]
+    shared = {"data": config.data, "model_devices": config.model_devices}
+    return [(run, fit_to(run, dataclasses.replace(run.config, **shared))) for run in runs]
 
 
 def ask(

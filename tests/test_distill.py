@@ -1,8 +1,14 @@
+import numpy as np
 import pytest
 
 from kgpt_jax.answer.evaluate import MAX_ANSWER
-from kgpt_jax.config import UserError
+from kgpt_jax.config import UserError, override
+from kgpt_jax.data.corpus import load_documents, load_pairs
+from kgpt_jax.data.vocab import PAD, Vocab
 from kgpt_jax.distill import agreed, questions_like
+from kgpt_jax.stages import NOT_TAUGHT, Taught, objective_of
+from kgpt_jax.train.run import with_vocab
+from tests import tiny
 
 
 def test_what_half_of_the_models_say_is_taken_for_an_answer():
@@ -25,3 +31,23 @@ def test_questions_are_those_of_the_pairs_about_the_others():
     assert questions_like(pairs[:1], documents) == ["Where was Ed B. Fa born?"]
     with pytest.raises(UserError, match="no training question holds the title of a document"):
         questions_like(pairs[:1], documents[1:])
+
+
+def test_voted_answers_are_learnt_like_training_pairs():
+    made = override(tiny.config(), {"data.biographies.n_train": 8})
+    pairs = load_pairs(made.data).pairs
+    vocab = Vocab.of(load_documents(made.data).characters)
+    made = with_vocab(made, vocab)
+    voted = ("Where was Nobody born?", "Rome")
+    plain, taught = (
+        objective_of(made, "finetune", vocab, t) for t in (NOT_TAUGHT, Taught([voted], ["a", "b"]))
+    )
+    assert (plain[1], taught[1]) == (8, 9) == (len(pairs), len(pairs) + 1)
+    texts = [vocab.decode(text).rstrip(PAD) for text in taught[0](np.random.default_rng(0)).x_NT]
+    assert texts[-1] == "Where was Nobody born?⁇Rome⁇"
+    assert taught[2]["taught_by"] == ["a", "b"] and "taught_by" not in plain[2]
+    assert taught[2]["data_digest"] != plain[2]["data_digest"]
+    assert taught[2]["n_pairs"] == plain[2]["n_pairs"] == 8  # those whose answers are known
+    unwritable = Taught([("Where was ☃ born?", "Rome")], ["a"])
+    with pytest.raises(UserError, match="has '☃', which the vocabulary lacks"):
+        objective_of(made, "finetune", vocab, unwritable)

@@ -197,8 +197,9 @@ def test_several_models_vote_and_one_learns_from_them(tmp_path):
     assert "\n3 models, each: " in out and "\ntheir mean: " in out and "\ntheir vote:\nCorrect: " in out
     flags = ["--mode=distill", f"--workdir={tmp_path}", "--config.pretrain.epochs=1"]
     assert "distilling needs question_answer" in run(*flags, status=2)
-    out = run(*flags, "--objective=answer_span=0.8,question_answer=0.2")
-    assert "3 models agree on " in out
+    learning = "--objective=answer_span=0.8,question_answer=0.2"
+    deeper = "--config.model.n_layer=2"
+    assert "3 models agree on " in run(*flags, learning, deeper)
     trained = tmp_path / "rope" / "distill"
     assert json.loads((trained / "config.json").read_text())["n_seeds"] == 1
     out = run("--mode=evaluate", f"--reading_params_path={trained}", "--beams=2")
@@ -206,7 +207,16 @@ def test_several_models_vote_and_one_learns_from_them(tmp_path):
     out = run("--mode=evaluate", f"--reading_params_path={trained}", f"--voters={tmp_path}/rope/finetune")
     assert "\n4 models, each: " in out and "\ntheir vote:\nCorrect: " in out
     every = set(json.loads((trained / "run.json").read_text()))
-    assert {"started_from", "start_digest", "most_frequent_answer"} <= every
+    assert {"taught_by", "most_frequent_answer"} <= every
+
+    alone = ["--mode=distill", f"--reading_params_path={trained}", f"--workdir={tmp_path}/next"]
+    assert "holds one model, which is no vote: add runs by --voters" in run(*alone, learning, status=2)
+    alone += [f"--voters={tmp_path}/rope/finetune", "--config.finetune.epochs=1"]
+    student = f"--student_params_path={trained}"
+    assert "finetuning: rope, " in run(*alone, student)
+    facts = json.loads((tmp_path / "next/rope/distill/run.json").read_text())
+    assert facts["started_from"] == str(trained)
+    assert facts["taught_by"] == [str(trained), f"{tmp_path}/rope/finetune"]
 
 
 def test_pairs_held_out_are_asked_about(tmp_path):

@@ -27,6 +27,7 @@ def list_run(folder: Path):
         "read": _read(run),
         "data": f"digest {facts.get('data_digest')}, {facts.get('n_pairs', 0)} training pairs",
         "started from": facts.get("started_from", "nothing"),
+        "taught by": ", ".join(facts.get("taught_by", ["nobody"])),
         "made on": ", ".join(f"{name} {value}" for name, value in facts.get("made_on", {}).items()),
     }
     for name, value in rows.items():

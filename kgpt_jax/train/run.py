@@ -35,6 +35,7 @@ FACTS = {
     "made_on": dict,
     "most_frequent_answer": str,
     "stripes": int,
+    "taught_by": list,
 }
 # What files that we did not write may raise.
 NOT_OURS = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
