@@ -11,6 +11,7 @@ from kgpt_jax.data import corpus
 from kgpt_jax.data.biographies import generate
 from kgpt_jax.data.mixture import weights
 from kgpt_jax.data.spans import title_length
+from kgpt_jax.train.run import read_run
 
 FRAMED = 100  # training questions that are looked at to see what stands around a name
 
@@ -28,6 +29,8 @@ def distill(
     stage, flag = ("finetune", "config.finetune.objective") if student else ("pretrain", "objective")
     if "question_answer" not in weights(stages.recipe_of(config, stage)):
         raise UserError(f"distilling needs question_answer in --{flag}: that is how the vote is learnt")
+    if student:
+        read_run(student)  # one that is not there is better known before all are asked
     asked = stages.voting(teachers, config)
     if sum(run.config.n_seeds for run, _ in asked) < 2:
         raise UserError(
