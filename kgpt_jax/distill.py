@@ -1,5 +1,9 @@
-"""One model out of several: it is trained on what they say by vote."""
+"""One model out of several: it is trained on what they say by vote.
 
+The vote is taken once and lies in the new run's folder as `vote.json`: who was asked, and what is learnt.
+"""
+
+import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,9 +15,12 @@ from kgpt_jax.data import corpus
 from kgpt_jax.data.biographies import generate
 from kgpt_jax.data.mixture import weights
 from kgpt_jax.data.spans import title_length
-from kgpt_jax.train.run import read_run
+from kgpt_jax.data.vocab import Vocab
+from kgpt_jax.train.run import fit_to, read_run, write_json
+from kgpt_jax.train.sharding import is_first, meet
 
 FRAMED = 100  # training questions that are looked at to see what stands around a name
+VOTE = "vote.json"
 
 
 def distill(
@@ -21,7 +28,7 @@ def distill(
 ) -> float:
     """Trains one model on the training pairs and on what the models of the runs `teachers` say by vote.
 
-    They are asked about everybody who has a document and no training pair; what at least half of them say
+    They are asked about everybody who has a document and no training pair; what more than half of them say
     is taken for an answer (arXiv 1503.02531 with labels for soft targets). The model is pretrained on all
     this and the corpus or, where `student` names a pretrained run, that one is finetuned. Returns the
     seconds of training.
@@ -29,37 +36,70 @@ def distill(
     stage, flag = ("finetune", "config.finetune.objective") if student else ("pretrain", "objective")
     if "question_answer" not in weights(stages.recipe_of(config, stage)):
         raise UserError(f"distilling needs question_answer in --{flag}: that is how the vote is learnt")
-    if student:
-        read_run(student)  # one that is not there is better known before all are asked
-    asked = stages.voting(teachers, config)
-    if sum(run.config.n_seeds for run, _ in asked) < 2:
-        raise UserError(
-            f"{teachers[0]} holds one model, which is no vote: add runs by --voters, or train by --num_seeds"
-        )
-    questions = others(config, corpus.load_pairs(config.data).pairs)
-    said = [model for run, own in asked for model in stages.ask(run, own, questions, None, beams=0)[0]]
-    voted = agreed(questions, said, room=config.model.seq_len - 1)
-    print(f"at least half of {len(said)} models agree on {len(voted):,} of {len(questions):,} new questions")
-    taught = stages.Taught(voted, [str(teacher) for teacher in teachers])
+    if student:  # one that cannot learn is better known before all are asked
+        learner = read_run(student)
+        config, vocab = fit_to(learner, config), learner.vocab
+    else:
+        vocab = Vocab.of(corpus.load_documents(config.data).characters)
+    taught = vote(config, folder, teachers, vocab)
     if student:
         return stages.finetune(config, folder, student, tensorboard, taught)
     return stages.pretrain(config, folder, tensorboard, taught)
 
 
-def agreed(questions: list[str], said: list[list[str]], room: int) -> list[tuple[str, str]]:
-    """Returns the questions to which at least half of the models say the same, and the answer.
+def vote(config: Config, folder: Path, teachers: Sequence[Path], vocab: Vocab) -> stages.Taught:
+    """Returns what the teachers agree on, as the folder holds it or, the first time, by asking them.
 
-    Left out is what says nothing, was broken off at the longest that is written, or needs more than `room`
-    characters with its question.
+    So a training that was interrupted goes on with the same answers on any machine. A UserError says where
+    the folder holds another vote.
+    """
+    path, named = folder / VOTE, [str(teacher) for teacher in teachers]
+    questions = others(config, corpus.load_pairs(config.data).pairs)
+    wanted = {"teachers": named, "questions_digest": corpus.digest(questions)}
+    if is_first() and not path.exists():
+        asked = stages.voting(teachers, config)
+        if sum(run.config.n_seeds for run, _ in asked) < 2:
+            raise UserError(
+                f"{named[0]} holds one model, which is no vote: add runs by --voters, or train by --num_seeds"
+            )
+        said = []
+        for run, own in asked:
+            said += stages.ask(run, own, questions, None, beams=0, purpose="asking")[0]
+        pairs = agreed(questions, said, config.model.seq_len - 1, vocab)
+        n_pairs = max(run.facts.get("n_pairs", 0) for run, _ in asked)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(path, wanted | {"models": len(said), "n_pairs": n_pairs, "pairs": pairs})
+    meet("the vote is taken")
+    try:
+        there = json.loads(path.read_text("utf-8"))
+        pairs = [(str(question), str(answer)) for question, answer in there["pairs"]]
+        models, n_pairs = int(there["models"]), int(there["n_pairs"])
+        of_this = {name: there[name] for name in wanted}
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is damaged ({error!r}): remove it, and all are asked again") from None
+    if of_this != wanted:
+        raise UserError(
+            f"{path} is the vote of {', '.join(map(str, of_this['teachers']))}, and another is asked for, of "
+            f"{', '.join(named)} or on other questions: give another --workdir, or delete the folder"
+        )
+    print(f"more than half of {models} models agree on {len(pairs):,} of {len(questions):,} new questions")
+    return stages.Taught(pairs, named, n_pairs)
 
-    >>> agreed(["A?", "B?"], [["Rome", "Oslo"], ["Bonn", ""], ["Rome", "Cork"]], room=20)
+
+def agreed(questions: list[str], said: list[list[str]], room: int, vocab: Vocab) -> list[tuple[str, str]]:
+    """Returns the questions to which more than half of the models say the same, and the answer.
+
+    Left out is what says nothing, was broken off at the longest that is written, needs more than `room`
+    characters with its question, or has characters that the vocabulary lacks.
+
+    >>> agreed(["A?", "B?"], [["Rome", "Oslo"], ["Bonn", ""], ["Rome", "Cork"]], 20, Vocab.of("ABORenom?"))
     [('A?', 'Rome')]
     """
     return [
         (question, answer)
         for question, answer, each in zip(questions, scoring.vote(said), zip(*said))
         if 0 < len(answer) < scoring.MAX_ANSWER and len(question) + len(answer) <= room
-        if 2 * each.count(answer) >= len(said)
+        if 2 * each.count(answer) > len(said) and not vocab.unknown(question + answer)
     ]
 
 

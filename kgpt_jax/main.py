@@ -156,7 +156,7 @@ def main(_):
         case "evaluate":
             default = start if _READING.value else root / "evaluate"
             outputs = Path(_OUTPUTS.value or default / "predictions.txt")
-            stages.evaluate(config, start, outputs, _BEAMS.value, [Path(voter) for voter in _VOTERS.value])
+            stages.evaluate(config, start, outputs, _BEAMS.value, voters(start)[1:])
         case "all":
             if _WRITING.value or _READING.value or _OUTPUTS.value:
                 raise UserError("--mode=all writes below --workdir: leave out the paths of one run")
@@ -188,9 +188,8 @@ def main(_):
         case "attend":
             attend(config, start, needed(_QUESTION), Path(_OUTPUTS.value or start / "attention.png"))
         case "distill":
-            teachers = [start, *map(Path, _VOTERS.value)]
             student = Path(_STUDENT.value) if _STUDENT.value else None
-            distill(config, folder("distill"), teachers, student, _TENSORBOARD.value)
+            distill(config, folder("distill"), voters(start), student, _TENSORBOARD.value)
         case "copies":
             compare_copies(config, whole_numbers(_SEEDS), workdir)
         case "ablate":
@@ -204,15 +203,25 @@ def find_start(mode: str, workdir: Path) -> Path | None:
     if _READING.value:
         return None if mode == "finetune" and _READING.value == SCRATCH else Path(_READING.value)
     stage = STARTS_FROM[mode]
-    variants = [_VARIANT.value] if _VARIANT.value else VARIANTS
+    # In distilling --variant is the student's, whatever its teachers are.
+    variants = [_VARIANT.value] if _VARIANT.value and mode != "distill" else VARIANTS
     runs = [workdir / variant / stage for variant in variants]
     there = [run for run in runs if holds_run(run)]
     if not there:
+        one = variants[0] if len(variants) == 1 else "<variant>"
         raise UserError(
-            f"there is no run in {workdir / (_VARIANT.value or '<variant>') / stage}: run --mode={stage} "
+            f"there is no run in {workdir / one / stage}: run --mode={stage} "
             "first, or give --workdir or --reading_params_path"
         )
     return max(there, key=lambda run: max((path.stat().st_mtime for path in run.glob("*.json")), default=0))
+
+
+def voters(start: Path) -> list[Path]:
+    """Returns the runs that vote, the one read from first."""
+    runs = [start, *map(Path, _VOTERS.value)]
+    if len({run.resolve() for run in runs}) < len(runs):
+        raise UserError(f"--voters={','.join(_VOTERS.value)} with {start} names a run twice: each votes once")
+    return runs
 
 
 def needed(flag) -> str:
@@ -236,6 +245,8 @@ def whole_numbers(flag) -> list[int]:
 
 def read_config(start: Path | None) -> Config:
     """Returns the recipe, or the config of the run read from, with the flags' overrides."""
+    if _MODE.value == "distill" and (_STUDENT.value or _CONFIG.value):
+        start = Path(_STUDENT.value) if _STUDENT.value else None  # teachers may be of another kind
     if _CONFIG.value is None and start is not None:
         config = read_run(start).config
     else:

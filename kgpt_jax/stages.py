@@ -1,8 +1,8 @@
 """What each `--mode` does: data in, a run's folder or a file out.
 
 A run of stage S of variant V lives in `<workdir>/V/S/`: pretrain, finetune, scratch (finetuned without
-pretraining), and evaluate, which holds predictions. A stage reads model and vocabulary from the folder
-it starts from. Functions here say on the screen what they use and where they put it.
+pretraining), distill, and evaluate, which holds predictions. A stage reads model and vocabulary from the
+folder it starts from. Functions here say on the screen what they use and where they put it.
 """
 
 import dataclasses
@@ -46,13 +46,14 @@ class Taught(NamedTuple):
 
     pairs: list[tuple[str, str]]
     by: list[str]
+    n_pairs: int  # the training pairs that these have learnt from
 
 
-NOT_TAUGHT = Taught([], [])
+NOT_TAUGHT = Taught([], [], 0)
 
 
 def pretrain(config: Config, folder: Path, tensorboard: bool = False, taught: Taught = NOT_TAUGHT) -> float:
-    """Trains on the corpus's documents; returns the seconds of training."""
+    """Trains on the corpus's documents, and what is `taught` besides; returns the seconds of training."""
     documents, characters, notes = corpus.load_documents(config.data)
     say(notes)
     vocab = Vocab.of(characters)
@@ -73,7 +74,7 @@ def finetune(
 ) -> float:
     """Trains on questions with answers, from the run in `start` or, where that is None, from scratch.
 
-    Returns the seconds of training.
+    To the training pairs comes what is `taught`. Returns the seconds of training.
     """
     table = corpus.load_pairs(config.data)
     say(table.notes)
@@ -124,7 +125,7 @@ def objective_of(
         documents = corpus.load_documents(config.data).documents
     pairs = corpus.load_pairs(config.data).pairs if needed & NEED_PAIRS else []
     all_pairs = [*pairs, *taught.pairs]
-    for line, texts in enumerate(all_pairs, 1):
+    for line, texts in enumerate(pairs, 1):
         if unknown := vocab.unknown("".join(texts)):
             raise UserError(
                 f"training pair {line} has {unknown!r}, which the vocabulary lacks, in {texts}: "
@@ -152,7 +153,7 @@ def objective_of(
         "stage": stage,
         "updates": steps_per_epoch(n, cfg) * cfg.epochs,
         "data_digest": corpus.digest(texts),
-        "n_pairs": len(pairs),
+        "n_pairs": max(len(pairs), taught.n_pairs),
     }
     return objective, n, facts | more_facts
 
@@ -218,13 +219,18 @@ def voting(folders: Sequence[Path], config: Config) -> list[tuple[Run, Config]]:
 
 
 def ask(
-    run: Run, config: Config, questions: list[str], entries: list[str] | None, beams: int
+    run: Run,
+    config: Config,
+    questions: list[str],
+    entries: list[str] | None,
+    beams: int,
+    purpose: str = "evaluating",
 ) -> tuple[list[list[str]], float]:
     """Returns what each model of a run answers, one of `entries` where they are given, and its seconds.
 
     The config is one that fits the run.
     """
-    model, params = GPT(config.model), load_params(run, "evaluating", config.model_devices)
+    model, params = GPT(config.model), load_params(run, purpose, config.model_devices)
     trie = None if entries is None else make_trie(entries, run.vocab)
     began, answers = time.perf_counter(), []
     for one in models(run, params):

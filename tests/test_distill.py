@@ -1,27 +1,34 @@
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from kgpt_jax import stages
 from kgpt_jax.answer.evaluate import MAX_ANSWER
 from kgpt_jax.config import UserError, override
 from kgpt_jax.data.corpus import load_documents, load_pairs
 from kgpt_jax.data.vocab import PAD, Vocab
-from kgpt_jax.distill import agreed, questions_like
+from kgpt_jax.distill import agreed, questions_like, vote
 from kgpt_jax.stages import NOT_TAUGHT, Taught, objective_of
-from kgpt_jax.train.run import with_vocab
+from kgpt_jax.train.run import Run, with_vocab
 from tests import tiny
 
 
-def test_what_half_of_the_models_say_is_taken_for_an_answer():
-    questions = ["two of four", "one of four", "all", "nothing", "broken off", "too long"]
+def test_what_more_than_half_of_the_models_say_is_taken_for_an_answer():
+    questions = ["three of four", "two of four", "all", "nothing", "broken off", "too long"]
     long, rest = "x" * (MAX_ANSWER - 1), "y" * MAX_ANSWER
     said = [
         ["Rome", "Rome", "Rome", "", rest, long],
         ["Rome", "Oslo", "Rome", "", rest, long],
         ["Oslo", "Bonn", "Rome", "", rest, long],
-        ["Bonn", "Cork", "Rome", "", rest, long],
+        ["Rome", "Rome", "Rome", "", rest, long],
     ]
-    assert agreed(questions, said, room=30) == [("two of four", "Rome"), ("all", "Rome")]
-    assert agreed(questions, said, room=39)[-1] == ("too long", long)
+    vocab = Vocab.of("".join(questions) + "Romexy")
+    assert agreed(questions, said, 30, vocab) == [("three of four", "Rome"), ("all", "Rome")]
+    assert agreed(questions, said, 39, vocab)[-1] == ("too long", long)
+    assert agreed(questions, said, 39, Vocab.of("".join(questions) + "Rome"))[-1] == ("all", "Rome")
+    assert agreed(questions, said[:2], 30, vocab) == [("three of four", "Rome"), ("all", "Rome")]
 
 
 def test_questions_are_those_of_the_pairs_about_the_others():
@@ -40,7 +47,7 @@ def test_voted_answers_are_learnt_like_training_pairs():
     made = with_vocab(made, vocab)
     voted = ("Where was Nobody born?", "Rome")
     plain, taught = (
-        objective_of(made, "finetune", vocab, t) for t in (NOT_TAUGHT, Taught([voted], ["a", "b"]))
+        objective_of(made, "finetune", vocab, t) for t in (NOT_TAUGHT, Taught([voted], ["a", "b"], 5))
     )
     assert (plain[1], taught[1]) == (8, 9) == (len(pairs), len(pairs) + 1)
     texts = [vocab.decode(text).rstrip(PAD) for text in taught[0](np.random.default_rng(0)).x_NT]
@@ -48,6 +55,28 @@ def test_voted_answers_are_learnt_like_training_pairs():
     assert taught[2]["taught_by"] == ["a", "b"] and "taught_by" not in plain[2]
     assert taught[2]["data_digest"] != plain[2]["data_digest"]
     assert taught[2]["n_pairs"] == plain[2]["n_pairs"] == 8  # those whose answers are known
-    unwritable = Taught([("Where was ☃ born?", "Rome")], ["a"])
-    with pytest.raises(UserError, match="has '☃', which the vocabulary lacks"):
-        objective_of(made, "finetune", vocab, unwritable)
+
+
+def test_a_vote_is_taken_once(tmp_path, monkeypatch):
+    made = tiny.config()
+    vocab = Vocab.of(load_documents(made.data).characters)
+    teacher = Run(tmp_path, replace(made, n_seeds=3), vocab, {"n_pairs": 77})
+    monkeypatch.setattr(stages, "voting", lambda folders, config: [(teacher, made)])
+    asked = []
+
+    def say_rome(run, config, questions, entries, beams, purpose):
+        asked.append(len(questions))
+        return [["Rome"] * len(questions)] * 3, 0.0
+
+    monkeypatch.setattr(stages, "ask", say_rome)
+    first = vote(made, tmp_path / "new", [Path("a")], vocab)
+    assert {answer for _, answer in first.pairs} == {"Rome"} and asked == [len(first.pairs)]
+    assert (first.by, first.n_pairs) == (["a"], 77)
+    assert vote(made, tmp_path / "new", [Path("a")], vocab) == first and len(asked) == 1
+    for others, config in (([Path("b")], made), ([Path("a")], override(made, {"data.biographies.seed": 5}))):
+        with pytest.raises(UserError, match="is the vote of a, and another is asked for"):
+            vote(config, tmp_path / "new", others, vocab)
+    (tmp_path / "new" / "vote.json").write_text('{"teachers": ["a"]}')
+    with pytest.raises(UserError, match="vote.json is damaged .* remove it, and all are asked again"):
+        vote(made, tmp_path / "new", [Path("a")], vocab)
+    assert len(asked) == 1

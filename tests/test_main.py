@@ -199,7 +199,7 @@ def test_several_models_vote_and_one_learns_from_them(tmp_path):
     assert "distilling needs question_answer" in run(*flags, status=2)
     learning = "--objective=answer_span=0.8,question_answer=0.2"
     deeper = "--config.model.n_layer=2"
-    assert "3 models agree on " in run(*flags, learning, deeper)
+    assert "half of 3 models agree on " in run(*flags, learning, deeper)
     trained = tmp_path / "rope" / "distill"
     assert json.loads((trained / "config.json").read_text())["n_seeds"] == 1
     out = run("--mode=evaluate", f"--reading_params_path={trained}", "--beams=2")
@@ -210,13 +210,19 @@ def test_several_models_vote_and_one_learns_from_them(tmp_path):
     assert {"taught_by", "most_frequent_answer"} <= every
 
     alone = ["--mode=distill", f"--reading_params_path={trained}", f"--workdir={tmp_path}/next"]
+    assert "names a run twice: each votes once" in run(*alone, f"--voters={trained}", status=2)
     assert "holds one model, which is no vote: add runs by --voters" in run(*alone, learning, status=2)
-    alone += [f"--voters={tmp_path}/rope/finetune", "--config.finetune.epochs=1"]
-    student = f"--student_params_path={trained}"
-    assert "finetuning: rope, " in run(*alone, student)
+    teachers = tmp_path / "rope" / "finetune"
+    more = ["--mode=distill", f"--reading_params_path={teachers}", f"--workdir={tmp_path}/next"]
+    more += [f"--voters={trained}", f"--student_params_path={trained}", "--config.finetune.epochs=1"]
+    out = run(*more)
+    assert f"asking {teachers}" in out and "of 4 models agree on " in out and "finetuning: rope, " in out
+    out = run(*more)
+    assert "asking" not in out and "is finished" in out
+    assert json.loads((tmp_path / "next/rope/distill/config.json").read_text())["model"]["n_layer"] == 2
     facts = json.loads((tmp_path / "next/rope/distill/run.json").read_text())
     assert facts["started_from"] == str(trained)
-    assert facts["taught_by"] == [str(trained), f"{tmp_path}/rope/finetune"]
+    assert facts["taught_by"] == [str(teachers), str(trained)]
 
 
 def test_pairs_held_out_are_asked_about(tmp_path):
