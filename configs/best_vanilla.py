@@ -8,8 +8,8 @@ and the same with finetune and evaluate: of the last 200 training pairs, kept fr
 right, 76.0 % (69.6 to 81.4; one seed). Two hours on one core of an EPYC server with AVX-512 BF16, whose other
 core was busy too. Without n_validation all pairs are trained on.
 
-3,323,392 parameters. Learned positions lose little here, since half of the texts stand behind another one:
-the model has met names wherever they may stand in a question.
+3,323,392 parameters. That texts stand behind others is meant for learned positions above all: so the model
+meets names wherever they may stand in a question.
 """
 
 from kgpt_jax.config import Config, load_recipe, override

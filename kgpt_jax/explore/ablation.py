@@ -1,8 +1,9 @@
 """What each part of a recipe is worth: by itself, and on top of all the others.
 
-A part is some fields of the recipe. "Alone" is the course's training with these fields as the recipe has
-them, "without" is the recipe with these fields as the course has them. What belongs to no part (the model's
-size, pretraining's epochs and batches, corpora) is the recipe's throughout: all read as many documents.
+A part is some fields of the recipe. "Only" is the course's training with these fields as the recipe has them,
+"without" is the recipe with these fields as the course has them. What belongs to no part is the recipe's
+throughout: the model's size and products, pretraining's epochs and batches, finetuning's schedule and order,
+corpora. So all read as many documents, and "course" is not the course's to the letter.
 """
 
 import statistics

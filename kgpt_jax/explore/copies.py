@@ -1,8 +1,9 @@
 """How many differently worded copies a fact needs, and what questions among the documents change.
 
-The finding of arXiv 2309.14316 on the built-in people: what was read in one wording only is stored, but not
-given out after finetuning; several wordings, or questions and answers about other people mixed into the
-reading, mend that. All cells read as many documents.
+The finding of arXiv 2309.14316, tried on the built-in people: what was read in one wording only is stored,
+but not given out after finetuning; several wordings or, in that paper, questions and answers about other
+people mixed into the reading mend that. All cells read as many documents; with questions mixed in they read
+these besides, and are not finetuned afterwards.
 """
 
 import statistics
