@@ -1,7 +1,7 @@
 """The recipe of configs/best.py for learned positions.
 
 python -m kgpt_jax.main --mode=pretrain --config=configs/best_vanilla.py --variant=vanilla \
-    --pretrain_corpus_path=wiki.txt --finetune_corpus_path=birth_places_train.tsv --workdir=runs/best \
+    --pretrain_corpus_path=wiki.txt --finetune_corpus_path=birth_places_train.tsv --workdir=runs/best_1 \
     --seed=1 --config.data.n_validation=200
 
 and the same with finetune and evaluate: of the last 200 training pairs, kept from training, 152 are answered
