@@ -9,7 +9,7 @@ from kgpt_jax.answer.evaluate import MAX_ANSWER
 from kgpt_jax.config import UserError, override
 from kgpt_jax.data.corpus import load_documents, load_pairs
 from kgpt_jax.data.vocab import PAD, Vocab
-from kgpt_jax.distill import agreed, questions_like, vote
+from kgpt_jax.distill import agreed, distill, questions_like, vote
 from kgpt_jax.stages import NOT_TAUGHT, Taught, objective_of
 from kgpt_jax.train.run import Run, with_vocab
 from tests import tiny
@@ -80,3 +80,17 @@ def test_a_vote_is_taken_once(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="vote.json is damaged .* remove it, and all are asked again"):
         vote(made, tmp_path / "new", [Path("a")], vocab)
     assert len(asked) == 1
+
+
+def test_distilling_needs_questions_and_more_than_one_model(tmp_path, monkeypatch):
+    made = tiny.config()
+    with pytest.raises(UserError, match="distilling needs question_answer in --objective"):
+        distill(made, tmp_path, [tmp_path], None)
+    lines = override(made, {"finetune.objective": "whole_line"})
+    with pytest.raises(UserError, match="needs question_answer in --config.finetune.objective"):
+        distill(lines, tmp_path, [tmp_path], student=tmp_path)
+    monkeypatch.setattr(stages, "voting", lambda folders, config: [(Run(tmp_path, made, None, {}), made)])
+    mixed = override(made, {"pretrain.objective": "whole_line=0.5,question_answer=0.5"})
+    with pytest.raises(UserError, match="holds one model, which is no vote: add runs by --voters"):
+        distill(mixed, tmp_path, [tmp_path], None)
+    assert not list(tmp_path.iterdir())

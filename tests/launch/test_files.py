@@ -7,7 +7,7 @@ import sys
 import pytest
 import yaml
 
-from tests.test_main import CHECKOUT
+from tests.commands import CHECKOUT
 
 LAUNCH = CHECKOUT / "launch"
 

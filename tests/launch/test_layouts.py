@@ -15,7 +15,7 @@ from kgpt_jax.train.checkpoint import Checkpoints, params_digest
 from kgpt_jax.train.optimizer import make_optimizer
 from kgpt_jax.train.run import held, read_run
 from kgpt_jax.train.step import init_state
-from tests.test_main import CHECKOUT
+from tests.commands import CHECKOUT
 
 TINY = """
     --platform=cpu --config.model.n_layer=1 --config.model.n_embd=16 --config.model.n_head=2
