@@ -47,14 +47,15 @@ def test_voted_answers_are_learnt_like_training_pairs():
     made = with_vocab(made, vocab)
     voted = ("Where was Nobody born?", "Rome")
     plain, taught = (
-        objective_of(made, "finetune", vocab, t) for t in (NOT_TAUGHT, Taught([voted], ["a", "b"], 5))
+        objective_of(made, "finetune", vocab, t) for t in (NOT_TAUGHT, Taught([voted], ["a", "b"], 11))
     )
     assert (plain[1], taught[1]) == (8, 9) == (len(pairs), len(pairs) + 1)
     texts = [vocab.decode(text).rstrip(PAD) for text in taught[0](np.random.default_rng(0)).x_NT]
     assert texts[-1] == "Where was Nobody born?⁇Rome⁇"
     assert taught[2]["taught_by"] == ["a", "b"] and "taught_by" not in plain[2]
     assert taught[2]["data_digest"] != plain[2]["data_digest"]
-    assert taught[2]["n_pairs"] == plain[2]["n_pairs"] == 8  # those whose answers are known
+    # Its own, or those that its teachers know; those that they were asked about are none.
+    assert (plain[2]["n_pairs"], taught[2]["n_pairs"]) == (8, 11)
 
 
 def test_a_vote_is_taken_once(tmp_path, monkeypatch):
