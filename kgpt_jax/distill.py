@@ -10,6 +10,7 @@ from pathlib import Path
 
 from kgpt_jax import stages
 from kgpt_jax.answer import evaluate as scoring
+from kgpt_jax.answer.voters import ask, voting
 from kgpt_jax.config import Config, UserError
 from kgpt_jax.data import corpus
 from kgpt_jax.data.biographies import generate
@@ -57,14 +58,14 @@ def vote(config: Config, folder: Path, teachers: Sequence[Path], vocab: Vocab) -
     questions = others(config, corpus.load_pairs(config.data).pairs)
     wanted = {"teachers": named, "questions_digest": corpus.digest(questions)}
     if is_first() and not path.exists():
-        asked = stages.voting(teachers, config)
+        asked = voting(teachers, config)
         if sum(run.config.n_seeds for run, _ in asked) < 2:
             raise UserError(
                 f"{named[0]} holds one model, which is no vote: add runs by --voters, or train by --num_seeds"
             )
         said = []
         for run, own in asked:
-            said += stages.ask(run, own, questions, None, beams=0, purpose="asking")[0]
+            said += ask(run, own, questions, purpose="asking").answers
         pairs = agreed(questions, said, config.model.seq_len - 1, vocab)
         n_pairs = max(run.facts.get("n_pairs", 0) for run, _ in asked)
         folder.mkdir(parents=True, exist_ok=True)

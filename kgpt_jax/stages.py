@@ -6,7 +6,6 @@ folder it starts from. Functions here say on the screen what they use and where 
 """
 
 import dataclasses
-import time
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
@@ -16,8 +15,8 @@ import jax
 import numpy as np
 
 from kgpt_jax.answer import evaluate as scoring
-from kgpt_jax.answer.beam import make_trie
 from kgpt_jax.answer.decode import continue_texts, pad_prompts
+from kgpt_jax.answer.voters import ask, voting
 from kgpt_jax.config import Config, UserError
 from kgpt_jax.data import biographies, corpus
 from kgpt_jax.data.batches import steps_per_epoch
@@ -27,9 +26,9 @@ from kgpt_jax.data.objectives import NEED_PAIRS, Material, Objective
 from kgpt_jax.data.spans import places
 from kgpt_jax.data.vocab import PAD, Vocab
 from kgpt_jax.model.gpt import GPT
-from kgpt_jax.train.checkpoint import Checkpoints, first_model, load_params, models, params_digest
+from kgpt_jax.train.checkpoint import Checkpoints, first_model, load_params, params_digest
 from kgpt_jax.train.loop import train
-from kgpt_jax.train.run import Run, fit_to, held, open_run, read_run, with_vocab, write_json
+from kgpt_jax.train.run import fit_to, held, open_run, read_run, with_vocab, write_json
 from kgpt_jax.train.torch_params import abstract_params, load_torch_params, save_torch_params
 
 STAGE_OBJECTIVES = {
@@ -181,9 +180,10 @@ def evaluate(
     scoring.check_path(outputs)  # one that cannot be written is better known now
     answers, seconds = [], 0.0  # of each model
     for voter, fitted in asked:
-        said, took = ask(voter, fitted, table.questions, entries, beams)
-        answers += said
-        seconds += took
+        said = ask(voter, fitted, table.questions, entries=entries, beams=beams)
+        say(said.notes)
+        answers += said.answers
+        seconds += said.seconds
     predictions = scoring.vote(answers)
     scoring.write_predictions(outputs, predictions)
     print(f"wrote {len(predictions):,} predictions to {outputs}")
@@ -209,36 +209,6 @@ def evaluate(
             f"{baseline.accuracy:.1%}, 95% interval {percent(baseline.interval)}"
         )
     return score, baselines, seconds
-
-
-def voting(folders: Sequence[Path], config: Config) -> list[tuple[Run, Config]]:
-    """Returns runs, each with its own config, but for data and devices, which are those of `config`."""
-    runs = [read_run(folder) for folder in folders]
-    shared = {"data": config.data, "model_devices": config.model_devices}
-    return [(run, fit_to(run, dataclasses.replace(run.config, **shared))) for run in runs]
-
-
-def ask(
-    run: Run,
-    config: Config,
-    questions: list[str],
-    entries: list[str] | None,
-    beams: int,
-    purpose: str = "evaluating",
-) -> tuple[list[list[str]], float]:
-    """Returns what each model of a run answers, one of `entries` where they are given, and its seconds.
-
-    The config is one that fits the run.
-    """
-    model, params = GPT(config.model), load_params(run, purpose, config.model_devices)
-    trie = None if entries is None else make_trie(entries, run.vocab)
-    began, answers = time.perf_counter(), []
-    for one in models(run, params):
-        said, notes = scoring.predict(model, one, run.vocab, questions, trie, beams)
-        answers.append(said)
-    seconds = time.perf_counter() - began
-    say(notes)
-    return answers, seconds
 
 
 def run_all(config: Config, root: Path, tensorboard: bool = False):

@@ -1,11 +1,12 @@
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from kgpt_jax import stages
 from kgpt_jax.answer.evaluate import MAX_ANSWER
+from kgpt_jax.answer.voters import Said
 from kgpt_jax.config import UserError, override
 from kgpt_jax.data.corpus import load_documents, load_pairs
 from kgpt_jax.data.vocab import PAD, Vocab
@@ -62,14 +63,14 @@ def test_a_vote_is_taken_once(tmp_path, monkeypatch):
     made = tiny.config()
     vocab = Vocab.of(load_documents(made.data).characters)
     teacher = Run(tmp_path, replace(made, n_seeds=3), vocab, {"n_pairs": 77})
-    monkeypatch.setattr(stages, "voting", lambda folders, config: [(teacher, made)])
+    monkeypatch.setattr(sys.modules[distill.__module__], "voting", lambda folders, config: [(teacher, made)])
     asked = []
 
-    def say_rome(run, config, questions, entries, beams, purpose):
+    def say_rome(run, config, questions, purpose):
         asked.append(len(questions))
-        return [["Rome"] * len(questions)] * 3, 0.0
+        return Said([["Rome"] * len(questions)] * 3, 0.0, [])
 
-    monkeypatch.setattr(stages, "ask", say_rome)
+    monkeypatch.setattr(sys.modules[distill.__module__], "ask", say_rome)
     first = vote(made, tmp_path / "new", [Path("a")], vocab)
     assert {answer for _, answer in first.pairs} == {"Rome"} and asked == [len(first.pairs)]
     assert (first.by, first.n_pairs) == (["a"], 77)
@@ -90,7 +91,8 @@ def test_distilling_needs_questions_and_more_than_one_model(tmp_path, monkeypatc
     lines = override(made, {"finetune.objective": "whole_line"})
     with pytest.raises(UserError, match="needs question_answer in --config.finetune.objective"):
         distill(lines, tmp_path, [tmp_path], student=tmp_path)
-    monkeypatch.setattr(stages, "voting", lambda folders, config: [(Run(tmp_path, made, None, {}), made)])
+    alone = [(Run(tmp_path, made, None, {}), made)]
+    monkeypatch.setattr(sys.modules[distill.__module__], "voting", lambda folders, config: alone)
     mixed = override(made, {"pretrain.objective": "whole_line=0.5,question_answer=0.5"})
     with pytest.raises(UserError, match="holds one model, which is no vote: add runs by --voters"):
         distill(mixed, tmp_path, [tmp_path], None)
