@@ -78,6 +78,7 @@ class TrainConfig:
     warmup_tokens: int = 10_240
     schedule: str = "cosine"  # or wsd: warm up, stay, and fall in a line
     final_tokens: int = 0  # where the rate reaches its floor; 0 means at the end of the run
+    text_tokens: int = 0  # that the schedule counts for each text; 0: as many as the model reads
     decay_from: float = 0.6  # wsd: share of the tokens after which the rate falls
     floor: float = 0.1  # of the peak rate
     first_step_at_peak: bool = False  # the course sets the rate after each update, for the next
@@ -97,7 +98,8 @@ class TrainConfig:
             _require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}: give 1 or more")
         for name in ("learning_rate", "clip_norm"):
             _require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}: give more than 0")
-        for name in ("muon_learning_rate", "warmup_tokens", "final_tokens", "weight_decay", "pieces"):
+        not_negative = "muon_learning_rate warmup_tokens final_tokens text_tokens weight_decay pieces"
+        for name in not_negative.split():
             _require(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}: give 0 or more")
         _require(
             self.schedule in ("cosine", "wsd"), f"schedule is {self.schedule!r}: choose from cosine, wsd"

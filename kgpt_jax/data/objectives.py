@@ -80,6 +80,15 @@ def question_text(question: str, answer: str, text_length: int) -> str:
     return f"{question}{MASK}{answer}{MASK}".ljust(text_length, PAD)
 
 
+def question_room(cfg: ModelConfig) -> int:
+    """Returns how many characters a question and its answer may have together.
+
+    Their text, with two masks, has at most `block_size` characters, also where documents have one more, as in
+    the course since 2024.
+    """
+    return min(cfg.seq_len + 1, cfg.block_size) - 2
+
+
 class Material(NamedTuple):
     """What objectives make texts of."""
 
@@ -255,17 +264,18 @@ def _masked(documents, find: Callable[[str], list], vocab: Vocab, cfg: ModelConf
 def question_answer(material: Material, vocab: Vocab, cfg: ModelConfig) -> Objective:
     """Returns the objective of questions and answers, the same every epoch.
 
-    Only the first mask, the answer and the second mask are targets.
+    Only the first mask, the answer and the second mask are targets. A UserError names a pair that is too
+    long (`question_room`).
     """
-    text_length, pairs = cfg.seq_len + 1, material.pairs
+    text_length, pairs, room = cfg.seq_len + 1, material.pairs, question_room(cfg)
     text_NL = np.full((len(pairs), text_length), PAD_ID, np.int32)
     y_NT = np.full((len(pairs), cfg.seq_len), PAD_ID, np.int32)
     source_N = np.array([len(question) + 1 for question, _ in pairs], np.int32)
     for i, (question, answer) in enumerate(pairs):
-        if len(question) + len(answer) + 2 > text_length:
+        if len(question) + len(answer) > room:
             raise UserError(
                 f"question and answer have {len(question) + len(answer)} characters where "
-                f"{text_length - 2} fit: {question!r}, {answer!r}"
+                f"{room} fit: {question!r}, {answer!r}"
             )
         text_NL[i] = vocab.encode(question_text(question, answer, text_length))
         y_NT[i, len(question) - 1 :] = text_NL[i, len(question) :]

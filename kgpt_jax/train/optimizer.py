@@ -54,11 +54,13 @@ def decayed(params) -> dict:
 def learning_rates(cfg: TrainConfig, n_examples: int, seq_len: int) -> np.ndarray:
     """Returns the float64 rate of each update of the run.
 
-    Tokens are counted as minGPT does, padding included: `seq_len` for every example. The rate of an
+    Tokens are counted as minGPT does, padding included: `cfg.text_tokens`, or else `seq_len`, for every
+    example. The rate of an
     update is that of the tokens up to and with its own; with `first_step_at_peak`, as in the course,
     that of the tokens before it, but the peak for the first. Otherwise, warming up takes at most a tenth
     of the run.
     """
+    seq_len = cfg.text_tokens or seq_len
     steps = steps_per_epoch(n_examples, cfg)
     in_epoch = np.minimum(np.arange(1, steps + 1) * cfg.batch_size, n_examples) * seq_len
     epochs = np.arange(cfg.epochs)[:, None] * n_examples * seq_len

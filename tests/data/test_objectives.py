@@ -52,6 +52,15 @@ def test_question_that_does_not_fit_is_named():
         question_answer(Material([], [("x" * 123, "Oslo")]), Vocab.of("xOslo"), COURSE)
 
 
+def test_a_question_has_127_columns_where_a_document_has_128():
+    """As in the course since 2024."""
+    cfg, vocab = ModelConfig(seq_len=128), Vocab.of("xOslo")
+    x_NT, _, _ = question_answer(Material([], [("x" * 122, "Oslo")]), vocab, cfg)(None)
+    assert vocab.decode(x_NT[0]) == "x" * 122 + "⁇Oslo⁇"
+    with pytest.raises(UserError, match="127 characters where 126 fit"):
+        question_answer(Material([], [("x" * 123, "Oslo")]), vocab, cfg)
+
+
 def documents(n=300):
     rng = np.random.default_rng(7)
     lengths = [0, 1, 2, 3, 4, 5, 111, 112, 113, 400] + rng.integers(0, 250, n).tolist()

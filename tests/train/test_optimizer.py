@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from kgpt_jax.config import TrainConfig
+from kgpt_jax.config import TrainConfig, load_recipe
 from kgpt_jax.train.optimizer import decayed, learning_rates, make_optimizer
 from tests import tiny
 
@@ -55,6 +55,16 @@ def test_rates_that_public_pretraining_logs_print(documents, epoch, printed):
     rates = learning_rates(cfg, n_examples=documents, seq_len=127)
     assert len(rates) == 651 * 23
     assert rate_after(epoch, rates, 23) == printed
+
+
+def test_since_2024_a_question_counts_127_tokens_and_a_document_128():
+    """The course's question/answer texts kept their 127 columns when pretraining got one more."""
+    recipe = load_recipe("configs/course_2024.py")
+    assert recipe.model.seq_len == 128
+    scratch = learning_rates(recipe.scratch, n_examples=2000, seq_len=128)
+    assert f"{scratch[-1]:.4e}" == "5.1024e-04"
+    rates = learning_rates(recipe.pretrain, n_examples=WIKI, seq_len=128)
+    assert rates[-1] == pytest.approx(6e-4, rel=1e-6)  # one decay over all 650 epochs, to a tenth
 
 
 def test_the_courses_first_update_runs_at_the_peak():
