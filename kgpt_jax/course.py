@@ -1,0 +1,87 @@
+"""The course's own commands, and what they are called here.
+
+    python -m kgpt_jax.main finetune vanilla wiki.txt --writing_params_path vanilla.model.params ...
+
+stands for `python src/run.py` with the same words; so does the spelling of later years,
+`--function=finetune`. `charcorruption` and `namedata` stand for `python src/dataset.py`, and
+`london_baseline` for the script of that name.
+"""
+
+from kgpt_jax.config import UserError
+
+SCRATCH = "none"  # --reading_params_path of a run that starts from nothing
+RECIPE = "configs/course_2024.py"  # where none is named
+FUNCTIONS = ("pretrain", "finetune", "evaluate")
+NEEDED = {
+    "pretrain": "writing_params_path",
+    "finetune": "writing_params_path",
+    "evaluate": "reading_params_path",
+}
+# The objective that shows a dataset's examples, the flag of its file, and the file's name in the course.
+DATASETS = {
+    "charcorruption": ("span_corruption", "pretrain_corpus_path", "wiki.txt"),
+    "namedata": ("question_answer", "finetune_corpus_path", "birth_places_train.tsv"),
+}
+LONDON = "london_baseline"
+LEFT_OUT = "tb_expt_name"  # what the course calls a log of TensorBoard
+
+
+def native(words: list[str]) -> list[str] | None:
+    """Returns our flags for a command line of the course's, None for one that is not the course's.
+
+    >>> native(["evaluate", "vanilla", "wiki.txt", "--reading_params_path", "vanilla.model.params"])[2:]
+    ['--pretrain_corpus_path=wiki.txt', '--reading_params_path=vanilla.model.params']
+    >>> native(["--mode=evaluate"])
+    """
+    names, flags = split(words)
+    if names and names[0] == LONDON:
+        return ["--mode=baseline", *spelled(flags)]
+    if names and names[0] in DATASETS:
+        objective, flag, file = DATASETS[names[0]]
+        path = names[1] if len(names) > 1 else file
+        return ["--mode=show", f"--objective={objective}", f"--{flag}={path}", *spelled(flags)]
+    given = dict(flags)
+    if "mode" in given or not (names and names[0] in FUNCTIONS or "function" in given):
+        return None
+    for flag in ("function", "variant", "pretrain_corpus_path"):
+        if flag not in given and names:
+            given = {flag: names.pop(0)} | given
+    if names:
+        raise UserError(
+            f"unexpected argument {names[0]!r}: the course's form is MODE VARIANT CORPUS [--flags]"
+        )
+    function = given.pop("function")
+    if function not in FUNCTIONS:
+        raise UserError(f"--function={function}: choose from {', '.join(FUNCTIONS)}")
+    if NEEDED[function] not in given:
+        raise UserError(f"{function} needs --{NEEDED[function]}, as in the course")
+    given.pop(LEFT_OUT, None)
+    first = {name: given.pop(name) for name in ("variant", "pretrain_corpus_path") if name in given}
+    if function == "finetune" and not given.get("reading_params_path"):
+        given = {"reading_params_path": SCRATCH} | given
+    fresh = function == "pretrain" or given.get("reading_params_path") == SCRATCH
+    recipe = {"config": RECIPE} if fresh and "config" not in given else {}
+    return [f"--mode={function}", *spelled((first | recipe | given).items())]
+
+
+def split(words: list[str]) -> tuple[list[str], list[tuple[str, str | None]]]:
+    """Returns the words that are no flags, and (flag, value) of the others; a bare flag has the value None.
+
+    >>> split(["a", "--b", "c", "--d=e", "--f"])
+    (['a'], [('b', 'c'), ('d', 'e'), ('f', None)])
+    """
+    names, flags, words = [], [], list(words)
+    while words:
+        word = words.pop(0)
+        if not word.startswith("-"):
+            names.append(word)
+            continue
+        name, equals, value = word.lstrip("-").partition("=")
+        if not equals:
+            value = words.pop(0) if words and not words[0].startswith("-") else None
+        flags.append((name, value))
+    return names, flags
+
+
+def spelled(flags) -> list[str]:
+    return [f"--{name}" if value is None else f"--{name}={value}" for name, value in flags]
