@@ -162,22 +162,29 @@ def generate(cfg: BiographiesConfig) -> Biographies:
 
 
 def write(biographies: Biographies, folder) -> list[str]:
-    """Writes the four files under the course's names, over older ones, and returns their paths."""
+    """Writes the four files under the course's names and returns their paths.
+
+    A UserError, before any is written, where one of the names holds something else: the course's own files
+    have the same names.
+    """
     lines = {
         "wiki.txt": biographies.documents,
         "birth_places_train.tsv": map("\t".join, biographies.train),
         "birth_dev.tsv": map("\t".join, biographies.dev),
         "birth_test_inputs.tsv": biographies.test,
     }
+    texts = {Path(folder, name): "".join(f"{row}\n" for row in rows) for name, rows in lines.items()}
     try:
+        for path, text in texts.items():
+            if path.exists() and path.read_bytes() != text.encode("utf-8"):
+                raise UserError(f"{path} exists and holds something else: name another folder")
         Path(folder).mkdir(parents=True, exist_ok=True)
-        for name, rows in lines.items():
-            with open(Path(folder, name), "w", encoding="utf-8", newline="\n") as file:
-                file.writelines(f"{row}\n" for row in rows)
+        for path, text in texts.items():
+            path.write_text(text, "utf-8", newline="\n")
     except OSError as error:
         reason = f"cannot write to {folder} ({error.strerror})"
         raise UserError(f"{reason}: name another folder") from None
-    return [str(Path(folder, name)) for name in lines]
+    return list(map(str, texts))
 
 
 def _check(cfg: BiographiesConfig):
