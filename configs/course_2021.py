@@ -32,7 +32,8 @@ def get_config() -> Config:
     finetune = {"batch_size": 256, "learning_rate": 6e-4}
     return Config(
         model=ModelConfig(seq_len=127),
-        data=DataConfig(ascii_pairs=True),
+        # The course's files have people of the same name, some of them in two files.
+        data=DataConfig(ascii_pairs=True, skip_learned=True),
         # The course's loader keeps the file's order in every epoch.
         pretrain=train_config(epochs=650, batch_size=128, learning_rate=6e-3, shuffle=False),
         finetune=train_config(epochs=10, shuffle=False, **finetune),

@@ -132,6 +132,8 @@ class DataConfig:
     finetune_corpus_path: str = ""
     eval_corpus_path: str = ""
     n_validation: int = 0  # last training pairs that are kept out of training, and asked about instead
+    skip_learned: bool = False  # leave questions out of the score whose answers the run learned; else refuse
+    other_corpus: bool = False  # the documents may differ from those that the run was pretrained on
     ascii_pairs: bool = False  # the course drops non-ASCII characters, in finetuning only
     stripes: int = 0  # of the corpus, each in its own rows of a batch; 0: 8 at most of a large one, else 1
     biographies: BiographiesConfig = BiographiesConfig()

@@ -1,6 +1,7 @@
 """One model out of several: it is trained on what they say by vote.
 
-The vote is taken once and lies in the new run's folder as `vote.json`: who was asked, and what is learnt.
+The vote is taken once and lies in the new run's folder as `vote.json`: digests of the teachers' parameters
+and of the questions, by which it is known again wherever the teachers lie, and what is learnt.
 """
 
 import json
@@ -14,10 +15,13 @@ from kgpt_jax.answer.voters import ask, voting
 from kgpt_jax.config import Config, UserError
 from kgpt_jax.data import corpus
 from kgpt_jax.data.biographies import generate
+from kgpt_jax.data.holdout import refuse_learned
 from kgpt_jax.data.mixture import weights
+from kgpt_jax.data.objectives import question_room
 from kgpt_jax.data.spans import title_length
 from kgpt_jax.data.vocab import Vocab
-from kgpt_jax.train.run import fit_to, read_run, write_json
+from kgpt_jax.train.checkpoint import load_params, params_digest
+from kgpt_jax.train.run import Run, fit_to, learned_by, write_json
 from kgpt_jax.train.sharding import is_first, meet
 
 FRAMED = 100  # training questions that are looked at to see what stands around a name
@@ -25,21 +29,20 @@ VOTE = "vote.json"
 
 
 def distill(
-    config: Config, folder: Path, teachers: Sequence[Path], student: Path | None, tensorboard: bool = False
+    config: Config, folder: Path, teachers: Sequence[Path], student: Run | None, tensorboard: bool = False
 ) -> float:
     """Trains one model on the training pairs and on what the models of the runs `teachers` say by vote.
 
     They are asked about everybody who has a document and no training pair; what more than half of them say
     is taken for an answer (arXiv 1503.02531 with labels for soft targets). The model is pretrained on all
-    this and the corpus or, where `student` names a pretrained run, that one is finetuned. Returns the
-    seconds of training.
+    this and the corpus or, where a pretrained run `student` is given, that one is finetuned. Returns the
+    seconds of training. A UserError where a teacher has learned what is held out.
     """
     stage, flag = ("finetune", "config.finetune.objective") if student else ("pretrain", "objective")
     if "question_answer" not in weights(stages.recipe_of(config, stage)):
         raise UserError(f"distilling needs question_answer in --{flag}: that is how the vote is learnt")
     if student:  # one that cannot learn is better known before all are asked
-        learner = read_run(student)
-        config, vocab = fit_to(learner, config), learner.vocab
+        config, vocab = fit_to(student, config), student.vocab
     else:
         vocab = Vocab.of(corpus.load_documents(config.data).characters)
     taught = vote(config, folder, teachers, vocab)
@@ -54,37 +57,43 @@ def vote(config: Config, folder: Path, teachers: Sequence[Path], vocab: Vocab) -
     So a training that was interrupted goes on with the same answers on any machine. A UserError says where
     the folder holds another vote.
     """
-    path, named = folder / VOTE, [str(teacher) for teacher in teachers]
+    path = folder / VOTE
+    asked = voting(teachers, config)
+    runs = [run for run, _ in asked]
+    if config.data.n_validation and not config.data.skip_learned:
+        held_out = corpus.load_questions(config.data).questions
+        for run in runs:
+            refuse_learned(held_out, learned_by([run]), str(run.folder))
     questions = others(config, corpus.load_pairs(config.data).pairs)
-    wanted = {"teachers": named, "questions_digest": corpus.digest(questions)}
+    digests = sorted(params_digest(load_params(run, model_devices=config.model_devices)) for run in runs)
+    wanted = {"teachers_digests": digests, "questions_digest": corpus.digest(questions)}
     if is_first() and not path.exists():
-        asked = voting(teachers, config)
-        if sum(run.config.n_seeds for run, _ in asked) < 2:
+        if sum(run.config.n_seeds for run in runs) < 2:
             raise UserError(
-                f"{named[0]} holds one model, which is no vote: add runs by --voters, or train by --num_seeds"
+                f"{teachers[0]} holds one model, which is no vote: add runs by --voters, or train by "
+                "--num_seeds"
             )
         said = []
         for run, own in asked:
             said += ask(run, own, questions, purpose="asking").answers
-        pairs = agreed(questions, said, config.model.seq_len - 1, vocab)
-        n_pairs = max(run.facts.get("n_pairs", 0) for run, _ in asked)
+        pairs = agreed(questions, said, question_room(config.model), vocab)
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(path, wanted | {"models": len(said), "n_pairs": n_pairs, "pairs": pairs})
+        write_json(path, wanted | {"models": len(said), "pairs": pairs})
     meet("the vote is taken")
     try:
         there = json.loads(path.read_text("utf-8"))
         pairs = [(str(question), str(answer)) for question, answer in there["pairs"]]
-        models, n_pairs = int(there["models"]), int(there["n_pairs"])
+        models = int(there["models"])
         of_this = {name: there[name] for name in wanted}
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is damaged ({error!r}): remove it, and all are asked again") from None
+        raise UserError(f"{path} is damaged ({error!r}): move it away, and all are asked again") from None
     if of_this != wanted:
+        what = "teachers" if of_this["teachers_digests"] != digests else "questions"
         raise UserError(
-            f"{path} is the vote of {', '.join(map(str, of_this['teachers']))}, and another is asked for, of "
-            f"{', '.join(named)} or on other questions: give another --workdir, or delete the folder"
+            f"{path} is a vote of other {what}, as their digest says: give another --workdir, or --start_anew"
         )
     print(f"more than half of {models} models agree on {len(pairs):,} of {len(questions):,} new questions")
-    return stages.Taught(pairs, named, n_pairs)
+    return stages.Taught(pairs, [str(teacher) for teacher in teachers], learned_by(runs))
 
 
 def agreed(questions: list[str], said: list[list[str]], room: int, vocab: Vocab) -> list[tuple[str, str]]:

@@ -2,7 +2,8 @@
 
     python -m kgpt_jax.main --mode=all --variant=vanilla
 
-is the whole job on made-up people; `--helpshort` lists every flag, README.md the course's commands.
+is the whole job on made-up people; `--helpshort` lists every flag. The course's own commands work as they are
+(`kgpt_jax/course.py`).
 This is the one reader of flags: past `main` there are only a frozen `Config` and paths.
 """
 
@@ -13,13 +14,15 @@ if __name__ == "__main__":  # before JAX is imported
 
 import difflib
 import errno
+import shlex
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from absl import app, flags, logging
 
-from kgpt_jax import stages
+from kgpt_jax import course, stages
 from kgpt_jax.config import Config, UserError, leaves, load_recipe, override
 from kgpt_jax.data.objectives import OBJECTIVES
 from kgpt_jax.distill import distill
@@ -31,12 +34,13 @@ from kgpt_jax.explore.copies import compare_copies
 from kgpt_jax.explore.costs import inspect
 from kgpt_jax.explore.recall import compare_recall
 from kgpt_jax.model.variants import VARIANTS
-from kgpt_jax.train.run import holds_run, read_run
+from kgpt_jax.train.run import Run, holds_run, read_run, set_aside
 
 MODES = (
     "pretrain",
     "finetune",
     "evaluate",
+    "baseline",
     "all",
     "show",
     "sample",
@@ -64,7 +68,7 @@ DISK_TROUBLE = {
     for name in "ENOSPC EDQUOT EFBIG EROFS EIO EACCES EPERM EMFILE".split()
     if hasattr(errno, name)  # Windows lacks some
 }
-SCRATCH = "none"  # --reading_params_path=none finetunes from scratch
+SCRATCH = course.SCRATCH  # --reading_params_path=none finetunes from scratch
 QUICKSTART = "configs/quickstart.py"
 
 _MODE = flags.DEFINE_enum("mode", None, MODES, "What to do.", required=True)
@@ -94,8 +98,18 @@ _OUTPUTS = flags.DEFINE_string(
 _PRETRAIN_CORPUS = flags.DEFINE_string("pretrain_corpus_path", None, "Documents, one a line.")
 _FINETUNE_CORPUS = flags.DEFINE_string("finetune_corpus_path", None, "question<TAB>answer lines.")
 _EVAL_CORPUS = flags.DEFINE_string("eval_corpus_path", None, "Questions, with or without answers.")
+_CHECKPOINT = flags.DEFINE_string(
+    "checkpoint",
+    "newest",
+    "Which of the run that is read (distill: the student): newest, best (of least loss), an update's number.",
+)
+_START_ANEW = flags.DEFINE_boolean(
+    "start_anew",
+    False,
+    "pretrain, finetune, distill: set aside what the new run's folder holds, and begin at the first update.",
+)
 _PRETRAIN_LR = flags.DEFINE_float("pretrain_lr", None, "Peak learning rate of pretraining.")
-_FINETUNE_LR = flags.DEFINE_float("finetune_lr", None, "Peak learning rate of finetuning.")
+_FINETUNE_LR = flags.DEFINE_float("finetune_lr", None, "Peak learning rate of finetuning, from scratch too.")
 _OBJECTIVE = flags.DEFINE_string(
     "objective", None, f"Of pretraining, one or a mixture, as in 'a=0.7,b=0.3': {', '.join(OBJECTIVES)}."
 )
@@ -126,10 +140,16 @@ _QUESTION = flags.DEFINE_string("question", None, "attend: the question to answe
 _BOTTLENECK_DIM = flags.DEFINE_integer("bottleneck_dim", None, "Latents of the perceivers.")
 _TENSORBOARD = flags.DEFINE_boolean("tensorboard", False, "Write event files too.")
 
+
+def also(name: str) -> str:
+    """Returns what the help of a config field says besides: what changes finetuning reaches scratch, too."""
+    return " From scratch too, unless config.scratch says otherwise." if name.startswith("finetune.") else ""
+
+
 DEFINE = {int: flags.DEFINE_integer, float: flags.DEFINE_float, str: flags.DEFINE_string}
 _FIELDS = {
     name: DEFINE.get(type(value), flags.DEFINE_boolean)(
-        f"config.{name}", None, f"Recipe field (default of the defaults: {value!r})."
+        f"config.{name}", None, f"Recipe field (default of the defaults: {value!r}).{also(name)}"
     )
     for name, value in leaves().items()
     if name != "model.vocab_size"  # the corpus decides it
@@ -138,25 +158,34 @@ _FIELDS = {
 
 def main(_):
     mode, workdir = _MODE.value, Path(_WORKDIR.value)
-    start = find_start(mode, workdir) if mode in STARTS_FROM else None
-    config = read_config(start)
+    start = None
+    if mode in STARTS_FROM and (path := find_start(mode, workdir)):
+        start = read_run(path, _CHECKPOINT.value)
+    student = read_run(_STUDENT.value, _CHECKPOINT.value) if mode == "distill" and _STUDENT.value else None
+    config = read_config(start, student)
     root = workdir / config.model.variant
 
-    def folder(stage: str) -> Path:
-        return Path(_WRITING.value) if _WRITING.value else root / stage
+    def new_run(stage: str) -> Path:
+        folder = Path(_WRITING.value) if _WRITING.value else root / stage
+        if _START_ANEW.value:
+            set_aside(folder)
+        return folder
 
     match mode:
         case "pretrain":
             if _READING.value:
                 raise UserError("--mode=pretrain starts from nothing: leave out --reading_params_path")
-            stages.pretrain(config, folder("pretrain"), _TENSORBOARD.value)
+            stages.pretrain(config, new_run("pretrain"), _TENSORBOARD.value)
         case "finetune":
             stage = "finetune" if start else "scratch"
-            stages.finetune(config, folder(stage), start, _TENSORBOARD.value)
+            stages.finetune(config, new_run(stage), start, _TENSORBOARD.value)
         case "evaluate":
-            default = start if _READING.value else root / "evaluate"
-            outputs = Path(_OUTPUTS.value or default / "predictions.txt")
-            stages.evaluate(config, start, outputs, _BEAMS.value, voters(start)[1:])
+            runs = voters(start.folder)
+            default = (start.folder if _READING.value else root / "evaluate") / predictions_name(len(runs))
+            outputs = Path(_OUTPUTS.value or default)
+            stages.evaluate(config, start, outputs, _BEAMS.value, runs[1:])
+        case "baseline":
+            stages.score_constants(config)
         case "all":
             if _WRITING.value or _READING.value or _OUTPUTS.value:
                 raise UserError("--mode=all writes below --workdir: leave out the paths of one run")
@@ -178,7 +207,7 @@ def main(_):
         case "import":
             stages.import_params(config, needed(_READING), Path(needed(_WRITING)))
         case "export":
-            stages.export_params(config, start, needed(_WRITING))
+            stages.export_params(config, start, Path(needed(_WRITING)))
         case "compare":
             compare(config, chosen_variants(), whole_numbers(_SEEDS), workdir)
         case "inspect" if _READING.value:
@@ -186,16 +215,22 @@ def main(_):
         case "inspect":
             inspect(config, chosen_variants(), whole_numbers(_LENGTHS))
         case "attend":
-            attend(config, start, needed(_QUESTION), Path(_OUTPUTS.value or start / "attention.png"))
+            picture = Path(_OUTPUTS.value or start.folder / "attention.png")
+            attend(config, start, needed(_QUESTION), picture)
         case "distill":
-            student = Path(_STUDENT.value) if _STUDENT.value else None
-            distill(config, folder("distill"), voters(start), student, _TENSORBOARD.value)
+            distill(config, new_run("distill"), voters(start.folder), student, _TENSORBOARD.value)
         case "copies":
             compare_copies(config, whole_numbers(_SEEDS), workdir)
         case "ablate":
             ablate(config, whole_numbers(_SEEDS), workdir)
         case "recall":
             compare_recall(config, chosen_variants())
+
+
+def predictions_name(n_runs: int) -> str:
+    """Returns the default name of a predictions file, one for each kind, so that none replaces another."""
+    beams = f"_{_BEAMS.value}_beams" if _BEAMS.value else ""
+    return f"predictions{beams}{f'_of_{n_runs}_runs' if n_runs > 1 else ''}.txt"
 
 
 def find_start(mode: str, workdir: Path) -> Path | None:
@@ -243,19 +278,27 @@ def whole_numbers(flag) -> list[int]:
     return [int(part) for part in flag.value]
 
 
-def read_config(start: Path | None) -> Config:
-    """Returns the recipe, or the config of the run read from, with the flags' overrides."""
-    if _MODE.value == "distill" and (_STUDENT.value or _CONFIG.value):
-        start = Path(_STUDENT.value) if _STUDENT.value else None  # teachers may be of another kind
+def read_config(start: Run | None, student: Run | None = None) -> Config:
+    """Returns the recipe, or the config of the run read from, with the flags' overrides.
+
+    What a recipe leaves open, variant and documents, is that of the run read from. In distilling, the student
+    may be of another kind than its teachers.
+    """
+    if _MODE.value == "distill" and (student or _CONFIG.value):
+        start = student
     if _CONFIG.value is None and start is not None:
-        config = read_run(start).config
+        config = start.config
     else:
         config = load_recipe(_CONFIG.value or QUICKSTART)
+        if start is not None and not config.data.pretrain_corpus_path:
+            there = start.config.data
+            documents = {"pretrain_corpus_path": there.pretrain_corpus_path, "biographies": there.biographies}
+            config = replace(config, data=replace(config.data, **documents))
     if _MODE.value == "distill":
         config = override(config, {"n_seeds": 1})  # and not as many as teach it
     variant = _VARIANT.value or _FIELDS["model.variant"].value
     if start is not None:
-        variant = variant or read_run(start).config.model.variant
+        variant = variant or start.config.model.variant
     named = {
         "seed": _SEED.value,
         "n_seeds": _NUM_SEEDS.value,
@@ -267,17 +310,24 @@ def read_config(start: Path | None) -> Config:
         "pretrain.objective": _OBJECTIVE.value,
         "pretrain.learning_rate": _PRETRAIN_LR.value,
         "finetune.learning_rate": _FINETUNE_LR.value,
-        "scratch.learning_rate": _FINETUNE_LR.value,
     }
-    changes = {name: flag.value for name, flag in _FIELDS.items()} | {
-        name: value for name, value in named.items() if value is not None
+    given = {name: flag.value for name, flag in _FIELDS.items()}
+    changes = {name: value for name, value in [*given.items(), *named.items()] if value is not None}
+    # Finetuning is finetuning: what is said of it holds from scratch, too.
+    scratch = {
+        name.replace("finetune.", "scratch.", 1): value
+        for name, value in changes.items()
+        if name.startswith("finetune.")
     }
-    return override(config, {name: value for name, value in changes.items() if value is not None})
+    return override(config, scratch | changes)
 
 
 def parse(argv: list[str]) -> list[str]:
     """Parses the flags; what is wrong with them ends the program with one line and status 2."""
     try:
+        if native := course.native(argv[1:]):
+            print(f"this is: python -m kgpt_jax.main {shlex.join(native)}", flush=True)
+            argv = [argv[0], *native]
         rest = flags.FLAGS(argv)
         if len(rest) > 1:
             raise UserError(f"unexpected argument {rest[1]!r}: flags begin with --")

@@ -16,19 +16,32 @@ import numpy as np
 
 from kgpt_jax.answer import evaluate as scoring
 from kgpt_jax.answer.decode import continue_texts, pad_prompts
-from kgpt_jax.answer.voters import ask, voting
+from kgpt_jax.answer.voters import ask, unlearned, voting
 from kgpt_jax.config import Config, UserError
 from kgpt_jax.data import biographies, corpus
 from kgpt_jax.data.batches import steps_per_epoch
 from kgpt_jax.data.chapters import Chapters, chapters, cut_up, in_chapters, n_stripes
+from kgpt_jax.data.holdout import refuse_learned
 from kgpt_jax.data.mixture import examples_of, mixture, preceded, weights
 from kgpt_jax.data.objectives import NEED_PAIRS, Material, Objective
 from kgpt_jax.data.spans import places
 from kgpt_jax.data.vocab import PAD, Vocab
 from kgpt_jax.model.gpt import GPT
+from kgpt_jax.outputs import check, record
 from kgpt_jax.train.checkpoint import Checkpoints, first_model, load_params, params_digest
 from kgpt_jax.train.loop import train
-from kgpt_jax.train.run import fit_to, held, open_run, read_run, with_vocab, write_json
+from kgpt_jax.train.run import (
+    Run,
+    check_corpus,
+    fit_to,
+    held,
+    learned_by,
+    open_run,
+    read_run,
+    with_vocab,
+    write_json,
+)
+from kgpt_jax.train.sharding import is_first
 from kgpt_jax.train.torch_params import abstract_params, load_torch_params, save_torch_params
 
 STAGE_OBJECTIVES = {
@@ -45,10 +58,10 @@ class Taught(NamedTuple):
 
     pairs: list[tuple[str, str]]
     by: list[str]
-    n_pairs: int  # the training pairs that these have learnt from
+    learned: frozenset[str]  # fingerprints of the questions whose true answers these have learned
 
 
-NOT_TAUGHT = Taught([], [], 0)
+NOT_TAUGHT = Taught([], [], frozenset())
 
 
 def pretrain(config: Config, folder: Path, tensorboard: bool = False, taught: Taught = NOT_TAUGHT) -> float:
@@ -58,6 +71,8 @@ def pretrain(config: Config, folder: Path, tensorboard: bool = False, taught: Ta
     vocab = Vocab.of(characters)
     config = with_vocab(config, vocab)
     objective, n_examples, facts = objective_of(config, "pretrain", vocab, taught, documents)
+    # Where no pairs are learned, the data are the documents alone.
+    facts["corpus_digest"] = corpus.digest(documents) if facts["learned"] else facts["data_digest"]
     size = count(abstract_params(config.model))
     with held(folder):
         run = open_run(folder, config, vocab, facts)
@@ -69,9 +84,9 @@ def pretrain(config: Config, folder: Path, tensorboard: bool = False, taught: Ta
 
 
 def finetune(
-    config: Config, folder: Path, start: Path | None, tensorboard: bool = False, taught: Taught = NOT_TAUGHT
+    config: Config, folder: Path, start: Run | None, tensorboard: bool = False, taught: Taught = NOT_TAUGHT
 ) -> float:
-    """Trains on questions with answers, from the run in `start` or, where that is None, from scratch.
+    """Trains on questions with answers, from the run `start` or, where that is None, from scratch.
 
     To the training pairs comes what is `taught`. Returns the seconds of training.
     """
@@ -79,18 +94,25 @@ def finetune(
     say(table.notes)
     if start is None:
         stage, params = "scratch", None
-        vocab = Vocab.of(corpus.load_documents(config.data).characters)
+        documents, characters, _ = corpus.load_documents(config.data)
+        vocab, corpus_digest = Vocab.of(characters), corpus.digest(documents)
         config = with_vocab(config, vocab)
         print("starting from scratch")
     else:
-        source = read_run(start)
-        config = fit_to(source, config)
-        stage, vocab = "finetune", source.vocab
-        params = load_params(source, "starting from", config.model_devices)
+        config = fit_to(start, config)
+        check_corpus(start, config.data)
+        if config.data.n_validation and not config.data.skip_learned:
+            refuse_learned(
+                corpus.load_questions(config.data).questions, learned_by([start]), str(start.folder)
+            )
+        stage, vocab, corpus_digest = "finetune", start.vocab, start.facts.get("corpus_digest", "")
+        taught = taught._replace(learned=taught.learned | learned_by([start]))
+        params = load_params(start, "starting from", config.model_devices)
     objective, n_examples, facts = objective_of(config, stage, vocab, taught)
+    if corpus_digest:
+        facts["corpus_digest"] = corpus_digest
     if start is not None:
-        facts |= {"started_from": str(start), "start_digest": params_digest(params)}
-        facts["n_pairs"] = max(facts["n_pairs"], source.facts.get("n_pairs", 0))
+        facts |= {"started_from": str(start.folder), "start_digest": params_digest(params)}
     with held(folder):
         run = open_run(folder, config, vocab, facts)
         n_questions = len(table.questions) + len(taught.pairs)
@@ -136,8 +158,9 @@ def objective_of(
         return preceded(objective, cfg.preceded) if cfg.preceded else objective
 
     cuts = cut_up(len(documents), n_stripes(config.data.stripes, cfg, len(documents)))
-    more_facts = {}
+    more_facts, learned = {}, taught.learned
     if pairs:
+        learned |= corpus.learned_from(config.data)
         more_facts["most_frequent_answer"] = scoring.most_frequent([answer for _, answer in pairs])
     if taught.by:
         more_facts["taught_by"] = taught.by
@@ -152,63 +175,100 @@ def objective_of(
         "stage": stage,
         "updates": steps_per_epoch(n, cfg) * cfg.epochs,
         "data_digest": corpus.digest(texts),
-        "n_pairs": max(len(pairs), taught.n_pairs),
+        "learned": " ".join(sorted(learned)),
     }
     return objective, n, facts | more_facts
 
 
 def evaluate(
-    config: Config, source: Path, outputs: Path, beams: int = 0, voters: Sequence[Path] = ()
+    config: Config, run: Run, outputs: Path, beams: int = 0, voters: Sequence[Path] = ()
 ) -> tuple[scoring.Score, list, float] | None:
-    """Answers the evaluation questions with the run in `source` and writes the answers to `outputs`.
+    """Answers the evaluation questions with a run and writes the answers to `outputs`.
 
     With `beams`, answers come from a list of places only, by a search with so many beams. Runs in `voters`
-    answer as well: what is written and scored is the vote of all.
+    answer as well: what is written and scored is the vote of all. Questions whose answers a run has learned
+    are not scored (`answer/voters.py`, `unlearned`).
 
     Returns the score, the constant baselines as (answer, score), and the seconds of answering; None
     where the questions have no answers.
     """
-    run = read_run(source)
     asked = [(run, fit_to(run, config)), *voting(voters, config)]
+    check_corpus(run, config.data)
     table = corpus.load_questions(config.data)
     say(table.notes)
+    kind = predictions_kind(beams, len(asked))
+    if is_first():  # one that cannot be written is better known now
+        data = config.data
+        check(outputs, kind, [data.pretrain_corpus_path, data.finetune_corpus_path, data.eval_corpus_path])
+    if table.answers is not None:
+        rows = unlearned([each for each, _ in asked], table.questions, config.data)
     entries = None
     if beams:
         known = set(corpus.load_pairs(config.data).answers)
         entries = places(corpus.load_documents(config.data).documents, known)
         print(f"answers are restricted to {len(entries):,} places")
-    scoring.check_path(outputs)  # one that cannot be written is better known now
     answers, seconds = [], 0.0  # of each model
     for voter, fitted in asked:
+        if never_asked(voter):
+            print(f"note: {voter.folder} was never finetuned on questions: expect no answers of it")
         said = ask(voter, fitted, table.questions, entries=entries, beams=beams)
         say(said.notes)
         answers += said.answers
         seconds += said.seconds
     predictions = scoring.vote(answers)
-    scoring.write_predictions(outputs, predictions)
+    if is_first():
+        scoring.write_predictions(outputs, predictions)
+        record(outputs, kind)
     print(f"wrote {len(predictions):,} predictions to {outputs}")
     if table.answers is None:
         print("the questions have no answers to compare with: nothing scored")
         return None
+    right = table.rows(rows).answers
+    answers = [[said[i] for i in rows] for said in answers]
     if len(answers) > 1:
-        shares = [scoring.score(said, table.answers).accuracy for said in answers]
+        shares = [scoring.score(said, right).accuracy for said in answers]
         print(f"{len(shares)} models, each: {', '.join(f'{share:.1%}' for share in shares)}")
         print(f"their mean: {np.mean(shares):.1%}, 95% interval {percent(scoring.mean_interval(shares))}")
         print("their vote:")
-    score = scoring.score(predictions, table.answers)
+    score = scoring.score([predictions[i] for i in rows], right)
     correct, total = float(score.correct), float(score.total)
     print(f"Correct: {correct} out of {total}: {correct / total * 100}%")
     print(f"95% interval: {percent(score.interval)}")
-    constants = dict.fromkeys(["London", run.facts.get("most_frequent_answer", "London")])
+    return score, constants(right, run.facts.get("most_frequent_answer", "London")), seconds
+
+
+def never_asked(run: Run) -> bool:
+    """Tells whether a run was pretrained on documents alone."""
+    return run.facts["stage"] == "pretrain" and "question_answer" not in weights(
+        recipe_of(run.config, "pretrain")
+    )
+
+
+def predictions_kind(beams: int, n_runs: int) -> str:
+    """Returns in a few words how predictions were made; those of another kind are not overwritten."""
+    how = f"answers by {beams} beams" if beams else "greedy answers"
+    return f"{how}, a vote of {n_runs} runs" if n_runs > 1 else how
+
+
+def constants(right: list[str], *answers: str) -> list[tuple[str, scoring.Score]]:
+    """Prints and returns the scores of London and of other answers that are always the same."""
     baselines = []
-    for answer in constants:
-        baseline = scoring.score([answer] * len(table.answers), table.answers)
+    for answer in dict.fromkeys(["London", *answers]):
+        baseline = scoring.score([answer] * len(right), right)
         baselines.append((answer, baseline))
         print(
             f"always {answer!r}: {baseline.correct} out of {baseline.total}: "
             f"{baseline.accuracy:.1%}, 95% interval {percent(baseline.interval)}"
         )
-    return score, baselines, seconds
+    return baselines
+
+
+def score_constants(config: Config):
+    """Prints how many evaluation questions are answered right by always saying London."""
+    table = corpus.load_questions(config.data)
+    if table.answers is None:
+        raise UserError("the questions have no answers to compare with: give others as --eval_corpus_path")
+    constants(table.answers)
 
 
 def run_all(config: Config, root: Path, tensorboard: bool = False):
@@ -221,10 +281,10 @@ def run_all(config: Config, root: Path, tensorboard: bool = False):
     objective_of(config, "finetune", vocab)
     corpus.load_questions(config.data)
     pretrain_seconds = pretrain(config, root / "pretrain", tensorboard)
-    finetune_seconds = finetune(config, root / "finetune", root / "pretrain", tensorboard)
-    pretrained = evaluate(config, root / "finetune", root / PREDICTIONS)
+    finetune_seconds = finetune(config, root / "finetune", read_run(root / "pretrain"), tensorboard)
+    pretrained = evaluate(config, read_run(root / "finetune"), root / PREDICTIONS)
     scratch_seconds = finetune(config, root / "scratch", None, tensorboard)
-    scratch = evaluate(config, root / "scratch", root / "evaluate" / "scratch.txt")
+    scratch = evaluate(config, read_run(root / "scratch"), root / "evaluate" / "scratch.txt")
     if pretrained is None:
         print("no table: the questions have no answers")
         return
@@ -274,13 +334,12 @@ def show(config: Config, n: int):
         print(f"x: {vocab.decode(examples.x_NT[i])}\ny: {vocab.decode(examples.y_NT[i])}")
 
 
-def sample(config: Config, source: Path, prompt: str, n: int, max_new: int, temperature: float, top_k: int):
-    """Prints `n` continuations of a prompt by the run in `source`."""
-    run = read_run(source)
+def sample(config: Config, run: Run, prompt: str, n: int, max_new: int, temperature: float, top_k: int):
+    """Prints `n` continuations of a prompt by a run."""
     config = fit_to(run, config)
     seq_len = config.model.seq_len
     if unknown := run.vocab.unknown(prompt):
-        raise UserError(f"--prompt has {unknown!r}, which the vocabulary of {source} lacks")
+        raise UserError(f"--prompt has {unknown!r}, which the vocabulary of {run.folder} lacks")
     if not 1 <= len(prompt) <= seq_len:
         raise UserError(f"--prompt has {len(prompt)} characters: give 1 to {seq_len}")
     if max_new > seq_len + 1 - len(prompt):
@@ -317,7 +376,8 @@ def import_params(config: Config, source: str, folder: Path):
     params = load_torch_params(source, config.model)
     if (folder / "config.json").exists():
         raise UserError(f"{folder} holds a run already: give another --writing_params_path")
-    facts = {"stage": "import", "data_digest": corpus.digest(documents), "started_from": source}
+    digest = corpus.digest(documents)
+    facts = {"stage": "import", "data_digest": digest, "corpus_digest": digest, "started_from": source}
     with held(folder):
         run = open_run(folder, config, vocab, facts)
         with Checkpoints(run) as checkpoints:
@@ -325,11 +385,12 @@ def import_params(config: Config, source: str, folder: Path):
     print(f"{source} is now the run {folder}: {count(params):,} parameters")
 
 
-def export_params(config: Config, source: Path, path: str):
+def export_params(config: Config, run: Run, path: Path):
     """Writes a run's parameters as a file for the course's PyTorch code."""
-    run = read_run(source)
     fit_to(run, config)
-    save_torch_params(path, first_model(run), run.config.model)
+    check(path, "parameters")
+    save_torch_params(str(path), first_model(run), run.config.model)
+    record(path, "parameters")
     print(f"wrote {path}")
 
 

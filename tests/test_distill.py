@@ -9,6 +9,7 @@ from kgpt_jax.answer.evaluate import MAX_ANSWER
 from kgpt_jax.answer.voters import Said
 from kgpt_jax.config import UserError, override
 from kgpt_jax.data.corpus import load_documents, load_pairs
+from kgpt_jax.data.holdout import fingerprints
 from kgpt_jax.data.vocab import PAD, Vocab
 from kgpt_jax.distill import agreed, distill, questions_like, vote
 from kgpt_jax.stages import NOT_TAUGHT, Taught, objective_of
@@ -48,22 +49,32 @@ def test_voted_answers_are_learnt_like_training_pairs():
     made = with_vocab(made, vocab)
     voted = ("Where was Nobody born?", "Rome")
     plain, taught = (
-        objective_of(made, "finetune", vocab, t) for t in (NOT_TAUGHT, Taught([voted], ["a", "b"], 11))
+        objective_of(made, "finetune", vocab, t)
+        for t in (NOT_TAUGHT, Taught([voted], ["a", "b"], frozenset(["a7"])))
     )
     assert (plain[1], taught[1]) == (8, 9) == (len(pairs), len(pairs) + 1)
     texts = [vocab.decode(text).rstrip(PAD) for text in taught[0](np.random.default_rng(0)).x_NT]
     assert texts[-1] == "Where was Nobody born?⁇Rome⁇"
     assert taught[2]["taught_by"] == ["a", "b"] and "taught_by" not in plain[2]
     assert taught[2]["data_digest"] != plain[2]["data_digest"]
-    # Its own, or those that its teachers know; those that they were asked about are none.
-    assert (plain[2]["n_pairs"], taught[2]["n_pairs"]) == (8, 11)
+    # Its own, and those that its teachers know; those that they were asked about are none.
+    own = set(plain[2]["learned"].split())
+    assert own == set(fingerprints([question for question, _ in pairs])) and len(own) == 8
+    assert set(taught[2]["learned"].split()) == own | {"a7"}
 
 
 def test_a_vote_is_taken_once(tmp_path, monkeypatch):
     made = tiny.config()
     vocab = Vocab.of(load_documents(made.data).characters)
-    teacher = Run(tmp_path, replace(made, n_seeds=3), vocab, {"n_pairs": 77})
-    monkeypatch.setattr(sys.modules[distill.__module__], "voting", lambda folders, config: [(teacher, made)])
+    digests = {"a": "11", "moved": "11", "b": "22"}
+
+    def teachers(folders, config):
+        return [(Run(f, replace(made, n_seeds=3), vocab, {"learned": "a7"}), made) for f in folders]
+
+    module = sys.modules[distill.__module__]
+    monkeypatch.setattr(module, "voting", teachers)
+    monkeypatch.setattr(module, "load_params", lambda run, model_devices: run.folder.name)
+    monkeypatch.setattr(module, "params_digest", digests.get)
     asked = []
 
     def say_rome(run, config, questions, purpose):
@@ -73,13 +84,20 @@ def test_a_vote_is_taken_once(tmp_path, monkeypatch):
     monkeypatch.setattr(sys.modules[distill.__module__], "ask", say_rome)
     first = vote(made, tmp_path / "new", [Path("a")], vocab)
     assert {answer for _, answer in first.pairs} == {"Rome"} and asked == [len(first.pairs)]
-    assert (first.by, first.n_pairs) == (["a"], 77)
+    assert (first.by, first.learned) == (["a"], {"a7"})
     assert vote(made, tmp_path / "new", [Path("a")], vocab) == first and len(asked) == 1
-    for others, config in (([Path("b")], made), ([Path("a")], override(made, {"data.biographies.seed": 5}))):
-        with pytest.raises(UserError, match="is the vote of a, and another is asked for"):
-            vote(config, tmp_path / "new", others, vocab)
-    (tmp_path / "new" / "vote.json").write_text('{"teachers": ["a"]}')
-    with pytest.raises(UserError, match="vote.json is damaged .* remove it, and all are asked again"):
+    # The same parameters in another place are the same teacher; trained anew, they are another one.
+    assert vote(made, tmp_path / "new", [Path("moved")], vocab).pairs == first.pairs and len(asked) == 1
+    digests["a"] = "33"
+    with pytest.raises(UserError, match="is a vote of other teachers, as their digest says"):
+        vote(made, tmp_path / "new", [Path("a")], vocab)
+    with pytest.raises(UserError, match="is a vote of other teachers"):
+        vote(made, tmp_path / "new", [Path("b")], vocab)
+    digests["a"] = "11"
+    with pytest.raises(UserError, match="is a vote of other questions"):
+        vote(override(made, {"data.biographies.seed": 5}), tmp_path / "new", [Path("a")], vocab)
+    (tmp_path / "new" / "vote.json").write_text('{"teachers_digests": ["11"]}')
+    with pytest.raises(UserError, match="vote.json is damaged .* move it away, and all are asked again"):
         vote(made, tmp_path / "new", [Path("a")], vocab)
     assert len(asked) == 1
 
@@ -90,9 +108,11 @@ def test_distilling_needs_questions_and_more_than_one_model(tmp_path, monkeypatc
         distill(made, tmp_path, [tmp_path], None)
     lines = override(made, {"finetune.objective": "whole_line"})
     with pytest.raises(UserError, match="needs question_answer in --config.finetune.objective"):
-        distill(lines, tmp_path, [tmp_path], student=tmp_path)
+        distill(lines, tmp_path, [tmp_path], student=Run(tmp_path, made, None, {}))
     alone = [(Run(tmp_path, made, None, {}), made)]
-    monkeypatch.setattr(sys.modules[distill.__module__], "voting", lambda folders, config: alone)
+    module = sys.modules[distill.__module__]
+    monkeypatch.setattr(module, "voting", lambda folders, config: alone)
+    monkeypatch.setattr(module, "load_params", lambda run, model_devices: None)
     mixed = override(made, {"pretrain.objective": "whole_line=0.5,question_answer=0.5"})
     with pytest.raises(UserError, match="holds one model, which is no vote: add runs by --voters"):
         distill(mixed, tmp_path, [tmp_path], None)

@@ -57,31 +57,84 @@ def test_without_a_variant_the_newest_run_goes_on(whole):
     )
 
 
-def test_course_flags(whole, tmp_path):
-    """Each stage by itself, on files and paths of one's own."""
+def test_the_courses_commands_as_they_are_typed(tmp_path):
+    """Each part of the assignment, on files that --mode=biographies wrote: their documents have no '?'."""
     small = BiographiesConfig(n_train=5, n_dev=4, n_test=3, copies=1)
     wiki, train, dev, test = biographies.write(biographies.generate(small), tmp_path / "data")
-    Path(wiki).write_text(Path(wiki).read_text() + "Where?\n")  # the question's characters
-    data = ["--pretrain_corpus_path=" + wiki, "--finetune_corpus_path=" + train]
-    run("--mode=pretrain", *data, f"--writing_params_path={tmp_path}/a", "--pretrain_lr=1e-3", *TINY)
-    config = json.loads((tmp_path / "a" / "config.json").read_text())
+    assert "?" not in Path(wiki).read_text()
+    tiny = [flag for flag in TINY if "n_layer" in flag or "n_embd" in flag or "n_head" in flag]
+
+    def course(words):
+        return words.replace("wiki.txt", wiki).replace("DIR", str(tmp_path)).split()
+
+    pairs = ["--finetune_corpus_path", train]
+    scratch = course("finetune vanilla wiki.txt --writing_params_path DIR/vanilla.model.params")
+    out = run(*scratch, *pairs, *tiny, "--config.finetune.epochs=2")  # and so of finetuning from scratch
+    assert "this is: python -m kgpt_jax.main --mode=finetune --variant=vanilla " in out
+    assert "starting from scratch" in out
+    config = json.loads((tmp_path / "vanilla.model.params" / "config.json").read_text())
+    assert config["scratch"]["epochs"] == config["finetune"]["epochs"] == 2
+
+    pretrain = course("pretrain vanilla wiki.txt --writing_params_path DIR/pre.params --pretrain_lr 1e-3")
+    run(*pretrain, *tiny, "--config.pretrain.epochs=1")
+    config = json.loads((tmp_path / "pre.params" / "config.json").read_text())
     assert config["pretrain"]["learning_rate"] == 1e-3
-    run(
-        "--mode=finetune",
-        f"--reading_params_path={tmp_path}/a",
-        f"--writing_params_path={tmp_path}/b",
-        "--finetune_lr=2e-3",
-        *data,
+    finetune = course(
+        "finetune vanilla wiki.txt --reading_params_path DIR/pre.params --writing_params_path DIR/b"
     )
+    run(*finetune, *pairs, "--finetune_lr", "2e-3", "--config.finetune.epochs=1")
     config = json.loads((tmp_path / "b" / "config.json").read_text())
     assert config["finetune"]["learning_rate"] == config["scratch"]["learning_rate"] == 2e-3
-    evaluate = ["--mode=evaluate", f"--reading_params_path={tmp_path}/b"]
-    out = run(*evaluate, f"--eval_corpus_path={dev}", f"--outputs_path={tmp_path}/dev.txt")
+
+    evaluate = course("evaluate vanilla wiki.txt --reading_params_path DIR/b --eval_corpus_path")
+    out = run(*evaluate, dev, "--outputs_path", tmp_path / "dev.txt")
     assert "out of 4.0: " in out and "always 'London': " in out
     assert (tmp_path / "dev.txt").read_text().count("\n") == 4
-    out = run(*evaluate, f"--eval_corpus_path={test}", f"--outputs_path={tmp_path}/test.txt")
+    out = run(*evaluate, test, "--outputs_path", tmp_path / "test.txt")
     assert "no answers to compare with" in out and "Correct" not in out
     assert (tmp_path / "test.txt").read_text().count("\n") == 3
+    assert "always 'London': " in run("london_baseline", "--eval_corpus_path", dev)
+
+    # No output replaces an input or what we did not write.
+    before = Path(dev).read_text()
+    assert "is read by this command and cannot be" in run(*evaluate, dev, "--outputs_path", dev, status=2)
+    assert "this program did not write what it holds" in run(
+        *evaluate, dev, "--outputs_path", train, status=2
+    )
+    assert "holds greedy answers, and this would replace them by answers by 2 beams" in run(
+        *evaluate, dev, *pairs, "--outputs_path", tmp_path / "dev.txt", "--beams=2", status=2
+    )
+    assert Path(dev).read_text() == before
+
+    # Other documents are told apart, be their characters the same.
+    (tmp_path / "two.txt").write_text("".join(Path(wiki).read_text().splitlines(keepends=True)[:2]))
+    other = course(
+        "finetune vanilla DIR/two.txt --reading_params_path DIR/pre.params --writing_params_path DIR/c"
+    )
+    complaint = run(*other, *pairs, status=2)
+    assert f"was pretrained on {wiki} (digest " in complaint and "has other documents" in complaint
+    run(*other, *pairs, "--config.finetune.epochs=1", "--config.data.other_corpus=true")
+
+
+def test_what_a_run_learned_is_not_asked(tmp_path):
+    rows = [f"Where was {name} born?\t{place}" for name, place in zip("ABCDEFGH", ["Rome", "Oslo"] * 4)]
+    (tmp_path / "wiki.txt").write_text("A was born in Rome .\n" * 3)
+    for name, some in (("all", rows), ("tail", rows[2:]), ("dev", [rows[0], rows[1], rows[7]])):
+        (tmp_path / f"{name}.tsv").write_text("\n".join(some) + "\n")
+    flags = [f"--pretrain_corpus_path={tmp_path}/wiki.txt", f"--workdir={tmp_path}", *TINY]
+    tail, whole = (f"--finetune_corpus_path={tmp_path}/{name}.tsv" for name in ("tail", "all"))
+    run("--mode=finetune", "--reading_params_path=none", tail, *flags)
+    evaluate = ["--mode=evaluate", f"--reading_params_path={tmp_path}/vanilla/scratch"]
+    # As many pairs as n_validation leaves, and yet the wrong ones.
+    complaint = run(*evaluate, whole, "--config.data.n_validation=2", status=2)
+    assert (
+        "scratch has learned the answers to 2 of the 2 questions asked, the first 'Where was G born?'"
+        in complaint
+    )
+    dev = f"--eval_corpus_path={tmp_path}/dev.tsv"
+    assert "has learned the answers to 1 of the 3" in run(*evaluate, dev, status=2)
+    out = run(*evaluate, dev, "--config.data.skip_learned=true")
+    assert "out of 2.0: " in out and "1 of the 3 questions, the first 'Where was H born?'" in out
 
 
 def test_another_variant_or_vocabulary_is_refused(whole):
@@ -204,6 +257,7 @@ def test_torch_params_there_and_back(whole, tmp_path):
         (["--mode=pretrain", "--pretrain_corpus_path=nowhere.txt"], "cannot read nowhere.txt"),
         (["--mode=pretrain", "--reading_params_path=x"], "leave out --reading_params_path"),
         (["--mode=pretrain", "wiki.txt"], "unexpected argument 'wiki.txt'"),
+        (["finetune", "vanilla", "wiki.txt"], "finetune needs --writing_params_path, as in the course"),
         ([], "--mode"),
     ],
 )

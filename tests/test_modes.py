@@ -71,7 +71,7 @@ def test_pairs_held_out_are_asked_about(tmp_path):
         f"--reading_params_path={tmp_path}/vanilla/scratch",
         "--config.data.n_validation=4",
     ]
-    assert "has learnt from 5 training pairs, and data.n_validation 4 leaves 4" in run(*more, status=2)
+    assert "has learned the answers to 1 of the 4 questions asked" in run(*more, status=2)
 
 
 def test_show_and_biographies(tmp_path):
@@ -83,6 +83,9 @@ def test_show_and_biographies(tmp_path):
     assert len(out.splitlines()) == 4
     run("--mode=biographies", f"--outputs_path={tmp_path}/data", *TINY)
     assert len((tmp_path / "data" / "wiki.txt").read_text().splitlines()) == 17
+    (tmp_path / "data" / "birth_dev.tsv").write_text("the course's own\n")
+    again = run("--mode=biographies", f"--outputs_path={tmp_path}/data", *TINY, status=2)
+    assert "birth_dev.tsv exists and holds something else: name another folder" in again
 
 
 @pytest.mark.parametrize("platform", ["gpu", "tpu"])

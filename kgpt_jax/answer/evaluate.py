@@ -13,9 +13,9 @@ import numpy as np
 
 from kgpt_jax.answer.beam import best_entries
 from kgpt_jax.answer.decode import continue_texts, pad_prompts
-from kgpt_jax.config import UserError
 from kgpt_jax.data.vocab import MASK, PAD, Vocab
-from kgpt_jax.train.sharding import is_first, to_numpy
+from kgpt_jax.outputs import cannot_write
+from kgpt_jax.train.sharding import to_numpy
 
 MAX_ANSWER = 32  # characters, as in the course
 # Student's t, two-sided 95 %, by degrees of freedom.
@@ -130,30 +130,12 @@ def predict(
     return answers, notes
 
 
-def check_path(path: Path):
-    """Raises a UserError where predictions cannot be written; what is there stays as it is."""
-    if not is_first():
-        return
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.open("a").close()
-    except OSError as error:
-        raise _cannot_write(path, error) from None
-
-
-def _cannot_write(path: Path, error: OSError) -> UserError:
-    return UserError(f"cannot write {path}: {error.strerror}; give another --outputs_path")
-
-
 def write_predictions(path: Path, predictions: list[str]):
     """Writes one prediction a line, as the course does."""
-    if not is_first():
-        return
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("".join(p + "\n" for p in predictions), "utf-8", newline="\n")
     except OSError as error:
-        raise _cannot_write(path, error) from None
+        raise cannot_write(path, error) from None
 
 
 def score(predictions: list[str], answers: list[str]) -> Score:

@@ -12,10 +12,11 @@ from typing import NamedTuple
 
 from kgpt_jax.answer.beam import make_trie
 from kgpt_jax.answer.evaluate import predict
-from kgpt_jax.config import Config
+from kgpt_jax.config import Config, DataConfig, UserError
+from kgpt_jax.data.holdout import UNKNOWN, learned_rows, refuse_learned
 from kgpt_jax.model.gpt import GPT
 from kgpt_jax.train.checkpoint import load_params, models
-from kgpt_jax.train.run import Run, fit_to, read_run
+from kgpt_jax.train.run import Run, check_corpus, fit_to, learned_by, read_run
 
 
 class Said(NamedTuple):
@@ -32,8 +33,33 @@ def voting(folders: Sequence[Path], config: Config) -> list[tuple[Run, Config]]:
     A UserError where a run does not fit the data.
     """
     runs = [read_run(folder) for folder in folders]
+    for run in runs:
+        check_corpus(run, config.data)
     shared = {"data": config.data, "model_devices": config.model_devices}
     return [(run, fit_to(run, dataclasses.replace(run.config, **shared))) for run in runs]
+
+
+def unlearned(runs: Sequence[Run], questions: Sequence[str], data: DataConfig) -> list[int]:
+    """Returns the rows of the questions that may be scored: whose answers none of the runs has learned.
+
+    Says which runs record nothing of what they learned. A UserError where any question was learned, unless
+    `data.skip_learned` leaves these out, and where none is left.
+    """
+    for run in runs:
+        if UNKNOWN in learned_by([run]):
+            print(f"note: what {run.folder} learned is unknown, wholly or in part: it may know the answers")
+        if not data.skip_learned:
+            refuse_learned(questions, learned_by([run]), str(run.folder))
+    known = learned_rows(questions, learned_by(runs))
+    if known:
+        names = ", ".join(str(run.folder) for run in runs)
+        first = f"{len(known)} of the {len(questions)} questions, the first {questions[known[0]]!r}"
+        if len(known) == len(questions):
+            raise UserError(
+                f"{names} learned the answers to {first}: none is left to score; ask about others"
+            )
+        print(f"note: left out of the score, as their answers were learned: {first}")
+    return sorted(set(range(len(questions))) - set(known))
 
 
 def ask(

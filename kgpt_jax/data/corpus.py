@@ -5,6 +5,7 @@ What is put right instead (a byte-order mark, CRLF, empty lines at the end) is c
 caller to say.
 """
 
+import dataclasses
 import hashlib
 import re
 from collections.abc import Iterable, Sequence
@@ -13,7 +14,10 @@ from typing import NamedTuple
 
 from kgpt_jax.config import DataConfig, UserError
 from kgpt_jax.data import biographies
+from kgpt_jax.data.holdout import fingerprints, split
 from kgpt_jax.data.lines import Lines
+
+FRAME = "Where was born?"  # the characters that every question of the course has beside the name
 
 
 class Corpus(NamedTuple):
@@ -35,15 +39,21 @@ class Table(NamedTuple):
     def pairs(self) -> list[tuple[str, str]]:
         return list(zip(self.questions, self.answers, strict=True))
 
+    def rows(self, chosen: list[int]) -> "Table":
+        """Returns the table of the chosen rows alone."""
+        answers = None if self.answers is None else [self.answers[i] for i in chosen]
+        return Table([self.questions[i] for i in chosen], answers, self.notes)
+
 
 def load_documents(data: DataConfig) -> Corpus:
     """Returns the pretraining corpus, split at line breaks as in the course: wiki.txt gives 2,938.
 
-    Training pairs that are known by then lend their characters.
+    Training pairs that are known by then lend their characters, and so does the course's question, so that a
+    corpus without a question mark can be asked about.
     """
     if data.pretrain_corpus_path:
         read = read_documents(data.pretrain_corpus_path)
-        known = load_pairs(data).pairs if data.finetune_corpus_path else []
+        known = [(FRAME,), *(load_pairs(data).pairs if data.finetune_corpus_path else [])]
     else:
         people = biographies.generate(data.biographies)
         documents = [*people.documents, ""]
@@ -54,10 +64,15 @@ def load_documents(data: DataConfig) -> Corpus:
 
 
 def load_pairs(data: DataConfig) -> Table:
-    """Returns the training questions with their answers, the last `n_validation` left out."""
+    """Returns the training questions with their answers, those kept for validation left out."""
     table = _all_pairs(data)
-    n = len(table.questions) - data.n_validation
-    return Table(table.questions[:n], table.answers[:n], table.notes)
+    return table.rows(split(table.questions, data.n_validation).train)
+
+
+def learned_from(data: DataConfig) -> set[str]:
+    """Returns the fingerprints of the training questions, as they stand in the file and as they are read."""
+    as_written = dataclasses.replace(data, ascii_pairs=False)
+    return {mark for each in (data, as_written) for mark in fingerprints(load_pairs(each).questions)}
 
 
 def _all_pairs(data: DataConfig) -> Table:
@@ -83,7 +98,7 @@ def _all_pairs(data: DataConfig) -> Table:
 def load_questions(data: DataConfig) -> Table:
     """Returns the evaluation questions, with answers where there are any.
 
-    Where `n_validation` keeps training pairs back, these are asked about.
+    Where `n_validation` keeps training pairs back, these are asked about (`data/holdout.py`).
     """
     if data.n_validation:
         if data.eval_corpus_path:
@@ -92,7 +107,13 @@ def load_questions(data: DataConfig) -> Table:
                 "leave one of them out, as by --config.data.n_validation=0"
             )
         table = _all_pairs(data)
-        return Table(table.questions[-data.n_validation :], table.answers[-data.n_validation :], table.notes)
+        held = split(table.questions, data.n_validation).validation
+        if not held:
+            raise UserError(
+                f"data.n_validation is {data.n_validation}, and all these questions stand among the training "
+                "pairs before them too: give more"
+            )
+        return table.rows(held)
     if data.eval_corpus_path:
         return read_table(data.eval_corpus_path)
     if data.pretrain_corpus_path:

@@ -17,28 +17,30 @@ from kgpt_jax.config import Config, UserError
 from kgpt_jax.data.vocab import MASK, Vocab
 from kgpt_jax.model.gpt import GPT, has_cache
 from kgpt_jax.model.variants import lookup
+from kgpt_jax.outputs import check, record
 from kgpt_jax.train.checkpoint import first_model
-from kgpt_jax.train.run import fit_to, read_run
+from kgpt_jax.train.run import Run, fit_to
 
 PANEL_INCHES = 3.2
 
 
-def attend(config: Config, source: Path, question: str, path: Path):
-    """Lets the run in `source` answer a question, and draws who looked at whom meanwhile."""
-    run = read_run(source)
+def attend(config: Config, run: Run, question: str, path: Path):
+    """Lets a run answer a question, and draws who looked at whom meanwhile."""
     config = fit_to(run, config)
     if unknown := run.vocab.unknown(question):
-        raise UserError(f"--question has {unknown!r}, which the vocabulary of {source} lacks")
+        raise UserError(f"--question has {unknown!r}, which the vocabulary of {run.folder} lacks")
     if not 1 <= len(question) < config.model.seq_len - MAX_ANSWER:
         raise UserError(
             f"--question has {len(question)} characters: give 1 to {config.model.seq_len - MAX_ANSWER - 1}, "
             "so that an answer fits"
         )
+    check(path, "attention")
     model, params = GPT(config.model), first_model(run, "reading with")
     [answer], _ = predict(model, params, run.vocab, [question])
     print(f"{question} {answer}")
     maps = attention_maps(model, params, run.vocab, f"{question}{MASK}{answer}", len(question) + 1)
     draw(maps, f"{config.model.variant}: {question} {answer}", path)
+    record(path, "attention")
     print(f"wrote {path}")
 
 

@@ -9,7 +9,7 @@ from kgpt_jax.answer.evaluate import mean_interval
 from kgpt_jax.config import Config, UserError, from_dict, leaves, override, to_dict
 from kgpt_jax.data.mixture import weights
 from kgpt_jax.stages import percent
-from kgpt_jax.train.run import write_json
+from kgpt_jax.train.run import read_run, write_json
 
 
 def compare(config: Config, variants: list[str], seeds: list[int], workdir: Path):
@@ -49,8 +49,8 @@ def result(config: Config, root: Path) -> dict:
         trained = root / "pretrain"
         if "question_answer" not in weights(stages.recipe_of(config, "pretrain")):
             trained = root / "finetune"
-            seconds += stages.finetune(config, trained, root / "pretrain")
-        evaluated = stages.evaluate(config, trained, root / stages.PREDICTIONS)
+            seconds += stages.finetune(config, trained, read_run(root / "pretrain"))
+        evaluated = stages.evaluate(config, read_run(trained), root / stages.PREDICTIONS)
         if evaluated is None:
             raise UserError("nothing to compare: the questions have no answers")
         score = evaluated[0]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import jax
 
+from kgpt_jax.data.holdout import UNKNOWN
 from kgpt_jax.explore.costs import training_flops
 from kgpt_jax.train.checkpoint import shapes
 from kgpt_jax.train.digests import damage
@@ -25,7 +26,7 @@ def list_run(folder: Path):
         "seed": run.config.seed,
         "updates": facts.get("updates", "none: parameters alone"),
         "read": _read(run),
-        "data": f"digest {facts.get('data_digest')}, {facts.get('n_pairs', 0)} training pairs",
+        "data": f"digest {facts.get('data_digest')}, {_learned(facts)}",
         "started from": facts.get("started_from", "nothing"),
         "taught by": ", ".join(facts.get("taught_by", ["nobody"])),
         "made on": ", ".join(f"{name} {value}" for name, value in facts.get("made_on", {}).items()),
@@ -51,6 +52,14 @@ def list_run(folder: Path):
             continue
         loss = "" if meta["loss"] is None else f"{meta['loss']:.3f}"
         print(f"{step:>10,}{megabytes:>10.1f}{loss:>10}{meta['seconds']:>10,.1f}  yes")
+
+
+def _learned(facts: dict) -> str:
+    if "learned" not in facts:
+        return "what questions it learned is unknown"
+    marks = facts["learned"].split()
+    known = [mark for mark in marks if mark != UNKNOWN]
+    return f"{len(known)} fingerprints of learned questions{', others unknown' if UNKNOWN in marks else ''}"
 
 
 def _read(run: Run) -> str:

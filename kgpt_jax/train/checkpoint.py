@@ -21,7 +21,7 @@ from orbax.checkpoint import checkpoint_managers
 
 from kgpt_jax.config import UserError, to_dict
 from kgpt_jax.train.digests import SEAL, damage, seal
-from kgpt_jax.train.run import NOT_OURS, Run, any_saved, saved_steps
+from kgpt_jax.train.run import NOT_OURS, Run, any_saved, free_place, saved_steps
 from kgpt_jax.train.sharding import is_first, make_mesh, meet, shardings, to_numpy, told_by_first, whole
 from kgpt_jax.train.step import TrainState
 from kgpt_jax.train.torch_params import abstract_params
@@ -50,18 +50,23 @@ class Kept(checkpoint_managers.PreservationPolicy):
 class Checkpoints:
     """The checkpoints of one run, each whole or not there: the newest two, and the one of least loss.
 
-    A checkpoint counts once its digests are there and as long as they hold; one that does not is named and
-    passed over. Training removes it; a reader (`read_only`) does not, since it may be what a training that
-    still runs is about to write. One that training cannot even read stays and is a UserError: it may be
-    sound. `step` is that of the newest that counts, None without one.
+    A checkpoint is valid if its digest file exists and matches; one that is not is named and passed over.
+    Training moves it into the run's `set_aside`, since it may be sound; a reader (`read_only`) leaves it,
+    since it may be what a training that still runs is about to write. Only what an interrupted save of ours
+    left is removed. One that training cannot even read is a UserError, and so is a folder whose checkpoints
+    are all invalid: training does not start anew by itself. `step` is that of the newest valid one, for a
+    reader of the one that `run.checkpoint` asks for, and None without one.
     """
 
     def __init__(self, run: Run, read_only: bool = False):
         self.run = run
         self.folder = (run.folder / "checkpoints").absolute()  # Orbax fails late on relative paths
-        newest = self._newest_sound(read_only) if is_first() else None
-        newest = told_by_first(-1 if newest is None else newest)
-        self.step = None if newest < 0 else newest
+        self.saving = run.folder / ".saving"  # holds the number of the update that is being saved
+        found = None
+        if is_first():
+            found = self._chosen() if read_only else self._newest_sound()
+        found = told_by_first(-1 if found is None else found)
+        self.step = None if found < 0 else found
         self.kept = Kept({} if read_only else dict(self._losses()))
         if read_only:
             options = ocp.CheckpointManagerOptions(read_only=True)
@@ -73,43 +78,70 @@ class Checkpoints:
             )
         self.manager = ocp.CheckpointManager(self.folder, options=options)
 
-    def _newest_sound(self, read_only: bool) -> int | None:
-        """Returns the newest step that counts; removes what does not, unless it only reads."""
-        newest = None
-        for step in sorted(saved_steps(self.run.folder), reverse=True):
+    def _chosen(self) -> int | None:
+        """Returns the step that `run.checkpoint` asks for, None if it is the newest and there is none."""
+        steps, which = sorted(saved_steps(self.run.folder), reverse=True), self.run.checkpoint
+        if which == "best":
+            losses = dict(self._losses())
+            steps = sorted((step for step in steps if step in losses), key=losses.get)
+        elif which != "newest":
+            steps = [step for step in steps if step == int(which)]
+        for step in steps:
+            try:
+                problem = damage(self.folder / str(step))
+            except OSError as error:
+                problem = f"it cannot be read: {error.strerror}"
+            if not problem:
+                return step
+            print(f"note: checkpoint {self.folder / str(step)} is passed over: {problem}")
+        if which != "newest":
+            there = ", ".join(map(str, sorted(saved_steps(self.run.folder)))) or "none"
+            raise UserError(f"{self.run.folder} has no sound checkpoint {which}: its checkpoints are {there}")
+        return None
+
+    def _newest_sound(self) -> int | None:
+        """Returns the newest valid step; moves what is invalid aside, and removes what is half written."""
+        self._remove_broken_off()
+        problems = {}
+        for step in saved_steps(self.run.folder):
             path = self.folder / str(step)
             try:
-                problem = damage(path)
+                problems[step] = damage(path)
             except OSError as error:
-                if not read_only:
-                    raise UserError(
-                        f"checkpoint {path} cannot be read ({error.strerror}), and may be sound: mend "
-                        "that, or move it away to go on from the one before"
-                    ) from None
-                problem = f"it cannot be read: {error.strerror}"
-            if not problem and newest is None:
-                newest = step
-            if problem:
-                print(f"note: checkpoint {path} is passed over: {problem}")
-                if not read_only:
-                    shutil.rmtree(path, ignore_errors=True)
-            elif read_only:
-                break
-        if not read_only:
-            self._remove_broken_off()
-        return newest
+                raise UserError(
+                    f"checkpoint {path} cannot be read ({error.strerror}), and may be sound: mend "
+                    "that, or move it away to go on from the one before"
+                ) from None
+        sound = [step for step, problem in problems.items() if not problem]
+        if problems and not sound:
+            raise UserError(
+                f"no checkpoint of {self.run.folder} is sound: {self.folder / str(max(problems))}: "
+                f"{problems[max(problems)]}; bring its files back, or give --start_anew, which sets aside "
+                "what is there and trains from the first update"
+            )
+        for step in problems.keys() - set(sound):
+            path, aside = self.folder / str(step), free_place(self.run.folder, f"checkpoint_{step}")
+            aside.parent.mkdir(exist_ok=True)
+            path.rename(aside)
+            print(f"note: checkpoint {path} is passed over: {problems[step]}; it lies in {aside} now")
+        return max(sound, default=None)
 
     def _losses(self) -> Iterator[tuple[int, float]]:
         for step in saved_steps(self.run.folder):
             try:
                 loss = json.loads((self.folder / str(step) / "meta" / "metadata").read_text("utf-8"))["loss"]
-            except NOT_OURS:
+            except (OSError, *NOT_OURS):
                 continue
             if isinstance(loss, float):
                 yield step, loss
 
     def _remove_broken_off(self, seconds_gone: float = 0.0):
         """Removes what is half written, until it has been gone for a while: TensorStore may still write."""
+        if self.saving.exists():  # our own save, broken off
+            step = self.saving.read_text()
+            if step.isdecimal() and not (self.folder / step / SEAL).exists():
+                shutil.rmtree(self.folder / step, ignore_errors=True)
+            self.saving.unlink()
         began = gone = time.monotonic()
         while True:
             for path in self.folder.glob(f"*{TEMPORARY}"):
@@ -155,12 +187,15 @@ class Checkpoints:
             if needed > shutil.disk_usage(self.run.folder).free:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             sys.unraisablehook = lambda _: None  # TensorStore tells each of its callbacks of an error
+            if is_first():
+                self.saving.write_text(str(step))
             self.manager.save(
                 step,
                 args=ocp.args.Composite(meta=ocp.args.JsonSave(meta), **items),
             )
             if is_first():
                 seal(self.folder / str(step))
+                self.saving.unlink()
             meet("the checkpoint is sealed")
         except Exception as error:  # Orbax and TensorStore raise every kind
             if jax.process_count() > 1 and not _is_systems(error):
@@ -169,8 +204,6 @@ class Checkpoints:
                 threading.Thread.join(thread, SECONDS_TO_GIVE_UP)  # Orbax's, which may still write
             if is_first():  # what was half written would keep a full disk full
                 self._remove_broken_off(seconds_gone=2.0)
-                if not (self.folder / str(step) / SEAL).exists():
-                    shutil.rmtree(self.folder / str(step), ignore_errors=True)
             last = "none yet" if self.step is None else self.folder / str(self.step)
             raise UserError(
                 f"cannot save update {step} in {self.folder} ({_reason(error)}): the last good "
@@ -198,8 +231,12 @@ class Checkpoints:
         Where several `model_devices` share a parameter, none ever holds all of it (`train/sharding.py`).
         """
         if self.step is None:
-            problem = "no sound checkpoint" if any_saved(self.run.folder) else "no checkpoint yet"
-            raise UserError(f"{self.run.folder} has {problem}: give its training command again")
+            if any_saved(self.run.folder):
+                raise UserError(
+                    f"{self.run.folder} has no sound checkpoint: bring its files back, or give its training "
+                    "command again with --start_anew"
+                )
+            raise UserError(f"{self.run.folder} has no checkpoint yet: give its training command again")
         places = shardings(like, make_mesh(None, model_devices)) if model_devices > 1 else None
         params = self._restore(params=ocp.args.StandardRestore(_abstract(like, places))).params
         if places is None and jax.process_count() > 1:  # from all devices to one's own

@@ -10,12 +10,13 @@ import math
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from kgpt_jax.config import Config, UserError, from_dict, leaves, to_dict
+from kgpt_jax.config import Config, DataConfig, UserError, from_dict, leaves, to_dict
 from kgpt_jax.data import corpus
+from kgpt_jax.data.holdout import UNKNOWN
 from kgpt_jax.data.vocab import Vocab
 from kgpt_jax.environment import made_on
 from kgpt_jax.train.digests import damage, seal
@@ -31,7 +32,8 @@ STAGES = ("pretrain", "finetune", "scratch", "import")
 FACTS = {
     "stage": str,
     "updates": int,
-    "n_pairs": int,
+    "learned": str,  # fingerprints of questions (data/holdout.py)
+    "corpus_digest": str,
     "made_on": dict,
     "most_frequent_answer": str,
     "stripes": int,
@@ -49,6 +51,7 @@ class Run:
     config: Config
     vocab: Vocab
     facts: dict  # stage, corpus digest, where it started, most frequent answer
+    checkpoint: str = "newest"  # or "best", or an update's number: what is read of it
 
 
 def open_run(folder: Path, config: Config, vocab: Vocab, facts: dict) -> Run:
@@ -93,11 +96,15 @@ def _files(run: Run) -> dict:
     return {"run.json": run.facts, "vocab.json": characters, "config.json": config}
 
 
-def read_run(folder: Path) -> Run:
+def read_run(folder: str | Path, checkpoint: str = "newest") -> Run:
     """Returns the run that a folder holds, or raises a UserError that says what is missing.
 
-    Where its files are damaged, the newest sound checkpoint knows what they said.
+    Where its files are damaged, the newest sound checkpoint knows what they said. `checkpoint` says which
+    parameters a reader gets: "newest", "best", which has the least loss, or an update's number.
     """
+    folder = Path(folder)
+    if checkpoint not in ("newest", "best") and not checkpoint.isdecimal():
+        raise UserError(f"checkpoint {checkpoint!r}: give newest, best or an update's number")
     try:
         config, vocab, facts = _trees(folder)
     except UserError:
@@ -112,7 +119,7 @@ def read_run(folder: Path) -> Run:
                 raise ValueError(f"run.json has {name} {facts[name]!r}")
         if facts["stage"] not in STAGES:
             raise ValueError(f"run.json has stage {facts['stage']!r}")
-        return Run(folder, from_dict(config), Vocab(vocab["characters"]), facts)
+        return Run(folder, from_dict(config), Vocab(vocab["characters"]), facts, checkpoint)
     except NOT_OURS as error:
         raise UserError(f"{folder} is damaged: {error}") from None
 
@@ -161,16 +168,62 @@ def holds_run(folder: Path) -> bool:
     return (folder / "config.json").exists() or any_saved(folder)
 
 
+WRITTEN = ("config.json", "vocab.json", "SHA256SUMS", "metrics.jsonl", "loss.png", "checkpoints")
+ASIDE = "set_aside"  # the folder within a run's where lies what it does not use any more
+
+
+def _check_ours(folder: Path):
+    """Raises a UserError where a run in `folder` would replace files that no run of ours wrote."""
+    if any_saved(folder):
+        return
+    try:
+        ours = json.loads((folder / "run.json").read_text("utf-8"))["stage"] in STAGES
+    except FileNotFoundError:
+        ours = False
+    except (OSError, *NOT_OURS):
+        raise UserError(
+            f"{folder / 'run.json'} is no run's, or damaged: give another folder, or move it away"
+        ) from None
+    there = [name for name in WRITTEN if (folder / name).exists()]
+    if there and not ours:
+        raise UserError(
+            f"{folder / there[0]} exists and no run wrote it: a run of that folder would replace it; give "
+            "another --writing_params_path or --workdir"
+        )
+
+
+def set_aside(folder: Path):
+    """Moves all that a run's folder holds into a new folder below its `set_aside`, and says so."""
+    with held(folder):
+        if is_first() and holds_run(folder):
+            into = free_place(folder, "run")
+            into.mkdir(parents=True)
+            for path in list(folder.iterdir()):
+                if path.name not in (ASIDE, ".lock"):
+                    path.rename(into / path.name)
+            print(f"note: what {folder} held lies in {into} now")
+        meet("the folder is free")
+
+
+def free_place(folder: Path, name: str) -> Path:
+    """Returns a path below a run's `set_aside` that nothing has yet."""
+    number = 1
+    while (place := folder / ASIDE / f"{name}_{number}").exists():
+        number += 1
+    return place
+
+
 @contextmanager
 def held(folder: Path):
     """Keeps a second training out of a run's folder; a UserError names the process that holds it.
 
     Of several processes of one training the first has the lock. It is the system's (flock), which ends with
-    its process, however that ends.
+    its process, however that ends. A folder with files of the same names that no run wrote is refused.
     """
     if not is_first():
         yield
         return
+    _check_ours(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / ".lock").open("a+")
@@ -199,29 +252,6 @@ def fit_to(run: Run, config: Config) -> Config:
 
     Dropout, dtype, products and remat may differ: they are no part of the parameters' shapes.
     """
-    if not run.config.data.pretrain_corpus_path:
-        there, asked = leaves(run.config.data.biographies), leaves(config.data.biographies)
-        for name in ("n_train", "n_dev", "n_test", "seed"):
-            if there[name] != asked[name]:
-                raise UserError(
-                    f"{run.folder} knows the people of data.biographies.{name} {there[name]}, and "
-                    f"{asked[name]} is asked for, which are other people: leave it out"
-                )
-    path = config.data.pretrain_corpus_path
-    if path and path != run.config.data.pretrain_corpus_path:
-        characters = corpus.read_documents(path).characters
-        if unknown := run.vocab.unknown(characters):
-            raise UserError(
-                f"{path} has characters that the vocabulary of {run.folder} lacks, {unknown!r}: "
-                "leave it out, or start from a run that was pretrained on it"
-            )
-    if config.data.n_validation:
-        seen, left = run.facts.get("n_pairs", 0), len(corpus.load_pairs(config.data).questions)
-        if seen > left:
-            raise UserError(
-                f"{run.folder} has learnt from {seen} training pairs, and data.n_validation "
-                f"{config.data.n_validation} leaves {left}: use a run that was trained with it"
-            )
     if run.config.n_seeds != config.n_seeds:
         raise UserError(
             f"{run.folder} holds {run.config.n_seeds} models, and n_seeds is {config.n_seeds}: give the same"
@@ -235,6 +265,47 @@ def fit_to(run: Run, config: Config) -> Config:
                 "leave it out, or start from another run"
             )
     return fitted
+
+
+def check_corpus(run: Run, data: DataConfig):
+    """Raises a UserError where a run was pretrained on other documents than those of `data`.
+
+    `data.other_corpus` allows other documents whose characters the run's vocabulary has. Documents whose file
+    is gone are not compared: a run holds all that answering takes.
+    """
+    path, there = data.pretrain_corpus_path, run.config.data
+    if not path and not there.pretrain_corpus_path:
+        known, asked = leaves(there.biographies), leaves(data.biographies)
+        for name in ("n_train", "n_dev", "n_test", "seed"):
+            if known[name] != asked[name]:
+                raise UserError(
+                    f"{run.folder} knows the people of data.biographies.{name} {known[name]}, and "
+                    f"{asked[name]} is asked for, which are other people: leave it out"
+                )
+        return
+    if not path or (path == there.pretrain_corpus_path and not Path(path).exists()):
+        return
+    documents, characters, _ = corpus.read_documents(path)
+    known, asked = run.facts.get("corpus_digest"), corpus.digest(documents)
+    if known not in (None, asked) and not data.other_corpus:
+        raise UserError(
+            f"{run.folder} was pretrained on {there.pretrain_corpus_path or 'the built-in people'} (digest "
+            f"{known}), and {path} (digest {asked}) has other documents: give the same, or "
+            "--config.data.other_corpus=true if they are meant to differ"
+        )
+    if unknown := run.vocab.unknown(characters):
+        raise UserError(
+            f"{path} has characters that the vocabulary of {run.folder} lacks, {unknown!r}: "
+            "leave it out, or start from a run that was pretrained on it"
+        )
+
+
+def learned_by(runs: Iterable[Run]) -> frozenset[str]:
+    """Returns the fingerprints of the questions that runs, or what they started from, learned.
+
+    UNKNOWN is among them where a run does not say.
+    """
+    return frozenset(mark for run in runs for mark in run.facts.get("learned", UNKNOWN).split())
 
 
 def with_vocab(config: Config, vocab: Vocab) -> Config:
@@ -260,7 +331,7 @@ def _check_same(new: Run, old: Run):
 def _refuse(folder: Path, name: str, there, asked):
     raise UserError(
         f"{folder} holds a run with {name} {there!r}, and {asked!r} is asked for: "
-        "give the same, another --workdir, or delete the folder"
+        "give the same, another --workdir, or --start_anew, which sets aside what is there"
     )
 
 

@@ -48,13 +48,13 @@ def test_odd_questions_are_counted_and_keep_their_place(answers):
 
 
 def test_predictions_file_has_one_line_a_question(tmp_path):
-    path = tmp_path / "new" / "folder" / "out.txt"
+    path = tmp_path / "out.txt"
     evaluate.write_predictions(path, ["Rome", "", "São Paulo"])
     assert path.read_bytes() == "Rome\n\nSão Paulo\n".encode()
 
 
 def test_a_path_that_cannot_be_written_is_named(tmp_path):
-    with pytest.raises(UserError, match="Is a directory; give another --outputs_path"):
+    with pytest.raises(UserError, match="Is a directory; give another path"):
         evaluate.write_predictions(tmp_path, [])
 
 

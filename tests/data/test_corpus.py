@@ -124,10 +124,11 @@ def test_training_pairs_lend_their_characters(tmp_path):
     (tmp_path / "wiki.txt").write_text("Ann\n")
     (tmp_path / "pairs.tsv").write_text("Who?\tBo\n")
     paths = {"pretrain_corpus_path": str(tmp_path / "wiki.txt")}
-    assert corpus.load_documents(DataConfig(**paths)).characters == "\nAn"
+    asked = "".join(sorted(set("Where was born?")))  # the course's question, whatever the corpus has
+    assert corpus.load_documents(DataConfig(**paths)).characters == "".join(sorted({*"\nAn", *asked}))
     paths["finetune_corpus_path"] = str(tmp_path / "pairs.tsv")
     both = corpus.load_documents(DataConfig(**paths))
-    assert both.characters == "\n?ABWhno" and list(both.documents) == ["Ann", ""]
+    assert set(both.characters) == {*"\nAnn", *"Who?Bo", *asked} and list(both.documents) == ["Ann", ""]
 
 
 def test_digest_tells_texts_apart():

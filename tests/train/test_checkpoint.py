@@ -17,7 +17,7 @@ from kgpt_jax.train import checkpoint
 from kgpt_jax.train.checkpoint import Checkpoints, load_params
 from kgpt_jax.train.digests import seal
 from kgpt_jax.train.optimizer import make_optimizer
-from kgpt_jax.train.run import held, open_run, read_run, with_vocab
+from kgpt_jax.train.run import held, open_run, read_run, set_aside, with_vocab
 from kgpt_jax.train.step import init_state
 from launch.harms import HARMS, harm
 from tests import tiny
@@ -93,7 +93,9 @@ def test_an_unreadable_checkpoint_is_named(run):
     for file in (run.folder / "checkpoints" / "7" / "params").rglob("*"):
         if file.is_file():
             file.write_bytes(b"")
-    with pytest.raises(UserError, match="has no sound checkpoint: give its training command again"):
+    with pytest.raises(
+        UserError, match="has no sound checkpoint: bring its files back, or .* with --start_anew"
+    ):
         load_params(run)
 
 
@@ -130,6 +132,7 @@ def test_training_goes_on_from_the_newest_sound_checkpoint(run, capsys):
     with Checkpoints(run) as checkpoints:
         assert checkpoints.step == 7
         assert not (run.folder / "checkpoints" / "8").exists()
+        assert (run.folder / "set_aside" / "checkpoint_8_1" / "SHA256SUMS").exists()  # it may be sound
         again = state_of(run, seed=9)._replace(step=jnp.int32(8))
         checkpoints.save(again, seconds=1.0, loss=2.0)
     assert "checkpoints/8 is passed over: params/_METADATA has changed" in capsys.readouterr().out
@@ -168,6 +171,68 @@ def test_what_may_be_sound_is_not_removed(run, monkeypatch, capsys):
         assert checkpoints.step == 7
     assert "checkpoints/8 is passed over: it cannot be read: Input/output error" in capsys.readouterr().out
     assert (run.folder / "checkpoints" / "8" / "SHA256SUMS").exists()
+
+
+def test_training_stops_where_no_checkpoint_is_sound(run):
+    with Checkpoints(run) as checkpoints:
+        checkpoints.save(state_of(run), seconds=1.0, loss=2.0)
+    (run.folder / "metrics.jsonl").write_text("kept\n")
+    (run.folder / "checkpoints" / "7" / "SHA256SUMS").unlink()  # as in a copy that was broken off
+    with pytest.raises(UserError, match=r"no checkpoint of .*run is sound: .*7: SHA256SUMS is missing"):
+        Checkpoints(run)
+    assert (run.folder / "checkpoints" / "7" / "params").exists()
+    set_aside(run.folder)  # --start_anew
+    assert [path.name for path in run.folder.iterdir() if path.name != ".lock"] == ["set_aside"]
+    aside = run.folder / "set_aside" / "run_1"
+    assert (aside / "checkpoints" / "7" / "params").exists()
+    assert (aside / "metrics.jsonl").read_text() == "kept\n"
+    with Checkpoints(run) as checkpoints:
+        assert checkpoints.step is None
+
+
+def test_a_save_of_ours_that_was_broken_off_is_removed(run):
+    """A kill between the files of a checkpoint and their digests is no damage: training goes on."""
+    with Checkpoints(run) as checkpoints:
+        checkpoints.save(state_of(run), seconds=1.0, loss=2.0)
+    assert not (run.folder / ".saving").exists()
+    (run.folder / "checkpoints" / "7" / "SHA256SUMS").unlink()
+    (run.folder / ".saving").write_text("7")
+    with Checkpoints(run) as checkpoints:
+        assert checkpoints.step is None and not any((run.folder / "checkpoints").iterdir())
+    assert not (run.folder / "set_aside").exists()
+
+
+def test_a_reader_chooses_the_checkpoint(run):
+    states = {step: state_of(run, seed=step)._replace(step=jnp.int32(step)) for step in (5, 6, 7)}
+    with Checkpoints(run) as checkpoints:
+        for step, loss in ((5, 1.0), (6, 3.0), (7, 2.0)):
+            checkpoints.save(states[step], seconds=1.0, loss=loss)
+    for which, step in (("newest", 7), ("best", 5), ("6", 6)):
+        assert equal(load_params(read_run(run.folder, which)), states[step].params)
+    with pytest.raises(UserError, match="has no sound checkpoint 8: its checkpoints are 5, 6, 7"):
+        load_params(read_run(run.folder, "8"))
+    with pytest.raises(UserError, match="checkpoint 'oldest': give newest, best or an update's number"):
+        read_run(run.folder, "oldest")
+
+
+@pytest.mark.parametrize("name", ["config.json", "SHA256SUMS", "checkpoints"])
+def test_files_that_no_run_wrote_are_left_alone(run, tmp_path, name):
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / name).write_text("mine")
+    with pytest.raises(UserError, match=f"mine/{name} exists and no run wrote it"):
+        with held(mine):
+            raise AssertionError("held")
+    assert [path.name for path in mine.iterdir()] == [name]
+    (mine / name).unlink()
+    (mine / "run.json").write_text("[]")
+    with pytest.raises(UserError, match="run.json is no run's, or damaged: give another folder, or move it"):
+        with held(mine):
+            raise AssertionError("held")
+
+
+def test_a_folder_is_a_string_or_a_path(run):
+    assert read_run(str(run.folder)) == run
 
 
 def test_an_imported_run_is_not_overwritten(run):

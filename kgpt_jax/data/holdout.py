@@ -1,0 +1,52 @@
+"""Held-out means held out: which questions are kept from training, and which a run has learned.
+
+Both go by the question and not by its row: a question that stands in a table twice is trained on or asked
+about, never both.
+"""
+
+import hashlib
+from collections.abc import Collection, Iterable, Sequence
+from typing import NamedTuple
+
+from kgpt_jax.config import UserError
+
+UNKNOWN = "unknown"  # stands among the fingerprints of a run whose past nobody recorded
+
+
+class Held(NamedTuple):
+    """Row numbers of a table: those to train on, and those kept from training."""
+
+    train: list[int]
+    validation: list[int]
+
+
+def split(questions: Sequence[str], n_validation: int) -> Held:
+    """Keeps the last `n_validation` rows from training, but for questions that stand in an earlier row too.
+
+    >>> split(["A?", "B?", "A?", "C?"], 2)
+    Held(train=[0, 1, 2], validation=[3])
+    """
+    first = len(questions) - n_validation
+    earlier = set(questions[:first])
+    kept = [i for i in range(first, len(questions)) if questions[i] not in earlier]
+    return Held([*range(first), *(i for i in range(first, len(questions)) if questions[i] in earlier)], kept)
+
+
+def fingerprints(questions: Iterable[str]) -> list[str]:
+    """Returns a short SHA-256 of each question, by which a run knows again what it learned."""
+    return [hashlib.sha256(question.encode("utf-8")).hexdigest()[:12] for question in questions]
+
+
+def learned_rows(questions: Sequence[str], learned: Collection[str]) -> list[int]:
+    """Returns the rows of the questions whose fingerprints are in `learned`."""
+    return [i for i, mark in enumerate(fingerprints(questions)) if mark in learned]
+
+
+def refuse_learned(questions: Sequence[str], learned: Collection[str], who: str):
+    """Raises a UserError where `who` has learned any of the questions: how many, and the first."""
+    if rows := learned_rows(questions, learned):
+        raise UserError(
+            f"{who} has learned the answers to {len(rows)} of the {len(questions)} questions asked, the "
+            f"first {questions[rows[0]]!r}: ask a run that was trained without them, or score only the "
+            "others by --config.data.skip_learned=true"
+        )
