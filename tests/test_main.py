@@ -144,6 +144,9 @@ def test_another_variant_or_vocabulary_is_refused(whole):
     assert "model.variant 'synthesizer', and 'vanilla' is asked for" in complaint
     complaint = run("--mode=finetune", reading, "--config.model.n_layer=3", status=2)
     assert "model.n_layer 1, and 3 is asked for" in complaint
+    # A recipe made for other people: nobody typed their number, so it is not what is complained about.
+    complaint = run("--mode=finetune", reading, "--config=configs/course_2024.py", status=2)
+    assert "model.n_layer 1, and 4 is asked for: leave out --config or the flag" in complaint
     complaint = run("--mode=sample", reading, "--prompt=a", "--variant=vanilla", status=2)
     assert "model.variant 'synthesizer', and 'vanilla' is asked for" in complaint
     complaint = run("--mode=evaluate", reading, "--config.data.biographies.n_dev=7", status=2)

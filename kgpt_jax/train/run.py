@@ -262,7 +262,7 @@ def fit_to(run: Run, config: Config) -> Config:
         if there[name] != asked[name] and name not in ("dropout", "dtype", "products", "remat"):
             raise UserError(
                 f"{run.folder} has model.{name} {there[name]!r}, and {asked[name]!r} is asked for: "
-                "leave it out, or start from another run"
+                "leave out --config or the flag that says so, or start from another run"
             )
     return fitted
 
