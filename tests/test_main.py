@@ -119,22 +119,24 @@ def test_the_courses_commands_as_they_are_typed(tmp_path):
 def test_what_a_run_learned_is_not_asked(tmp_path):
     rows = [f"Where was {name} born?\t{place}" for name, place in zip("ABCDEFGH", ["Rome", "Oslo"] * 4)]
     (tmp_path / "wiki.txt").write_text("A was born in Rome .\n" * 3)
-    for name, some in (("all", rows), ("tail", rows[2:]), ("dev", [rows[0], rows[1], rows[7]])):
+    for name, some in (("all", rows), ("tail", rows[2:]), ("dev", [rows[0], rows[1], rows[6]])):
         (tmp_path / f"{name}.tsv").write_text("\n".join(some) + "\n")
     flags = [f"--pretrain_corpus_path={tmp_path}/wiki.txt", f"--workdir={tmp_path}", *TINY]
     tail, whole = (f"--finetune_corpus_path={tmp_path}/{name}.tsv" for name in ("tail", "all"))
-    run("--mode=finetune", "--reading_params_path=none", tail, *flags)
+    run("--mode=finetune", "--reading_params_path=none", tail, "--config.data.n_validation=1", *flags)
     evaluate = ["--mode=evaluate", f"--reading_params_path={tmp_path}/vanilla/scratch"]
-    # As many pairs as n_validation leaves, and yet the wrong ones.
+    # Fewer pairs than n_validation leaves, and yet one of those held out.
     complaint = run(*evaluate, whole, "--config.data.n_validation=2", status=2)
     assert (
-        "scratch has learned the answers to 2 of the 2 questions asked, the first 'Where was G born?'"
+        "scratch has learned the answers to 1 of the 2 questions asked, the first 'Where was G born?'"
         in complaint
     )
-    dev = f"--eval_corpus_path={tmp_path}/dev.tsv"
-    assert "has learned the answers to 1 of the 3" in run(*evaluate, dev, status=2)
-    out = run(*evaluate, dev, "--config.data.skip_learned=true")
-    assert "out of 2.0: " in out and "1 of the 3 questions, the first 'Where was H born?'" in out
+    dev = [f"--eval_corpus_path={tmp_path}/dev.tsv", "--config.data.n_validation=0"]
+    assert "has learned the answers to 1 of the 3" in run(*evaluate, *dev, status=2)
+    out = run(*evaluate, *dev, "--config.data.skip_learned=true")
+    assert "out of 2.0: " in out and "1 of the 3 questions, the first 'Where was G born?'" in out
+    (tmp_path / "tail.tsv").unlink()  # which continuing a text does not need
+    assert "Where" in run("--mode=sample", evaluate[1], "--prompt=Where", "--num_samples=1", "--max_new=3")
 
 
 def test_another_variant_or_vocabulary_is_refused(whole):
@@ -146,7 +148,7 @@ def test_another_variant_or_vocabulary_is_refused(whole):
     assert "model.n_layer 1, and 3 is asked for" in complaint
     # A recipe made for other people: nobody typed their number, so it is not what is complained about.
     complaint = run("--mode=finetune", reading, "--config=configs/course_2024.py", status=2)
-    assert "model.n_layer 1, and 4 is asked for: leave out --config or the flag" in complaint
+    assert "model.seq_len 127, and 128 is asked for: leave out --config or the flag" in complaint
     complaint = run("--mode=sample", reading, "--prompt=a", "--variant=vanilla", status=2)
     assert "model.variant 'synthesizer', and 'vanilla' is asked for" in complaint
     complaint = run("--mode=evaluate", reading, "--config.data.biographies.n_dev=7", status=2)
