@@ -178,7 +178,7 @@ def _check_ours(folder: Path):
         return
     try:
         ours = json.loads((folder / "run.json").read_text("utf-8"))["stage"] in STAGES
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         ours = False
     except (OSError, *NOT_OURS):
         raise UserError(
@@ -193,15 +193,16 @@ def _check_ours(folder: Path):
 
 
 def set_aside(folder: Path):
-    """Moves all that a run's folder holds into a new folder below its `set_aside`, and says so."""
+    """Moves the files of a run into a new folder below its `set_aside`, and says so; others stay."""
     with held(folder):
-        if is_first() and holds_run(folder):
+        there = [folder / name for name in (*WRITTEN, "run.json", "vote.json", ".saving")]
+        there = [path for path in there if path.exists()]
+        if is_first() and there:
             into = free_place(folder, "run")
             into.mkdir(parents=True)
-            for path in list(folder.iterdir()):
-                if path.name not in (ASIDE, ".lock"):
-                    path.rename(into / path.name)
-            print(f"note: what {folder} held lies in {into} now")
+            for path in there:
+                path.rename(into / path.name)
+            print(f"note: what {folder} held of a run lies in {into} now")
         meet("the folder is free")
 
 
