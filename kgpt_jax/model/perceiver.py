@@ -5,6 +5,8 @@ Axes: `B` batch, `T` positions, `C` channels, `M` latents or positions of a segm
 Neither caches: in decoding the text is read again for every character.
 """
 
+import math
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -12,6 +14,15 @@ import jax.numpy as jnp
 from kgpt_jax.config import ModelConfig, UserError
 from kgpt_jax.model.attention import causal
 from kgpt_jax.model.blocks import MemoryBlock, through
+
+
+def initial_latents(key: jax.Array, shape_MC: tuple[int, int]) -> jax.Array:
+    """Returns the course's initial latents: uniform between plus and minus sqrt(6 / (M C + C))."""
+    # The course calls torch.nn.init.xavier_uniform_ on a tensor (1, M, C). PyTorch takes axes 0 and 1 for
+    # outputs and inputs and C for the kernel's size, so that fan_in is M C and fan_out is C.
+    M, C = shape_MC
+    bound = math.sqrt(6 / (M * C + C))
+    return jax.random.uniform(key, shape_MC, minval=-bound, maxval=bound)
 
 
 class Perceiver(nn.Module):
@@ -48,7 +59,7 @@ class Perceiver(nn.Module):
         cfg, (B, T, C) = self.cfg, x_BTC.shape
         if cfg.n_layer < 2:
             raise UserError("variant 'perceiver' has a block down and one up: it needs two layers or more")
-        latents_MC = self.param("latents", nn.initializers.xavier_uniform(), (cfg.bottleneck_dim, C))
+        latents_MC = self.param("latents", initial_latents, (cfg.bottleneck_dim, C))
         M = min(cfg.bottleneck_dim, T)  # later latents are seen by later tokens only
         latents_BMC = jnp.broadcast_to(latents_MC[:M].astype(x_BTC.dtype), (B, M, C))
         pos_1M = jnp.arange(M)[None]

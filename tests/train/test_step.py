@@ -1,4 +1,5 @@
 import dataclasses
+import re
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +20,7 @@ from kgpt_jax.train.step import (
     no_sums,
     predicted,
 )
+from kgpt_jax.train.torch_params import to_torch
 from tests import tiny
 
 
@@ -165,15 +167,33 @@ def test_a_rate_of_zero_leaves_the_parameters():
     assert same_bits(state.params, start().params)
 
 
-def test_init_is_the_references():
-    """Linear layers and embeddings N(0, 0.02), biases and positions 0, norms 1."""
-    model, _, _ = tiny.make("vanilla", n_embd=64)
+COURSE_INIT = {  # course name -> kind and scale, written from the course's code for M = 64, C = 256
+    r"(.*\.)?(mlp\.[02]|key|query|value|proj|w1|tok_emb|head)\.weight": ("normal", 0.02),
+    r".*\.bias|pos_emb|.*\.attn\.b2": ("constant", 0.0),
+    r"(.*\.)?ln(1|2|_f)\.weight": ("constant", 1.0),
+    r".*\.attn\.w2": ("uniform", 0.001),
+    r"down_block\.C": ("uniform", (6 / (64 * 256 + 256)) ** 0.5),
+}
+
+
+@pytest.mark.parametrize("variant", ["vanilla", "synthesizer", "rope", "perceiver"])
+def test_initial_distributions_are_the_courses(variant):
+    size = dict(
+        n_layer=3, n_head=8, n_embd=256, bottleneck_dim=64, vocab_size=90, block_size=128, seq_len=127
+    )
+    model = GPT(dataclasses.replace(tiny.MODEL, variant=variant, **size))
     params = init_state(model, make_optimizer(TrainConfig()), jax.random.key(0)).params
-    block = params["stack"]["blocks_0"]
-    assert float(block["mlp"]["up"]["kernel"].std()) == pytest.approx(0.02, rel=0.05)
-    assert float(params["tok_emb"]["embedding"].std()) == pytest.approx(0.02, rel=0.1)
-    assert not params["pos_emb"].any() and not block["attn"]["query"]["bias"].any()
-    assert (block["ln1"]["scale"] == 1).all()
+    for name, array in to_torch(params).items():
+        [(kind, scale)] = [rule for pattern, rule in COURSE_INIT.items() if re.fullmatch(pattern, name)]
+        low, high, n = array.min(), array.max(), array.size
+        if kind == "constant":
+            assert low == high == scale, name
+            continue
+        std = scale if kind == "normal" else scale / 3**0.5
+        error = std / n**0.5  # of the mean; that of the standard deviation is smaller
+        assert abs(array.mean()) < 5 * error and array.std() == pytest.approx(std, abs=5 * error), name
+        most = (3 * std, 6 * std) if kind == "normal" else (scale * (1 - 20 / n), scale)
+        assert most[0] <= -low <= most[1] and most[0] <= high <= most[1], name
 
 
 def test_the_average_follows_the_parameters():
