@@ -97,10 +97,11 @@ def buffers(arrays: dict, cfg: ModelConfig) -> dict:
         size = cfg.bottleneck_dim if on_latents else cfg.block_size
         constants[f"{attention}mask"] = np.tril(np.ones((1, 1, size, size), np.float32))
         if "pos_emb" not in arrays:
-            rate_P = 1 / BASE ** (np.arange(0, cfg.head_dim, 2) / cfg.head_dim)
-            angle_TP = np.arange(cfg.block_size)[:, None] * rate_P
-            cos_sin_TP2 = np.stack([np.cos(angle_TP), np.sin(angle_TP)], axis=-1)
-            constants[f"{attention}rope_cache"] = cos_sin_TP2.astype(np.float32)
+            torch = _torch()  # in float32 as the course: float64 differs by 4e-6 at position 127
+            rate_P = 1 / BASE ** (torch.arange(0, cfg.head_dim, 2).float() / cfg.head_dim)
+            angle_TP = torch.outer(torch.arange(cfg.block_size).float(), rate_P)
+            cos_sin_TP2 = torch.stack([angle_TP.cos(), angle_TP.sin()], dim=-1)
+            constants[f"{attention}rope_cache"] = cos_sin_TP2.numpy()
     return constants
 
 
