@@ -1,5 +1,6 @@
 """Files that mean harm: nothing in them is executed, and what they ask for is looked at before it is made."""
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -56,6 +57,64 @@ def test_a_params_file_that_unpacks_to_much_is_not_unpacked(tmp_path):
     assert bomb.stat().st_size < 1_000_000
     with pytest.raises(UserError, match=r"holds 50\.\d MB of arrays, and the config asks for 0\.5 MB"):
         load_torch_params(str(bomb), tiny.MODEL)
+
+
+def course_file(variant, path):
+    """Writes a course file; returns its content and its config."""
+    import torch
+
+    cfg = dataclasses.replace(tiny.MODEL, variant=variant)
+    save_torch_params(str(path), tiny.make(variant)[1], cfg)
+    return torch.load(path, weights_only=True), cfg
+
+
+@pytest.mark.parametrize(
+    "variant, name, change, complaint",
+    [
+        ("vanilla", 3, lambda _: 3, "its names is of type int and not a string"),
+        ("vanilla", "epoch", lambda _: 3, "'epoch' is of type int and not a tensor"),
+        ("vanilla", "pos_emb", lambda a: a[:0], r"shape \(0, 16, 8\) where the config gives \(1, 16, 8\)"),
+        ("vanilla", "pos_emb", lambda a: a.repeat(5, 1, 1), r"pos_emb has shape \(5, 16, 8\)"),
+        ("perceiver", "down_block.C", lambda a: a.repeat(5, 1, 1), r"down_block.C has shape \(5, 6, 8\)"),
+        ("vanilla", "head.weight", lambda a: a.T, r"shape \(8, 13\) where the config gives \(13, 8\)"),
+        ("vanilla", "head.weight", lambda a: a / 0 * 0, "head.weight holds numbers that are NaN, infinite"),
+        ("vanilla", "head.weight", lambda a: a / 0, "head.weight holds numbers that are NaN, infinite"),
+        ("vanilla", "head.weight", lambda a: a.double() * 1e300, "head.weight holds .* too large"),
+        ("vanilla", "head.weight", lambda a: a + 0j, "head.weight is of type complex64"),
+        ("vanilla", "head.weight", lambda a: a.long(), "head.weight is of type int64"),
+        ("vanilla", "blocks.1.attn.mask", lambda a: a[..., :9, :9], r"mask has shape \(1, 1, 9, 9\)"),
+        (
+            "vanilla",
+            "blocks.1.attn.mask",
+            lambda a: a * 0 + 1,
+            "mask has other values than in variant 'vanil",
+        ),
+        ("vanilla", "blocks.2.attn.mask", lambda _: None, "the file has 'blocks.2.attn.mask', which"),
+        ("vanilla", "blocks.0.attn.rope_cache", lambda _: None, "has 'blocks.0.attn.rope_cache', which"),
+        ("rope", "blocks.1.attn.rope_cache", lambda a: a.flip(-1), "rope_cache has other values than in"),
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_a_params_file_with_foreign_content_is_refused(tmp_path, variant, name, change, complaint):
+    torch, path = pytest.importorskip("torch"), tmp_path / "model.params"
+    state, cfg = course_file(variant, path)
+    changed = change(state.get(name))
+    state[name] = state["blocks.0.attn.mask"] if changed is None else changed
+    torch.save(state, path)
+    with pytest.raises(UserError, match=complaint) as raised:
+        load_torch_params(str(path), cfg)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_params_file_may_be_of_a_parallel_model_and_is_no_list(tmp_path):
+    torch, path = pytest.importorskip("torch"), tmp_path / "model.params"
+    state, cfg = course_file("rope", path)
+    plain = load_torch_params(str(path), cfg)
+    torch.save({f"module.{name}": tensor for name, tensor in state.items()}, path)
+    assert jax.tree.all(jax.tree.map(lambda a, b: (a == b).all(), plain, load_torch_params(str(path), cfg)))
+    torch.save([state], path)
+    with pytest.raises(UserError, match="not a PyTorch state dict .*: it is of type list"):
+        load_torch_params(str(path), cfg)
 
 
 @pytest.fixture
