@@ -1,8 +1,8 @@
 """Reads documents and question/answer tables, the user's files or the built-in people.
 
 Every complaint about a user's file is made here and in `lines.py`, with the file, the line and the way out.
-What is put right instead (a byte-order mark, CRLF, empty lines at the end) is counted in `notes`, for the
-caller to say.
+What is put right instead (a byte-order mark, CR and CRLF, empty lines at the end) is counted in `notes`,
+for the caller to say.
 """
 
 import dataclasses

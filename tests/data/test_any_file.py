@@ -39,7 +39,7 @@ def test_a_table_gives_rows_or_a_line_that_names_the_file(path, parts):
     except UserError as error:
         assert str(path) in str(error) and "\n" not in str(error)
         return
-    lines = content.decode().removeprefix("\ufeff").split("\n")
+    lines = path.read_text("utf-8-sig").split("\n")
     assert len(table.questions) <= len(lines)
     assert all(question.strip() == question != "" for question in table.questions)
     if table.answers is not None:
@@ -61,12 +61,13 @@ def test_documents_are_the_lines_of_the_file(path, parts):
     except UserError as error:
         assert str(path) in str(error) and "\n" not in str(error)
         return
-    text = content.removeprefix(b"\xef\xbb\xbf").decode().replace("\r\n", "\n")
+    text = path.read_text("utf-8-sig")  # with Python's line breaks, as the course reads
     assert list(documents) == text.split("\n")
     for start in range(len(documents)):
         assert documents[start : start + 2] == text.split("\n")[start : start + 2]
     assert characters == "".join(sorted(set(text)))
     assert sum("CRLF" in note for note in notes) == (b"\r\n" in content)
+    assert sum("CR kind" in note for note in notes) == (b"\r" in content.replace(b"\r\n", b""))
 
 
 @anything

@@ -8,14 +8,21 @@ from kgpt_jax.data.lines import Lines
 
 
 @pytest.mark.parametrize(
-    "content", [b"Ann\nB\xc3\xb8\n\nCy\nDu", b"\xef\xbb\xbfAnn\r\nB\xc3\xb8\r\n\r\nCy\r\nDu\r\n", b"one"]
+    "content",
+    [
+        b"Ann\nB\xc3\xb8\n\nCy\nDu",
+        b"\xef\xbb\xbfAnn\r\nB\xc3\xb8\r\n\r\nCy\r\nDu\r\n",
+        b"one",
+        b"\xef\xbb\xbfAnn\rB\xc3\xb8\r\rCy\rDu\r",  # as old Macs have them
+        b"\rAnn\r\r\nB\xc3\xb8\n\rCy\r\nDu",
+    ],
 )
 @pytest.mark.parametrize("stride", [1, 2, 3, 4096])
 def test_any_part_is_that_of_all_lines(tmp_path, monkeypatch, content, stride):
     monkeypatch.setattr(lines, "STRIDE", stride)
     path = tmp_path / "corpus.txt"
     path.write_bytes(content)
-    read, expected = Lines(str(path)), content.decode("utf-8-sig").replace("\r\n", "\n").split("\n")
+    read, expected = Lines(str(path)), path.read_text("utf-8-sig").split("\n")
     assert list(read) == expected and len(read) == len(expected)
     for first in range(len(expected)):
         assert read[first] == expected[first] and read[first - len(expected)] == expected[first]
@@ -23,6 +30,19 @@ def test_any_part_is_that_of_all_lines(tmp_path, monkeypatch, content, stride):
             assert read[first:last] == expected[first:last]
     with pytest.raises(IndexError):
         read[len(expected)]
+
+
+def test_line_breaks_of_each_kind_are_counted(tmp_path):
+    """Also where a break of two bytes lies across two blocks that are read."""
+    path = tmp_path / "corpus.txt"
+    for n in range(2**16 - 2, 2**16 + 2):
+        path.write_bytes(b"x" * n + b"\r\ny\rz\r\r\n")
+        read = Lines(str(path))
+        assert list(read) == ["x" * n, "y", "z", "", ""]
+        assert read.notes == [
+            f"{path}: took 2 line breaks of the CRLF kind for plain ones",
+            f"{path}: took 2 line breaks of the CR kind for plain ones",
+        ]
 
 
 def test_a_file_that_changes_is_not_read_on(tmp_path):
@@ -37,9 +57,11 @@ def test_a_file_that_changes_is_not_read_on(tmp_path):
         list(read)
 
 
-def test_a_large_file_is_not_held(tmp_path):
+@pytest.mark.parametrize("end", [b"\n", b"\r"])
+def test_a_large_file_is_not_held(tmp_path, end):
     path = tmp_path / "corpus.txt"
-    path.write_text("Ann Bo was born in Rome and sang in Oslo, where she lived.\n" * 60_000)  # 3.5 MB
+    line = b"Ann Bo was born in Rome and sang in Oslo, where she lived." + end
+    path.write_bytes(line * 60_000)  # 3.5 MB
     tracemalloc.start()
     read = Lines(str(path))
     assert sum(len(line) for line in read) == 58 * 60_000
