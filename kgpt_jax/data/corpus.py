@@ -162,7 +162,7 @@ def _row(where: str, line: str, with_answers: bool) -> list[str]:
         raise UserError(f"{where} has {len(cells) - 1} tabs where one belongs: {line[:80]!r}")
     if not all(cells):
         raise UserError(f"{where} lacks its {'question' if not cells[0] else 'answer'}: {line[:80]!r}")
-    if len(cells) == 1 and re.search(r"\?\s+\S|\S {2,}\S", line):
+    if len(cells) == 1 and re.search(r"\?\s+\S", line):
         raise UserError(f"{where} looks like an answer after spaces; put one tab: {line[:80]!r}")
     return cells
 

@@ -43,6 +43,9 @@ def test_table_with_and_without_answers(file):
     assert table.pairs == [("Where was Al born?", "Rome"), ("Where was Bo born?", "New York")]
     table = corpus.read_table(file("Where was Al born?\nWhere was Bo born?"))
     assert table == (["Where was Al born?", "Where was Bo born?"], None, [])
+    assert corpus.read_table(file("Where was John  Smith born?\n")).questions == [
+        "Where was John  Smith born?"
+    ]
 
 
 def test_what_can_be_put_right_is_noted(file):
