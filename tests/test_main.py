@@ -99,7 +99,7 @@ def test_the_courses_commands_as_they_are_typed(tmp_path):
     before = Path(dev).read_text()
     assert "is read by this command and cannot be" in run(*evaluate, dev, "--outputs_path", dev, status=2)
     assert "this program did not write what it holds" in run(
-        *evaluate, dev, "--outputs_path", train, status=2
+        *evaluate, dev, "--outputs_path", test, status=2
     )
     assert "holds greedy answers, and this would replace them by answers by 2 beams" in run(
         *evaluate, dev, *pairs, "--outputs_path", tmp_path / "dev.txt", "--beams=2", status=2
@@ -164,6 +164,7 @@ def test_a_corpus_of_another_vocabulary_is_refused(whole, tmp_path):
         f"--pretrain_corpus_path={tmp_path}/greek.txt",
         f"--finetune_corpus_path={tmp_path}/pairs.tsv",
         f"--eval_corpus_path={tmp_path}/pairs.tsv",
+        "--config.data.other_corpus=true",
     ]
     for mode in ("finetune", "evaluate"):
         complaint = run(f"--mode={mode}", reading, *flags, status=2)
