@@ -220,12 +220,20 @@ def _unknown_field(name: str) -> str:
 
 
 def load_recipe(path: str) -> Config:
-    """Returns the `Config` of a recipe file; a bare or relative path is also looked for in the checkout."""
-    checkout = Path(__file__).parent.parent
-    tried = [Path(path), checkout / path]
-    found = next((file for file in tried if file.is_file()), None)
-    if found is None:
-        names = ", ".join(f"configs/{file.name}" for file in sorted(checkout.glob("configs/*.py")))
+    """Returns the `Config` of a recipe: a file of the user's or, if there is none, one of `configs/`.
+
+    Names of the latter may be given as `best`, `best.py` or `configs/best.py`, in any folder. A UserError
+    lists them where there is no such recipe, and says what is wrong with one.
+    """
+    package = Path(__file__).parent
+    shipped = package / "configs"  # where pip puts them
+    if not shipped.is_dir():
+        shipped = package.parent / "configs"  # in a checkout
+    found, name = Path(path), Path(path).name.removesuffix(".py")
+    if not found.is_file() and Path(path).parent in (Path(), Path("configs")):
+        found = shipped / f"{name}.py"
+    if not found.is_file():
+        names = ", ".join(sorted(file.stem for file in shipped.glob("*.py")))
         raise UserError(f"no recipe {path!r}; choose from {names}, or give a file's path")
     try:
         namespace = runpy.run_path(str(found))

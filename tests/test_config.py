@@ -63,8 +63,22 @@ def test_values_out_of_range_are_refused(kind, changes, complaint):
 @pytest.mark.parametrize(
     "name", ["quickstart", "course_2021", "course_2024", "best", "best_vanilla", "best_synthesizer"]
 )
-def test_every_recipe_loads(name):
-    assert isinstance(load_recipe(f"configs/{name}.py"), Config)
+def test_every_recipe_loads_in_any_folder(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = load_recipe(f"configs/{name}.py")
+    assert isinstance(config, Config)
+    assert load_recipe(name) == load_recipe(f"{name}.py") == config
+
+
+def test_a_recipe_of_the_users_comes_first(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "best.py").write_text(
+        "from kgpt_jax.config import *\ndef get_config(): return Config(seed=5)"
+    )
+    assert load_recipe("best.py").seed == 5
+    assert load_recipe("best").seed == load_recipe("configs/best.py").seed == 0
+    with pytest.raises(UserError, match="no recipe 'mine/best.py'"):
+        load_recipe("mine/best.py")
 
 
 def test_the_courses_recipes_are_the_courses_numbers():
@@ -86,7 +100,7 @@ def test_the_courses_recipes_are_the_courses_numbers():
 
 
 def test_a_bad_recipe_is_named(tmp_path):
-    with pytest.raises(UserError, match="no recipe 'configs/curse.py'; choose from configs/.*course_2021.py"):
+    with pytest.raises(UserError, match="no recipe 'configs/curse.py'; choose from best, .*, course_2021, "):
         load_recipe("configs/curse.py")
     recipe = tmp_path / "mine.py"
     head = "from kgpt_jax.config import *\ndef get_config(): return "

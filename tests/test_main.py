@@ -259,7 +259,7 @@ def test_torch_params_there_and_back(whole, tmp_path):
         (["--mode=pretrain", "--sed=1"], "unknown flag --sed: did you mean --seed? choose from beams"),
         (["--mode=pretrain", "--config.pretrain.epoch=1"], "did you mean --config.pretrain.epochs?"),
         (["--mode=pretrain", "--config.pretrain.epochs=many"], "config.pretrain.epochs=many"),
-        (["--mode=pretrain", "--config=configs/curse.py"], "configs/course_2021.py, configs/course_2024.py"),
+        (["--mode=pretrain", "--config=configs/curse.py"], "course_2021, course_2024"),
         (["--mode=pretrain", "--pretrain_corpus_path=nowhere.txt"], "cannot read nowhere.txt"),
         (["--mode=pretrain", "--reading_params_path=x"], "leave out --reading_params_path"),
         (["--mode=pretrain", "wiki.txt"], "unexpected argument 'wiki.txt'"),
