@@ -366,5 +366,12 @@ def guarded(argv):
         sys.exit(128 + signal.SIGINT)
 
 
-if __name__ == "__main__":
+def run():
+    """Runs the command that the process was started with, and ends the process with its status."""
+    for flag in flags.FLAGS.get_key_flags_for_module(__name__):  # for --helpshort
+        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
     app.run(guarded, flags_parser=parse)
+
+
+if __name__ == "__main__":
+    run()

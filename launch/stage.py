@@ -11,7 +11,7 @@ import shlex
 import sys
 import traceback
 
-from absl import app, flags
+from absl import flags
 
 from kgpt_jax.config import UserError
 from kgpt_jax.environment import prepare
@@ -85,11 +85,10 @@ def begin(mode: str, platform: str | None, cluster: dict | None):
     if jax.process_index():
         sys.stdout = open(os.devnull, "w")  # the first speaks for all
     sys.argv.insert(1, f"--mode={mode}")
-    for module in (__name__, main.__name__):  # whose flags --helpshort is to list
-        for flag in flags.FLAGS.get_key_flags_for_module(module):
-            flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
+    for flag in flags.FLAGS.get_key_flags_for_module(__name__):  # for --helpshort
+        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
     try:
-        app.run(main.guarded, flags_parser=main.parse)
+        main.run()
     except BaseException as error:
         status = error.code if isinstance(error, SystemExit) else 1
         if jax.process_count() == 1 or not status or status in STOPPED:

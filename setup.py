@@ -1,0 +1,20 @@
+"""Takes the requirements from requirements.txt, so that no version is written twice.
+
+pyproject.toml could only read all of that file, and the tests' requirements are in it.
+"""
+
+from pathlib import Path
+
+from setuptools import setup
+
+lines = Path(__file__).with_name("requirements.txt").read_text("utf-8").splitlines()
+first = next(i for i, line in enumerate(lines) if line.startswith("# for the tests only"))
+setup(
+    install_requires=lines[:first],
+    extras_require={
+        "test": lines[first + 1 :],
+        "dev": ["ruff==0.17.5"],
+        "tensorboard": ["tensorboardX>=2.6.4"],
+        "torch": ["torch>=2.6"],
+    },
+)
