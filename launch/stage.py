@@ -21,6 +21,7 @@ from launch.local import STOPPED, environments, supervise
 PLATFORMS = ("cpu", "gpu", "tpu")
 WHEELS = {"gpu": "jax[cuda13]", "tpu": "jax[tpu]"}
 MEMORY_FRACTION = ".9"  # of the GPU's memory, taken at the start so that it does not fragment
+SETS_MEMORY_FRACTION = {"XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION"}  # one of the two
 AUTO = "auto"
 OURS = {"num_processes", "coordinator", "process_id", "max_restarts", "dry_run"}
 
@@ -131,7 +132,7 @@ def by_hand(coordinator: str, num_processes: int, process_id: int | None) -> dic
 
 
 def environment(platform: str | None, devices: int = 0) -> dict[str, str]:
-    """Returns what JAX is to find in the environment.
+    """Returns what JAX is to find in the environment; how much memory it takes stays as the user has set it.
 
     >>> environment("cpu")
     {'JAX_PLATFORMS': 'cpu'}
@@ -139,7 +140,7 @@ def environment(platform: str | None, devices: int = 0) -> dict[str, str]:
     found = {}
     if platform:
         found["JAX_PLATFORMS"] = "cuda" if platform == "gpu" else platform
-    if platform == "gpu":
+    if platform == "gpu" and not SETS_MEMORY_FRACTION & os.environ.keys():
         found["XLA_PYTHON_CLIENT_MEM_FRACTION"] = MEMORY_FRACTION
     if devices:
         split = f"--xla_force_host_platform_device_count={devices}"

@@ -2,6 +2,7 @@ import pytest
 
 from kgpt_jax.config import UserError
 from launch.cluster import arguments
+from launch.stage import environment
 
 TABLE = {
     "nothing": ({}, None),
@@ -99,3 +100,12 @@ def test_a_cluster_says_where_a_process_is(name):
 def test_a_cluster_that_says_too_little_is_named(environ, complaint):
     with pytest.raises(UserError, match=complaint):
         arguments(environ)
+
+
+@pytest.mark.parametrize("name", ["XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION"])
+def test_a_share_of_memory_that_is_set_stays(name, monkeypatch):
+    monkeypatch.delenv("XLA_CLIENT_MEM_FRACTION", raising=False)
+    monkeypatch.delenv("XLA_PYTHON_CLIENT_MEM_FRACTION", raising=False)
+    assert environment("gpu") == {"JAX_PLATFORMS": "cuda", "XLA_PYTHON_CLIENT_MEM_FRACTION": ".9"}
+    monkeypatch.setenv(name, ".5")
+    assert environment("gpu") == {"JAX_PLATFORMS": "cuda"}
