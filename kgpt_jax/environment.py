@@ -9,11 +9,13 @@ import hashlib
 import os
 import platform
 import sys
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
 LARGE_PAGES = "glibc.malloc.hugetlb"
+MOST_PROGRAMS = 2**30  # bytes of compiled programs that are kept
 
 
 def prepare():
@@ -26,6 +28,28 @@ def prepare():
     tunables = with_large_pages(os.environ.get("GLIBC_TUNABLES", ""), _system_pages())
     if tunables is not None and "IPython" not in sys.modules:  # a notebook would lose its state
         os.execve(sys.executable, sys.orig_argv, {**os.environ, "GLIBC_TUNABLES": tunables})
+    trim(Path(compilation_cache()["JAX_COMPILATION_CACHE_DIR"]), MOST_PROGRAMS)
+
+
+def trim(folder: Path, most: int):
+    """Removes the files of a folder that were used longest ago, until the others have `most` bytes together.
+
+    JAX's own limit (JAX_COMPILATION_CACHE_MAX_SIZE) needs the package filelock; where one file was written
+    without a limit, or by a process that was killed, JAX keeps no further programs.
+    """
+    used = []
+    for file in folder.glob("*"):
+        try:
+            status = file.stat()
+        except OSError:  # another process has removed it
+            continue
+        used.append((max(status.st_atime, status.st_mtime), status.st_size, file))
+    kept = 0
+    for _, size, file in sorted(used, reverse=True):
+        kept += size
+        if kept > most:
+            with suppress(OSError):
+                file.unlink()
 
 
 def compilation_cache() -> dict[str, str]:

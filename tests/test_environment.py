@@ -42,3 +42,25 @@ def test_each_kind_of_processor_has_its_programs(monkeypatch):
     assert environment.compilation_cache()["JAX_COMPILATION_CACHE_DIR"] == here
     monkeypatch.setattr(environment, "processor", lambda field: "abacus")
     assert environment.compilation_cache()["JAX_COMPILATION_CACHE_DIR"] != here
+
+
+def test_compiled_programs_used_longest_ago_are_removed(tmp_path):
+    for name, used in (("old", 1), ("read", 3), ("new", 2)):
+        (tmp_path / name).write_bytes(b"12345")
+        os.utime(tmp_path / name, (used, 1 if name == "read" else used))
+    environment.trim(tmp_path, 14)
+    assert {path.name for path in tmp_path.iterdir()} == {"read", "new"}
+    environment.trim(tmp_path, 10)
+    assert len(list(tmp_path.iterdir())) == 2
+    environment.trim(tmp_path / "nowhere", 10)
+
+
+def test_prepare_keeps_compiled_programs_within_bounds(tmp_path, monkeypatch):
+    folder = tmp_path / "kgpt_jax" / f"programs-{tmp_path.name}"
+    folder.mkdir(parents=True)
+    (folder / "program").write_bytes(b"12345")
+    monkeypatch.setattr(environment, "compilation_cache", lambda: {"JAX_COMPILATION_CACHE_DIR": str(folder)})
+    monkeypatch.setattr(environment, "_system_pages", lambda: "")
+    monkeypatch.setattr(environment, "MOST_PROGRAMS", 4)
+    environment.prepare()
+    assert not any(folder.iterdir())
