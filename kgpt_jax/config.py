@@ -9,6 +9,8 @@ import dataclasses
 import runpy
 from pathlib import Path
 
+MOST_SEED = 2**32 - 1  # JAX takes the last 32 bits of a larger one, which is another seed's key
+
 
 class UserError(ValueError):
     """Something the user can put right; `main` prints it as one line and exits with status 2."""
@@ -17,6 +19,10 @@ class UserError(ValueError):
 def _require(ok: bool, message: str):
     if not ok:
         raise UserError(message)
+
+
+def _require_seed(name: str, seed: int):
+    _require(seed >= 0 and seed <= MOST_SEED, f"{name} is {seed}: give 0 to {MOST_SEED:,}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,6 +129,9 @@ class BiographiesConfig:
     repeat_name: bool = True  # every sentence gives the full name; otherwise only the first
     seed: int = 0
 
+    def __post_init__(self):
+        _require_seed("data.biographies.seed", self.seed)
+
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
@@ -157,7 +166,7 @@ class Config:
     scratch: TrainConfig = TrainConfig()  # finetuning without pretraining
 
     def __post_init__(self):
-        _require(self.seed >= 0, f"seed is {self.seed}: give 0 or more")
+        _require_seed("seed", self.seed)
         for name in ("n_seeds", "model_devices"):
             _require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}: give 1 or more")
 

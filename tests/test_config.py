@@ -3,6 +3,7 @@ import dataclasses
 import pytest
 
 from kgpt_jax.config import (
+    BiographiesConfig,
     Config,
     ModelConfig,
     TrainConfig,
@@ -52,7 +53,9 @@ def test_what_is_unknown_or_mistyped_is_refused_with_the_choices():
         (TrainConfig, {"epochs": 0}, "epochs is 0"),
         (TrainConfig, {"learning_rate": -1.0}, "learning_rate is -1.0"),
         (TrainConfig, {"beta2": 1.0}, "beta2 is 1.0"),
-        (Config, {"seed": -1}, "seed is -1"),
+        (Config, {"seed": -1}, "seed is -1: give 0 to 4,294,967,295"),
+        (Config, {"seed": 2**32}, "seed is 4294967296: give 0 to 4,294,967,295"),
+        (BiographiesConfig, {"seed": 10**20}, "data.biographies.seed is 1" + "0" * 20),
     ],
 )
 def test_values_out_of_range_are_refused(kind, changes, complaint):
