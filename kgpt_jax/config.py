@@ -25,6 +25,12 @@ def _require_seed(name: str, seed: int):
     _require(seed >= 0 and seed <= MOST_SEED, f"{name} is {seed}: give 0 to {MOST_SEED:,}")
 
 
+def check_local(name: str, path: str):
+    """Raises a UserError where a path is an address, such as gs://bucket/runs: files are local here."""
+    advice = "copy the files to a local folder, or mount the remote one, and give its path"
+    _require("://" not in path, f"{name} is {path!r}, which is no local path: {advice}")
+
+
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
     """The network. The defaults are the course's full size: 3,323,392 parameters for vanilla."""
@@ -150,6 +156,8 @@ class DataConfig:
     def __post_init__(self):
         for name in ("n_validation", "stripes"):
             _require(getattr(self, name) >= 0, f"data.{name} is {getattr(self, name)}: give 0 or more")
+        for name in ("pretrain_corpus_path", "finetune_corpus_path", "eval_corpus_path"):
+            check_local(f"data.{name}", getattr(self, name))
 
 
 @dataclasses.dataclass(frozen=True)

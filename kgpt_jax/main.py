@@ -23,7 +23,7 @@ from pathlib import Path
 from absl import app, flags, logging
 
 from kgpt_jax import course, stages
-from kgpt_jax.config import Config, UserError, leaves, load_recipe, override
+from kgpt_jax.config import Config, UserError, check_local, leaves, load_recipe, override
 from kgpt_jax.data.objectives import OBJECTIVES
 from kgpt_jax.distill import distill
 from kgpt_jax.explore.ablation import ablate
@@ -136,6 +136,7 @@ _VOTERS = flags.DEFINE_list("voters", [], "evaluate, distill: more runs, for a v
 _STUDENT = flags.DEFINE_string(
     "student_params_path", None, "distill: pretrained run to finetune; default: pretrains a new model."
 )
+_PATHS = (_CONFIG, _WORKDIR, _READING, _WRITING, _OUTPUTS, _VOTERS, _STUDENT)  # corpora: config.py
 _QUESTION = flags.DEFINE_string("question", None, "attend: the question to answer.")
 _BOTTLENECK_DIM = flags.DEFINE_integer("bottleneck_dim", None, "Latents of the perceivers.")
 _TENSORBOARD = flags.DEFINE_boolean("tensorboard", False, "Write event files too.")
@@ -157,6 +158,9 @@ _FIELDS = {
 
 
 def main(_):
+    for flag in _PATHS:
+        for path in flag.value if isinstance(flag.value, list) else [flag.value or ""]:
+            check_local(f"--{flag.name}", path)
     mode, workdir = _MODE.value, Path(_WORKDIR.value)
     start = None
     if mode in STARTS_FROM and (path := find_start(mode, workdir)):

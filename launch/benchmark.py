@@ -22,7 +22,7 @@ from pathlib import Path
 
 from absl import app, flags, logging
 
-from kgpt_jax.config import Config, UserError, load_recipe, override, to_dict
+from kgpt_jax.config import Config, UserError, check_local, load_recipe, override, to_dict
 from launch.report import Sample, draw, exponent, machine, ratios, table
 
 SUITES = ("train", "levers", "decode", "startup", "scaling", "gpu")
@@ -275,6 +275,8 @@ def gpu(config: Config, against: bool) -> list[dict]:
 
 
 def main(_):
+    for name in ("outputs_path", "pretrain_corpus_path", "finetune_corpus_path"):
+        check_local(f"--{name}", FLAGS[name].value)
     config = load_recipe(FLAGS.config)
     paths = {
         "data.pretrain_corpus_path": FLAGS.pretrain_corpus_path,

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from absl import app, flags, logging
 
+from kgpt_jax.config import UserError, check_local
 from kgpt_jax.environment import prepare
 from launch.harms import files, harmed, large, not_finite
 from launch.kills import full_disk, interrupt, kill, second
@@ -62,8 +63,12 @@ def run_trials(names: list[str], times: int, seed: int) -> list[Result]:
 
 def main(_):
     logging.set_verbosity(logging.FATAL)  # of Orbax
-    if unknown := [name for name in FLAGS.trials if name not in TRIALS]:
-        print(f"error: unknown trial {unknown[0]!r}; choose from {', '.join(TRIALS)}", file=sys.stderr)
+    try:
+        check_local("--outputs_path", FLAGS.outputs_path)
+        if unknown := [name for name in FLAGS.trials if name not in TRIALS]:
+            raise UserError(f"unknown trial {unknown[0]!r}; choose from {', '.join(TRIALS)}")
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     TRIALS["large"] = partial(large, size=FLAGS.corpus_mb)
     results = run_trials(FLAGS.trials, FLAGS.times, FLAGS.seed)

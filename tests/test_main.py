@@ -11,7 +11,7 @@ import pytest
 from kgpt_jax.config import BiographiesConfig
 from kgpt_jax.data import biographies
 from kgpt_jax.stages import SAMPLE_BREAK
-from tests.commands import TINY, run
+from tests.commands import TINY, refused, run
 
 
 @pytest.fixture(scope="module")
@@ -269,3 +269,15 @@ def test_torch_params_there_and_back(whole, tmp_path):
 )
 def test_wrong_flags_end_with_one_line_and_status_2(flags, complaint):
     assert complaint in run(*flags, status=2)
+
+
+@pytest.mark.parametrize(
+    "flag",
+    """workdir reading_params_path writing_params_path outputs_path voters student_params_path config
+    pretrain_corpus_path config.data.finetune_corpus_path eval_corpus_path""".split(),
+)
+def test_an_address_is_no_path(flag, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    complaint = refused("--mode=pretrain", *TINY, f"--{flag}=gs://bucket/runs")
+    assert f"{flag.removeprefix('config.')} is 'gs://bucket/runs', which is no local path: copy" in complaint
+    assert not any(tmp_path.iterdir())

@@ -1,10 +1,11 @@
 """The promises of survival, a few times each; `python -m launch.torture` tries them a hundred times."""
 
 import random
+from types import SimpleNamespace
 
 import pytest
 
-from launch import kills
+from launch import kills, torture
 from launch.harms import HARMS, harm
 from launch.torture import run_trials
 
@@ -19,6 +20,15 @@ def test_survives(trial, times, monkeypatch):
     if trial == "disk" and not result.tried:
         pytest.skip(result.remark)
     assert result.tried >= times
+
+
+def test_results_go_to_a_local_path_only(monkeypatch, capsys):
+    monkeypatch.setattr(
+        torture, "FLAGS", SimpleNamespace(trials=["kill"], outputs_path="gs://b/torture.json")
+    )
+    with pytest.raises(SystemExit, match="2"):
+        torture.main(None)
+    assert "--outputs_path is 'gs://b/torture.json', which is no local path" in capsys.readouterr().err
 
 
 def test_a_harm_is_a_harm(tmp_path):
