@@ -14,7 +14,10 @@ from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
+from kgpt_jax.config import UserError
+
 LARGE_PAGES = "glibc.malloc.hugetlb"
+WHEELS = {"gpu": "jax[cuda13]", "cuda": "jax[cuda13]", "tpu": "jax[tpu]"}
 MOST_PROGRAMS = 2**30  # bytes of compiled programs that are kept
 
 
@@ -86,6 +89,24 @@ def _system_pages() -> str:
         return Path("/sys/kernel/mm/transparent_hugepage/enabled").read_text()
     except OSError:  # not Linux
         return ""
+
+
+def find_devices(platform: str | None = None):
+    """Starts JAX's devices; a UserError where it finds none of the platform.
+
+    None stands for the platform that JAX_PLATFORMS names.
+    """
+    import jax
+
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError):  # without its CUDA plugin JAX fails an assertion
+        platform = platform or os.environ.get("JAX_PLATFORMS") or "device"
+        wheel = WHEELS.get(platform, "jax")
+        raise UserError(
+            f'JAX finds no {platform} here: on such a machine, pip install -U "{wheel}"; JAX_PLATFORMS=cpu '
+            "uses the processor"
+        ) from None
 
 
 def made_on() -> dict[str, str | int]:

@@ -14,6 +14,7 @@ if __name__ == "__main__":  # before JAX is imported
 
 import difflib
 import errno
+import os
 import shlex
 import signal
 import sys
@@ -26,6 +27,7 @@ from kgpt_jax import course, stages
 from kgpt_jax.config import Config, UserError, check_local, leaves, load_recipe, override
 from kgpt_jax.data.objectives import OBJECTIVES
 from kgpt_jax.distill import distill
+from kgpt_jax.environment import find_devices
 from kgpt_jax.explore.ablation import ablate
 from kgpt_jax.explore.attend import attend
 from kgpt_jax.explore.compare import compare
@@ -68,6 +70,7 @@ DISK_TROUBLE = {
     for name in "ENOSPC EDQUOT EFBIG EROFS EIO EACCES EPERM EMFILE".split()
     if hasattr(errno, name)  # Windows lacks some
 }
+CLOSED = 128 + 13  # as shells report SIGPIPE, which Windows lacks
 SCRATCH = course.SCRATCH  # --reading_params_path=none finetunes from scratch
 QUICKSTART = "configs/quickstart.py"
 
@@ -357,6 +360,7 @@ def guarded(argv):
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.FATAL)  # what Orbax tells besides, it raises
     try:
+        find_devices()
         main(argv)
     except UserError as error:
         fail(str(error))
@@ -374,7 +378,15 @@ def run():
     """Runs the command that the process was started with, and ends the process with its status."""
     for flag in flags.FLAGS.get_key_flags_for_module(__name__):  # for --helpshort
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
-    app.run(guarded, flags_parser=parse)
+    try:
+        try:
+            app.run(guarded, flags_parser=parse)
+        finally:
+            if sys.stdout:  # None where it was closed from the start
+                sys.stdout.flush()
+    except BrokenPipeError:  # nobody reads on, as behind `| head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is flushed at the very end
+        sys.exit(CLOSED)
 
 
 if __name__ == "__main__":

@@ -9,17 +9,20 @@ in the variables that `launch/cluster.py` lists.
 import os
 import shlex
 import sys
+import threading
 import traceback
+from functools import partial
 
 from absl import flags
 
 from kgpt_jax.config import UserError
-from kgpt_jax.environment import prepare
+from kgpt_jax.environment import find_devices, prepare
 from launch.cluster import PORT, arguments
 from launch.local import STOPPED, environments, supervise
 
 PLATFORMS = ("cpu", "gpu", "tpu")
-WHEELS = {"gpu": "jax[cuda13]", "tpu": "jax[tpu]"}
+SECONDS_TO_MEET = 300  # that a process waits for the others
+SECONDS_TO_SAY_SO = 5
 MEMORY_FRACTION = ".9"  # of the GPU's memory, taken at the start so that it does not fragment
 SETS_MEMORY_FRACTION = {"XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION"}  # one of the two
 AUTO = "auto"
@@ -74,15 +77,19 @@ def begin(mode: str, platform: str | None, cluster: dict | None):
     if cluster is not None:
         # It would swallow SIGTERM, which train/stop.py takes.
         jax.config.update("jax_enable_preemption_service", False)
+        say = partial(print, waits(cluster), file=sys.stderr, flush=True)
+        waiting = threading.Timer(SECONDS_TO_SAY_SO, say)
+        waiting.start()
         try:
-            jax.distributed.initialize(**cluster)
+            jax.distributed.initialize(**cluster, initialization_timeout=SECONDS_TO_MEET)
         except (RuntimeError, ValueError) as error:
             fail(f"no word from the other processes, {cluster or 'as JAX looks for them'}: {error}")
+        finally:
+            waiting.cancel()
     try:
-        jax.devices()
-    except (RuntimeError, AssertionError):  # without its CUDA plugin JAX fails an assertion
-        wheel = WHEELS.get(platform, "jax")
-        fail(f'JAX finds no {platform or "device"} here: on such a machine, pip install -U "{wheel}"')
+        find_devices(platform)
+    except UserError as error:
+        fail(error)
     if jax.process_index():
         sys.stdout = open(os.devnull, "w")  # the first speaks for all
     sys.argv.insert(1, f"--mode={mode}")
@@ -100,6 +107,17 @@ def begin(mode: str, platform: str | None, cluster: dict | None):
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
+
+
+def waits(cluster: dict) -> str:
+    """Returns what a process says that has to wait for others; it cannot know which of them are missing.
+
+    >>> waits({"coordinator_address": "n1:8476", "num_processes": 2, "process_id": 0})
+    'process 0 of 2 waits for the others, up to 300 s: all are to meet at n1:8476'
+    """
+    one = f"process {cluster['process_id']} of {cluster['num_processes']}" if cluster else "this process"
+    where = cluster["coordinator_address"] if cluster else "the place that JAX finds out"
+    return f"{one} waits for the others, up to {SECONDS_TO_MEET} s: all are to meet at {where}"
 
 
 def passed_on(flags_given: list[str]) -> list[str]:

@@ -4,14 +4,17 @@ Modes that look at several runs or models are in test_modes.py.
 """
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
+import jax
 import pytest
 
 from kgpt_jax.config import BiographiesConfig
 from kgpt_jax.data import biographies
 from kgpt_jax.stages import SAMPLE_BREAK
-from tests.commands import TINY, refused, run
+from tests.commands import CHECKOUT, TINY, refused, run
 
 
 @pytest.fixture(scope="module")
@@ -281,3 +284,20 @@ def test_an_address_is_no_path(flag, tmp_path, monkeypatch):
     complaint = refused("--mode=pretrain", *TINY, f"--{flag}=gs://bucket/runs")
     assert f"{flag.removeprefix('config.')} is 'gs://bucket/runs', which is no local path: copy" in complaint
     assert not any(tmp_path.iterdir())
+
+
+def test_a_platform_that_is_not_there_is_named(monkeypatch, tmp_path):
+    def without_cuda():
+        raise AssertionError  # as JAX does
+
+    monkeypatch.setattr(jax, "devices", without_cuda)
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    complaint = refused("--mode=pretrain", f"--workdir={tmp_path}", *TINY)
+    assert 'JAX finds no cuda here: on such a machine, pip install -U "jax[cuda13]"' in complaint
+
+
+def test_a_command_that_nobody_reads_ends_quietly():
+    command = [sys.executable, "-m", "kgpt_jax.main", "--mode=show", *TINY]
+    process = subprocess.Popen(command, cwd=CHECKOUT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.close()
+    assert process.stderr.read() == b"" and process.wait() == 141

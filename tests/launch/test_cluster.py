@@ -1,6 +1,10 @@
+import time
+
+import jax
 import pytest
 
 from kgpt_jax.config import UserError
+from launch import stage
 from launch.cluster import arguments
 from launch.stage import environment
 
@@ -109,3 +113,17 @@ def test_a_share_of_memory_that_is_set_stays(name, monkeypatch):
     assert environment("gpu") == {"JAX_PLATFORMS": "cuda", "XLA_PYTHON_CLIENT_MEM_FRACTION": ".9"}
     monkeypatch.setenv(name, ".5")
     assert environment("gpu") == {"JAX_PLATFORMS": "cuda"}
+
+
+def test_a_process_says_that_it_waits_for_the_others(monkeypatch, capfd):
+    def in_vain(**_):
+        time.sleep(0.5)
+        raise RuntimeError("DEADLINE_EXCEEDED")
+
+    monkeypatch.setattr(stage, "SECONDS_TO_SAY_SO", 0.01)
+    monkeypatch.setattr(jax.distributed, "initialize", in_vain)
+    with pytest.raises(SystemExit, match="2"):
+        stage.begin("pretrain", "cpu", {"coordinator_address": "n1:1", "num_processes": 2, "process_id": 1})
+    waits, failed = capfd.readouterr().err.splitlines()
+    assert waits == "process 1 of 2 waits for the others, up to 300 s: all are to meet at n1:1"
+    assert failed.startswith("error: no word from the other processes") and "DEADLINE_EXCEEDED" in failed
