@@ -65,6 +65,7 @@ STARTS_FROM = {
     "export": "finetune",
     "attend": "finetune",
 }
+SEVERAL_VARIANTS = {"compare", "inspect", "recall"}  # that --variants chooses
 DISK_TROUBLE = {
     getattr(errno, name)
     for name in "ENOSPC EDQUOT EFBIG EROFS EIO EACCES EPERM EMFILE".split()
@@ -326,7 +327,21 @@ def read_config(start: Run | None, student: Run | None = None) -> Config:
         for name, value in changes.items()
         if name.startswith("finetune.")
     }
-    return override(config, scratch | changes)
+    config = override(config, scratch | changes)
+    if "model.bottleneck_dim" in changes:
+        check_latents(config)
+    return config
+
+
+def check_latents(config: Config):
+    """Raises a UserError where a variant has more latents than the texts have positions to fill them."""
+    cfg = config.model
+    names = chosen_variants() if _MODE.value in SEVERAL_VARIANTS else [cfg.variant]
+    has_them = any(VARIANTS[name].bottleneck for name in names if name in VARIANTS)
+    if has_them and cfg.bottleneck_dim > cfg.seq_len:
+        raise UserError(
+            f"bottleneck_dim {cfg.bottleneck_dim} is beyond model.seq_len {cfg.seq_len}: give less"
+        )
 
 
 def parse(argv: list[str]) -> list[str]:

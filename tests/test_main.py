@@ -101,9 +101,7 @@ def test_the_courses_commands_as_they_are_typed(tmp_path):
     # No output replaces an input or what we did not write.
     before = Path(dev).read_text()
     assert "is read by this command and cannot be" in run(*evaluate, dev, "--outputs_path", dev, status=2)
-    assert "this program did not write what it holds" in run(
-        *evaluate, dev, "--outputs_path", test, status=2
-    )
+    assert "this program did not write what it holds" in run(*evaluate, dev, "--outputs_path", test, status=2)
     assert "holds greedy answers, and this would replace them by answers by 2 beams" in run(
         *evaluate, dev, *pairs, "--outputs_path", tmp_path / "dev.txt", "--beams=2", status=2
     )
@@ -301,3 +299,16 @@ def test_a_command_that_nobody_reads_ends_quietly():
     process = subprocess.Popen(command, cwd=CHECKOUT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     process.stdout.close()
     assert process.stderr.read() == b"" and process.wait() == 141
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--mode=pretrain", "--variant=perceiver", "--bottleneck_dim=128"],
+        ["--mode=pretrain", "--variant=perceiver_ar", "--config.model.bottleneck_dim=128"],
+        ["--mode=compare", "--variants=vanilla,perceiver", "--bottleneck_dim=128"],
+    ],
+)
+def test_more_latents_than_positions_are_refused(flags, tmp_path):
+    complaint = refused(*flags, f"--workdir={tmp_path}", *TINY)
+    assert "bottleneck_dim 128 is beyond model.seq_len 127: give less" in complaint

@@ -36,6 +36,7 @@ class Variant(NamedTuple):
     stack: Callable[..., nn.Module]
     learned_positions: bool = True  # False: the stack tells positions apart itself
     whole_source: bool = False  # True: the source is read as a whole, and only what follows is predicted
+    bottleneck: bool = False  # True: it has `bottleneck_dim` latents
     compares: bool = True  # False: a row of attention weights follows from its own position alone
 
 
@@ -46,8 +47,8 @@ def attends(attention, **differences) -> Variant:
 VARIANTS = {
     "vanilla": attends(CausalAttention),
     "rope": attends(RotaryAttention, learned_positions=False),
-    "perceiver": Variant(Perceiver),
-    "perceiver_ar": Variant(PerceiverAR),
+    "perceiver": Variant(Perceiver, bottleneck=True),
+    "perceiver_ar": Variant(PerceiverAR, bottleneck=True),
     "synthesizer": attends(SynthesizerAttention, compares=False),
     "synthesizer_factorized": attends(FactorizedDenseAttention, compares=False),
     "synthesizer_random": attends(RandomAttention, compares=False),
