@@ -37,6 +37,7 @@ class ModelConfig:
 
     variant: str = "vanilla"
     vocab_size: int = 0  # set from the corpus
+    pattern_seed: int = 0  # set from the run's seed: decides what is drawn once and never trained
     block_size: int = 128  # rows of the learned position table
     seq_len: int = 127  # most characters the model reads at once; texts are one longer
     n_layer: int = 4
@@ -165,7 +166,8 @@ class Config:
     """All that decides a run's numbers."""
 
     seed: int = 0
-    n_seeds: int = 1  # models trained at once on the same texts: other first parameters, other dropout
+    # Models trained at once on the same texts: other first parameters and dropout, the same pattern_seed.
+    n_seeds: int = 1
     model_devices: int = 1  # devices that share each large parameter; all others share each batch's texts
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()

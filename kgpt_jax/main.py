@@ -157,7 +157,7 @@ _FIELDS = {
         f"config.{name}", None, f"Recipe field (default of the defaults: {value!r}).{also(name)}"
     )
     for name, value in leaves().items()
-    if name != "model.vocab_size"  # the corpus decides it
+    if name not in ("model.vocab_size", "model.pattern_seed")  # corpus and seed decide them
 }
 
 

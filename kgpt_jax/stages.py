@@ -69,7 +69,7 @@ def pretrain(config: Config, folder: Path, tensorboard: bool = False, taught: Ta
     documents, characters, notes = corpus.load_documents(config.data)
     say(notes)
     vocab = Vocab.of(characters)
-    config = with_vocab(config, vocab)
+    config = with_vocab(config, vocab, config.seed)
     objective, n_examples, facts = objective_of(config, "pretrain", vocab, taught, documents)
     # Where no pairs are learned, the data are the documents alone.
     facts["corpus_digest"] = corpus.digest(documents) if facts["learned"] else facts["data_digest"]
@@ -96,7 +96,7 @@ def finetune(
         stage, params = "scratch", None
         documents, characters, _ = corpus.load_documents(config.data)
         vocab, corpus_digest = Vocab.of(characters), corpus.digest(documents)
-        config = with_vocab(config, vocab)
+        config = with_vocab(config, vocab, config.seed)
         print("starting from scratch")
     else:
         config = fit_to(start, config)
@@ -372,7 +372,7 @@ def import_params(config: Config, source: str, folder: Path):
     documents, characters, notes = corpus.load_documents(config.data)
     say(notes)
     vocab = Vocab.of(characters)
-    config = dataclasses.replace(with_vocab(config, vocab), n_seeds=1)
+    config = dataclasses.replace(with_vocab(config, vocab, config.seed), n_seeds=1)
     params = load_torch_params(source, config.model)
     if (folder / "config.json").exists():
         raise UserError(f"{folder} holds a run already: give another --writing_params_path")

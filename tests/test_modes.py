@@ -99,7 +99,11 @@ def test_launcher_says_that_a_platform_is_not_there(platform, tmp_path):
 
 def test_launcher_takes_the_same_flags(tmp_path):
     flags = ["--platform=cpu", f"--workdir={tmp_path}", *TINY]
-    assert "pretraining: vanilla" in run(*flags, module="launch.pretrain")
-    assert "starting from" in run(f"--workdir={tmp_path}", module="launch.finetune")
+    assert "pretraining: vanilla" in run("--seed=3", *flags, module="launch.pretrain")
+    assert "starting from" in run("--seed=4", f"--workdir={tmp_path}", module="launch.finetune")
+    stages = ("pretrain", "finetune")
+    configs = [json.loads((tmp_path / f"vanilla/{stage}/config.json").read_text()) for stage in stages]
+    seeds = [(config["seed"], config["model"]["pattern_seed"]) for config in configs]
+    assert seeds == [(3, 3), (4, 3)]  # what was drawn for pretraining stays
     assert "Correct: " in run(f"--workdir={tmp_path}", module="launch.evaluate")
     assert "<cpu|gpu|tpu>" in run("--platform=abacus", module="launch.pretrain", status=2)

@@ -65,6 +65,15 @@ def once(module: nn.Module, name: str, make: Callable[[], jax.Array]) -> jax.Arr
     return module.variable("cache", name, make).value
 
 
+def pattern_name(module: nn.Module) -> str:
+    """Returns the name that a layer draws its untrained pattern from: its path and, unless it is 0, the seed.
+
+    Models that train side by side (`n_seeds`) share the seed and so the patterns.
+    """
+    path, seed = "/".join(module.path), module.cfg.pattern_seed
+    return f"{path} {seed}" if seed else path
+
+
 def causal(pos_BT: jax.Array, S: int) -> jax.Array:
     """Returns the mask (B, 1, T, S) of the positions up to one's own."""
     return jnp.arange(S) <= pos_BT[:, None, :, None]

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kgpt_jax.config import ModelConfig
-from kgpt_jax.model.attention import Readout, causal, dot_products, queries_keys_values
+from kgpt_jax.model.attention import Readout, causal, dot_products, pattern_name, queries_keys_values
 
 LOOKED_AT = 4  # its own block and the one before (window), the first (global), and one random
 
@@ -51,7 +51,7 @@ class BigBirdAttention(nn.Module):
     def __call__(self, x_BTC: jax.Array, pos_BT: jax.Array, *, train: bool) -> jax.Array:
         W = self.cfg.attention_block
         N = -(-self.cfg.seq_len // W)
-        blocks_NG = looked_at(N, "/".join(self.path))
+        blocks_NG = looked_at(N, pattern_name(self))
         q_BHTK, k_BHSK, v_BHSK = queries_keys_values(self, x_BTC, pos_BT)
         readout = Readout(self.cfg, name="readout")
         if self.is_mutable_collection("cache"):  # few positions ask: a mask costs less than gathering

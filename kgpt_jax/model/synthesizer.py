@@ -23,6 +23,7 @@ from kgpt_jax.model.attention import (
     causal,
     dot_products,
     heads,
+    pattern_name,
     queries_keys_values,
     remember,
 )
@@ -133,8 +134,8 @@ class RandomAttention(nn.Module):
 class FixedRandomAttention(nn.Module):
     """softmax(R) X V per head: R is drawn once and never trained.
 
-    R comes from the layer's name, so that no checkpoint has to hold it. Parameters: C C + C for the
-    values: 65,792.
+    R follows from the layer's name and `pattern_seed`, so that no checkpoint has to hold it, and not from
+    JAX's settings. Parameters: C C + C for the values: 65,792.
     """
 
     cfg: ModelConfig
@@ -143,9 +144,9 @@ class FixedRandomAttention(nn.Module):
     @nn.compact
     def __call__(self, x_BTC: jax.Array, pos_BT: jax.Array, *, train: bool) -> jax.Array:
         H, N = self.cfg.n_head, self.cfg.seq_len
-        with jax.ensure_compile_time_eval():
-            key = jax.random.key(zlib.crc32("/".join(self.path).encode()))
-            table_HPS = jax.random.normal(key, (H, N, N))
+        with jax.ensure_compile_time_eval(), jax.threefry_partitionable(True):
+            key = jax.random.key(zlib.crc32(pattern_name(self).encode()), impl="threefry2x32")
+            table_HPS = jax.random.normal(key, (H, N, N), jnp.float32)
         table_HPS = lax.optimization_barrier(table_HPS)  # else XLA spends seconds on folding it
         return _read(self, lambda S: _rows(table_HPS, x_BTC, pos_BT, S), x_BTC, pos_BT, train)
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from kgpt_jax.config import Config, DataConfig, UserError, from_dict, leaves, to_dict
+from kgpt_jax.config import Config, DataConfig, UserError, from_dict, leaves, override, to_dict
 from kgpt_jax.data import corpus
 from kgpt_jax.data.holdout import UNKNOWN
 from kgpt_jax.data.vocab import Vocab
@@ -62,7 +62,8 @@ def open_run(folder: Path, config: Config, vocab: Vocab, facts: dict) -> Run:
     """
     if not is_first():  # the first process makes the folder
         meet("the run is open")
-        return dataclasses.replace(read_run(folder), config=config)
+        there = read_run(folder)
+        return dataclasses.replace(there, config=_with_pattern_of(there, config))
     run = _open(Run(folder, config, vocab, facts | {"made_on": made_on()}))
     meet("the run is open")
     return run
@@ -72,6 +73,7 @@ def _open(run: Run) -> Run:
     folder, facts = run.folder, run.facts
     if any_saved(folder):
         old = read_run(folder)
+        run = dataclasses.replace(run, config=_with_pattern_of(old, run.config))
         _check_same(run, old)
         there = old.facts.get("made_on", {})
         if max(saved_steps(folder)) < facts.get("updates", math.inf):
@@ -249,7 +251,7 @@ def held(folder: Path):
 
 
 def fit_to(run: Run, config: Config) -> Config:
-    """Returns `config` with the run's vocabulary size; a UserError where model or vocabulary differ.
+    """Returns `config` with the run's vocabulary size and pattern seed; a UserError where the run differs.
 
     Dropout, dtype, products and remat may differ: they are no part of the parameters' shapes.
     """
@@ -257,7 +259,7 @@ def fit_to(run: Run, config: Config) -> Config:
         raise UserError(
             f"{run.folder} holds {run.config.n_seeds} models, and n_seeds is {config.n_seeds}: give the same"
         )
-    fitted = with_vocab(config, run.vocab)
+    fitted = with_vocab(config, run.vocab, run.config.model.pattern_seed)
     there, asked = leaves(run.config.model), leaves(fitted.model)
     for name in there:
         if there[name] != asked[name] and name not in ("dropout", "dtype", "products", "remat"):
@@ -309,9 +311,18 @@ def learned_by(runs: Iterable[Run]) -> frozenset[str]:
     return frozenset(mark for run in runs for mark in run.facts.get("learned", UNKNOWN).split())
 
 
-def with_vocab(config: Config, vocab: Vocab) -> Config:
-    """Returns the config with the size of the vocabulary in it."""
-    return dataclasses.replace(config, model=dataclasses.replace(config.model, vocab_size=len(vocab)))
+def with_vocab(config: Config, vocab: Vocab, pattern_seed: int = 0) -> Config:
+    """Returns the config with the size of the vocabulary and the pattern seed in it.
+
+    A run that starts from nothing takes its own seed for that, one that starts from another the other's.
+    """
+    model = dataclasses.replace(config.model, vocab_size=len(vocab), pattern_seed=pattern_seed)
+    return dataclasses.replace(config, model=model)
+
+
+def _with_pattern_of(run: Run, config: Config) -> Config:
+    """Returns the config with the pattern seed of the run it goes on with: of an old one 0, not its seed."""
+    return override(config, {"model.pattern_seed": run.config.model.pattern_seed})
 
 
 def _check_same(new: Run, old: Run):

@@ -36,6 +36,8 @@ FULL_SIZE = {  # at vocabulary 256; the first four are the course's own counts
     "bigbird": 3_323_392,
     "encoder_decoder": 7_537_664,
 }
+# Of `synthesizer_random_fixed`, first layer and head: what position 3 gives to positions 0 to 3.
+FIXED_SCORES = [-1.2867748, 0.9271476, -0.46324304, -1.8940898]
 SOURCE = 4  # characters given, in tests of variants that read them as a whole
 every_variant = pytest.mark.parametrize("variant", VARIANTS)
 
@@ -288,6 +290,37 @@ def test_bigbird_looks_at_window_first_block_and_a_random_one():
     )
     weights_HTS = found[1]["intermediates"]["stack"]["blocks_0"]["attn"]["readout"]["weights"][0][0]
     np.testing.assert_array_equal(weights_HTS[0] > 0, expected_TS & np.tril(np.ones((48, 48), bool)))
+
+
+@pytest.fixture(params=["rbg", "unsafe_rbg", "threefry2x32 in the old order"])
+def other_randomness(request):
+    """JAX's settings as another user may have them."""
+    if request.param.startswith("threefry"):
+        return partial(jax.threefry_partitionable, False)
+    return partial(jax.default_prng_impl, request.param)
+
+
+def test_fixed_scores_are_those_of_older_runs_whatever_the_settings(other_randomness):
+    """The first four scores of the fourth row, as they were drawn before there was a pattern seed."""
+    model, params, x_BT = tiny.make("synthesizer_random_fixed")
+    with other_randomness():
+        found = model.apply({"params": params}, x_BT, train=False, mutable=["intermediates"])[1]
+    weights_HTS = found["intermediates"]["stack"]["blocks_0"]["attn"]["readout"]["weights"][0][0]
+    expected = jax.nn.softmax(np.float32(FIXED_SCORES))
+    np.testing.assert_allclose(weights_HTS[0, 3, :4], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("variant", ["synthesizer_random_fixed", "bigbird"])
+def test_what_is_never_trained_follows_from_the_pattern_seed(variant):
+    long = {"seq_len": 48, "block_size": 48}  # bigbird draws where there are four blocks or more
+    params, x_BT = tiny.make(variant, **long)[1:]
+
+    def read(seed):
+        model = GPT(dataclasses.replace(tiny.MODEL, variant=variant, pattern_seed=seed, **long))
+        return np.asarray(logits(model, params, x_BT))
+
+    assert (read(0) == read(0)).all() and (read(7) == read(7)).all()
+    assert (read(0) != read(7)).any() and (read(7) != read(8)).any()
 
 
 def test_unknown_variant_lists_the_known():

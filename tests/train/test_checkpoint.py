@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kgpt_jax.config import UserError, override
+from kgpt_jax.config import UserError, override, to_dict
 from kgpt_jax.data.vocab import Vocab
 from kgpt_jax.model.gpt import GPT
 from kgpt_jax.train import checkpoint
@@ -297,6 +297,19 @@ def test_another_machine_is_named(run, capsys):
     seal(run.folder, ["run.json", "vocab.json", "config.json"])
     open_run(run.folder, run.config, run.vocab, run.facts)
     assert f"was begun with jax 0.1 and goes on with {jax.__version__}" in capsys.readouterr().out
+
+
+def test_a_run_from_before_there_was_a_pattern_seed_goes_on_with_0(run):
+    """A command gives its seed to a new run's pattern, and the folder says what an old run's was."""
+    with Checkpoints(run) as checkpoints:
+        checkpoints.save(state_of(run), seconds=1.0, loss=2.0)
+    old = to_dict(override(run.config, {"seed": 3}))
+    del old["model"]["pattern_seed"]
+    (run.folder / "config.json").write_text(json.dumps(old))
+    seal(run.folder, ["run.json", "vocab.json", "config.json"])
+    today = with_vocab(override(run.config, {"seed": 3}), VOCAB, 3)
+    again = open_run(run.folder, today, run.vocab, run.facts)
+    assert again.config.model.pattern_seed == read_run(run.folder).config.model.pattern_seed == 0
 
 
 def test_a_folder_without_a_checkpoint_is_made_anew(run):
