@@ -1,4 +1,7 @@
-"""The one loop that every stage of training shares."""
+"""The one loop that every stage of training shares.
+
+Axes: `M` models that train side by side, `U` updates, `J` pieces of one dispatch.
+"""
 
 import time
 from bisect import bisect_right
@@ -21,12 +24,20 @@ from kgpt_jax.train.feed import Feed, n_pieces
 from kgpt_jax.train.optimizer import learning_rates, make_optimizer
 from kgpt_jax.train.progress import NoProgress, Progress, clock
 from kgpt_jax.train.run import Run
-from kgpt_jax.train.sharding import deal, is_first, make_mesh, shardings, told_by_first, whole
+from kgpt_jax.train.sharding import (
+    deal,
+    is_first,
+    make_mesh,
+    shardings,
+    to_numpy,
+    told_by_first,
+    whole,
+)
 from kgpt_jax.train.step import Sums, TrainState, init_state, make_train_steps, no_sums
 from kgpt_jax.train.stop import Stop
 
 SECONDS_PER_DISPATCH = 0.5  # a slow machine gets less work at once, so that it stops soon when asked to
-MOST_SKIPPED = 5  # updates in a row without a finite loss and gradient, before a run gives up
+MOST_SKIPPED = 5  # updates in a row without a finite loss and gradient of a model, before a run gives up
 
 
 def train(
@@ -41,9 +52,9 @@ def train(
 
     Returns the parameters, along a leading axis those of several models if the config has `n_seeds` of
     them, and the seconds of training, compilation left out. `start_params` are those to start from; None
-    draws them from the config's seed. An update whose loss or gradient is not finite is skipped; after five
-    in a row a UserError names the newest checkpoint. SIGTERM or SIGINT ends the process once the update
-    under way is saved (`train/stop.py`).
+    draws them from the config's seed. A model skips an update whose loss or gradient is not finite; once it
+    has skipped five in a row a UserError names the newest checkpoint, and which of several models it is.
+    SIGTERM or SIGINT ends the process once the update under way is saved (`train/stop.py`).
     """
     seed = run.config.seed
     init_key, dropout_key = jax.random.split(jax.random.key(seed))
@@ -89,8 +100,9 @@ def train(
                 step, stopping = until, stop.agreed()
                 if step % cfg.save_every == 0 or step == len(rates) or stopping:
                     dispatcher.settle(leave=0)
-                    if not all_finite(state.params):
-                        raise not_finite(str(step), checkpoints)
+                    good_M = np.atleast_1d(to_numpy(all_finite(state)))
+                    if not good_M.all():
+                        raise not_finite(str(step), checkpoints, good_M)
                     checkpoints.save(state, progress.seconds(), progress.loss_since_save())
                     progress.draw()
                 if stopping:
@@ -100,15 +112,18 @@ def train(
 
 
 @jax.jit
-def all_finite(params) -> jax.Array:
-    """Tells whether no parameter is infinite or NaN."""
-    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(params)]).all()
+def all_finite(state: TrainState) -> jax.Array:
+    """Tells whether no parameter is infinite or NaN, of several models for each."""
+    axes = state.step.ndim  # 1 where several models lie along a leading axis
+    leaves = jax.tree.leaves(state.params)
+    return jnp.stack([jnp.isfinite(x).all(axis=tuple(range(axes, x.ndim))) for x in leaves]).all(axis=0)
 
 
-def not_finite(step: str, checkpoints: Checkpoints) -> UserError:
+def not_finite(step: str, checkpoints: Checkpoints, good_M: np.ndarray) -> UserError:
     newest = checkpoints.step
+    which = f" of model {np.argmin(good_M) + 1} of {len(good_M)}" if len(good_M) > 1 else ""
     return UserError(
-        f"the loss is not finite at update {step}; the last good checkpoint is "
+        f"the loss{which} is not finite at update {step}; the last good checkpoint is "
         f"{checkpoints.folder / str(newest) if newest else 'none yet'}; "
         "try a lower learning rate, in another --workdir"
     )
@@ -145,7 +160,7 @@ class Dispatcher:
         self.limit = 1  # pieces that take about SECONDS_PER_DISPATCH, on the first process's clock
         self.sent = deque()
         self.settled = time.perf_counter()
-        self.skipped = 0  # updates in a row, up to the last one
+        self.skipped_M = np.zeros(state.step.size, int)  # updates in a row, up to the last one, of each model
         self.tokens = 0  # of the update under way
 
     def send(self, state: TrainState, pieces: list[tuple[int, Piece]], rates: np.ndarray):
@@ -176,7 +191,7 @@ class Dispatcher:
         """Waits for all but the `leave` last dispatches and reports them."""
         while len(self.sent) > leave:
             step, last_J, tokens_J, metrics = self.sent.popleft()
-            losses, norms = (np.asarray(metrics[name])[last_J] for name in ("loss", "grad_norm"))
+            loss_MU, norm_MU = (np.atleast_2d(metrics[name])[:, last_J] for name in ("loss", "grad_norm"))
             now = time.perf_counter()
             per_piece = (now - self.settled) / len(tokens_J)
             limit = min(max(1, int(SECONDS_PER_DISPATCH / max(per_piece, 1e-9))), self.most)
@@ -188,8 +203,10 @@ class Dispatcher:
                 if j in last_J:
                     tokens.append(self.tokens)
                     self.tokens = 0
-            self.progress.record(step, losses, norms, tokens)
-            for number, good in enumerate(np.isfinite(losses) & np.isfinite(norms), step + 1):
-                self.skipped = 0 if good else self.skipped + 1
-                if self.skipped == MOST_SKIPPED:
-                    raise not_finite(f"{number}, the fifth in a row", self.checkpoints)
+            self.progress.record(step, loss_MU, norm_MU, tokens)
+            good_MU = np.isfinite(loss_MU) & np.isfinite(norm_MU)
+            for number, good_M in enumerate(good_MU.T, step + 1):
+                self.skipped_M = np.where(good_M, 0, self.skipped_M + 1)
+                if self.skipped_M.max() == MOST_SKIPPED:
+                    few_M = self.skipped_M < MOST_SKIPPED
+                    raise not_finite(f"{number}, the fifth in a row", self.checkpoints, few_M)

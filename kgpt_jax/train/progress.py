@@ -1,6 +1,8 @@
 """What a training run shows: the line on the screen, `metrics.jsonl`, and `loss.png`.
 
 `metrics.jsonl` has one record for each update and no times, so a resumed run's equals an unbroken one's.
+
+Axes: `M` models that train side by side, `U` updates.
 """
 
 import json
@@ -38,7 +40,7 @@ class Progress:
         self.start_step = start_step
         self.tokens = 0  # since the last line
         self.losses, self.losses_since_save = [], []
-        self.skipped = 0  # updates since this start
+        self.skipped = 0  # updates since this start, each model's counted
 
     def seconds(self) -> float:
         """Returns the run's seconds of training, those before a resume included."""
@@ -54,13 +56,18 @@ class Progress:
         self.compiling += seconds
         self.last_line += seconds
 
-    def record(self, step: int, losses: np.ndarray, grad_norms: np.ndarray, tokens: list[int]):
+    def record(self, step: int, loss_MU: np.ndarray, norm_MU: np.ndarray, tokens: list[int]):
         """Takes in the updates, maybe none, that follow the first `step`; prints a line if one is due.
 
-        Tokens are those that each update has read, padding left out.
+        Losses and norms of gradients have a row for each model. The record of an update holds the means of
+        those that are finite, and which models skipped it. Tokens are those that each update has read,
+        padding left out.
         """
-        made = zip(losses.tolist(), grad_norms.tolist(), tokens, strict=True)
-        for number, (loss, norm, n_tokens) in enumerate(made, step + 1):
+        losses = [_mean(loss_M) for loss_M in loss_MU.T.tolist()]
+        norms = [_mean(norm_M) for norm_M in norm_MU.T.tolist()]
+        good_UM = (np.isfinite(loss_MU) & np.isfinite(norm_MU)).T
+        made = zip(losses, norms, good_UM, tokens, strict=True)
+        for number, (loss, norm, good_M, n_tokens) in enumerate(made, step + 1):
             entry = {
                 "step": number,
                 "epoch": self._epoch(number),
@@ -69,15 +76,17 @@ class Progress:
                 "grad_norm": norm,
                 "tokens": n_tokens,
             }
-            if not math.isfinite(loss + norm):
+            if not good_M.any():
                 entry |= {"loss": None, "grad_norm": None, "skipped": True}  # JSON has no NaN
-                self.skipped += 1
+            elif not good_M.all():
+                entry["skipped_models"] = (np.flatnonzero(~good_M) + 1).tolist()
+            self.skipped += int((~good_M).sum())
             self.file.write(json.dumps(entry) + "\n")
             if self.events and "skipped" not in entry:
                 for name in ("loss", "lr", "grad_norm"):
                     self.events.add_scalar(name, entry[name], number)
-        self.losses += losses.tolist()
-        self.losses_since_save += losses.tolist()
+        self.losses += losses
+        self.losses_since_save += losses
         self.tokens += sum(tokens)
         self.file.flush()
         now, made = time.perf_counter(), step + len(losses)

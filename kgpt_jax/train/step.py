@@ -100,11 +100,12 @@ def make_train_steps(
     J, zero but at the last pieces. The number n is traced, so a shorter dispatch compiles nothing. Dropout
     follows from the numbers of update and piece: a resumed run draws what the unbroken one would have.
 
-    An update whose loss or gradient is not finite changes nothing but the count of updates.
+    An update whose loss or gradient is not finite changes nothing but the count of updates; of several models
+    each is judged by itself.
 
     After update i a state's average, if it has one, is a moving one of decay min(`ema_decay`, i / (i + 9)):
-    it forgets the first parameters sooner. Of several models the metrics are the means. With a mesh,
-    the state stays where `init_state` put it.
+    it forgets the first parameters sooner. Metrics of several models have an axis of models before J. With a
+    mesh, the state stays where `init_state` put it.
     """
 
     def loss_fn(params, piece: Piece, key):
@@ -147,9 +148,7 @@ def make_train_steps(
         nothing = {name: jnp.zeros(lr_J.shape) for name in ("loss", "grad_norm")}
         return lax.fori_loop(0, n, one, (state, sums, nothing))
 
-    def several(*args):
-        state, sums, metrics = jax.vmap(train_steps, in_axes=(0, 0, 0, None, None, None))(*args)
-        return state, sums, {name: metrics[name].mean(axis=0) for name in metrics}
+    several = jax.vmap(train_steps, in_axes=(0, 0, 0, None, None, None))
 
     def in_place(state: TrainState, sums: Sums, *args):
         state, sums, metrics = (several if dropout_key.ndim else train_steps)(dropout_key, state, sums, *args)

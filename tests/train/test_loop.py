@@ -4,6 +4,7 @@ import dataclasses
 import json
 import signal
 from functools import partial
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -20,7 +21,9 @@ from kgpt_jax.model.variants import VARIANTS
 from kgpt_jax.train import loop
 from kgpt_jax.train.checkpoint import Checkpoints
 from kgpt_jax.train.feed import Feed, prefetched
+from kgpt_jax.train.optimizer import make_optimizer
 from kgpt_jax.train.run import open_run, read_run, with_vocab
+from kgpt_jax.train.step import TrainState, init_state
 from tests import tiny
 
 DOCUMENTS = [f"Ann Bo number {i} was born in {place}." for i in range(5) for place in ("Rome", "Oslo")]
@@ -31,11 +34,11 @@ class Killed(Exception):
     pass
 
 
-def start(folder, n_seeds=1, **train):
+def start(folder, n_seeds=1, start_params=None, **train):
     config = dataclasses.replace(with_vocab(tiny.config(**train), VOCAB), n_seeds=n_seeds)
     run = open_run(folder, config, VOCAB, {"stage": "pretrain"})
     objective = span_corruption(Material(DOCUMENTS, []), VOCAB, config.model)
-    return loop.train(run, config.pretrain, objective, len(DOCUMENTS))[0]
+    return loop.train(run, config.pretrain, objective, len(DOCUMENTS), start_params)[0]
 
 
 def whole_state(folder, step):
@@ -205,6 +208,37 @@ def test_a_run_gives_up_after_five_in_a_row(tmp_path, monkeypatch):
         start(tmp_path, epochs=4)
     with Checkpoints(read_run(tmp_path)) as checkpoints:
         assert checkpoints.step == 6
+
+
+def diverged(n_seeds, which):
+    """Returns first parameters of several models, of which one has infinite logits."""
+    config = with_vocab(tiny.config(), VOCAB)
+    state = init_state(GPT(config.model), make_optimizer(config.pretrain), jax.random.key(0))
+    several = jax.tree.map(lambda leaf: np.stack([leaf] * n_seeds), state.params)
+    several["head"]["kernel"][which] = 3e38
+    return several
+
+
+def test_a_model_that_diverges_leaves_the_others_alone_and_is_named_after_five(tmp_path):
+    """Of two models the second skips every update: three of them end well, and the fifth ends the run."""
+    start(tmp_path / "three", n_seeds=2, epochs=1, start_params=diverged(2, which=1))
+    records = [json.loads(line) for line in (tmp_path / "three" / "metrics.jsonl").open()]
+    assert all(np.isfinite(record["loss"]) and "skipped" not in record for record in records)
+    assert [record["skipped_models"] for record in records] == [[2], [2], [2]]
+    with pytest.raises(UserError, match=r"loss of model 2 of 2 is not finite at update 5, .*checkpoints/3;"):
+        start(tmp_path / "six", n_seeds=2, start_params=diverged(2, which=1))
+
+
+def test_skips_of_different_models_are_no_row(tmp_path):
+    """Two models that skip by turns: neither skips twice in a row."""
+    state = TrainState(np.zeros(2, np.int32), {}, ())
+    told = SimpleNamespace(record=lambda *_: None)
+    dispatcher = loop.Dispatcher(None, tiny.config().pretrain, told, None, state, loop.make_mesh(1, 1))
+    by_turns_MU = np.where((np.arange(10) + np.arange(2)[:, None]) % 2, np.nan, 1.0)
+    metrics = {"loss": by_turns_MU, "grad_norm": np.ones((2, 10))}
+    dispatcher.sent.append(loop.Sent(0, list(range(10)), [1] * 10, metrics))
+    dispatcher.settle(leave=0)
+    assert dispatcher.skipped_M.tolist() == [1, 0]
 
 
 def test_parameters_that_are_not_finite_are_not_saved(tmp_path, monkeypatch):

@@ -13,15 +13,15 @@ def test_the_line_has_all_its_parts(tmp_path, capsys, monkeypatch):
     report = Progress(tmp_path, 0, np.array([5e-3, 4e-3, 3e-3, 2e-3]), per_epoch=2, seconds=0.0)
     now[0] += 10
     report.leave_out(8.0)  # compiling
-    report.record(0, np.array([2.0]), np.array([1.0]), tokens=[3000])
+    report.record(0, np.array([[2.0]]), np.array([[1.0]]), tokens=[3000])
     assert capsys.readouterr().out == ""  # two seconds are too few for a line
     now[0] += 4
-    report.record(1, np.array([1.0]), np.array([1.0]), tokens=[3000])
+    report.record(1, np.array([[1.0]]), np.array([[1.0]]), tokens=[3000])
     assert capsys.readouterr().out == (
         "step 2/4  epoch 1/2  loss 1.500  lr 4.00e-03  1.0k tok/s  eta 0:00:06\n"
     )
     now[0] += 1
-    report.record(2, np.array([0.5, 0.25]), np.array([1.0, 2.0]), tokens=[500_000, 1_500_000])
+    report.record(2, np.array([[0.5, 0.25]]), np.array([[1.0, 2.0]]), tokens=[500_000, 1_500_000])
     assert capsys.readouterr().out == (
         "step 4/4  epoch 2/2  loss 0.375  lr 2.00e-03  2.0M tok/s  eta 0:00:00\n"
     )
@@ -40,12 +40,25 @@ def test_the_line_has_all_its_parts(tmp_path, capsys, monkeypatch):
     assert (tmp_path / "loss.png").read_bytes()[:4] == b"\x89PNG"
 
 
+def test_each_of_several_models_is_judged_by_itself(tmp_path, capsys):
+    """Three updates of two models: both go on, the second skips by its norm, both skip."""
+    report = Progress(tmp_path, 0, np.full(3, 1e-3), per_epoch=3, seconds=0.0)
+    losses, norms = [[1.0, 2.0, np.nan], [3.0, 4.0, np.inf]], [[5.0, 6.0, np.nan], [7.0, np.nan, 1.0]]
+    report.record(0, np.array(losses), np.array(norms), tokens=[1, 1, 1])
+    report.close()
+    records = progress.read_metrics(tmp_path / "metrics.jsonl")
+    assert [(record["loss"], record["grad_norm"]) for record in records] == [(2, 6), (3, 6), (None, None)]
+    assert [record.get("skipped_models") for record in records] == [None, [2], None]
+    assert [record.get("skipped") for record in records] == [None, None, True]
+    assert capsys.readouterr().out.endswith("  skipped 3\n")
+
+
 def test_a_resumed_run_drops_what_came_after_its_checkpoint(tmp_path):
     report = Progress(tmp_path, 0, np.full(9, 1e-3), per_epoch=3, seconds=0.0)
-    report.record(0, np.arange(5.0), np.ones(5), tokens=[1] * 5)
+    report.record(0, np.arange(5.0)[None], np.ones((1, 5)), tokens=[1] * 5)
     report.file.close()
     report = Progress(tmp_path, 3, np.full(9, 1e-3), per_epoch=3, seconds=0.0)
-    report.record(3, np.array([7.0]), np.ones(1), tokens=[1])
+    report.record(3, np.array([[7.0]]), np.ones((1, 1)), tokens=[1])
     report.file.close()
     losses = [json.loads(line)["loss"] for line in (tmp_path / "metrics.jsonl").open()]
     assert losses == [0.0, 1.0, 2.0, 7.0]
@@ -58,7 +71,7 @@ def test_lines_that_cannot_be_read_are_left_out(tmp_path):
     torn = [good[0], "\x00\x00", '{"step": 2, "lo', "[]", good[1], good[2]]
     (tmp_path / "metrics.jsonl").write_bytes("\n".join(torn).encode() + b"\xff")
     report = Progress(tmp_path, 4, np.full(9, 1e-3), per_epoch=3, seconds=0.0)
-    report.record(4, np.array([7.0]), np.ones(1), tokens=[1])
+    report.record(4, np.array([[7.0]]), np.ones((1, 1)), tokens=[1])
     report.close()
     assert [record["step"] for record in progress.read_metrics(tmp_path / "metrics.jsonl")] == [1, 3, 5]
     assert (tmp_path / "loss.png").exists()
@@ -67,7 +80,7 @@ def test_lines_that_cannot_be_read_are_left_out(tmp_path):
 def test_tensorboard_files_are_an_extra(tmp_path):
     pytest.importorskip("tensorboardX")
     report = Progress(tmp_path, 0, np.full(2, 1e-3), per_epoch=2, seconds=0.0, tensorboard=True)
-    report.record(0, np.ones(2), np.ones(2), tokens=[1, 1])
+    report.record(0, np.ones((1, 2)), np.ones((1, 2)), tokens=[1, 1])
     report.close()
     assert list((tmp_path / "tensorboard").glob("events.out.tfevents.*"))
 
