@@ -1,6 +1,5 @@
 """Predictions for questions, exact match with its interval, and constant baselines."""
 
-import math
 import statistics
 from collections import Counter
 from functools import partial
@@ -18,8 +17,6 @@ from kgpt_jax.outputs import cannot_write
 from kgpt_jax.train.sharding import to_numpy
 
 MAX_ANSWER = 32  # characters, as in the course
-# Student's t, two-sided 95 %, by degrees of freedom.
-T_95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
 ROWS = 64  # questions answered at once; more would save less than their padding costs
 
 
@@ -38,17 +35,16 @@ class Score(NamedTuple):
         return wilson_interval(self.correct, self.total)
 
 
-def wilson_interval(correct: int, total: int, z: float = 1.959964) -> tuple[float, float]:
-    """Returns Wilson's score interval for a proportion, 95 % by default (JASA 22, 1927, p. 209).
+def wilson_interval(correct: int, total: int) -> tuple[float, float]:
+    """Returns Wilson's 95 % score interval for a proportion (JASA 22, 1927, p. 209).
 
     >>> [round(end, 4) for end in wilson_interval(25, 500)]
     [0.0341, 0.0728]
     """
-    share = correct / total
-    middle = (share + z**2 / (2 * total)) / (1 + z**2 / total)
-    half = z / (1 + z**2 / total) * math.sqrt(share * (1 - share) / total + (z / (2 * total)) ** 2)
-    # Exactly 0 and 1 at the ends, where rounding leaves a little.
-    return 0.0 if correct == 0 else middle - half, 1.0 if correct == total else middle + half
+    from scipy.stats import binomtest  # takes a second, which commands that score nothing save
+
+    low, high = binomtest(correct, total).proportion_ci(method="wilson")
+    return float(low), float(high)
 
 
 def mean_interval(shares: list[float]) -> tuple[float, float]:
@@ -59,8 +55,10 @@ def mean_interval(shares: list[float]) -> tuple[float, float]:
     """
     if len(shares) < 2:
         return 0.0, 1.0
+    from scipy.stats import t
+
     mean, n = statistics.mean(shares), len(shares)
-    half = T_95.get(n - 1, 2.262) * statistics.stdev(shares) / n**0.5
+    half = float(t.ppf(0.975, n - 1)) * statistics.stdev(shares) / n**0.5
     return max(mean - half, 0.0), min(mean + half, 1.0)
 
 
