@@ -157,7 +157,9 @@ def objective_of(
         objective, _ = mixture(recipe, Material(documents, all_pairs), vocab, config.model, *questions)
         return preceded(objective, cfg.preceded) if cfg.preceded else objective
 
-    cuts = cut_up(len(documents), n_stripes(config.data.stripes, cfg, len(documents)))
+    n_documents, text_length = len(documents), config.model.seq_len + 1
+    stripes = n_stripes(config.data.stripes, cfg, n_documents, text_length)
+    cuts = cut_up(n_documents, stripes, text_length)
     more_facts, learned = {}, taught.learned
     if pairs:
         learned |= corpus.learned_from(config.data)

@@ -17,7 +17,9 @@ from kgpt_jax.data.batches import most_pieces
 from kgpt_jax.data.mixture import examples_of
 from kgpt_jax.data.objectives import Objective
 
-CHAPTER = 2**16  # documents, at the most
+# Characters of a chapter's texts at the most, questions left out: 65,536 texts of 128. An array of them has
+# 34 MB, whatever the length of a text, and the next chapter is made while one is used.
+CHAPTER = 2**23
 # Unless the config asks for more. Each stripe splits its own texts by length: the fewer it has, the worse.
 MOST_STRIPES = 8
 
@@ -45,7 +47,12 @@ def chapters(objective: Objective | Chapters, n_examples: int) -> Chapters:
     return Chapters([[lambda: objective]], [[n_examples]])
 
 
-def n_stripes(asked: int, cfg: TrainConfig, n_documents: int) -> int:
+def n_chapters(n_documents: int, text_length: int) -> int:
+    """Returns how many chapters documents make that are read as texts of so many characters."""
+    return max(1, -(-n_documents // (CHAPTER // text_length)))
+
+
+def n_stripes(asked: int, cfg: TrainConfig, n_documents: int, text_length: int) -> int:
     """Returns how many stripes documents have; where none are asked for (0), a power of two.
 
     A UserError where the texts of a piece of a batch don't divide by what is asked for.
@@ -54,7 +61,8 @@ def n_stripes(asked: int, cfg: TrainConfig, n_documents: int) -> int:
     if not n_documents:  # but questions only
         return 1
     if not asked:
-        return 1 if rest or n_documents <= CHAPTER else math.gcd(n_rows, MOST_STRIPES)
+        one = rest or n_chapters(n_documents, text_length) == 1
+        return 1 if one else math.gcd(n_rows, MOST_STRIPES)
     if asked > n_documents or (asked > 1 and (n_rows % asked or rest)):
         raise UserError(
             f"data.stripes is {asked}: give a number, the {n_documents} documents' at the most, that divides "
@@ -63,14 +71,14 @@ def n_stripes(asked: int, cfg: TrainConfig, n_documents: int) -> int:
     return asked
 
 
-def cut_up(n: int, stripes: int) -> list[list[tuple[int, int]]]:
+def cut_up(n: int, stripes: int, text_length: int) -> list[list[tuple[int, int]]]:
     """Returns for each chapter of n documents the (first, end) of each of its stripes, as even as can be.
 
-    >>> cut_up(5, 2)
+    >>> cut_up(5, 2, text_length=128)
     [[(0, 2), (2, 5)]]
     """
-    n_chapters = max(1, -(-n // CHAPTER))
-    bounds = [n * i // (n_chapters * stripes) for i in range(n_chapters * stripes + 1)]
+    n_parts = n_chapters(n, text_length) * stripes
+    bounds = [n * i // n_parts for i in range(n_parts + 1)]
     parts = list(zip(bounds, bounds[1:]))
     return [parts[i : i + stripes] for i in range(0, len(parts), stripes)]
 

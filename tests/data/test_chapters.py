@@ -1,6 +1,7 @@
 from collections import Counter
 
 import numpy as np
+import pytest
 
 from kgpt_jax import stages
 from kgpt_jax.config import load_recipe, override
@@ -9,9 +10,24 @@ from kgpt_jax.data.vocab import PAD, Vocab
 from kgpt_jax.train.run import with_vocab
 
 
+@pytest.mark.parametrize(
+    "n, text_length, cuts",
+    [
+        (65_536, 128, [(0, 65_536)]),
+        (65_537, 128, [(0, 32_768), (32_768, 65_537)]),
+        (4_096, 2_048, [(0, 4_096)]),
+        (10_000, 2_048, [(0, 3_333), (3_333, 6_666), (6_666, 10_000)]),
+        (17, 1_000_001, [(0, 5), (5, 11), (11, 17)]),
+        (0, 128, [(0, 0)]),
+    ],
+)
+def test_chapters_hold_8_388_608_characters_at_the_most(n, text_length, cuts):
+    assert chapters.cut_up(n, 1, text_length) == [[cut] for cut in cuts]
+
+
 def test_an_epoch_of_a_large_corpus_is_its_chapters(tmp_path, monkeypatch):
     """Ten documents in chapters of three, three and four with as many questions, in batches of three."""
-    monkeypatch.setattr(chapters, "CHAPTER", 4)
+    monkeypatch.setattr(chapters, "CHAPTER", 4 * 128)
     documents = [f"Ann Bo. Number {i} was born in Rome." for i in range(10)]
     (tmp_path / "corpus.txt").write_text("\n".join(documents))
     (tmp_path / "pairs.tsv").write_text("Where was Ann born?\tRome\nWhere was Cy born?\tOslo\n")

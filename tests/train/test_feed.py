@@ -76,7 +76,7 @@ def drawn_apart(config, n_processes, number, monkeypatch):
 @pytest.mark.parametrize("n_processes", [2, 4])
 @pytest.mark.parametrize("group_by_length", [True, False])
 def test_rows_of_all_processes_are_the_rows_of_one(n_processes, group_by_length, chapter, monkeypatch):
-    monkeypatch.setattr(chapters, "CHAPTER", chapter)
+    monkeypatch.setattr(chapters, "CHAPTER", chapter * 129)  # characters of a document's text
     config = settled(objective="whole_line", group_by_length=group_by_length)
     texts = []
     for number in range(2):
@@ -170,7 +170,8 @@ def test_stripes_ask_about_everybody_alike(stripes, monkeypatch):
 
 def test_a_large_corpus_has_stripes_by_itself():
     cfg = settled().pretrain
-    assert [chapters.n_stripes(0, cfg, n) for n in (0, 37, 2**16, 2**16 + 1)] == [1, 1, 1, 4]
-    assert chapters.n_stripes(0, dataclasses.replace(cfg, batch_size=9), 2**17) == 1
+    assert [chapters.n_stripes(0, cfg, n, 128) for n in (0, 37, 2**16, 2**16 + 1)] == [1, 1, 1, 4]
+    assert [chapters.n_stripes(0, cfg, n, 2048) for n in (2**12, 2**12 + 1)] == [1, 4]
+    assert chapters.n_stripes(0, dataclasses.replace(cfg, batch_size=9), 2**17, 128) == 1
     many = dataclasses.replace(cfg, batch_size=512, pieces=0, group_by_length=True)
-    assert chapters.n_stripes(0, many, 2**17) == 8
+    assert chapters.n_stripes(0, many, 2**17, 128) == 8
