@@ -188,7 +188,7 @@ def write(biographies: Biographies, folder) -> list[str]:
 
 
 def _check(cfg: BiographiesConfig):
-    least = dict(n_train=1, n_dev=0, n_test=0, copies=1, n_facts=1, seed=0)
+    least = dict(n_train=1, n_dev=0, n_test=0, copies=1, n_facts=1)
     for field, low in least.items():
         value = getattr(cfg, field)
         if value < low:

@@ -37,7 +37,7 @@ from kgpt_jax.train.step import Sums, TrainState, init_state, make_train_steps, 
 from kgpt_jax.train.stop import Stop
 
 SECONDS_PER_DISPATCH = 0.5  # a slow machine gets less work at once, so that it stops soon when asked to
-MOST_SKIPPED = 5  # updates in a row without a finite loss and gradient of a model, before a run gives up
+MOST_SKIPPED = 5  # updates in a row without a finite loss and gradient, before a run gives up
 
 
 def train(
@@ -52,9 +52,9 @@ def train(
 
     Returns the parameters, along a leading axis those of several models if the config has `n_seeds` of
     them, and the seconds of training, compilation left out. `start_params` are those to start from; None
-    draws them from the config's seed. A model skips an update whose loss or gradient is not finite; once it
-    has skipped five in a row a UserError names the newest checkpoint, and which of several models it is.
-    SIGTERM or SIGINT ends the process once the update under way is saved (`train/stop.py`).
+    draws them from the config's seed. A model skips an update whose loss or gradient is not finite. One
+    that has skipped five in a row is named, and the others go on; once all have, a UserError names the newest
+    checkpoint. SIGTERM or SIGINT ends the process once the update under way is saved (`train/stop.py`).
     """
     seed = run.config.seed
     init_key, dropout_key = jax.random.split(jax.random.key(seed))
@@ -102,7 +102,8 @@ def train(
                     dispatcher.settle(leave=0)
                     good_M = np.atleast_1d(to_numpy(all_finite(state)))
                     if not good_M.all():
-                        raise not_finite(str(step), checkpoints, good_M)
+                        several = f" of model {np.argmin(good_M) + 1} of {len(good_M)}"
+                        raise not_finite(str(step), checkpoints, several if len(good_M) > 1 else "")
                     checkpoints.save(state, progress.seconds(), progress.loss_since_save())
                     progress.draw()
                 if stopping:
@@ -119,9 +120,8 @@ def all_finite(state: TrainState) -> jax.Array:
     return jnp.stack([jnp.isfinite(x).all(axis=tuple(range(axes, x.ndim))) for x in leaves]).all(axis=0)
 
 
-def not_finite(step: str, checkpoints: Checkpoints, good_M: np.ndarray) -> UserError:
+def not_finite(step: str, checkpoints: Checkpoints, which: str = "") -> UserError:
     newest = checkpoints.step
-    which = f" of model {np.argmin(good_M) + 1} of {len(good_M)}" if len(good_M) > 1 else ""
     return UserError(
         f"the loss{which} is not finite at update {step}; the last good checkpoint is "
         f"{checkpoints.folder / str(newest) if newest else 'none yet'}; "
@@ -207,6 +207,11 @@ class Dispatcher:
             good_MU = np.isfinite(loss_MU) & np.isfinite(norm_MU)
             for number, good_M in enumerate(good_MU.T, step + 1):
                 self.skipped_M = np.where(good_M, 0, self.skipped_M + 1)
-                if self.skipped_M.max() == MOST_SKIPPED:
-                    few_M = self.skipped_M < MOST_SKIPPED
-                    raise not_finite(f"{number}, the fifth in a row", self.checkpoints, few_M)
+                few_M = self.skipped_M < MOST_SKIPPED
+                if not few_M.any():
+                    raise not_finite(f"{number}, the fifth in a row", self.checkpoints)
+                for model in np.flatnonzero(self.skipped_M == MOST_SKIPPED) + 1:
+                    print(
+                        f"note: model {model} of {len(few_M)} has skipped {MOST_SKIPPED} updates in a row, "
+                        f"up to {number}: it may have diverged; the others go on"
+                    )

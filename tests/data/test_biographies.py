@@ -237,7 +237,7 @@ def test_write_names_a_folder_it_cannot_use(tmp_path):
         ({"n_train": 0}, "data.biographies.n_train is 0: give 1 or more"),
         ({"n_dev": -1}, "data.biographies.n_dev is -1: give 0 or more"),
         ({"n_test": -5}, "data.biographies.n_test is -5: give 0 or more"),
-        ({"seed": -1}, "data.biographies.seed is -1: give 0 or more"),
+        ({"seed": -1}, "data.biographies.seed is -1: give 0 to 4,294,967,295"),
         ({"copies": 0}, "data.biographies.copies is 0: give 1 or more"),
         ({"n_facts": 0}, "data.biographies.n_facts is 0: give 1 or more"),
         ({"n_facts": 7}, "data.biographies.n_facts is 7: give 6, which is all, or fewer"),
