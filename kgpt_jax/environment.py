@@ -6,6 +6,7 @@ comes first in every command. Both can be refused: variables that are set alread
 """
 
 import hashlib
+import math
 import os
 import platform
 import sys
@@ -107,6 +108,29 @@ def find_devices(platform: str | None = None):
             f'JAX finds no {platform} here: on such a machine, pip install -U "{wheel}"; JAX_PLATFORMS=cpu '
             "uses the processor"
         ) from None
+
+
+def memory() -> float:
+    """Returns the bytes of this machine's memory, infinity where the system does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # Windows
+        return math.inf
+
+
+def check_memory(purpose: str, needed: float, advice: str):
+    """Raises a UserError with the advice where `needed` bytes are more than this machine's memory.
+
+    Asks nothing where arrays lie elsewhere, on other devices than CPUs or in several processes.
+    """
+    import jax
+
+    there = memory()
+    if needed > there and jax.default_backend() == "cpu" and jax.process_count() == 1:
+        raise UserError(
+            f"{purpose} needs {needed / 1e9:,.1f} GB of memory or more, and this machine has "
+            f"{there / 1e9:,.1f} GB: {advice}"
+        )
 
 
 def made_on() -> dict[str, str | int]:

@@ -15,12 +15,14 @@ if __name__ == "__main__":  # before JAX is imported
 import difflib
 import errno
 import os
+import re
 import shlex
 import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
 
+import jax
 from absl import app, flags, logging
 
 from kgpt_jax import course, stages
@@ -71,6 +73,7 @@ DISK_TROUBLE = {
     for name in "ENOSPC EDQUOT EFBIG EROFS EIO EACCES EPERM EMFILE".split()
     if hasattr(errno, name)  # Windows lacks some
 }
+NO_MEMORY = re.compile("RESOURCE_EXHAUSTED|out of memory", re.IGNORECASE)  # as JAX says it
 CLOSED = 128 + 13  # as shells report SIGPIPE, which Windows lacks
 SCRATCH = course.SCRATCH  # --reading_params_path=none finetunes from scratch
 QUICKSTART = "configs/quickstart.py"
@@ -384,6 +387,14 @@ def guarded(argv):
             raise
         where = f"cannot use {error.filename}: " if error.filename else ""
         fail(f"{where}{error.strerror}; the same command goes on from the newest checkpoint")
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        if isinstance(error, jax.errors.JaxRuntimeError) and not NO_MEMORY.search(str(error)):
+            raise
+        said = (str(error).splitlines() or ["it does not say how much was asked for"])[0]
+        fail(
+            f"out of memory ({said[:200]}): lower the stage's batch_size or epochs, or raise its pieces; "
+            "lower model.n_embd, model.n_layer or n_seeds; ask for fewer --beams or --num_samples"
+        )
     except KeyboardInterrupt:  # outside of training, which saves first
         print("stopped", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)

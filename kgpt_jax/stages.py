@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from kgpt_jax.answer import evaluate as scoring
-from kgpt_jax.answer.decode import continue_texts, pad_prompts
+from kgpt_jax.answer.decode import check_rows, continue_texts, pad_prompts
 from kgpt_jax.answer.voters import ask, unlearned, voting
 from kgpt_jax.config import Config, UserError
 from kgpt_jax.data import biographies, corpus
@@ -29,7 +29,7 @@ from kgpt_jax.data.vocab import PAD, Vocab
 from kgpt_jax.model.gpt import GPT
 from kgpt_jax.outputs import check, record
 from kgpt_jax.train.checkpoint import Checkpoints, first_model, load_params, params_digest
-from kgpt_jax.train.loop import train
+from kgpt_jax.train.loop import check_fits, train
 from kgpt_jax.train.run import (
     Run,
     check_corpus,
@@ -42,7 +42,7 @@ from kgpt_jax.train.run import (
     write_json,
 )
 from kgpt_jax.train.sharding import is_first
-from kgpt_jax.train.torch_params import abstract_params, load_torch_params, save_torch_params
+from kgpt_jax.train.torch_params import count_params, load_torch_params, save_torch_params
 
 STAGE_OBJECTIVES = {
     "pretrain": "span_corruption",
@@ -70,10 +70,11 @@ def pretrain(config: Config, folder: Path, tensorboard: bool = False, taught: Ta
     say(notes)
     vocab = Vocab.of(characters)
     config = with_vocab(config, vocab, config.seed)
+    check_fits(config, "pretrain")
     objective, n_examples, facts = objective_of(config, "pretrain", vocab, taught, documents)
     # Where no pairs are learned, the data are the documents alone.
     facts["corpus_digest"] = corpus.digest(documents) if facts["learned"] else facts["data_digest"]
-    size = count(abstract_params(config.model))
+    size = count_params(config.model)
     with held(folder):
         run = open_run(folder, config, vocab, facts)
         print(
@@ -97,6 +98,7 @@ def finetune(
         documents, characters, _ = corpus.load_documents(config.data)
         vocab, corpus_digest = Vocab.of(characters), corpus.digest(documents)
         config = with_vocab(config, vocab, config.seed)
+        check_fits(config, stage)
         print("starting from scratch")
     else:
         config = fit_to(start, config)
@@ -107,6 +109,7 @@ def finetune(
             )
         stage, vocab, corpus_digest = "finetune", start.vocab, start.facts.get("corpus_digest", "")
         taught = taught._replace(learned=taught.learned | learned_by([start]))
+        check_fits(config, stage)
         params = load_params(start, "starting from", config.model_devices)
     objective, n_examples, facts = objective_of(config, stage, vocab, taught)
     if corpus_digest:
@@ -281,6 +284,8 @@ def run_all(config: Config, root: Path, tensorboard: bool = False):
     """
     vocab = Vocab.of(corpus.load_documents(config.data).characters)
     objective_of(config, "finetune", vocab)
+    for stage in STAGE_OBJECTIVES:
+        check_fits(with_vocab(config, vocab), stage)
     corpus.load_questions(config.data)
     pretrain_seconds = pretrain(config, root / "pretrain", tensorboard)
     finetune_seconds = finetune(config, root / "finetune", read_run(root / "pretrain"), tensorboard)
@@ -347,10 +352,12 @@ def sample(config: Config, run: Run, prompt: str, n: int, max_new: int, temperat
     if max_new > seq_len + 1 - len(prompt):
         max_new = seq_len + 1 - len(prompt)
         print(f"the model reads {seq_len} characters: writing {max_new}")
+    model, params = GPT(config.model), first_model(run)
+    check_rows(model, params, n, len(prompt) + max_new, f"--num_samples={n}", "lower it")
     prompt_BP, length_B = pad_prompts([run.vocab.encode(prompt)] * n, n, seq_len)
     new_BN = continue_texts(
-        GPT(config.model),
-        first_model(run),
+        model,
+        params,
         prompt_BP,
         length_B,
         jax.random.key(config.seed),

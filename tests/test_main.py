@@ -11,6 +11,7 @@ from pathlib import Path
 import jax
 import pytest
 
+from kgpt_jax import main
 from kgpt_jax.config import BiographiesConfig
 from kgpt_jax.data import biographies
 from kgpt_jax.stages import SAMPLE_BREAK
@@ -312,3 +313,19 @@ def test_a_command_that_nobody_reads_ends_quietly():
 def test_more_latents_than_positions_are_refused(flags, tmp_path):
     complaint = refused(*flags, f"--workdir={tmp_path}", *TINY)
     assert "bottleneck_dim 128 is beyond model.seq_len 127: give less" in complaint
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.\nBuffers"),
+    ],
+)
+def test_a_lack_of_memory_is_one_line(error, monkeypatch):
+    def main_fails(_):
+        raise error
+
+    monkeypatch.setattr(main, "main", main_fails)
+    complaint = refused("--mode=pretrain")
+    assert complaint.startswith("error: out of memory (") and "lower the stage's batch_size" in complaint

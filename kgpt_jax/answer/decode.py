@@ -11,6 +11,7 @@ import numpy as np
 from jax import lax
 
 from kgpt_jax.data.vocab import MASK_ID, PAD_ID
+from kgpt_jax.environment import check_memory
 from kgpt_jax.model.attention import shortened
 
 WIDTH_STEP = 8  # prompts are padded to multiples of this, and the full width
@@ -71,6 +72,23 @@ def _choose(logits_BV: jax.Array, key, temperature: float, top_k: int) -> jax.Ar
         kth_B1 = lax.top_k(logits_BV, top_k)[0][:, -1:]
         logits_BV = jnp.where(logits_BV >= kth_B1, logits_BV, -jnp.inf)
     return jax.random.categorical(key, logits_BV / temperature).astype(jnp.int32)
+
+
+def check_rows(model, params, rows: int, positions: int, purpose: str, advice: str):
+    """Raises a UserError where so many texts at once, of so many positions, need more memory than there is.
+
+    What is counted: of each text the last logits, and the cache.
+    """
+
+    def kept(params, prompt_1P, length_1):
+        logits_1PV, state = model.apply(
+            {"params": params}, prompt_1P, length_1, train=False, mutable=["cache"]
+        )
+        return logits_1PV[:, -1], shortened(state, model.cfg, positions)
+
+    abstract = jax.eval_shape(kept, params, np.zeros((1, 1), np.int32), np.ones(1, np.int32))
+    of_one = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(abstract) if leaf.ndim)
+    check_memory(purpose, rows * of_one, advice)
 
 
 def pad_prompts(prompts: list[np.ndarray], rows: int, seq_len: int):

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kgpt_jax.answer.beam import best_entries
-from kgpt_jax.answer.decode import continue_texts, pad_prompts
+from kgpt_jax.answer.decode import WIDTH_STEP, check_rows, continue_texts, pad_prompts
 from kgpt_jax.data.vocab import MASK, PAD, Vocab
 from kgpt_jax.outputs import cannot_write
 from kgpt_jax.train.sharding import to_numpy
@@ -115,6 +115,8 @@ def predict(
         # Greedy: the key is never drawn from.
         write = partial(continue_texts, key=jax.random.key(0), max_new=MAX_ANSWER, stop_at_mask=True)
     else:
+        positions = min(WIDTH_STEP, model.cfg.seq_len) + MAX_ANSWER
+        check_rows(model, params, ROWS * beams, positions, f"a search with {beams:,} beams", "lower --beams")
         write = partial(best_entries, child_XV=jnp.asarray(trie), beams=beams, max_new=MAX_ANSWER)
     answers = [""] * len(questions)
     by_length = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))

@@ -20,11 +20,12 @@ from jax.sharding import Mesh
 from orbax.checkpoint import checkpoint_managers
 
 from kgpt_jax.config import UserError, to_dict
+from kgpt_jax.environment import memory
 from kgpt_jax.train.digests import SEAL, damage, seal
 from kgpt_jax.train.run import NOT_OURS, Run, any_saved, free_place, saved_steps
 from kgpt_jax.train.sharding import is_first, make_mesh, meet, shardings, to_numpy, told_by_first, whole
 from kgpt_jax.train.step import TrainState
-from kgpt_jax.train.torch_params import abstract_params
+from kgpt_jax.train.torch_params import abstract_params, count_params
 
 TEMPORARY = ".orbax-checkpoint-tmp"  # how Orbax ends the names of what it is writing
 TENSORSTORES_ERROR = re.compile(r"os_error_code='(\d+)'")  # as it says it, among much else
@@ -282,25 +283,17 @@ def load_params(run: Run, purpose: str = "", model_devices: int = 1):
 
 def shapes(run: Run):
     """Returns the shapes and types of a run's parameters; a UserError where they are beyond this machine."""
-    like = abstract_params(run.config.model)
-    if run.config.n_seeds > 1:
-        several = (run.config.n_seeds,)
-        like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(several + leaf.shape, leaf.dtype), like)
-    needed, there = sum(4 * leaf.size for leaf in jax.tree.leaves(like)), memory()
+    needed, there = 4 * run.config.n_seeds * count_params(run.config.model), memory()
     if needed > there:
         raise UserError(
             f"{run.folder} has {needed / 1e9:,.1f} GB of parameters, and this machine {there / 1e9:,.1f} "
             "GB of memory: use a larger one"
         )
+    like = abstract_params(run.config.model)
+    if run.config.n_seeds > 1:
+        several = (run.config.n_seeds,)
+        like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(several + leaf.shape, leaf.dtype), like)
     return like
-
-
-def memory() -> float:
-    """Returns the bytes of this machine's memory, infinity where the system does not say."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # Windows
-        return math.inf
 
 
 def models(run: Run, params) -> list:

@@ -14,10 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from kgpt_jax.config import TrainConfig, UserError
-from kgpt_jax.data.batches import Batch, Piece, stack
+from kgpt_jax.config import Config, TrainConfig, UserError
+from kgpt_jax.data.batches import WIDTH_STEP, Batch, Piece, stack
 from kgpt_jax.data.chapters import Chapters, chapters
 from kgpt_jax.data.objectives import Objective
+from kgpt_jax.environment import check_memory
 from kgpt_jax.model.gpt import GPT
 from kgpt_jax.train.checkpoint import Checkpoints
 from kgpt_jax.train.feed import Feed, n_pieces
@@ -35,6 +36,7 @@ from kgpt_jax.train.sharding import (
 )
 from kgpt_jax.train.step import Sums, TrainState, init_state, make_train_steps, no_sums
 from kgpt_jax.train.stop import Stop
+from kgpt_jax.train.torch_params import count_params
 
 SECONDS_PER_DISPATCH = 0.5  # a slow machine gets less work at once, so that it stops soon when asked to
 MOST_SKIPPED = 5  # updates in a row without a finite loss and gradient, before a run gives up
@@ -112,6 +114,24 @@ def train(
         return state.result, progress.seconds()
 
 
+def check_fits(config: Config, stage: str):
+    """Raises a UserError where a stage of training is certain to need more memory than there is.
+
+    What is counted: parameters, gradient, what optimiser and average keep; a batch's characters, and of one
+    piece the embeddings and logits, as if all texts were short.
+    """
+    cfg, model = getattr(config, stage), config.model
+    copies = 2 + (1 if cfg.muon_learning_rate else 2) + (cfg.ema_decay > 0)
+    state = 4 * config.n_seeds * copies * count_params(model)
+    purpose = f"{stage}, with {config.n_seeds * count_params(model):,} parameters,"
+    check_memory(purpose, state, "lower model.n_embd, model.n_layer or n_seeds")
+    rows, width = -(-cfg.batch_size // n_pieces(cfg)), min(WIDTH_STEP, model.seq_len)
+    position = model.n_embd * jnp.dtype(model.dtype).itemsize + 4 * model.vocab_size
+    texts = width * (8 * cfg.batch_size + config.n_seeds * rows * position)
+    purpose = f"{stage}, with {cfg.batch_size:,} texts a batch,"
+    check_memory(purpose, state + texts, f"lower {stage}.batch_size, or raise {stage}.pieces")
+
+
 @jax.jit
 def all_finite(state: TrainState) -> jax.Array:
     """Tells whether no parameter is infinite or NaN, of several models for each."""
@@ -179,6 +199,9 @@ class Dispatcher:
             began = time.perf_counter()
             self.compiled[widths[0]] = self.train_steps.lower(*args).compile()
             took = time.perf_counter() - began
+            if needed := self.compiled[widths[0]].memory_analysis():
+                most = needed.argument_size_in_bytes + needed.temp_size_in_bytes
+                check_memory("an update", most, "lower batch_size, or raise pieces")
             self.progress.leave_out(took)
             self.settled += took
         state, self.sums, metrics = self.compiled[widths[0]](*args)

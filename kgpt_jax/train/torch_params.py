@@ -4,6 +4,7 @@ The two layouts differ in names, in linear layers' kernels being transposed, and
 one on `pos_emb` and the perceiver's latents. PyTorch is needed for the file format only, and only here.
 """
 
+import dataclasses
 import re
 import zipfile
 from collections.abc import Collection
@@ -44,6 +45,17 @@ def abstract_params(cfg: ModelConfig):
     """Returns the shapes and types of a model's parameters without making any."""
     x_BT = jnp.zeros((1, 1), jnp.int32)
     return jax.eval_shape(lambda key: GPT(cfg).init(key, x_BT, train=False), jax.random.key(0))["params"]
+
+
+def count_params(cfg: ModelConfig) -> int:
+    """Returns the number of a model's parameters.
+
+    All variants have as many in each further layer, so that a few tell those of a thousand.
+    """
+    if cfg.n_layer > 3:
+        two, three = (count_params(dataclasses.replace(cfg, n_layer=n)) for n in (2, 3))
+        return two + (cfg.n_layer - 2) * (three - two)
+    return sum(leaf.size for leaf in jax.tree.leaves(abstract_params(cfg)))
 
 
 def from_torch(arrays: dict, cfg: ModelConfig) -> dict:

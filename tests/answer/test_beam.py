@@ -6,6 +6,8 @@ import pytest
 
 from kgpt_jax.answer.beam import NOWHERE, best_entries, make_trie
 from kgpt_jax.answer.decode import pad_prompts
+from kgpt_jax.answer.evaluate import predict
+from kgpt_jax.config import UserError
 from kgpt_jax.data.vocab import MASK, MASK_ID, PAD_ID, Vocab
 from tests import tiny
 
@@ -73,3 +75,9 @@ def test_one_beam_takes_the_likeliest_character_that_an_entry_has():
     logits_TV = model.apply({"params": params}, prompt_BP[:, :4], train=False)[0]
     k, a = (logits_TV[3, VOCAB.id_of[c]] for c in "ka")
     assert VOCAB.decode(new_N).rstrip("□") == ("kid⁇" if k > a else "a⁇")
+
+
+def test_more_beams_than_memory_holds_are_refused():
+    model, params, _ = tiny.make("rope")
+    with pytest.raises(UserError, match="a search with 100,000,000 beams needs .* lower --beams"):
+        predict(model, params, VOCAB, PROMPTS, make_trie(ENTRIES, VOCAB), beams=10**8)

@@ -2,7 +2,9 @@ import jax
 import numpy as np
 import pytest
 
-from kgpt_jax.answer.decode import continue_texts, pad_prompts
+from kgpt_jax import environment
+from kgpt_jax.answer.decode import check_rows, continue_texts, pad_prompts
+from kgpt_jax.config import UserError
 from kgpt_jax.data.vocab import MASK_ID, PAD_ID
 from kgpt_jax.model import encoder_decoder
 from kgpt_jax.model.variants import VARIANTS
@@ -103,3 +105,12 @@ def test_the_encoder_runs_once_for_a_batch_of_answers(monkeypatch):
     with jax.disable_jit():
         continue_texts(model, params, prompt_BP, length_B, jax.random.key(0), max_new=3, stop_at_mask=False)
     assert calls == {"Encoder": 1, "DecoderBlock": 2 * (1 + 3)}  # two layers: the prompt, three characters
+
+
+@pytest.mark.parametrize("variant", ["vanilla", "perceiver", "encoder_decoder"])
+def test_more_texts_than_memory_holds_are_refused(variant, monkeypatch):
+    model, params, _ = tiny.make(variant)
+    check_rows(model, params, 4, 10, "--num_samples=4", "lower it")
+    monkeypatch.setattr(environment, "memory", lambda: 4 * model.cfg.vocab_size * 10)  # logits of ten texts
+    with pytest.raises(UserError, match="--num_samples=10 needs .* lower it"):
+        check_rows(model, params, 10, 10, "--num_samples=10", "lower it")

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 
+from kgpt_jax import environment
 from kgpt_jax.answer.evaluate import predict
 from kgpt_jax.config import UserError, override, to_dict
 from kgpt_jax.data.batches import epoch_batches
@@ -24,6 +25,7 @@ from kgpt_jax.train.feed import Feed, prefetched
 from kgpt_jax.train.optimizer import make_optimizer
 from kgpt_jax.train.run import open_run, read_run, with_vocab
 from kgpt_jax.train.step import TrainState, init_state
+from kgpt_jax.train.torch_params import abstract_params, count_params
 from tests import tiny
 
 DOCUMENTS = [f"Ann Bo number {i} was born in {place}." for i in range(5) for place in ("Rome", "Oslo")]
@@ -310,3 +312,28 @@ def test_learns_ten_answers_by_heart(tmp_path, variant):
     params, _ = loop.train(run, config.finetune, objective, len(pairs))
     answers, _ = predict(GPT(config.model), params, vocab, [q for q, _ in pairs])
     assert answers == places
+
+
+def test_what_cannot_fit_is_refused_before_it_is_made():
+    config = with_vocab(tiny.config(), VOCAB)
+    loop.check_fits(config, "pretrain")
+    for changes, complaint in [
+        ({"model.n_embd": 1_000_000}, r"pretrain, with 2\d,\d{3},\d{3},\d{3},\d{3} parameters, needs"),
+        ({"model.n_embd": 800_000, "model.n_layer": 1_000}, "lower model.n_embd, model.n_layer or n_seeds"),
+        ({"n_seeds": 10**9}, "GB of memory or more, and this machine has"),
+        ({"pretrain.batch_size": 999_999_999}, "lower pretrain.batch_size, or raise pretrain.pieces"),
+    ]:
+        with pytest.raises(UserError, match=complaint):
+            loop.check_fits(override(config, changes), "pretrain")
+
+
+def test_an_update_that_cannot_fit_is_refused_before_it_is_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(environment, "memory", lambda: 1e5)
+    with pytest.raises(UserError, match="an update needs .* GB of memory or more"):
+        start(tmp_path)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_parameters_of_many_layers_follow_from_few(variant):
+    cfg = dataclasses.replace(tiny.MODEL, variant=variant, n_layer=6)
+    assert count_params(cfg) == sum(leaf.size for leaf in jax.tree.leaves(abstract_params(cfg)))
