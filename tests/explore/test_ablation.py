@@ -16,7 +16,13 @@ def test_what_differs_is_in_a_part_or_the_same_for_all():
         *("pretrain.epochs", "pretrain.batch_size", "pretrain.pieces", "pretrain.save_every"),
         *("pretrain.final_tokens", "pretrain.first_step_at_peak", "data.ascii_pairs"),
         *("finetune.warmup_tokens", "finetune.final_tokens", "finetune.first_step_at_peak"),
-        *("finetune.shuffle", "finetune.group_by_length", "finetune.pieces", "finetune.save_every"),
+        *(
+            "finetune.shuffle",
+            "finetune.text_tokens",
+            "finetune.group_by_length",
+            "finetune.pieces",
+            "finetune.save_every",
+        ),
     }
     assert len(set(FIELDS)) == len(FIELDS)
 

@@ -15,7 +15,8 @@ from tests import tiny
 
 def test_a_run_is_listed_with_its_checkpoints(tmp_path, capsys):
     vocab = Vocab.of("abcdefgh")
-    facts = {"stage": "pretrain", "data_digest": "d", "updates": 9, "n_pairs": 3, "started_from": "there"}
+    facts = {"stage": "pretrain", "data_digest": "d", "updates": 9, "started_from": "there"}
+    facts["learned"] = "a1 b2 unknown"
     run = open_run(tmp_path, with_vocab(tiny.config(), vocab), vocab, facts)
     list_run(tmp_path)
     assert "no checkpoint yet" in capsys.readouterr().out
@@ -30,7 +31,7 @@ def test_a_run_is_listed_with_its_checkpoints(tmp_path, capsys):
     printed = capsys.readouterr().out
     lines = printed.splitlines()
     assert lines[0] == f"{tmp_path}: pretrain, vanilla, 2,432 parameters"
-    assert "    data          digest d, 3 training pairs" in lines
+    assert "    data          digest d, 2 fingerprints of learned questions, others unknown" in lines
     assert "    started from  there" in lines
     # Texts of 100 take 2 (12 x 100 x 8 x 8 + 2 x 100 x 100 x 8) + 100 x 8 x 10 multiplications forward.
     assert "    read          3 epochs, 800 characters, 2.3e+07 FLOPs on paper" in lines

@@ -49,6 +49,8 @@ def test_a_model_that_has_seen_questions_is_not_finetuned(tmp_path, monkeypatch)
     monkeypatch.setattr(compare.stages, "pretrain", pretrain)
     monkeypatch.setattr(compare.stages, "finetune", lambda config, *folders: done.append("finetune") or 1.0)
 
+    monkeypatch.setattr(compare, "read_run", lambda folder: folder)
+
     def evaluate(config, source, outputs):
         done.append(f"ask {source.name}")
         return type("Score", (), {"correct": 1, "total": 2}), [], 0.0
