@@ -64,18 +64,28 @@ def stop_at(monkeypatch, update):
     monkeypatch.setattr(loop.Dispatcher, "send", send_until)
 
 
+@pytest.fixture
+def steps_of_users(monkeypatch):
+    """Compiles the training step as users do, with LLVM's optimisations, which `conftest.py` turns off."""
+    make, options = loop.make_train_steps, {"xla_backend_optimization_level": 3}
+
+    def optimised(*args):
+        return jax.jit(make(*args).__wrapped__, donate_argnums=(0, 1), compiler_options=options)
+
+    monkeypatch.setattr(loop, "make_train_steps", optimised)
+
+
 @pytest.mark.parametrize("variant, muon_learning_rate", [("vanilla", 0.0), ("synthesizer", 0.02)])
-def test_resumed_equals_unbroken_to_the_bit(tmp_path, monkeypatch, variant, muon_learning_rate):
+def test_resumed_equals_unbroken_to_the_bit(tmp_path, steps_of_users, variant, muon_learning_rate):
     """Broken off within an epoch, and with another number of updates or pieces in a dispatch."""
     pieces = 1 if muon_learning_rate else 2
     averaged = {"ema_decay": 0.9, "n_seeds": 2} if muon_learning_rate else {}
     how = dict(variant=variant, muon_learning_rate=muon_learning_rate, epochs=4, save_every=4, pieces=pieces)
     how |= averaged
     start(tmp_path / "unbroken", **how)  # three updates an epoch
-    stop_at(monkeypatch, 7)
-    with pytest.raises(Killed):
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        stop_at(patch, 7)
         start(tmp_path / "killed", **how)
-    monkeypatch.undo()
     with Checkpoints(read_run(tmp_path / "killed")) as checkpoints:
         assert checkpoints.step == 4
     start(tmp_path / "killed", **how)
