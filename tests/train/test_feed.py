@@ -156,7 +156,7 @@ def test_stripes_ask_about_everybody_alike(stripes, monkeypatch):
     vocab = Vocab.of("\n?Whis" + "".join(DOCUMENTS))
     recipe = {"objective": "whole_line=0.5,question_answer=0.5", "batch_size": 8}
     config = override(with_vocab(settled(**recipe), vocab), {"data.stripes": stripes})
-    monkeypatch.setattr(stages.corpus, "load_pairs", lambda data: SimpleNamespace(pairs=pairs))
+    monkeypatch.setattr(stages.corpus, "load_pairs", lambda data: Table(*map(list, zip(*pairs)), []))
     found = stages.objective_of(config, "pretrain", vocab, documents=DOCUMENTS)
     book = chapters.chapters(*found[:2])
     assert [sum(sizes) for sizes in book.sizes] == [74]
