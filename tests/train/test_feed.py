@@ -11,6 +11,7 @@ import pytest
 from kgpt_jax import stages
 from kgpt_jax.config import UserError, load_recipe, override
 from kgpt_jax.data import chapters
+from kgpt_jax.data.corpus import Table
 from kgpt_jax.data.vocab import PAD, Vocab
 from kgpt_jax.train import feed as feeding
 from kgpt_jax.train import sharding

@@ -122,8 +122,8 @@ def test_padding_changes_no_update():
     ]
     plain, _ = run(train_steps, start(), whole(batches), lr_I)
     more, _ = run(train_steps, start(), whole(padded), lr_I)
-    # Sums over five rows round in another order than over three: after six updates, which move a parameter by up
-    # to 0.06, by 2.4e-7 at the most on a Xeon with AMX, with LLVM's optimisations and without.
+    # Sums over five rows round in another order than over three: after six updates, which move a parameter by
+    # up to 0.06, by 2.4e-7 at the most on a Xeon with AMX, with LLVM's optimisations and without.
     close_but_for_noise(plain.params, more.params, rtol=0, atol=1e-6)
 
 
