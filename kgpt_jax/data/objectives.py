@@ -1,9 +1,9 @@
 """A document or a question -> one training text, in a readable form and in a fast one.
 
 The readable form works on strings; the fast form makes an epoch of id arrays at once, and is tested to
-agree with it draw by draw. `data/mixture.py` draws from several. Axes: `N` examples, `D` characters of a
-document, `S` spans that it offers, `L` characters of a text (one more than the model reads: x is all but
-the last, y all but the first), `T` = L - 1.
+agree with it draw by draw (the readable form of masked spans is in their test). `data/mixture.py` draws from
+several. Axes: `N` examples, `D` characters of a document, `S` spans that it offers, `L` characters of a text
+(one more than the model reads: x is all but the last, y all but the first), `T` = L - 1.
 """
 
 from collections.abc import Callable
@@ -179,17 +179,6 @@ def _unchanging(documents: list[str], vocab: Vocab, cfg: ModelConfig) -> Objecti
     return lambda rng: only
 
 
-def mask_span(document: str, title: int, left: int, start: int, width: int, right: int) -> str:
-    """Keeps the title and some context of a span, and moves the span to the end.
-
-    >>> mask_span("Ada Bell. Bell was born in Rome .", title=10, left=8, start=27, width=4, right=2)
-    'Ada Bell. born in ⁇ .⁇Rome⁇'
-    """
-    end = start + width
-    context = f"{document[start - left : start]}{MASK}{document[end : end + right]}"
-    return f"{document[:title]}{context}{MASK}{document[start:end]}{MASK}"
-
-
 def draw_context(before, after, room, uniforms_3):
     """Turns three uniforms in [0, 1) into the characters kept before and after a span.
 
@@ -204,7 +193,8 @@ def draw_context(before, after, room, uniforms_3):
 def entity_span(material: Material, vocab: Vocab, cfg: ModelConfig) -> Objective:
     """Returns the objective that masks one run of capitalised words (salient spans, arXiv 2002.08910).
 
-    A text is that of `mask_span`. Documents that offer no span are read as they are.
+    A text is the title, some context with a MASK for the span, and the span between two more:
+    `Ada Bell. born in ⁇ .⁇Rome⁇`. Documents that offer no span are read as they are.
     """
     return _masked(material.documents, entities, vocab, cfg)
 

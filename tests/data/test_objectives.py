@@ -1,3 +1,6 @@
+import math
+import re
+
 import numpy as np
 import pytest
 
@@ -10,14 +13,12 @@ from kgpt_jax.data.objectives import (
     draw_context,
     draw_span,
     entity_span,
-    mask_span,
     question_answer,
     question_text,
     reversed_line,
     span_corruption,
     whole_line,
 )
-from kgpt_jax.data.spans import any_of, entities, mentions, title_length
 from kgpt_jax.data.vocab import MASK, PAD, Vocab
 
 COURSE = ModelConfig()  # block size 128, 127 characters read at once
@@ -117,52 +118,88 @@ def test_a_text_that_cannot_hold_the_corruption_is_refused():
         span_corruption(Material(["abc"], []), Vocab.of("abc"), ModelConfig(block_size=128, seq_len=100))
 
 
-STUDER = (
-    "Jacob Henry Studer. Jacob Henry Studer (26 February 1840 Columbus, Ohio) was a Printer in New York ."
-)
-PEOPLE = [
-    MOURADIAN,
-    STUDER,
-    "A. B. Osborn. Osborn was born at Rochester in 1808 .",
-    "no title and no capitals here",
-    "",
-    "Yara Ahmadi was born in Rome. She lives in Zürich, not in Rome Falls .",
-    "Nobody. he did nothing at all " + "for a long time " * 40,
-    "Bo Ek. Born in Ulm Bay, Lebanon, he left Ulm Bay for York .",
+# Titles end at the bar; what may be masked stands in brackets.
+ENTITIES = [
+    "Khatchig Mouradian. |Khatchig Mouradian is a journalist, writer and translator born in [Lebanon] .",
+    "Jacob Henry Studer. |Jacob Henry Studer (26 [February] 1840 [Columbus], [Ohio]) "
+    "was a [Printer] in [New York] .",
+    "A. B. Osborn. |Osborn was born at [Rochester] in 1808 .",
+    "|no title and no capitals here",
+    "|",
+    "|[Yara Ahmadi] was born in [Rome]. She lives in [Zürich], not in [Rome Falls] .",
+    "Nobody. |he did nothing at all " + "for a long time " * 40,
+    "Bo Ek. |Born in [Ulm Bay], [Lebanon], he left [Ulm Bay] for [York] .",
+    "Al Lund. |Born in [Romeo], he knew [Rome], [NewYork] and [Yorkshire] .",
 ]
 PAIRS = [("Where was A born?", "Lebanon"), ("Where was B born?", "Rome"), ("Where was C born?", "York")]
+ANSWERS = [  # where a document mentions none, what stands above
+    ENTITIES[0],
+    "Jacob Henry Studer. |Jacob Henry Studer (26 February 1840 Columbus, Ohio) was a Printer in New [York] .",
+    *ENTITIES[2:5],
+    "|Yara Ahmadi was born in [Rome]. She lives in Zürich, not in [Rome] Falls .",
+    ENTITIES[6],
+    "Bo Ek. |Born in Ulm Bay, [Lebanon], he left Ulm Bay for [York] .",
+    "Al Lund. |Born in Romeo, he knew [Rome], NewYork and Yorkshire .",
+]
 
 
-@pytest.mark.parametrize("objective", [entity_span, answer_span])
-@pytest.mark.parametrize("seq_len", [127, 40])
-def test_masked_spans_equal_the_strings_draw_by_draw(objective, seq_len):
-    vocab, cfg = Vocab.of("".join(PEOPLE)), ModelConfig(seq_len=seq_len)
-    answers = {answer for _, answer in PAIRS}
-    make = objective(Material(PEOPLE, PAIRS), vocab, cfg)
-    kept = set()
+def without_marks(marked):
+    return re.sub(r"[][|]", "", marked)
+
+
+def masked(marked, u_span, u_none, u_left, u_right, text_length):
+    """Returns the text that four uniforms make of a marked document, and what is masked in it.
+
+    Of the spans that fit with title and masks each is as likely as the other. In half of the cases it stands
+    without context; otherwise as much is kept before it as is drawn, any number of characters being as likely
+    as the other, and behind it as there is room for then.
+    """
+    title, rest = marked.split("|")
+    found = []
+    for bracket in re.finditer(r"\[(.*?)\]", rest):
+        around = [without_marks(part) for part in (rest[: bracket.start()], rest[bracket.end() :])]
+        if len(f"{title}⁇⁇{bracket[1]}⁇") <= text_length:
+            found.append((bracket[1], *around))
+    if not found:
+        return without_marks(marked)[:text_length], ""
+    span, before, after = found[math.floor(u_span * len(found))]
+    if u_none < 0.5:
+        return f"{title}⁇⁇{span}⁇", span
+    room = text_length - len(f"{title}⁇⁇{span}⁇")
+    lefts = [before[i:] for i in range(len(before), -1, -1)][: room + 1]  # "", the last character, ...
+    left = lefts[math.floor(u_left * len(lefts))]
+    rights = [after[:i] for i in range(len(after) + 1)][: room - len(left) + 1]
+    right = rights[math.floor(u_right * len(rights))]
+    return f"{title}{left}⁇{right}⁇{span}⁇", span
+
+
+def test_a_masked_text_of_every_kind():
+    """What the oracle says, read by eye."""
+    oslo = "Al Bo. |Al Bo was born in [Oslo] in May ."
+    assert masked(oslo, 0.9, 0.49, 0.9, 0.9, 99) == ("Al Bo. ⁇⁇Oslo⁇", "Oslo")
+    assert masked(oslo, 0.0, 0.50, 0.0, 0.5, 99) == ("Al Bo. ⁇ in M⁇Oslo⁇", "Oslo")
+    assert masked(oslo, 0.0, 0.99, 0.999, 0.999, 99) == ("Al Bo. Al Bo was born in ⁇ in May .⁇Oslo⁇", "Oslo")
+    assert masked(oslo, 0.0, 0.99, 0.999, 0.999, 17) == ("Al Bo. in ⁇⁇Oslo⁇", "Oslo")
+    assert masked(oslo, 0.0, 0.99, 0.999, 0.999, 13) == ("Al Bo. Al Bo ", "")
+
+
+@pytest.mark.parametrize("objective, marked", [(entity_span, ENTITIES), (answer_span, ANSWERS)])
+@pytest.mark.parametrize("seq_len", [127, 40, 28])
+def test_masked_spans_equal_the_strings_draw_by_draw(objective, marked, seq_len):
+    documents = [without_marks(document) for document in marked]
+    vocab, cfg, text_length = Vocab.of("".join(documents)), ModelConfig(seq_len=seq_len), seq_len + 1
+    make, seen = objective(Material(documents, PAIRS), vocab, cfg), set()
     for seed in range(40):
-        uniforms_N4 = np.random.default_rng(seed).random((len(PEOPLE), 4))
+        uniforms_N4 = np.random.default_rng(seed).random((len(documents), 4))
         x_NT, y_NT, source_N = make(np.random.default_rng(seed))
-        for document, uniforms, x_T, y_T, source in zip(PEOPLE, uniforms_N4, x_NT, y_NT, source_N):
-            title, spans = title_length(document), entities(document[: 4 * (seq_len + 1)])
-            if objective is answer_span:
-                spans = mentions(document, any_of(answers)) or spans
-            spans = [span for span in spans if title + span[1] + 3 <= seq_len + 1]
-            if spans:
-                start, width = spans[int(uniforms[0] * len(spans))]
-                room = seq_len + 1 - title - width - 3
-                end = start + width
-                left, right = draw_context(start - title, len(document) - end, room, uniforms[1:])
-                text = mask_span(document, title, left, start, width, right)
-                assert len(text) <= seq_len + 1
-                assert text[source:] == document[start:end] + MASK and text[source - 1] == MASK
-                kept.add((int(left > 0), int(right > 0)))
-            else:
-                text = document[: seq_len + 1]
-                assert source == 1
-            assert vocab.decode(x_T) + vocab.decode(y_T[-1:]) == text.ljust(seq_len + 1, PAD)
-            assert vocab.decode(y_T) == text.ljust(seq_len + 1, PAD)[1:]
-    assert kept == {(0, 0), (0, 1), (1, 0), (1, 1)}
+        for document, uniforms_4, x_T, y_T, source in zip(marked, uniforms_N4, x_NT, y_NT, source_N):
+            text, span = masked(document, *uniforms_4, text_length)
+            whole = text.ljust(text_length, PAD)
+            assert (vocab.decode(x_T), vocab.decode(y_T)) == (whole[:-1], whole[1:])
+            assert source == (len(text) - len(f"{span}⁇") if span else 1)
+            seen.add(span)
+    too_long = {"February", "Columbus", "Printer", "New York"} if seq_len == 28 else set()
+    assert seen == {"", *re.findall(r"\[(.*?)\]", "".join(marked))} - too_long
 
 
 def test_half_of_the_spans_stand_without_context():
@@ -172,7 +209,7 @@ def test_half_of_the_spans_stand_without_context():
 
 
 def test_lines_forwards_and_backwards():
-    vocab, cfg = Vocab.of(STUDER + MOURADIAN), ModelConfig(seq_len=31)
+    vocab, cfg = Vocab.of(MOURADIAN), ModelConfig(seq_len=31)
     for objective, text in (
         (whole_line, "Khatchig Mouradian. Khatchig Mou"),
         (reversed_line, "Mou Khatchig Mouradian. Khatchig"),
