@@ -23,6 +23,7 @@ from pathlib import Path
 from absl import app, flags, logging
 
 from kgpt_jax.config import Config, UserError, check_local, load_recipe, override, to_dict
+from kgpt_jax.outputs import check, record
 from launch.report import Sample, draw, exponent, machine, ratios, table
 
 SUITES = ("train", "levers", "decode", "startup", "scaling", "gpu")
@@ -295,11 +296,11 @@ def main(_):
     if against and "torch" not in found:
         raise UserError("--against=torch needs PyTorch: pip install torch")
     suites = (train, levers, decode, startup, scaling, gpu)
+    written = Path(FLAGS.outputs_path) / f"{FLAGS.suite}.json"
+    check(written, "measurements")
     tables = dict(zip(SUITES, suites))[FLAGS.suite](config, against)
-    folder = Path(FLAGS.outputs_path)
-    folder.mkdir(parents=True, exist_ok=True)
-    written = folder / f"{FLAGS.suite}.json"
     written.write_text(json.dumps({"machine": found, "tables": tables}, indent=1) + "\n")
+    record(written, "measurements")
     draw(tables, written.with_suffix(".png"))
     print(f"\nwrote {written} and {written.with_suffix('.png').name}")
 

@@ -20,6 +20,7 @@ from absl import app, flags, logging
 
 from kgpt_jax.config import UserError, check_local
 from kgpt_jax.environment import prepare
+from kgpt_jax.outputs import check, record
 from launch.harms import files, harmed, large, not_finite
 from launch.kills import full_disk, interrupt, kill, second
 from launch.tiny_run import Result
@@ -67,14 +68,15 @@ def main(_):
         check_local("--outputs_path", FLAGS.outputs_path)
         if unknown := [name for name in FLAGS.trials if name not in TRIALS]:
             raise UserError(f"unknown trial {unknown[0]!r}; choose from {', '.join(TRIALS)}")
+        path = Path(FLAGS.outputs_path)
+        check(path, "trials")
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     TRIALS["large"] = partial(large, size=FLAGS.corpus_mb)
     results = run_trials(FLAGS.trials, FLAGS.times, FLAGS.seed)
-    path = Path(FLAGS.outputs_path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps([result._asdict() for result in results], indent=1) + "\n")
+    record(path, "trials")
     print(f"wrote {path}")
     sys.exit(any(result.failures for result in results))
 
