@@ -147,6 +147,10 @@ def without_marks(marked):
     return re.sub(r"[][|]", "", marked)
 
 
+PEOPLE = [without_marks(marked) for marked in ENTITIES]
+STUDER = PEOPLE[1]
+
+
 def masked(marked, u_span, u_none, u_left, u_right, text_length):
     """Returns the text that four uniforms make of a marked document, and what is masked in it.
 
@@ -186,11 +190,10 @@ def test_a_masked_text_of_every_kind():
 @pytest.mark.parametrize("objective, marked", [(entity_span, ENTITIES), (answer_span, ANSWERS)])
 @pytest.mark.parametrize("seq_len", [127, 40, 28])
 def test_masked_spans_equal_the_strings_draw_by_draw(objective, marked, seq_len):
-    documents = [without_marks(document) for document in marked]
-    vocab, cfg, text_length = Vocab.of("".join(documents)), ModelConfig(seq_len=seq_len), seq_len + 1
-    make, seen = objective(Material(documents, PAIRS), vocab, cfg), set()
+    vocab, cfg, text_length = Vocab.of("".join(PEOPLE)), ModelConfig(seq_len=seq_len), seq_len + 1
+    make, seen = objective(Material(PEOPLE, PAIRS), vocab, cfg), set()
     for seed in range(40):
-        uniforms_N4 = np.random.default_rng(seed).random((len(documents), 4))
+        uniforms_N4 = np.random.default_rng(seed).random((len(PEOPLE), 4))
         x_NT, y_NT, source_N = make(np.random.default_rng(seed))
         for document, uniforms_4, x_T, y_T, source in zip(marked, uniforms_N4, x_NT, y_NT, source_N):
             text, span = masked(document, *uniforms_4, text_length)

@@ -17,6 +17,7 @@ def test_titles_end_at_a_point_that_is_not_an_initials():
         "",
         "Nobody. ",
         "Bo Ek. ",
+        "Al Lund. ",
     ]
     assert title_length("Hamilton Ward, Sr.. Hamilton Ward, Sr (July 3") == 20
 
