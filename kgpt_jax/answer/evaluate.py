@@ -41,7 +41,7 @@ def wilson_interval(correct: int, total: int) -> tuple[float, float]:
     >>> [round(end, 4) for end in wilson_interval(25, 500)]
     [0.0341, 0.0728]
     """
-    from scipy.stats import binomtest  # takes a second, which commands that score nothing save
+    from scipy.stats import binomtest  # not above: it takes up to a second, and most commands score nothing
 
     low, high = binomtest(correct, total).proportion_ci(method="wilson")
     return float(low), float(high)
