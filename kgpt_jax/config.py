@@ -97,7 +97,7 @@ class TrainConfig:
     first_step_at_peak: bool = False  # the course sets the rate after each update, for the next
     beta1: float = 0.9
     beta2: float = 0.95
-    weight_decay: float = 0.1
+    weight_decay: float = 0.1  # AdamW: of all but biases; Muon: of the blocks' matrices only
     clip_norm: float = 1.0
     ema_decay: float = 0.0  # above 0, training hands on a moving average of its parameters
     shuffle: bool = True

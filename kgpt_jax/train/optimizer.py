@@ -17,6 +17,15 @@ def make_optimizer(cfg: TrainConfig) -> optax.GradientTransformation:
     """Returns gradient clipping and AdamW, or Muon where `muon_learning_rate` is not 0.
 
     The training step subtracts `lr` times its updates, where lr is the rate of AdamW.
+
+    AdamW decays all parameters but biases. Muon decays the blocks' matrices only: what it leaves to Adam
+    (embeddings, head, norms, biases) does not decay. Where all of that but biases decayed as well,
+
+        python -m kgpt_jax.main --mode=all --variant=vanilla --config.data.biographies.seed=S --seed=S
+
+    got 117, 116 and 117 of 120 answers right for S = 11, 12 and 13, and as it is now 112, 107 and 117 (one
+    core of a Xeon with AMX, jax 0.10.2). Over the seeds the gain is 3.9 points with a 95 % interval from -5.4
+    to 13.2: not clear, so the simpler rule stayed.
     """
     clip = optax.clip_by_global_norm(cfg.clip_norm)
     if not cfg.muon_learning_rate:

@@ -1,4 +1,5 @@
 import dataclasses
+import re
 
 import jax
 import jax.numpy as jnp
@@ -102,6 +103,25 @@ def test_decay_spares_biases_only():
         "b2": True,
         "tok_emb": {"embedding": True},
     }
+
+
+@pytest.mark.parametrize(
+    "muon_learning_rate, shrinking, factor",
+    [
+        (0.0, r"(?!.*\bbias$)", 1 - 1e-3 * 0.1),  # b2, a bias by another name, shrinks
+        (0.02, r"stack/.*/(w1|value|proj|up|down)/kernel$", 1 - 0.02 * 0.1),
+    ],
+)
+def test_without_a_gradient_only_what_decays_shrinks(muon_learning_rate, shrinking, factor):
+    params = jax.tree.map(jnp.ones_like, tiny.make("synthesizer")[1])
+    tx = make_optimizer(
+        TrainConfig(learning_rate=1e-3, muon_learning_rate=muon_learning_rate, weight_decay=0.1)
+    )
+    updates, _ = tx.update(jax.tree.map(jnp.zeros_like, params), tx.init(params), params)
+    for path, update in jax.tree_util.tree_leaves_with_path(updates):
+        name = "/".join(key.key for key in path)
+        expected = factor if re.match(shrinking, name) else 1.0
+        np.testing.assert_allclose(1 - 1e-3 * update, expected, rtol=1e-6, err_msg=name)
 
 
 def test_muon_turns_the_blocks_matrices_orthogonal_and_leaves_the_rest_to_adam():
