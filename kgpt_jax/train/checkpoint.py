@@ -138,20 +138,20 @@ class Checkpoints:
 
     def _remove_broken_off(self, seconds_gone: float = 0.0):
         """Removes what is half written, until it has been gone for a while: TensorStore may still write."""
-        if self.saving.exists():  # our own save, broken off
-            step = self.saving.read_text()
-            if step.isdecimal() and not (self.folder / step / SEAL).exists():
-                shutil.rmtree(self.folder / step, ignore_errors=True)
-            self.saving.unlink()
+        step = self.saving.read_text() if self.saving.exists() else ""  # of our own save, broken off
         began = gone = time.monotonic()
         while True:
-            for path in self.folder.glob(f"*{TEMPORARY}"):
+            broken = list(self.folder.glob(f"*{TEMPORARY}"))
+            if step.isdecimal() and not (self.folder / step / SEAL).exists():
+                broken += self.folder.glob(step)
+            for path in broken:
                 shutil.rmtree(path, ignore_errors=True)
                 gone = time.monotonic()
             now = time.monotonic()
             if now - gone >= seconds_gone or now - began > SECONDS_TO_GIVE_UP:
-                return
+                break
             time.sleep(0.05)
+        self.saving.unlink(missing_ok=True)
 
     def __enter__(self):
         return self
