@@ -6,10 +6,11 @@ python -m kgpt_jax.main --mode=pretrain --config=configs/course_2021.py --varian
 `final_tokens` is 200 epochs of wiki.txt's 2,938 documents, and the course's cosine is not clipped: over
 its 650 epochs the rate falls, rises and falls again. Texts have 128 characters, of which 127 are read.
 
-Expect about 0.9 s an update on two cores of an EPYC server, 4 hours for the 14,950 of pretraining. Not yet run
-to the end: after 3,400 updates (148 epochs, one seed, --config.model.products=bfloat16) and the finetuning of
-10 epochs, with --config.data.n_validation=200, the model answers 4 of 198 questions, 2.0 % (0.8 to 5.1), where
-London is right about 6.6 %. The handout asks for 10 % from vanilla and 5 % from the synthesizer.
+Expect about 0.9 s an update on two cores of an EPYC server, 4 hours for the 14,950 of pretraining. Not yet
+run to the end: after 3,400 updates (148 epochs, one seed, --config.model.products=bfloat16, 2 h 10 min of one
+busy core of a Xeon) and finetuning with --config.data.n_validation=200, the model answers 4 of 198 questions,
+2.0 % (0.8 to 5.1), where London is right about 6.6 %. The handout asks for 10 % from vanilla and 5 % from the
+synthesizer.
 """
 
 from kgpt_jax.config import Config, DataConfig, ModelConfig, TrainConfig
