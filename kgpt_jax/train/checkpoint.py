@@ -202,7 +202,7 @@ class Checkpoints:
             if jax.process_count() > 1 and not _is_systems(error):
                 raise  # another process is gone
             for thread in set(threading.enumerate()) - threads:
-                threading.Thread.join(thread, SECONDS_TO_GIVE_UP)  # Orbax's, which may still write
+                wait_for(thread)  # Orbax's, which may still write
             if is_first():  # what was half written would keep a full disk full
                 self._remove_broken_off(seconds_gone=2.0)
             last = "none yet" if self.step is None else self.folder / str(self.step)
@@ -252,6 +252,16 @@ class Checkpoints:
                 f"checkpoint {self.folder / str(self.step)} cannot be read ({_reason(error)}): "
                 "try again, or move it away to go back to the one before"
             ) from None
+
+
+def wait_for(thread: threading.Thread):
+    """Waits until a thread has ended, at most SECONDS_TO_GIVE_UP once it runs."""
+    deadline = time.monotonic() + SECONDS_TO_GIVE_UP
+    while time.monotonic() < deadline:
+        try:
+            return threading.Thread.join(thread, SECONDS_TO_GIVE_UP)
+        except RuntimeError:  # it is being started, and cannot be joined yet
+            time.sleep(0.01)
 
 
 def _is_systems(error: Exception) -> bool:

@@ -4,6 +4,7 @@ import os
 import random
 import resource
 import shutil
+import threading
 
 import jax
 import jax.numpy as jnp
@@ -257,6 +258,14 @@ def test_what_cannot_be_saved_leaves_nothing_behind(run, monkeypatch):
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert {path.name for path in (run.folder / "checkpoints").iterdir()} == {"7"}
     assert equal(load_params(run), state.params)
+
+
+def test_a_thread_that_is_being_started_is_waited_for():
+    done = []
+    thread = threading.Thread(target=lambda: done.append(1))
+    threading.Timer(0.05, thread.start).start()
+    checkpoint.wait_for(thread)  # which cannot be joined yet
+    assert done == [1]
 
 
 @pytest.mark.parametrize("name", ["config.json", "vocab.json", "run.json"])
