@@ -150,7 +150,7 @@ _TENSORBOARD = flags.DEFINE_boolean("tensorboard", False, "Write event files too
 
 
 def also(name: str) -> str:
-    """Returns what the help of a config field says besides: what changes finetuning reaches scratch, too."""
+    """Returns what the help adds to a field of finetuning: it applies to finetuning from scratch too."""
     return " From scratch too, unless config.scratch says otherwise." if name.startswith("finetune.") else ""
 
 
@@ -324,7 +324,7 @@ def read_config(start: Run | None, student: Run | None = None) -> Config:
     }
     given = {name: flag.value for name, flag in _FIELDS.items()}
     changes = {name: value for name, value in [*given.items(), *named.items()] if value is not None}
-    # Finetuning is finetuning: what is said of it holds from scratch, too.
+    # One rule: a flag for finetuning applies to finetuning from scratch too.
     scratch = {
         name.replace("finetune.", "scratch.", 1): value
         for name, value in changes.items()

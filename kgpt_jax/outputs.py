@@ -36,7 +36,7 @@ def check(path: Path, kind: str, inputs: Iterable[str | Path] = ()):
 
 
 def record(path: Path, kind: str):
-    """Notes that we wrote what a file holds now."""
+    """Records the digest of a file that we wrote, in a hidden file beside it."""
     try:
         _note(path).write_text(json.dumps({"kind": kind, "sha256": _digest(path)}) + "\n", "utf-8")
     except OSError as error:

@@ -75,9 +75,9 @@ def _choose(logits_BV: jax.Array, key, temperature: float, top_k: int) -> jax.Ar
 
 
 def check_rows(model, params, rows: int, positions: int, purpose: str, advice: str):
-    """Raises a UserError where so many texts at once, of so many positions, need more memory than there is.
+    """Raises a UserError where answering so many rows at once needs more memory than the machine has.
 
-    What is counted: of each text the last logits, and the cache.
+    The estimate is a lower bound: the cache of each row, for so many positions, and its last logits.
     """
 
     def kept(params, prompt_1P, length_1):

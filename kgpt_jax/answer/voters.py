@@ -40,10 +40,11 @@ def voting(folders: Sequence[Path], config: Config) -> list[tuple[Run, Config]]:
 
 
 def unlearned(runs: Sequence[Run], questions: Sequence[str], data: DataConfig) -> list[int]:
-    """Returns the rows of the questions that may be scored: whose answers none of the runs has learned.
+    """Returns the rows of the questions that may be scored: no run has learned their answers.
 
-    Says which runs record nothing of what they learned. A UserError where any question was learned, unless
-    `data.skip_learned` leaves these out, and where none is left.
+    Prints a note for each run that does not record what it learned. Raises a UserError where a run has
+    learned any of the answers; with `data.skip_learned` these rows are left out, and a UserError says
+    where none is left.
     """
     for run in runs:
         if UNKNOWN in learned_by([run]):

@@ -48,7 +48,7 @@ def chapters(objective: Objective | Chapters, n_examples: int) -> Chapters:
 
 
 def n_chapters(n_documents: int, text_length: int) -> int:
-    """Returns how many chapters documents make that are read as texts of so many characters."""
+    """Returns the number of chapters of a corpus whose texts have `text_length` characters."""
     return max(1, -(-n_documents // (CHAPTER // text_length)))
 
 

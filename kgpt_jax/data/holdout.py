@@ -21,7 +21,7 @@ class Held(NamedTuple):
 
 
 def split(questions: Sequence[str], n_validation: int) -> Held:
-    """Keeps the last `n_validation` rows from training, but for questions that stand in an earlier row too.
+    """Keeps the last `n_validation` rows from training, except questions that an earlier row asks too.
 
     >>> split(["A?", "B?", "A?", "C?"], 2)
     Held(train=[0, 1, 2], validation=[3])
@@ -33,7 +33,7 @@ def split(questions: Sequence[str], n_validation: int) -> Held:
 
 
 def fingerprints(questions: Iterable[str]) -> list[str]:
-    """Returns a short SHA-256 of each question, by which a run knows again what it learned."""
+    """Returns a short SHA-256 of each question; a run stores those of the questions it learned."""
     return [hashlib.sha256(question.encode("utf-8")).hexdigest()[:12] for question in questions]
 
 

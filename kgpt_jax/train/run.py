@@ -171,7 +171,7 @@ def holds_run(folder: Path) -> bool:
 
 
 WRITTEN = ("config.json", "vocab.json", "SHA256SUMS", "metrics.jsonl", "loss.png", "checkpoints")
-ASIDE = "set_aside"  # the folder within a run's where lies what it does not use any more
+ASIDE = "set_aside"  # a folder in a run's folder, for what the run does not use any more
 
 
 def _check_ours(folder: Path):
@@ -304,9 +304,9 @@ def check_corpus(run: Run, data: DataConfig):
 
 
 def learned_by(runs: Iterable[Run]) -> frozenset[str]:
-    """Returns the fingerprints of the questions that runs, or what they started from, learned.
+    """Returns the fingerprints of the questions that these runs, or the runs they started from, learned.
 
-    UNKNOWN is among them where a run does not say.
+    UNKNOWN is among them if a run does not record what it learned.
     """
     return frozenset(mark for run in runs for mark in run.facts.get("learned", UNKNOWN).split())
 
@@ -321,7 +321,7 @@ def with_vocab(config: Config, vocab: Vocab, pattern_seed: int = 0) -> Config:
 
 
 def _with_pattern_of(run: Run, config: Config) -> Config:
-    """Returns the config with the pattern seed of the run it goes on with: of an old one 0, not its seed."""
+    """Returns the config with the pattern seed of the run that it resumes; an old run has 0."""
     return override(config, {"model.pattern_seed": run.config.model.pattern_seed})
 
 
