@@ -117,8 +117,8 @@ def train(
 def check_fits(config: Config, stage: str):
     """Raises a UserError where a stage of training is certain to need more memory than there is.
 
-    The estimate is a lower bound. It counts parameters, gradients, optimiser state and average, the characters
-    of a batch, and the embeddings and logits of one piece as if all its texts were short.
+    The estimate is a lower bound. It counts parameters, gradients, optimiser state and average, the
+    characters of a batch, and the embeddings and logits of one piece as if all its texts were short.
     """
     cfg, model = getattr(config, stage), config.model
     copies = 2 + (1 if cfg.muon_learning_rate else 2) + (cfg.ema_decay > 0)
