@@ -239,7 +239,7 @@ def main(_):
 
 
 def predictions_name(n_runs: int) -> str:
-    """Returns the default name of a predictions file, one for each kind, so that none replaces another."""
+    """Returns the default name of a predictions file; each kind of prediction has its own."""
     beams = f"_{_BEAMS.value}_beams" if _BEAMS.value else ""
     return f"predictions{beams}{f'_of_{n_runs}_runs' if n_runs > 1 else ''}.txt"
 

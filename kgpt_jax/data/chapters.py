@@ -17,8 +17,8 @@ from kgpt_jax.data.batches import most_pieces
 from kgpt_jax.data.mixture import examples_of
 from kgpt_jax.data.objectives import Objective
 
-# Characters of a chapter's texts at the most, questions left out: 65,536 texts of 128. An array of them has
-# 34 MB, whatever the length of a text, and the next chapter is made while one is used.
+# Characters of a chapter's texts at the most, questions left out: 65,536 texts of 128. An array of them
+# takes 34 MB whatever the length of a text; two chapters are in memory at a time.
 CHAPTER = 2**23
 # Unless the config asks for more. Each stripe splits its own texts by length: the fewer it has, the worse.
 MOST_STRIPES = 8

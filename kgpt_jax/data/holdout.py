@@ -14,7 +14,7 @@ UNKNOWN = "unknown"  # stands among the fingerprints of a run whose past nobody 
 
 
 class Held(NamedTuple):
-    """Row numbers of a table: those to train on, and those kept from training."""
+    """The numbers of the rows that are trained on, and of those that are kept for validation."""
 
     train: list[int]
     validation: list[int]
