@@ -1,14 +1,6 @@
-"""The command `kgpt`, which is also `python -m kgpt_jax`: `kgpt_jax.main` with the environment set first."""
+"""The command `kgpt`, which is also `python -m kgpt_jax`."""
 
-from kgpt_jax.environment import prepare
-
-
-def cli():
-    prepare()  # before JAX is imported
-    from kgpt_jax import main
-
-    main.run()
-
+from kgpt_jax.main import run as cli
 
 if __name__ == "__main__":
     cli()

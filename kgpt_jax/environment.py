@@ -6,19 +6,14 @@ comes first in every command. Both can be refused: variables that are set alread
 """
 
 import hashlib
-import math
 import os
 import platform
 import sys
 from contextlib import suppress
 from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 
-from kgpt_jax.config import UserError
-
 LARGE_PAGES = "glibc.malloc.hugetlb"
-WHEELS = {"gpu": "jax[cuda13]", "cuda": "jax[cuda13]", "tpu": "jax[tpu]"}
 MOST_PROGRAMS = 2**30  # bytes of compiled programs that are kept
 
 
@@ -26,7 +21,8 @@ def prepare():
     """Sets the variables; starts the process anew where the memory allocator reads one at its start only.
 
     The buffers of a CPU come fresh from the system at each call. With pages of 4 kB it spends much of a
-    training step on them; with pages of 2 MB, next to nothing (`python -m launch.benchmark --suite=levers`).
+    training step on them; with pages of 2 MB, next to nothing
+    (`python -m benchmarks.benchmark --suite=levers`).
     """
     os.environ |= {name: value for name, value in compilation_cache().items() if name not in os.environ}
     tunables = with_large_pages(os.environ.get("GLIBC_TUNABLES", ""), _system_pages())
@@ -90,65 +86,6 @@ def _system_pages() -> str:
         return Path("/sys/kernel/mm/transparent_hugepage/enabled").read_text()
     except OSError:  # not Linux
         return ""
-
-
-def find_devices(platform: str | None = None):
-    """Starts JAX's devices; a UserError where it finds none of the platform.
-
-    None stands for the platform that JAX_PLATFORMS names.
-    """
-    import jax
-
-    try:
-        jax.devices()
-    except (RuntimeError, AssertionError):  # without its CUDA plugin JAX fails an assertion
-        platform = platform or os.environ.get("JAX_PLATFORMS") or "device"
-        wheel = WHEELS.get(platform, "jax")
-        raise UserError(
-            f'JAX finds no {platform} here: on such a machine, pip install -U "{wheel}"; JAX_PLATFORMS=cpu '
-            "uses the processor"
-        ) from None
-
-
-def memory() -> float:
-    """Returns the bytes of this machine's memory, infinity where the system does not say."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # Windows
-        return math.inf
-
-
-def check_memory(purpose: str, needed: float, advice: str):
-    """Raises a UserError with the advice where `needed` bytes are more than this machine's memory.
-
-    Asks nothing where arrays lie elsewhere, on other devices than CPUs or in several processes.
-    """
-    import jax
-
-    there = memory()
-    if needed > there and jax.default_backend() == "cpu" and jax.process_count() == 1:
-        raise UserError(
-            f"{purpose} needs {needed / 1e9:,.1f} GB of memory or more, and this machine has "
-            f"{there / 1e9:,.1f} GB: {advice}"
-        )
-
-
-def made_on() -> dict[str, str | int]:
-    """Returns what decides the bits of a result beside the config: versions, processor, devices, threads."""
-    import jax
-    import jaxlib
-
-    names = ("flax", "optax", "numpy")
-    return {
-        "python": platform.python_version(),
-        "jax": jax.__version__,
-        "jaxlib": jaxlib.__version__,
-        **{name: version(name) for name in names},
-        "processor": processor("model name") or platform.processor() or platform.machine(),
-        "processes": jax.process_count(),
-        "devices": f"{jax.device_count()} {jax.devices()[0].device_kind}",
-        "threads": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-    }
 
 
 @cache

@@ -16,7 +16,7 @@ from functools import partial
 from absl import flags
 
 from kgpt_jax.config import UserError
-from kgpt_jax.environment import find_devices, prepare
+from kgpt_jax.environment import prepare
 from launch.cluster import PORT, arguments
 from launch.local import STOPPED, environments, supervise
 
@@ -32,18 +32,28 @@ OURS = {"num_processes", "coordinator", "process_id", "max_restarts", "dry_run"}
 def start(mode: str):
     """Runs one stage with the flags of `kgpt_jax.main` and those defined here."""
     prepare()
-    flags.DEFINE_enum("platform", None, PLATFORMS, "Device kind (default: the best one there is).")
-    flags.DEFINE_integer("devices", 0, "CPU only: devices to split the processor into.", lower_bound=0)
-    flags.DEFINE_integer("num_processes", 0, "Processes of one training, on this machine.", lower_bound=0)
-    flags.DEFINE_string(
-        "coordinator", None, "host:port of process 0, to start each process by hand; 'auto': JAX finds out."
+    given = flags.FlagValues()
+    flags.DEFINE_enum(
+        "platform", None, PLATFORMS, "Device kind (default: the best one there is).", flag_values=given
     )
-    flags.DEFINE_integer("process_id", None, "This process's number, with --coordinator.", lower_bound=0)
-    flags.DEFINE_integer("max_restarts", 0, "How often to go on after a process died.", lower_bound=0)
-    flags.DEFINE_boolean("dry_run", False, "Print what would run.")
+    for name, default, about in (
+        ("devices", 0, "CPU only: devices to split the processor into."),
+        ("num_processes", 0, "Processes of one training, on this machine."),
+        ("process_id", None, "This process's number, with --coordinator."),
+        ("max_restarts", 0, "How often to go on after a process died."),
+    ):
+        flags.DEFINE_integer(name, default, about, lower_bound=0, flag_values=given)
+    flags.DEFINE_string(
+        "coordinator",
+        None,
+        "host:port of process 0, to start each process by hand; 'auto': JAX finds out.",
+        flag_values=given,
+    )
+    flags.DEFINE_boolean("dry_run", False, "Print what would run.", flag_values=given)
+    if {"--help", "--helpshort", "--helpfull"} & set(sys.argv):
+        print(f"flags of launch.{mode}:\n{given.main_module_help() or given.get_help()}")
     try:
-        flags.FLAGS(sys.argv, known_only=True)
-        given = flags.FLAGS
+        words = given(sys.argv, known_only=True)[1:]
         surroundings = environment(given.platform, given.devices)
         os.environ.update(surroundings)
         if given.coordinator and given.coordinator != AUTO:
@@ -65,14 +75,15 @@ def start(mode: str):
         print(described(surroundings, sys.orig_argv))
         print(f"jax.distributed.initialize(**{cluster})" if cluster is not None else "one process")
         return
-    begin(mode, given.platform, cluster)
+    begin(mode, words, given.platform, cluster)
 
 
-def begin(mode: str, platform: str | None, cluster: dict | None):
+def begin(mode: str, words: list[str], platform: str | None, cluster: dict | None):
     """Starts JAX and runs the stage in this process."""
     import jax  # reads the environment once
 
     from kgpt_jax import main
+    from kgpt_jax.devices import find_devices
 
     if cluster is not None:
         # It would swallow SIGTERM, which train/stop.py takes.
@@ -92,11 +103,8 @@ def begin(mode: str, platform: str | None, cluster: dict | None):
         fail(error)
     if jax.process_index():
         sys.stdout = open(os.devnull, "w")  # the first speaks for all
-    sys.argv.insert(1, f"--mode={mode}")
-    for flag in flags.FLAGS.get_key_flags_for_module(__name__):  # for --helpshort
-        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
     try:
-        main.run()
+        main.run([f"--mode={mode}", *words])
     except BaseException as error:
         status = error.code if isinstance(error, SystemExit) else 1
         if jax.process_count() == 1 or not status or status in STOPPED:

@@ -6,9 +6,16 @@ import jax
 import pytest
 
 from kgpt_jax.environment import compilation_cache
+from kgpt_jax.main import show_log
 
 # Most of the tests' time goes into compiling; without LLVM's optimisations it is a third less.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def log_on_screen():
+    """Prints the package's log as commands do, so that tests can read it."""
+    show_log()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -8,10 +8,9 @@ import jax
 import numpy as np
 
 from kgpt_jax.config import ModelConfig
-from kgpt_jax.explore.costs import paper_cost
 from kgpt_jax.model import variants
-from kgpt_jax.model.gpt import GPT
-from kgpt_jax.train.torch_params import abstract_params
+from kgpt_jax.model.costs import paper_cost
+from kgpt_jax.model.gpt import GPT, abstract_params
 from tests import tiny
 
 CONTRIBUTING = (Path(__file__).parent.parent / "CONTRIBUTING.md").read_text("utf-8")

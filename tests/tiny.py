@@ -8,9 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from kgpt_jax.config import Config, ModelConfig, TrainConfig
-from kgpt_jax.model.gpt import GPT
+from kgpt_jax.model.gpt import GPT, abstract_params
 from kgpt_jax.model.variants import VARIANTS
-from kgpt_jax.train.torch_params import abstract_params
 
 MODEL = ModelConfig(
     vocab_size=13,

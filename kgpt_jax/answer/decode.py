@@ -3,6 +3,7 @@
 Axes: `B` rows, `P` characters of a padded prompt, `N` characters to be written, `V` vocabulary.
 """
 
+import logging
 from functools import partial
 
 import jax
@@ -10,9 +11,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from kgpt_jax.data.vocab import MASK_ID, PAD_ID
-from kgpt_jax.environment import check_memory
+from kgpt_jax.config import Config, UserError
+from kgpt_jax.data.vocab import MASK_ID, PAD, PAD_ID
+from kgpt_jax.devices import check_memory
 from kgpt_jax.model.attention import shortened
+from kgpt_jax.model.gpt import GPT
+from kgpt_jax.store.compatible import fit_to
+from kgpt_jax.store.folder import Run
+from kgpt_jax.store.params import first_model
+
+log = logging.getLogger(__name__)
 
 WIDTH_STEP = 8  # prompts are padded to multiples of this, and the full width
 
@@ -103,3 +111,37 @@ def pad_prompts(prompts: list[np.ndarray], rows: int, seq_len: int):
     for i, prompt in enumerate(prompts):
         prompt_BP[i, : len(prompt)], length_B[i] = prompt, len(prompt)
     return prompt_BP, length_B
+
+
+def sample(
+    run: Run, config: Config, prompt: str, n: int, max_new: int, temperature: float, top_k: int
+) -> list[str]:
+    """Returns `n` continuations of a prompt by a run's first model, the prompt included.
+
+    Raises:
+      UserError: the vocabulary lacks a character of the prompt, or it leaves no room.
+    """
+    config = fit_to(run, config)
+    seq_len = config.model.seq_len
+    if unknown := run.vocab.unknown(prompt):
+        raise UserError(f"--prompt has {unknown!r}, which the vocabulary of {run.folder} lacks")
+    if not 1 <= len(prompt) <= seq_len:
+        raise UserError(f"--prompt has {len(prompt)} characters: give 1 to {seq_len}")
+    if max_new > seq_len + 1 - len(prompt):
+        max_new = seq_len + 1 - len(prompt)
+        log.info(f"the model reads {seq_len} characters: writing {max_new}")
+    model, params = GPT(config.model), first_model(run)
+    check_rows(model, params, n, len(prompt) + max_new, f"--num_samples={n}", "lower it")
+    prompt_BP, length_B = pad_prompts([run.vocab.encode(prompt)] * n, n, seq_len)
+    new_BN = continue_texts(
+        model,
+        params,
+        prompt_BP,
+        length_B,
+        jax.random.key(config.seed),
+        max_new=max_new,
+        stop_at_mask=False,
+        temperature=temperature,
+        top_k=top_k,
+    )
+    return [prompt + run.vocab.decode(new_N).rstrip(PAD) for new_N in np.asarray(new_BN)]

@@ -7,7 +7,9 @@ for the caller to say.
 
 import dataclasses
 import hashlib
+import logging
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import NamedTuple
@@ -16,6 +18,8 @@ from kgpt_jax.config import DataConfig, UserError
 from kgpt_jax.data import biographies
 from kgpt_jax.data.holdout import fingerprints, split
 from kgpt_jax.data.lines import Lines
+
+log = logging.getLogger(__name__)
 
 FRAME = "Where was born?"  # the characters that every question of the course has beside the name
 
@@ -195,3 +199,17 @@ def digest(texts: Iterable[str]) -> str:
     for i, text in enumerate(texts):
         found.update((b"\x00" if i else b"") + text.encode("utf-8"))
     return found.hexdigest()[:16]
+
+
+def most_frequent(answers: list[str]) -> str:
+    """Returns the commonest answer, the first in the alphabet among equals."""
+    counts = Counter(answers)
+    return min(counts, key=lambda answer: (-counts[answer], answer))
+
+
+def log_notes(notes: Sequence[str], most: int = 5):
+    """Logs notes, the first few in full and then how many more there are."""
+    for note in notes[:most]:
+        log.info(f"note: {note}")
+    if len(notes) > most:
+        log.info(f"note: and {len(notes) - most} more like this")

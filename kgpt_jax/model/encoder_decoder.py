@@ -14,14 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from kgpt_jax.config import ModelConfig
-from kgpt_jax.model.attention import (
-    Readout,
-    causal,
-    dot_products,
-    heads,
-    once,
-    queries_keys_values,
-)
+from kgpt_jax.model.attention import Readout, causal, dot_products, heads, once, queries_keys_values
 from kgpt_jax.model.blocks import LayerNorm, MemoryBlock, Mlp, through
 
 

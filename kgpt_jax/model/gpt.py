@@ -3,6 +3,7 @@
 Axes: `B` batch, `T` positions, `S` all positions, `C` channels, `V` vocabulary.
 """
 
+import dataclasses
 from functools import cache
 
 import flax.linen as nn
@@ -63,3 +64,20 @@ def has_cache(cfg: ModelConfig) -> bool:
         return lookup(cfg).stack(cfg).init(key, x_1TC, pos_1T, source_1, train=False)
 
     return "cache" in jax.eval_shape(variables, jax.random.key(0))
+
+
+def abstract_params(cfg: ModelConfig):
+    """Returns the shapes and types of a model's parameters without making any."""
+    x_BT = jnp.zeros((1, 1), jnp.int32)
+    return jax.eval_shape(lambda key: GPT(cfg).init(key, x_BT, train=False), jax.random.key(0))["params"]
+
+
+def count_params(cfg: ModelConfig) -> int:
+    """Returns the number of a model's parameters.
+
+    All variants have as many in each further layer, so that a few tell those of a thousand.
+    """
+    if cfg.n_layer > 3:
+        two, three = (count_params(dataclasses.replace(cfg, n_layer=n)) for n in (2, 3))
+        return two + (cfg.n_layer - 2) * (three - two)
+    return sum(leaf.size for leaf in jax.tree.leaves(abstract_params(cfg)))

@@ -7,6 +7,7 @@ Of a corpus in stripes a process reads those alone that fill its rows. What the 
 it, how wide a piece is and how many targets an update has, they tell each other once a chapter.
 """
 
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -30,8 +31,10 @@ from kgpt_jax.data.batches import (
     together,
 )
 from kgpt_jax.data.chapters import Chapters
-from kgpt_jax.train.sharding import own_shares, told_by_all
+from kgpt_jax.devices import own_shares, told_by_all
 from kgpt_jax.train.step import predicted
+
+log = logging.getLogger(__name__)
 
 
 def n_pieces(cfg: TrainConfig) -> int:
@@ -54,7 +57,7 @@ class Feed:
             i for i in range(n_stripes) if self.has_all or i * n_shares // n_stripes in self.shares
         ]
         if n_stripes > 1 and self.has_all and jax.process_count() > 1:
-            print(
+            log.info(
                 f"note: every process reads all of the corpus: {n_stripes} stripes don't go into {n_shares} "
                 "shares of a batch (--config.data.stripes)"
             )

@@ -3,6 +3,7 @@
 Axes: `M` models that train side by side, `U` updates, `J` pieces of one dispatch.
 """
 
+import logging
 import time
 from bisect import bisect_right
 from collections import deque
@@ -18,14 +19,8 @@ from kgpt_jax.config import Config, TrainConfig, UserError
 from kgpt_jax.data.batches import WIDTH_STEP, Batch, Piece, stack
 from kgpt_jax.data.chapters import Chapters, chapters
 from kgpt_jax.data.objectives import Objective
-from kgpt_jax.environment import check_memory
-from kgpt_jax.model.gpt import GPT
-from kgpt_jax.train.checkpoint import Checkpoints
-from kgpt_jax.train.feed import Feed, n_pieces
-from kgpt_jax.train.optimizer import learning_rates, make_optimizer
-from kgpt_jax.train.progress import NoProgress, Progress, clock
-from kgpt_jax.train.run import Run
-from kgpt_jax.train.sharding import (
+from kgpt_jax.devices import (
+    check_memory,
     deal,
     is_first,
     make_mesh,
@@ -34,9 +29,16 @@ from kgpt_jax.train.sharding import (
     told_by_first,
     whole,
 )
+from kgpt_jax.model.gpt import GPT, count_params
+from kgpt_jax.store.checkpoint import Checkpoints
+from kgpt_jax.store.folder import Run
+from kgpt_jax.train.feed import Feed, n_pieces
+from kgpt_jax.train.optimizer import learning_rates, make_optimizer
+from kgpt_jax.train.progress import NoProgress, Progress, clock
 from kgpt_jax.train.step import Sums, TrainState, init_state, make_train_steps, no_sums
 from kgpt_jax.train.stop import Stop
-from kgpt_jax.train.torch_params import count_params
+
+log = logging.getLogger(__name__)
 
 SECONDS_PER_DISPATCH = 0.5  # a slow machine gets less work at once, so that it stops soon when asked to
 MOST_SKIPPED = 5  # updates in a row without a finite loss and gradient, before a run gives up
@@ -76,10 +78,10 @@ def train(
         if step:
             state, seconds = checkpoints.restore(state)
         if step == len(rates):
-            print(f"{run.folder} is finished: {step} updates, {clock(seconds)} of training")
+            log.info(f"{run.folder} is finished: {step} updates, {clock(seconds)} of training")
             return state.result, seconds
         if step:
-            print(f"resuming {run.folder} at update {step} of {len(rates)}")
+            log.info(f"resuming {run.folder} at update {step} of {len(rates)}")
         kind = Progress if is_first() else NoProgress
         progress = kind(run.folder, step, rates, per_epoch, seconds, tensorboard)
         train_steps = make_train_steps(model, tx, dropout_key, cfg.ema_decay, mesh)
@@ -234,7 +236,7 @@ class Dispatcher:
                 if not few_M.any():
                     raise not_finite(f"{number}, the fifth in a row", self.checkpoints)
                 for model in np.flatnonzero(self.skipped_M == MOST_SKIPPED) + 1:
-                    print(
+                    log.info(
                         f"note: model {model} of {len(few_M)} has skipped {MOST_SKIPPED} updates in a row, "
                         f"up to {number}: it may have diverged; the others go on"
                     )

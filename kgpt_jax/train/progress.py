@@ -6,6 +6,7 @@ Axes: `M` models that train side by side, `U` updates.
 """
 
 import json
+import logging
 import math
 import time
 from pathlib import Path
@@ -13,6 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from kgpt_jax.config import UserError
+
+log = logging.getLogger(__name__)
 
 NUMBERS = ("step", "epoch", "lr", "tokens")  # that every record has
 SECONDS_BETWEEN_LINES = 5.0
@@ -97,13 +100,12 @@ class Progress:
         elapsed = max(now - self.last_line, 1e-9)
         in_all = now - self.started - self.compiling
         left = in_all / max(step - self.start_step, 1) * (len(self.rates) - step)
-        print(
+        log.info(
             f"step {step:>{len(str(len(self.rates)))}}/{len(self.rates)}"
             f"  epoch {self._epoch(step)}/{len(self.rates) // self.per_epoch}"
             f"  loss {_mean(self.losses):.3f}  lr {self.rates[step - 1]:.2e}"
             f"  {_short(self.tokens / elapsed)} tok/s  eta {clock(left)}"
-            + (f"  skipped {self.skipped}" if self.skipped else ""),
-            flush=True,
+            + (f"  skipped {self.skipped}" if self.skipped else "")
         )
         self.last_line, self.losses, self.tokens = now, [], 0
 

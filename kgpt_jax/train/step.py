@@ -16,8 +16,8 @@ from jax.sharding import Mesh
 from kgpt_jax.config import ModelConfig
 from kgpt_jax.data.batches import Batch, Piece
 from kgpt_jax.data.vocab import PAD_ID
+from kgpt_jax.devices import put, shardings, whole
 from kgpt_jax.model.variants import lookup
-from kgpt_jax.train.sharding import put, shardings, whole
 
 
 class TrainState(NamedTuple):

@@ -3,10 +3,13 @@
 SIGTERM ends it with 143 and SIGINT (Ctrl-C) with 130, as shells report them. A second signal ends it at once.
 """
 
+import logging
 import signal
 import threading
 
-from kgpt_jax.train.sharding import any_of_all
+from kgpt_jax.devices import any_of_all
+
+log = logging.getLogger(__name__)
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -50,9 +53,7 @@ class Stop:
 
     def exit(self, step: int, n_steps: int):
         """Ends the process, its work saved."""
-        print(
-            f"stopped by {self.asked.name} at update {step} of {n_steps}: "
-            "the same command goes on from there",
-            flush=True,
+        log.info(
+            f"stopped by {self.asked.name} at update {step} of {n_steps}: the same command goes on from there"
         )
         raise SystemExit(128 + self.asked)

@@ -6,7 +6,7 @@ import pytest
 
 from kgpt_jax.answer.beam import NOWHERE, best_entries, make_trie
 from kgpt_jax.answer.decode import pad_prompts
-from kgpt_jax.answer.evaluate import predict
+from kgpt_jax.answer.predict import predict
 from kgpt_jax.config import UserError
 from kgpt_jax.data.vocab import MASK, MASK_ID, PAD_ID, Vocab
 from tests import tiny

@@ -5,13 +5,13 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from kgpt_jax.answer.evaluate import predict
+from kgpt_jax.answer.predict import predict
 from kgpt_jax.config import UserError
 from kgpt_jax.data import corpus
 from kgpt_jax.data.objectives import OBJECTIVES, Material
 from kgpt_jax.data.vocab import MASK, PAD, Vocab
-from launch.harms import TROUBLE
 from tests import tiny
+from tests.torture.harms import TROUBLE
 
 CONTENTS = st.lists(
     st.sampled_from(TROUBLE) | st.binary(max_size=6) | st.text(max_size=6).map(str.encode), max_size=12

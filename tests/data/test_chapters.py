@@ -3,11 +3,10 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from kgpt_jax import stages
 from kgpt_jax.config import load_recipe, override
-from kgpt_jax.data import chapters
+from kgpt_jax.data import chapters, stage_data
 from kgpt_jax.data.vocab import PAD, Vocab
-from kgpt_jax.train.run import with_vocab
+from kgpt_jax.store.compatible import with_vocab
 
 
 @pytest.mark.parametrize(
@@ -40,7 +39,7 @@ def test_an_epoch_of_a_large_corpus_is_its_chapters(tmp_path, monkeypatch):
         "pretrain.epochs": 2,
     }
     config = with_vocab(override(load_recipe("configs/best.py"), changes | {"pretrain.preceded": 0.0}), vocab)
-    book, n, facts = stages.objective_of(config, "pretrain", vocab)
+    book, n, facts = stage_data.objective_of(config, "pretrain", vocab)
     assert book.sizes == [[6], [6], [8]] and book.updates(config.pretrain) == [2, 2, 3]
     assert n == 21 and facts["updates"] == 14
     drawn = [make()(np.random.default_rng(0)) for (make,) in book.make]

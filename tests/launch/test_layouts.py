@@ -11,9 +11,10 @@ import jax
 import pytest
 
 from kgpt_jax.model.gpt import GPT
-from kgpt_jax.train.checkpoint import Checkpoints, params_digest
+from kgpt_jax.store.checkpoint import Checkpoints
+from kgpt_jax.store.folder import held, read_run
+from kgpt_jax.store.params import params_digest
 from kgpt_jax.train.optimizer import make_optimizer
-from kgpt_jax.train.run import held, read_run
 from kgpt_jax.train.step import init_state
 from tests.commands import CHECKOUT
 

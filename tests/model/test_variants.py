@@ -12,13 +12,12 @@ from kgpt_jax.config import Config, ModelConfig, UserError
 from kgpt_jax.data.vocab import PAD_ID, Vocab
 from kgpt_jax.model.attention import dot_products
 from kgpt_jax.model.bigbird import looked_at
-from kgpt_jax.model.gpt import GPT, has_cache
+from kgpt_jax.model.gpt import GPT, abstract_params, has_cache
 from kgpt_jax.model.rope import rotate
 from kgpt_jax.model.synthesizer import SynthesizerAttention
 from kgpt_jax.model.variants import VARIANTS
-from kgpt_jax.train.checkpoint import Checkpoints
-from kgpt_jax.train.run import open_run
-from kgpt_jax.train.torch_params import abstract_params
+from kgpt_jax.store.checkpoint import Checkpoints
+from kgpt_jax.store.compatible import open_run
 from tests import tiny
 
 FULL_SIZE = {  # at vocabulary 256; the first four are the course's own counts

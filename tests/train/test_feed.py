@@ -8,15 +8,14 @@ import jax
 import numpy as np
 import pytest
 
-from kgpt_jax import stages
+from kgpt_jax import devices as sharding
 from kgpt_jax.config import UserError, load_recipe, override
-from kgpt_jax.data import chapters
+from kgpt_jax.data import chapters, stage_data
 from kgpt_jax.data.corpus import Table
 from kgpt_jax.data.vocab import PAD, Vocab
+from kgpt_jax.store.compatible import with_vocab
 from kgpt_jax.train import feed as feeding
-from kgpt_jax.train import sharding
 from kgpt_jax.train.feed import Feed, in_all
-from kgpt_jax.train.run import with_vocab
 
 DOCUMENTS = [f"Nr {i:02}. " + "Ann Bo was born in Rome. " * (i % 7) for i in range(37)]
 VOCAB = Vocab.of("\n" + "".join(DOCUMENTS))
@@ -43,7 +42,7 @@ def settled(**train):
 
 def feed_of(config, documents, shares, n_shares, monkeypatch):
     monkeypatch.setattr(feeding, "own_shares", lambda mesh: shares)
-    book = stages.objective_of(config, "pretrain", VOCAB, documents=documents)[0]
+    book = stage_data.objective_of(config, "pretrain", VOCAB, documents=documents)[0]
     mesh = SimpleNamespace(shape={"data": n_shares})
     return Feed(book, config.model, config.pretrain, 0, mesh)
 
@@ -157,8 +156,8 @@ def test_stripes_ask_about_everybody_alike(stripes, monkeypatch):
     vocab = Vocab.of("\n?Whis" + "".join(DOCUMENTS))
     recipe = {"objective": "whole_line=0.5,question_answer=0.5", "batch_size": 8}
     config = override(with_vocab(settled(**recipe), vocab), {"data.stripes": stripes})
-    monkeypatch.setattr(stages.corpus, "load_pairs", lambda data: Table(*map(list, zip(*pairs)), []))
-    found = stages.objective_of(config, "pretrain", vocab, documents=DOCUMENTS)
+    monkeypatch.setattr(stage_data.corpus, "load_pairs", lambda data: Table(*map(list, zip(*pairs)), []))
+    found = stage_data.objective_of(config, "pretrain", vocab, documents=DOCUMENTS)
     book = chapters.chapters(*found[:2])
     assert [sum(sizes) for sizes in book.sizes] == [74]
     drawn = [make()(np.random.default_rng(0)) for make in book.make[0]]

@@ -11,21 +11,21 @@ import numpy as np
 import pytest
 
 from kgpt_jax import environment
-from kgpt_jax.answer.evaluate import predict
+from kgpt_jax.answer.predict import predict
 from kgpt_jax.config import UserError, override, to_dict
 from kgpt_jax.data.batches import epoch_batches
 from kgpt_jax.data.chapters import Chapters
 from kgpt_jax.data.objectives import Material, question_answer, span_corruption
 from kgpt_jax.data.vocab import Vocab
-from kgpt_jax.model.gpt import GPT
+from kgpt_jax.model.gpt import GPT, abstract_params, count_params
 from kgpt_jax.model.variants import VARIANTS
+from kgpt_jax.store.checkpoint import Checkpoints
+from kgpt_jax.store.compatible import open_run, with_vocab
+from kgpt_jax.store.folder import read_run
 from kgpt_jax.train import loop
-from kgpt_jax.train.checkpoint import Checkpoints
 from kgpt_jax.train.feed import Feed, prefetched
 from kgpt_jax.train.optimizer import make_optimizer
-from kgpt_jax.train.run import open_run, read_run, with_vocab
 from kgpt_jax.train.step import TrainState, init_state
-from kgpt_jax.train.torch_params import abstract_params, count_params
 from tests import tiny
 
 DOCUMENTS = [f"Ann Bo number {i} was born in {place}." for i in range(5) for place in ("Rome", "Oslo")]

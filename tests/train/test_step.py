@@ -11,6 +11,7 @@ from kgpt_jax.config import TrainConfig
 from kgpt_jax.data.batches import Batch, Piece, split, stack
 from kgpt_jax.model.gpt import GPT
 from kgpt_jax.model.variants import VARIANTS
+from kgpt_jax.store.torch_params import to_torch
 from kgpt_jax.train.optimizer import make_optimizer
 from kgpt_jax.train.step import (
     TrainState,
@@ -20,7 +21,6 @@ from kgpt_jax.train.step import (
     no_sums,
     predicted,
 )
-from kgpt_jax.train.torch_params import to_torch
 from tests import tiny
 
 

@@ -1,0 +1,320 @@
+"""Measures kgpt_jax, beside PyTorch if asked: python -m benchmarks.benchmark --suite=train --against=torch
+
+    train     an update of the recipe, and the memory that training holds
+    levers    the same update with one thing at a time as it was before it was made fast
+    decode    500 questions answered by a model that was finetuned for a moment
+    startup   from the command to the first finished update, compiled anew and from the cache
+    scaling   an update against the length of the texts and against the width of the model
+    gpu       updates at the course's size and at GPT-2's, and eight seeds at once
+
+Every contestant is a process of its own. They warm up and then take turns, so that what disturbs the machine
+disturbs all alike; ratios are taken turn by turn. Prints a table; writes `<suite>.json` and `<suite>.png` to
+`--outputs_path`. The built-in people are the corpus unless `--pretrain_corpus_path` names another.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from absl import app, flags, logging
+
+from benchmarks.report import Sample, draw, exponent, machine, ratios, table
+from kgpt_jax.config import Config, UserError, check_local, load_recipe, override, to_dict
+from kgpt_jax.store.outputs import check, record
+
+SUITES = ("train", "levers", "decode", "startup", "scaling", "gpu")
+PEERS = ("vanilla", "synthesizer")  # variants that PyTorch's side has, too
+LENGTHS, WIDTHS = (64, 128, 256, 512, 1024), (128, 256, 512, 1024)
+GPT2 = {
+    "model.n_layer": 12,
+    "model.n_head": 12,
+    "model.n_embd": 768,
+    "model.block_size": 1024,
+    "model.seq_len": 1024,
+    "model.dtype": "bfloat16",
+    "model.dropout": 0.0,
+    "model.vocab_size": 256,
+}
+
+FLAGS = flags.FLAGS
+
+
+def define_flags():
+    flags.DEFINE_enum("suite", None, SUITES, "What to measure.", required=True)
+    flags.DEFINE_enum("against", "nothing", ("nothing", "torch"), "Measure PyTorch, too.")
+    flags.DEFINE_list("variants", "vanilla,synthesizer", "Of the model; PyTorch has these two.")
+    flags.DEFINE_string("config", "configs/course_2021.py", "Recipe file.")
+    flags.DEFINE_integer("repeats", 7, "Turns of each contestant.", lower_bound=1)
+    flags.DEFINE_integer("updates", 4, "Updates in a turn.", lower_bound=1)
+    flags.DEFINE_float("peak_tflops", None, "gpu: of the device, to give the share of it that is used.")
+    flags.DEFINE_string("pretrain_corpus_path", "", "Documents, one a line.")
+    flags.DEFINE_string("finetune_corpus_path", "", "question<TAB>answer lines.")
+    flags.DEFINE_string("outputs_path", "runs/benchmark", "Folder for JSON and picture.")
+
+
+def take_turns(specs: dict[str, dict], repeats: int) -> list[Sample]:
+    """Starts a process for each named spec of `benchmarks.contestants` and lets them work by turns.
+
+    A spec may have an "environment": variables for its process.
+    """
+    running = {}
+    try:
+        for name, spec in specs.items():  # one after the other: warming up is work, too
+            print(f"warming up: {name}", flush=True)
+            variables = spec.get("environment", {})
+            spec = {key: value for key, value in spec.items() if key != "environment"}
+            running[name] = subprocess.Popen(
+                [sys.executable, "-m", "benchmarks.contestants", json.dumps(spec)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                cwd=Path(__file__).parent.parent,
+                env=os.environ | variables,
+            )
+            _answer(name, running[name])
+        turns = {name: [] for name in specs}
+        for _ in range(repeats):
+            for name, process in running.items():
+                print(file=process.stdin, flush=True)
+                turns[name].append(_answer(name, process))
+    finally:
+        for process in running.values():
+            process.kill()
+            process.communicate()
+    return [
+        Sample(name, [turn["seconds"] for turn in took], took[-1]["peak_mb"], took[-1])
+        for name, took in turns.items()
+    ]
+
+
+def _answer(name: str, process: subprocess.Popen) -> dict:
+    line = process.stdout.readline()
+    if not line:
+        raise UserError(f"the contestant {name!r} ended with status {process.wait()}; its message is above")
+    return json.loads(line)
+
+
+def train(config: Config, against: bool) -> list[dict]:
+    """Updates of the recipe in float32 and with bfloat16 factors; PyTorch in float32 and under autocast."""
+    tables = []
+    for variant in FLAGS.variants:
+        specs = {}
+        for products in ("float32", "bfloat16"):
+            changed = override(config, {"model.variant": variant, "model.products": products})
+            specs[products] = {"kind": "jax_train", "config": to_dict(changed), "updates": FLAGS.updates}
+            if against and variant in PEERS:
+                peer = {"kind": "torch_train", "autocast": products == "bfloat16"}
+                specs[f"{products}, PyTorch"] = specs[products] | peer
+        tables.append(table(f"{variant}: seconds of an update", take_turns(specs, FLAGS.repeats)))
+    return tables
+
+
+def levers(config: Config, against: bool) -> list[dict]:
+    """An update with bfloat16 factors beside updates that lack one of the things that make it fast."""
+    fast = {"model.products": "bfloat16"}
+    changes = {
+        "all levers": {},
+        "float32 factors": {"model.products": "float32"},
+        "batches in one piece": {"pretrain.pieces": 1},
+        "pages of 4 kB": {},
+        "none of these": {"model.products": "float32", "pretrain.pieces": 1},
+    }
+    small_pages = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=0"}
+    tables = []
+    for variant in FLAGS.variants:
+        specs = {}
+        for name, change in changes.items():
+            changed = override(config, {"model.variant": variant} | fast | change)
+            specs[name] = {"kind": "jax_train", "config": to_dict(changed), "updates": FLAGS.updates}
+            if name in ("pages of 4 kB", "none of these"):
+                specs[name]["environment"] = small_pages
+        samples = take_turns(specs, FLAGS.repeats)
+        tables.append(table(f"{variant}: seconds of an update", samples))
+        for sample in samples[1:]:
+            slower = ratios(samples[0].seconds, sample.seconds)
+            print("{}: {:.2f} times as long ({:.2f} to {:.2f})".format(sample.name, *slower))
+    return tables
+
+
+def decode(config: Config, against: bool) -> list[dict]:
+    """500 questions by a full-size model, finetuned for a hundred updates so that its answers end."""
+    import numpy as np
+
+    from kgpt_jax.data import corpus
+    from kgpt_jax.store.folder import read_run
+    from kgpt_jax.store.params import load_params
+    from kgpt_jax.store.torch_params import to_torch
+
+    known = corpus.load_pairs(config.data).questions
+    questions = (known * -(-500 // len(known)))[:500]
+    epochs = max(1, 100 // -(-len(known) // config.scratch.batch_size))
+    tables = []
+    for variant in FLAGS.variants:
+        with tempfile.TemporaryDirectory() as folder:
+            recipe = main_command("finetune", variant, folder)
+            quick = [f"--config.scratch.epochs={epochs}", "--reading_params_path=none"]
+            subprocess.run([*recipe, *quick], check=True)
+            run = read_run(Path(folder) / variant / "scratch")
+            arrays = Path(folder) / "params.npz"
+            np.savez(arrays, **to_torch(load_params(run)))
+            spec = {"config": to_dict(run.config), "params_path": str(arrays), "questions": questions}
+            specs = {
+                "float32": {"kind": "jax_decode", "products": "float32"} | spec,
+                "bfloat16": {"kind": "jax_decode", "products": "bfloat16"} | spec,
+            }
+            if against and variant in PEERS:
+                specs["float32, PyTorch, one by one"] = {"kind": "torch_decode"} | spec
+            samples = take_turns(specs, FLAGS.repeats)
+        reference = samples[0].extra["answers"]
+        for sample in samples[1:]:
+            same = sum(a == b for a, b in zip(sample.extra["answers"], reference, strict=True))
+            print(f"{sample.name}: {same} of 500 answers are those of {samples[0].name}")
+        print("answers such as " + ", ".join(repr(answer) for answer in reference[:3]))
+        tables.append(table(f"{variant}: seconds for 500 answers", samples))
+    return tables
+
+
+def startup(config: Config, against: bool) -> list[dict]:
+    """From the command to the first update in `metrics.jsonl`, with an empty and with a warm cache."""
+    seconds = {"empty cache": [], "warm cache": []}
+    with tempfile.TemporaryDirectory() as cache:
+        environment = {**os.environ, "XDG_CACHE_HOME": cache}
+        environment.pop("JAX_COMPILATION_CACHE_DIR", None)
+        for turn in range(FLAGS.repeats + 1):
+            with tempfile.TemporaryDirectory() as folder:
+                began = time.perf_counter()
+                command = main_command("pretrain", FLAGS.variants[0], folder)
+                process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+                metrics = Path(folder) / FLAGS.variants[0] / "pretrain" / "metrics.jsonl"
+                while not (metrics.exists() and metrics.stat().st_size):
+                    if process.poll() is not None:
+                        raise UserError(f"training ended with status {process.returncode}")
+                    time.sleep(0.01)
+                seconds["warm cache" if turn else "empty cache"].append(time.perf_counter() - began)
+                process.kill()
+                process.wait()
+    return [table("seconds to the first update", [Sample(name, took, 0.0) for name, took in seconds.items()])]
+
+
+def main_command(mode: str, variant: str, folder: str) -> list[str]:
+    command = [sys.executable, "-m", "kgpt_jax.main", f"--mode={mode}", f"--variant={variant}"]
+    command += [f"--config={FLAGS.config}", f"--workdir={folder}"]
+    paths = {
+        "pretrain_corpus_path": FLAGS.pretrain_corpus_path,
+        "finetune_corpus_path": FLAGS.finetune_corpus_path,
+    }
+    return command + [f"--{name}={path}" for name, path in paths.items() if path]
+
+
+def scaling(config: Config, against: bool) -> list[dict]:
+    """An update against length (of 4 texts) and against width (8 texts of 128), beside the theory."""
+    from kgpt_jax.model.costs import paper_flops
+
+    tables = []
+    for variant in FLAGS.variants:
+        for axis, sizes in (("length", LENGTHS), ("width", WIDTHS)):
+            points = []
+            for size in sizes:
+                long = size if axis == "length" else 128
+                changes = {"model.variant": variant, "model.block_size": long, "model.seq_len": long}
+                changes |= {"model.n_embd": size} if axis == "width" else {}
+                changes["model.vocab_size"] = 256
+                changed = override(config, changes)
+                spec = {"kind": "jax_step", "rows": 4 if axis == "length" else 8, "updates": FLAGS.updates}
+                spec["config"] = to_dict(changed)
+                (sample,) = take_turns({f"{variant}, {axis} {size}": spec}, FLAGS.repeats)
+                points.append((sample, paper_flops(changed.model, long)))
+            result = table(f"{variant}: seconds of an update by {axis}", [sample for sample, _ in points])
+            result |= {
+                "variant": variant,
+                "axis": axis,
+                "sizes": sizes,
+                "exponent": exponent(sizes, [sample.median for sample, _ in points]),
+                "theory": exponent(sizes, [flops for _, flops in points]),
+            }
+            print(f"fitted exponent {result['exponent']:.2f}; of the multiplications {result['theory']:.2f}")
+            tables.append(result)
+    return tables
+
+
+def gpu(config: Config, against: bool) -> list[dict]:
+    """The course's recipe, texts that fill GPT-2, and eight models on the same batches by `jax.vmap`."""
+    from kgpt_jax.data import corpus
+    from kgpt_jax.model.costs import paper_flops
+    from kgpt_jax.train.optimizer import learning_rates
+
+    fast = {"autocast": True, "fused": True, "compiled": True}
+    course = {"config": to_dict(override(config, {"model.dtype": "bfloat16"})), "updates": 5 * FLAGS.updates}
+    specs = {"bfloat16": {"kind": "jax_train"} | course}
+    if against:
+        specs["bfloat16, PyTorch compiled"] = {"kind": "torch_train"} | course | fast
+    samples = take_turns(specs, FLAGS.repeats)
+    tables = [table("the course's recipe: seconds of an update", samples)]
+    n_documents = len(corpus.load_documents(config.data).documents)
+    n_updates = len(learning_rates(config.pretrain, n_documents, config.model.seq_len))
+    print(f"all {config.pretrain.epochs} epochs: {samples[0].median * n_updates:.0f} s")
+
+    filling = override(config, GPT2)
+    rows, length = 16, filling.model.seq_len
+    texts = {"config": to_dict(filling), "rows": rows, "updates": FLAGS.updates}
+    specs = {"bfloat16": {"kind": "jax_step"} | texts}
+    if against:
+        specs["bfloat16, PyTorch compiled"] = {"kind": "torch_step"} | texts | fast
+    samples = take_turns(specs, FLAGS.repeats)
+    tables.append(table(f"GPT-2, {rows} texts of {length:,}: seconds of an update", samples))
+    if FLAGS.peak_tflops:
+        flops = 3 * rows * paper_flops(filling.model, length)
+        print(f"share of the peak: {flops / samples[0].median / FLAGS.peak_tflops / 1e12:.1%}")
+
+    specs = {f"{n} models": {"kind": "jax_seeds", "seeds": n} | course for n in (1, 8)}
+    tables.append(table("seconds of an update of several models", take_turns(specs, FLAGS.repeats)))
+    return tables
+
+
+def main(_):
+    for name in ("outputs_path", "pretrain_corpus_path", "finetune_corpus_path"):
+        check_local(f"--{name}", FLAGS[name].value)
+    config = load_recipe(FLAGS.config)
+    paths = {
+        "data.pretrain_corpus_path": FLAGS.pretrain_corpus_path,
+        "data.finetune_corpus_path": FLAGS.finetune_corpus_path,
+    }
+    config = override(config, {name: os.path.abspath(path) for name, path in paths.items() if path})
+    if FLAGS.suite in ("train", "levers", "gpu"):
+        from kgpt_jax.data import corpus
+        from kgpt_jax.data.vocab import Vocab
+        from kgpt_jax.store.compatible import with_vocab
+
+        config = with_vocab(config, Vocab.of(corpus.load_documents(config.data).characters))
+    found = machine()
+    print(", ".join(f"{name} {value}" if name != "processor" else value for name, value in found.items()))
+    against = FLAGS.against == "torch"
+    if against and "torch" not in found:
+        raise UserError("--against=torch needs PyTorch: pip install torch")
+    suites = (train, levers, decode, startup, scaling, gpu)
+    written = Path(FLAGS.outputs_path) / f"{FLAGS.suite}.json"
+    check(written, "measurements")
+    tables = dict(zip(SUITES, suites))[FLAGS.suite](config, against)
+    written.write_text(json.dumps({"machine": found, "tables": tables}, indent=1) + "\n")
+    record(written, "measurements")
+    draw(tables, written.with_suffix(".png"))
+    print(f"\nwrote {written} and {written.with_suffix('.png').name}")
+
+
+def guarded(argv):
+    if not FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.ERROR)  # Orbax tells much at INFO
+    try:
+        main(argv)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    define_flags()  # not at import: `kgpt_jax.main` has flags of the same names
+    app.run(guarded)

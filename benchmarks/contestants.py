@@ -1,0 +1,301 @@
+"""What the benchmark measures, each in a process of its own: `python -m benchmarks.contestants SPEC`.
+
+SPEC is JSON: a kind of contestant, as named below, and its arguments. The process prints a line when it has
+warmed up; then, for each line that it reads, it works once and prints `{"seconds": ..., ...}`, with the most
+memory that it has held so far in MB.
+
+Each imports what it needs when it is made, so that none holds the other library in its memory.
+"""
+
+import itertools
+import json
+import resource
+import sys
+import time
+from pathlib import Path
+
+from kgpt_jax.environment import prepare
+
+MAX_ANSWER = 32  # characters that the course's loop writes
+
+
+def jax_train(config: dict, updates: int):
+    """Makes updates as `loop.train` does, checkpoints left out."""
+    import jax
+
+    from kgpt_jax.config import from_dict
+    from kgpt_jax.data.chapters import chapters
+    from kgpt_jax.devices import make_mesh
+    from kgpt_jax.model.gpt import GPT
+    from kgpt_jax.train.feed import Feed, n_pieces
+    from kgpt_jax.train.loop import Dispatcher
+    from kgpt_jax.train.optimizer import learning_rates, make_optimizer
+    from kgpt_jax.train.step import init_state, make_train_steps
+
+    config = from_dict(config)
+    cfg = config.pretrain
+    objective, n_examples = _objective(config)
+    model, tx = GPT(config.model), make_optimizer(cfg)
+    rates = learning_rates(cfg, n_examples, config.model.seq_len)
+    mesh = make_mesh(-(-cfg.batch_size // n_pieces(cfg)), config.model_devices)
+    state = init_state(model, tx, jax.random.key(0), None, cfg.ema_decay > 0, mesh)
+    quiet = _Quiet()
+    train_steps = make_train_steps(model, tx, jax.random.key(1), cfg.ema_decay, mesh)
+    dispatcher = Dispatcher(train_steps, cfg, quiet, None, state, mesh)
+    feed = Feed(chapters(objective, n_examples), config.model, cfg, 0, mesh)
+    drawn = itertools.chain.from_iterable(epoch for _, epoch in feed.chapters(range(cfg.epochs)))
+    numbers = itertools.count()
+
+    def once() -> dict:
+        nonlocal state
+        began, quiet.left_out = time.perf_counter(), 0.0
+        ahead = [
+            (i, piece) for i, pieces in zip(itertools.islice(numbers, updates), drawn) for piece in pieces
+        ]
+        cells = sum(piece.batch.x_BT.size for _, piece in ahead)
+        while ahead:
+            state, n = dispatcher.send(state, ahead, rates)
+            ahead = ahead[n:]
+            dispatcher.settle(leave=1)
+        dispatcher.settle(leave=0)
+        seconds = time.perf_counter() - began - quiet.left_out
+        return {"seconds": seconds / updates, "cells": cells / updates}
+
+    once()
+    return once
+
+
+class _Quiet:
+    """Stands in for `Progress`; adds up the seconds of compiling."""
+
+    left_out = 0.0
+
+    def leave_out(self, seconds: float):
+        self.left_out += seconds
+
+    def record(self, *_):
+        pass
+
+
+def torch_train(config: dict, updates: int, **speed):
+    """Makes the same updates in PyTorch. It is handed its batches: making them is off its clock."""
+    import numpy as np
+    import torch
+
+    from kgpt_jax.config import from_dict
+
+    config = from_dict(config)
+    cfg = config.pretrain
+    objective, n_examples = _objective(config)
+    starts = itertools.cycle(range(0, n_examples, cfg.batch_size))
+    rng = np.random.default_rng(0)
+
+    def batches() -> list:
+        made = []
+        for start in itertools.islice(starts, updates):
+            x_NT, y_NT, _ = objective(rng)
+            rows = slice(start, start + cfg.batch_size)
+            made.append([torch.tensor(part[rows], dtype=torch.long) for part in (x_NT, y_NT)])
+        return made
+
+    return _torch_updates(config, batches, **speed)
+
+
+def torch_step(config: dict, rows: int, updates: int, **speed):
+    """Makes the updates of `jax_step` in PyTorch."""
+    import torch
+
+    from kgpt_jax.config import from_dict
+
+    config = from_dict(config)
+    x_BT = torch.tensor(_full_texts(config.model, rows))
+    return _torch_updates(config, lambda: [(x_BT, x_BT)] * updates, **speed)
+
+
+def _torch_updates(config, make_batches, autocast: bool, fused: bool = False, compiled: bool = False):
+    import torch
+
+    from benchmarks.torch_peer import PeerGPT, make_optimizer, train_step
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.manual_seed(0)
+    model = PeerGPT(config.model, fused).to(device)
+    optimizer = make_optimizer(model, config.pretrain)
+    called = torch.compile(model) if compiled else model
+
+    def once() -> dict:
+        batches = [[part.to(device) for part in batch] for batch in make_batches()]
+        began = time.perf_counter()
+        for x_BT, y_BT in batches:
+            loss = train_step(called, optimizer, config.pretrain.clip_norm, x_BT, y_BT, autocast)
+        loss.item()  # waits for the device
+        seconds = (time.perf_counter() - began) / len(batches)
+        return {"seconds": seconds, "cells": sum(x_BT.numel() for x_BT, _ in batches) / len(batches)}
+
+    once()
+    return once
+
+
+def jax_seeds(config: dict, updates: int, seeds: int):
+    """Makes updates of several models at once, on the same batches of full width, by `jax.vmap`."""
+    import jax
+
+    from kgpt_jax.config import from_dict
+    from kgpt_jax.data.batches import epoch_batches, split, stack
+    from kgpt_jax.model.gpt import GPT
+    from kgpt_jax.train.optimizer import make_optimizer
+    from kgpt_jax.train.step import init_state, make_train_steps, no_sums
+
+    config = from_dict(config)
+    objective, _ = _objective(config)
+    model, tx = GPT(config.model), make_optimizer(config.pretrain)
+    pieces = stack(split(epoch_batches(objective, config.pretrain, 0, 0)[0], 1) * updates)
+    train_steps = make_train_steps(model, tx, jax.random.split(jax.random.key(1), seeds))
+    state = init_state(model, tx, jax.random.split(jax.random.key(0), seeds))
+    return _again_and_again(train_steps, state, no_sums(state), pieces)
+
+
+def jax_step(config: dict, rows: int, updates: int):
+    """Makes AdamW updates on texts that fill the model's length."""
+    import jax
+    import numpy as np
+
+    from kgpt_jax.config import from_dict
+    from kgpt_jax.data.batches import Batch, split, stack
+    from kgpt_jax.model.gpt import GPT
+    from kgpt_jax.train.optimizer import make_optimizer
+    from kgpt_jax.train.step import init_state, make_train_steps, no_sums
+
+    config = from_dict(config)
+    model, tx = GPT(config.model), make_optimizer(config.pretrain)
+    x_BT = _full_texts(config.model, rows).astype(np.int32)
+    batch = Batch(x_BT, x_BT, np.ones(rows, np.int32))
+    pieces = stack(split(batch, 1) * updates)
+    train_steps = make_train_steps(model, tx, jax.random.key(1))
+    state = init_state(model, tx, jax.random.key(0))
+    return _again_and_again(train_steps, state, no_sums(state), pieces)
+
+
+def _full_texts(cfg, rows: int):
+    """Returns ids without padding, (rows, seq_len); as targets they are as good as any."""
+    import numpy as np
+
+    return np.random.default_rng(0).integers(2, cfg.vocab_size, (rows, cfg.seq_len))
+
+
+def _again_and_again(train_steps, state, sums, pieces):
+    """Makes the same updates at each turn; every piece is one."""
+    import numpy as np
+
+    updates = len(pieces.last)
+    lr_J = np.full(updates, 1e-3, np.float32)
+
+    def once() -> dict:
+        nonlocal state, sums
+        began = time.perf_counter()
+        state, sums, metrics = train_steps(state, sums, pieces, lr_J, updates)
+        np.asarray(metrics["loss"])
+        return {"seconds": (time.perf_counter() - began) / updates}
+
+    once()
+    return once
+
+
+def jax_decode(config: dict, params_path: str, questions: list[str], products: str):
+    """Answers questions as `--mode=evaluate` does."""
+    import dataclasses
+
+    from kgpt_jax.answer.predict import predict
+    from kgpt_jax.config import from_dict
+    from kgpt_jax.model.gpt import GPT
+
+    config = from_dict(config)
+    cfg = dataclasses.replace(config.model, products=products)
+    params, vocab = _load_params(params_path, cfg), _vocab(config)
+
+    def once() -> dict:
+        began = time.perf_counter()
+        answers, _ = predict(GPT(cfg), params, vocab, questions)
+        return {"seconds": time.perf_counter() - began, "answers": answers}
+
+    once()
+    return once
+
+
+def torch_decode(config: dict, params_path: str, questions: list[str]):
+    """Answers the same questions by the course's loop: one at a time, all read again for each character."""
+    import numpy as np
+    import torch
+
+    from benchmarks.torch_peer import PeerGPT, answer
+    from kgpt_jax.config import from_dict
+    from kgpt_jax.data.vocab import MASK, PAD
+
+    config = from_dict(config)
+    vocab = _vocab(config)
+    model = PeerGPT(config.model)
+    with np.load(params_path) as arrays:
+        model.load_state_dict({name: torch.tensor(arrays[name]) for name in arrays}, strict=False)
+
+    def once() -> dict:
+        began, answers = time.perf_counter(), []
+        for question in questions:
+            prompt_T = torch.tensor(vocab.encode(question + MASK), dtype=torch.long)
+            ids = answer(model, prompt_T, MAX_ANSWER, config.model.seq_len)
+            answers.append(vocab.decode(np.array(ids, np.int32)).rstrip(PAD))
+        return {"seconds": time.perf_counter() - began, "answers": answers}
+
+    return once
+
+
+def _objective(config):
+    from kgpt_jax.data.stage_data import objective_of
+
+    return objective_of(config, "pretrain", _vocab(config))[:2]
+
+
+def _vocab(config):
+    from kgpt_jax.data import corpus
+    from kgpt_jax.data.vocab import Vocab
+
+    return Vocab.of(corpus.load_documents(config.data).characters)
+
+
+def _load_params(path: str, cfg):
+    import numpy as np
+
+    from kgpt_jax.store.torch_params import from_torch
+
+    with np.load(path) as arrays:
+        return from_torch(dict(arrays), cfg)
+
+
+CONTESTANTS = {
+    function.__name__: function
+    for function in (jax_train, torch_train, jax_step, torch_step, jax_seeds, jax_decode, torch_decode)
+}
+
+
+def peak_mb() -> float:
+    """Returns the most memory that this process has held, in MB."""
+    try:  # Linux keeps `ru_maxrss` over exec, so a process would begin with its parent's
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1e3
+    except (OSError, StopIteration):
+        unit = 1e6 if sys.platform == "darwin" else 1e3
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+def main():
+    spec = json.loads(sys.argv[1])
+    kind = spec.pop("kind")
+    if kind.startswith("jax"):
+        prepare()
+    once = CONTESTANTS[kind](**spec)
+    print(json.dumps({"ready": True}), flush=True)
+    for _ in sys.stdin:
+        print(json.dumps(once() | {"peak_mb": peak_mb()}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

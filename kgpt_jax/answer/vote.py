@@ -1,0 +1,123 @@
+"""What several models agree on, for one model to learn (distillation).
+
+The vote is taken once and lies in the new run's folder as `vote.json`: digests of the teachers' parameters
+and of the questions, by which it is known again wherever the teachers lie, and what is learnt.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from kgpt_jax.answer import score as scoring
+from kgpt_jax.answer.predict import ask, voting
+from kgpt_jax.config import Config, UserError
+from kgpt_jax.data import corpus
+from kgpt_jax.data.biographies import generate
+from kgpt_jax.data.holdout import refuse_learned
+from kgpt_jax.data.objectives import question_room
+from kgpt_jax.data.spans import title_length
+from kgpt_jax.data.stage_data import Taught
+from kgpt_jax.data.vocab import Vocab
+from kgpt_jax.devices import is_first, meet
+from kgpt_jax.store.compatible import learned_by
+from kgpt_jax.store.folder import write_json
+from kgpt_jax.store.params import load_params, params_digest
+
+FRAMED = 100  # training questions that are looked at to see what stands around a name
+VOTE = "vote.json"
+
+
+def vote(config: Config, folder: Path, teachers: Sequence[Path], vocab: Vocab) -> Taught:
+    """Returns what the teachers agree on, as the folder holds it or, the first time, by asking them.
+
+    So a training that was interrupted goes on with the same answers on any machine. A UserError says where
+    the folder holds another vote.
+    """
+    path = folder / VOTE
+    asked = voting(teachers, config)
+    runs = [run for run, _ in asked]
+    if config.data.n_validation and not config.data.skip_learned:
+        held_out = corpus.load_questions(config.data).questions
+        for run in runs:
+            refuse_learned(held_out, learned_by([run]), str(run.folder))
+    questions = others(config, corpus.load_pairs(config.data).pairs)
+    digests = sorted(params_digest(load_params(run, model_devices=config.model_devices)) for run in runs)
+    wanted = {"teachers_digests": digests, "questions_digest": corpus.digest(questions)}
+    if is_first() and not path.exists():
+        if sum(run.config.n_seeds for run in runs) < 2:
+            raise UserError(
+                f"{teachers[0]} holds one model, which is no vote: add runs by --voters, or train by "
+                "--num_seeds"
+            )
+        said = []
+        for run, own in asked:
+            said += ask(run, own, questions, purpose="asking").answers
+        pairs = agreed(questions, said, question_room(config.model), vocab)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(path, wanted | {"models": len(said), "pairs": pairs})
+    meet("the vote is taken")
+    try:
+        there = json.loads(path.read_text("utf-8"))
+        pairs = [(str(question), str(answer)) for question, answer in there["pairs"]]
+        models = int(there["models"])
+        of_this = {name: there[name] for name in wanted}
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is damaged ({error!r}): move it away, and all are asked again") from None
+    if of_this != wanted:
+        what = "teachers" if of_this["teachers_digests"] != digests else "questions"
+        raise UserError(
+            f"{path} is a vote of other {what}, as their digest says: give another --workdir, or --start_anew"
+        )
+    print(f"more than half of {models} models agree on {len(pairs):,} of {len(questions):,} new questions")
+    return Taught(pairs, [str(teacher) for teacher in teachers], learned_by(runs))
+
+
+def agreed(questions: list[str], said: list[list[str]], room: int, vocab: Vocab) -> list[tuple[str, str]]:
+    """Returns the questions to which more than half of the models say the same, and the answer.
+
+    Left out is what says nothing, was broken off at the longest that is written, needs more than `room`
+    characters with its question, or has characters that the vocabulary lacks.
+
+    >>> agreed(["A?", "B?"], [["Rome", "Oslo"], ["Bonn", ""], ["Rome", "Cork"]], 20, Vocab.of("ABORenom?"))
+    [('A?', 'Rome')]
+    """
+    return [
+        (question, answer)
+        for question, answer, each in zip(questions, scoring.vote(said), zip(*said))
+        if 0 < len(answer) < scoring.MAX_ANSWER and len(question) + len(answer) <= room
+        if 2 * each.count(answer) > len(said) and not vocab.unknown(question + answer)
+    ]
+
+
+def others(config: Config, pairs: list[tuple[str, str]]) -> list[str]:
+    """Returns a question about everybody who has a document and no training pair."""
+    if config.data.pretrain_corpus_path:
+        return questions_like(pairs, corpus.load_documents(config.data).documents)
+    people = generate(config.data.biographies)  # whose documents have no titles
+    asked = {question for question, _ in pairs}
+    held_out = [question for question, _ in people.train if question not in asked]
+    return held_out + [question for question, _ in people.dev] + people.test
+
+
+def questions_like(pairs: list[tuple[str, str]], documents: list[str]) -> list[str]:
+    """Returns the question of the training pairs about everybody who has a document and no pair.
+
+    What stands around a name is taken from the training questions that hold the title of a document.
+
+    >>> pairs = [("Where was Al Bo born?", "Oslo"), ("Where was Cy Do born?", "Rome")]
+    >>> questions_like(pairs, ["Al Bo. He sang.", "Ed Fa. She sang.", "Ed Fa. She danced."])
+    ['Where was Ed Fa born?']
+    """
+    names = {document[: title_length(document)].removesuffix(". ") for document in documents} - {""}
+    frames = Counter()
+    for question, _ in pairs[:FRAMED]:
+        if held := [name for name in names if name in question]:
+            before, _, after = question.partition(max(held, key=len))
+            frames[before, after] += 1
+    if not frames:
+        raise UserError(
+            "no training question holds the title of a document, so nobody else can be asked about"
+        )
+    before, after = frames.most_common(1)[0][0]
+    return sorted({f"{before}{name}{after}" for name in names} - {question for question, _ in pairs})

@@ -1,0 +1,76 @@
+"""--mode=all: all stages, with and without pretraining, and one table.
+
+    python -m kgpt_jax.main --mode=all --variant=vanilla
+
+pretrains, finetunes and evaluates below <workdir>/<variant>/, does the same without pretraining, and writes
+the table as summary.json too. What is finished already is not done again.
+"""
+
+from kgpt_jax.modes.evaluate import PREDICTIONS, evaluate
+
+SHARED = ("tensorboard",)
+
+
+def run(command):
+    from kgpt_jax.answer.score import constants
+    from kgpt_jax.data import corpus
+    from kgpt_jax.data.stage_data import STAGE_OBJECTIVES, objective_of
+    from kgpt_jax.data.vocab import Vocab
+    from kgpt_jax.store.compatible import with_vocab
+    from kgpt_jax.train.loop import check_fits
+    from kgpt_jax.train.stages import finetune, pretrain
+
+    config, tensorboard = command.config(), command.flags.tensorboard
+    root = command.workdir / config.model.variant
+    # What later stages read is checked before the first begins.
+    vocab = Vocab.of(corpus.load_documents(config.data).characters)
+    objective_of(config, "finetune", vocab)
+    for stage in STAGE_OBJECTIVES:
+        check_fits(with_vocab(config, vocab), stage)
+    corpus.load_questions(config.data)
+
+    pretrained = pretrain(config, root / "pretrain", tensorboard)
+    finetuned = finetune(config, root / "finetune", pretrained.run, tensorboard)
+    with_reading = evaluate(config, finetuned.run, root / PREDICTIONS)
+    scratch = finetune(config, root / "scratch", None, tensorboard)
+    without = evaluate(config, scratch.run, root / PREDICTIONS.with_name("scratch.txt"))
+    if with_reading.score is None:
+        print("no table: the questions have no answers")
+        return
+    right = [with_reading.targets[i] for i in with_reading.scored]
+    frequent = finetuned.run.facts.get("most_frequent_answer", "London")
+    constant, baseline = max(constants(right, frequent), key=lambda named: named[1].correct)
+    seconds = pretrained.seconds + finetuned.seconds + with_reading.seconds
+    rows = [
+        (f"always {constant}", baseline, 0.0),
+        ("finetuned from scratch", without.score, scratch.seconds + without.seconds),
+        ("pretrained and finetuned", with_reading.score, seconds),
+    ]
+    print_table(config.model.variant, rows, root / "summary.json")
+
+
+def print_table(variant: str, rows: list, path):
+    """Prints rows of (name, score, seconds of training and answering), and writes them as JSON."""
+    from kgpt_jax.answer.score import percent
+    from kgpt_jax.store.folder import write_json
+
+    summary = [
+        {
+            "name": name,
+            "correct": score.correct,
+            "total": score.total,
+            "accuracy": score.accuracy,
+            "interval": list(score.interval),
+            "seconds": seconds,
+        }
+        for name, score, seconds in rows
+    ]
+    write_json(path, summary)
+    heads = f"{'correct':>8}{'n':>6}{'accuracy':>10}{'95% interval':>18}{'seconds':>9}"
+    print(f"\n{variant:<26}{heads}")
+    for name, score, seconds in rows:
+        print(
+            f"{name:<26}{score.correct:>8}{score.total:>6}{score.accuracy:>10.1%}"
+            f"{percent(score.interval):>18}{seconds:>9.1f}"
+        )
+    print(f"\nwrote {path}")

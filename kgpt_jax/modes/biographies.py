@@ -1,0 +1,16 @@
+"""--mode=biographies: writes the made-up people as the course's four files.
+
+python -m kgpt_jax.main --mode=biographies --outputs_path=people
+"""
+
+from pathlib import Path
+
+from kgpt_jax.data import biographies
+
+SHARED = ("outputs_path",)
+
+
+def run(command):
+    people, folder = command.config().data.biographies, Path(command.needed("outputs_path"))
+    for path in biographies.write(biographies.generate(people), folder):
+        print(f"wrote {path}")

@@ -1,0 +1,323 @@
+"""From the command line to a mode: its flags, its help, and the config that they ask for.
+
+    command = parse(["--mode=sample", "--prompt=Ada", "--temperature=0"])
+    command.flags.prompt, command.config(run)
+
+Flags that several modes have are defined here, once. Nothing here imports JAX.
+"""
+
+import dataclasses
+import difflib
+import inspect
+import re
+import textwrap
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from absl import flags
+
+from kgpt_jax import modes
+from kgpt_jax.config import Config, UserError, check_local, leaves, load_recipe, override
+
+if TYPE_CHECKING:
+    from kgpt_jax.store.folder import Run
+
+SCRATCH = "none"  # --reading_params_path of a finetuning that starts from nothing
+QUICKSTART = "configs/quickstart.py"
+USAGE = "python -m kgpt_jax.main --mode="
+HELP = ("help", "helpshort", "helpfull")
+DECIDED = ("model.vocab_size", "model.pattern_seed")  # fields that corpus and seed decide
+
+
+class Flag(NamedTuple):
+    """How a flag is defined, and the config field that it stands for, if it is short for one."""
+
+    define: Callable
+    default: object
+    help: str
+    field: str = ""
+
+
+COMMON = {
+    "config": Flag(flags.DEFINE_string, None, f"Recipe; default: that of the run read, or {QUICKSTART}."),
+    "variant": Flag(
+        flags.DEFINE_string, None, "Attention; default: vanilla, or that of the run read.", "model.variant"
+    ),
+    "seed": Flag(flags.DEFINE_integer, None, "Decides initial parameters, dropout and data order.", "seed"),
+    "num_seeds": Flag(flags.DEFINE_integer, None, "Models to train at once; they answer by vote.", "n_seeds"),
+    "workdir": Flag(flags.DEFINE_string, "runs", "A run lives in <workdir>/<variant>/<stage>/."),
+    "pretrain_corpus_path": Flag(
+        flags.DEFINE_string, None, "Documents, one a line.", "data.pretrain_corpus_path"
+    ),
+    "finetune_corpus_path": Flag(
+        flags.DEFINE_string, None, "Lines of question, tab, answer.", "data.finetune_corpus_path"
+    ),
+    "eval_corpus_path": Flag(
+        flags.DEFINE_string, None, "Questions, with or without answers.", "data.eval_corpus_path"
+    ),
+    "objective": Flag(
+        flags.DEFINE_string,
+        None,
+        "Of pretraining: one objective, or a mixture such as 'span_corruption=0.7,whole_line=0.3'.",
+        "pretrain.objective",
+    ),
+    "pretrain_lr": Flag(
+        flags.DEFINE_float, None, "Peak learning rate of pretraining.", "pretrain.learning_rate"
+    ),
+    "finetune_lr": Flag(
+        flags.DEFINE_float, None, "Peak learning rate of finetuning.", "finetune.learning_rate"
+    ),
+    "bottleneck_dim": Flag(flags.DEFINE_integer, None, "Latents of the perceivers.", "model.bottleneck_dim"),
+}
+SHARED = {
+    "reading_params_path": Flag(
+        flags.DEFINE_string, None, "Run to start from; default: the newest of the stage before."
+    ),
+    "writing_params_path": Flag(flags.DEFINE_string, None, "Folder of the new run; default: by --workdir."),
+    "outputs_path": Flag(flags.DEFINE_string, None, "Where the output goes."),
+    "checkpoint": Flag(
+        flags.DEFINE_string, "newest", "Of the run read: newest, best (least loss), or an update's number."
+    ),
+    "start_anew": Flag(
+        flags.DEFINE_boolean, False, "Set aside what the run's folder holds, and begin at the first update."
+    ),
+    "tensorboard": Flag(flags.DEFINE_boolean, False, "Write event files for TensorBoard too."),
+    "voters": Flag(flags.DEFINE_list, [], "Further runs, which vote with the one read."),
+    "variants": Flag(flags.DEFINE_list, None, "Which variants; default: --variant, or all."),
+    "seeds": Flag(flags.DEFINE_list, "1,2,3,4,5", "Seeds, a training each."),
+    "question": Flag(flags.DEFINE_multi_string, None, "The question to answer."),
+}
+PATHS = "config workdir reading_params_path writing_params_path outputs_path voters student_params_path"
+DEFINE = {int: flags.DEFINE_integer, float: flags.DEFINE_float, str: flags.DEFINE_string}
+
+
+def parse(words: list[str]) -> "Command | str":
+    """Returns the command that the words of a command line ask for, or the help that they ask for.
+
+    Raises:
+      UserError: a flag is unknown, belongs to another mode or has a wrong value, or a mode is missing.
+    """
+    mode, asked = _value_of("mode", words), [name for name in HELP if f"--{name}" in words]
+    if mode is None and asked:
+        return _all_modes()
+    if mode not in modes.MODES:
+        given = "--mode is missing" if mode is None else f"--mode={mode} is no mode"
+        near = difflib.get_close_matches(mode or "", modes.MODES, n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise UserError(f"{given}: {hint}choose from {', '.join(modes.MODES)}")
+    values = defined(mode)
+    try:
+        rest = values([USAGE, *(word for word in words if word.lstrip("-") not in HELP)])
+    except flags.UnrecognizedFlagError as error:
+        raise UserError(_unknown(error.flagname, mode, values)) from None
+    except flags.Error as error:
+        raise UserError(str(error)) from None
+    if len(rest) > 1:
+        raise UserError(f"unexpected argument {rest[1]!r}: flags begin with --")
+    command = Command(mode, values)
+    if asked:
+        return _help(command, full="helpfull" in asked)
+    for name in PATHS.split():
+        value = values[name].value if name in values else None
+        for path in value if isinstance(value, list) else [value or ""]:
+            check_local(f"--{name}", path)
+    return command
+
+
+def defined(mode: str) -> flags.FlagValues:
+    """Returns the flags of a mode, unparsed: its own, those it shares, the common ones, config fields."""
+    values, file = flags.FlagValues(), modes.load(mode)
+    flags.DEFINE_string("mode", None, "What to do.", flag_values=values)
+    for name, flag in (COMMON | {name: SHARED[name] for name in file.SHARED}).items():
+        flag.define(name, flag.default, flag.help, flag_values=values)
+    if hasattr(file, "define_flags"):
+        file.define_flags(values)
+    for name, value in leaves().items():
+        if name not in DECIDED:
+            define = DEFINE.get(type(value), flags.DEFINE_boolean)
+            define(f"config.{name}", None, _explained().get(name, ""), flag_values=values)
+    return values
+
+
+class Command:
+    """A mode with its parsed flags, and the config that they ask for."""
+
+    def __init__(self, mode: str, values: flags.FlagValues):
+        self.mode, self.flags = mode, values
+
+    @property
+    def workdir(self) -> Path:
+        return Path(self.flags.workdir)
+
+    def needed(self, name: str) -> str:
+        """Returns the value of a flag that this mode cannot do without."""
+        if not self.flags[name].value:
+            raise UserError(f"--mode={self.mode} needs --{name}")
+        return self.flags[name].value
+
+    def whole_numbers(self, name: str) -> list[int]:
+        """Returns the numbers of a flag such as --seeds=1,2,3."""
+        given = self.flags[name].value
+        if not given or not all(part.isdecimal() for part in given):
+            raise UserError(f"--{name}={','.join(given)}: give whole numbers, as in 1,2,3")
+        return [int(part) for part in given]
+
+    def variants(self) -> list[str]:
+        """Returns the variants that --variants names; without it, --variant or all."""
+        from kgpt_jax.model.variants import VARIANTS
+
+        named = [self.flags.variant] if self.flags.variant else list(VARIANTS)
+        chosen = self.flags.variants or named
+        if unknown := [name for name in chosen if name not in VARIANTS]:
+            raise UserError(f"unknown variant {unknown[0]!r}; choose from {', '.join(VARIANTS)}")
+        return chosen
+
+    def start(self, stage: str, of_variant: bool = True) -> "Run":
+        """Returns the run to start from: the one named, or the newest of `stage` below --workdir.
+
+        Args:
+          stage: pretrain or finetune.
+          of_variant: only runs of --variant, where that is given.
+
+        Raises:
+          UserError: there is no such run, or it cannot be read.
+        """
+        from kgpt_jax.store.folder import holds_run, read_run
+
+        path = self.flags.reading_params_path
+        if not path:
+            variant = self.flags.variant or self.flags["config.model.variant"].value
+            one = variant if variant and of_variant else "*"
+            runs = [run for run in self.workdir.glob(f"{one}/{stage}") if holds_run(run)]
+            if not runs:
+                raise UserError(
+                    f"there is no run in {self.workdir / one.replace('*', '<variant>') / stage}: run "
+                    f"--mode={stage} first, or give --workdir or --reading_params_path"
+                )
+            path = max(runs, key=_newest_file)
+        return read_run(path, self.flags.checkpoint)
+
+    def new_run(self, config: Config, stage: str) -> Path:
+        """Returns the folder of a run that is trained now; --start_anew sets aside what it holds."""
+        from kgpt_jax.store.folder import set_aside
+
+        folder = Path(self.flags.writing_params_path or self.workdir / config.model.variant / stage)
+        if self.flags.start_anew:
+            set_aside(folder)
+        return folder
+
+    def config(self, start: "Run | None" = None) -> Config:
+        """Returns the recipe, or the config of the run that is started from, with the flags' overrides.
+
+        A recipe that names no variant or no documents takes those of the run that is started from.
+        """
+        if self.flags.config is None and start is not None:
+            config = start.config
+        else:
+            config = load_recipe(self.flags.config or QUICKSTART)
+            if start is not None and not config.data.pretrain_corpus_path:
+                there = start.config.data
+                documents = {name: getattr(there, name) for name in ("pretrain_corpus_path", "biographies")}
+                config = dataclasses.replace(config, data=dataclasses.replace(config.data, **documents))
+        changes = {} if start is None else {"model.variant": start.config.model.variant}
+        for name in leaves():
+            if name not in DECIDED and (value := self.flags[f"config.{name}"].value) is not None:
+                changes[name] = value
+        for name, flag in COMMON.items():
+            if flag.field and (value := self.flags[name].value) is not None:
+                changes[flag.field] = value
+        # One rule: a flag for finetuning applies to finetuning from scratch too, unless that has its own.
+        scratch = {
+            name.replace("finetune.", "scratch.", 1): value
+            for name, value in changes.items()
+            if name.startswith("finetune.")
+        }
+        return override(config, scratch | changes)
+
+
+def _newest_file(folder: Path) -> float:
+    return max((path.stat().st_mtime for path in folder.glob("*.json")), default=0)
+
+
+def _value_of(name: str, words: list[str]) -> str | None:
+    """Returns the value of a flag, written --name=value or --name value, before flags are defined."""
+    for word, following in zip(words, [*words[1:], None]):
+        flag, equals, value = word.partition("=")
+        if flag.lstrip("-") == name and flag.startswith("-"):
+            return value if equals else following
+    return None
+
+
+def _unknown(name: str, mode: str, values: flags.FlagValues) -> str:
+    """Returns what is said of a flag that the mode lacks: whose it is, or what it may have meant."""
+    owners = [other for other in modes.MODES if other != mode and name in defined(other)]
+    if owners:
+        return f"--mode={mode} has no flag --{name}, which belongs to {', '.join(owners)}: leave it out"
+    fields = name.startswith("config.")
+    listed = sorted(flag for flag in values if flag.startswith("config.") == fields)
+    near = difflib.get_close_matches(name, listed, n=1)
+    hint = f"did you mean --{near[0]}? " if near else ""
+    return f"unknown flag --{name}: {hint}choose from {', '.join(listed)}"
+
+
+def _all_modes() -> str:
+    width = max(map(len, modes.MODES))
+    lines = [f"  {name:<{width}}  {mode.about}" for name, mode in modes.MODES.items()]
+    return "\n".join(
+        [
+            f"usage: {USAGE}MODE [flags]",
+            "",
+            "A small GPT that learns facts about people from biographies, and is asked for them.",
+            "",
+            *lines,
+            "",
+            f"{USAGE}MODE --help lists a mode's flags; start with --mode=all.",
+        ]
+    )
+
+
+def _help(command: Command, full: bool) -> str:
+    """Returns the flags of one mode: its own, the common ones, and last the config fields."""
+    mode, values = command.mode, command.flags
+    own = [
+        name for name in values if name not in COMMON and not name.startswith("config.") and name != "mode"
+    ]
+    lines = [f"usage: {USAGE}{mode} [flags]", "", f"{mode} {modes.MODES[mode].about}.", ""]
+    for title, names in ((f"flags of --mode={mode}", own), ("flags of every mode", COMMON)):
+        if names:
+            lines += [f"{title}:", *(_flag_line(values[name]) for name in names), ""]
+    recipe = values.config or QUICKSTART
+    fields = {name: value for name, value in leaves(load_recipe(recipe)).items() if name not in DECIDED}
+    if full:
+        lines.append(f"config fields, with their values in {recipe}:")
+        for name, value in fields.items():
+            text = f"--config.{name}={value!r}  {_explained().get(name, '')}"
+            lines += textwrap.wrap(text, 100, initial_indent="  ", subsequent_indent="      ")
+    else:
+        lines.append(f"config fields (--config.FIELD=VALUE), with their values in {recipe};")
+        lines.append("--helpfull says what each is:")
+        text = " ".join(f"{name}={value!r}" for name, value in fields.items())
+        options = {"break_long_words": False, "break_on_hyphens": False}
+        lines += textwrap.wrap(text, 100, initial_indent="  ", subsequent_indent="  ", **options)
+    return "\n".join(lines)
+
+
+def _flag_line(flag: flags.Flag) -> str:
+    default = "" if flag.default in (None, [], False) else f" (default: {flag.default_as_str})"
+    text = f"--{flag.name}  {flag.help}{default}"
+    return "\n".join(textwrap.wrap(text, 100, initial_indent="  ", subsequent_indent="      "))
+
+
+@cache
+def _explained(kind: type = Config, prefix: str = "") -> dict[str, str]:
+    """Returns what config.py says of each field: the comment behind it."""
+    said = {}
+    comments = dict(re.findall(r"^    (\w+): .*?  # (.*)$", inspect.getsource(kind), re.MULTILINE))
+    for field in dataclasses.fields(kind):
+        if dataclasses.is_dataclass(field.default):
+            said |= _explained(type(field.default), f"{prefix}{field.name}.")
+        else:
+            said[prefix + field.name] = comments.get(field.name, "").capitalize()
+    return said

@@ -1,0 +1,93 @@
+"""--mode=compare: variants side by side on the built-in people, several seeds each, in one table.
+
+    python -m kgpt_jax.main --mode=compare --variants=vanilla,rope --seeds=1,2,3 --workdir=runs/compare
+
+What is done already is read from its folder.
+"""
+
+import json
+import statistics
+from pathlib import Path
+
+from kgpt_jax.answer.score import mean_interval, percent
+from kgpt_jax.config import Config, UserError, from_dict, leaves, override, to_dict
+from kgpt_jax.data.mixture import weights
+from kgpt_jax.data.stage_data import recipe_of
+from kgpt_jax.modes.evaluate import PREDICTIONS, evaluate
+
+SHARED = ("variants", "seeds")
+
+
+def run(command):
+    compare(command.config(), command.variants(), command.whole_numbers("seeds"), command.workdir)
+
+
+def compare(config: Config, variants: list[str], seeds: list[int], workdir: Path):
+    """Trains (see `result`) and evaluates each variant with each seed, and prints a Markdown table.
+
+    A seed decides people, initial parameters and order. What is done already is read from its folder,
+    `<workdir>/seed_<seed>/<variant>/`, so that seeds may be spread over processes.
+    """
+    results = {variant: [] for variant in variants}
+    for seed in seeds:
+        for variant in variants:
+            changes = {"seed": seed, "data.biographies.seed": seed, "model.variant": variant}
+            root = workdir / f"seed_{seed}" / variant
+            results[variant].append(result(override(config, changes), root))
+    print("\n| variant | right | 95 % interval | seeds | seconds |\n| --- | --- | --- | --- | --- |")
+    for variant in variants:
+        print(table_row(f"`{variant}`", results[variant]))
+
+
+def result(config: Config, root: Path) -> dict:
+    """Returns what `<root>/result.json` holds: right answers, questions, seconds of training, and the config.
+
+    A model is pretrained and finetuned, or only pretrained where that shows it the questions. A UserError
+    names what differs where the result there is another config's.
+    """
+    from kgpt_jax.store.folder import write_json
+
+    path = root / "result.json"
+    if path.exists():
+        there, asked = leaves(from_dict(_read(path)["config"])), leaves(config)
+        if changed := [name for name in there if there[name] != asked[name]]:
+            name = changed[0]
+            raise UserError(
+                f"{path} is the result with {name} {there[name]!r}, and {asked[name]!r} is asked for: "
+                "give another --workdir"
+            )
+    else:
+        from kgpt_jax.train.stages import finetune, pretrain
+
+        trained = pretrain(config, root / "pretrain")
+        seconds = trained.seconds
+        if "question_answer" not in weights(recipe_of(config, "pretrain")):
+            trained = finetune(config, root / "finetune", trained.run)
+            seconds += trained.seconds
+        score = evaluate(config, trained.run, root / PREDICTIONS).score
+        if score is None:
+            raise UserError("nothing to compare: the questions have no answers")
+        counts = {"correct": score.correct, "total": score.total, "seconds": seconds}
+        write_json(path, counts | {"config": to_dict(config)})
+    return _read(path)
+
+
+def _read(path: Path) -> dict:
+    try:
+        found = json.loads(path.read_text("utf-8"))
+        return {name: found[name] for name in ("correct", "total", "seconds", "config")}
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is no result ({error!r}): remove it") from None
+
+
+def table_row(name: str, results: list[dict]) -> str:
+    """Returns a Markdown row: the mean accuracy over seeds, its Student interval, mean seconds of training.
+
+    >>> table_row("`rope`", [dict(correct=c, total=10, seconds=9) for c in (7, 8, 9)])
+    '| `rope` | 80.0% | 55.2% to 100.0% | 3 | 9 |'
+    """
+    shares = [result["correct"] / result["total"] for result in results]
+    mean, seeds = statistics.mean(shares), len(shares)
+    interval = percent(mean_interval(shares)) if seeds > 1 else "one seed"
+    seconds = statistics.mean(result["seconds"] for result in results)
+    return f"| {name} | {mean:.1%} | {interval} | {seeds} | {seconds:.0f} |"

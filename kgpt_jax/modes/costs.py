@@ -1,0 +1,49 @@
+"""--mode=costs: parameters, formula and cost of the variants, on paper and as XLA counts them.
+
+python -m kgpt_jax.main --mode=costs --variants=vanilla,linformer --lengths=128,2048
+
+kgpt_jax/model/costs.py lists the letters of the formulas. XLA counts a forward pass over one text, and
+an AdamW update on it.
+"""
+
+from dataclasses import replace
+
+from absl import flags
+
+SHARED = ("variants",)
+
+
+def define_flags(values):
+    flags.DEFINE_list("lengths", "128,512,2048", "Of texts, in characters.", flag_values=values)
+
+
+def run(command):
+    from kgpt_jax.model.costs import formula, paper_cost, paper_flops, parameters
+    from kgpt_jax.train.costs import forward_counts, update_counts
+
+    config, lengths = command.config(), command.whole_numbers("lengths")
+    models = [
+        replace(config.model, variant=name, vocab_size=config.model.vocab_size or 256)
+        for name in command.variants()
+    ]
+    print(f"{'variant':<30}{'parameters':>11}  what attends")
+    for cfg in models:
+        print(f"{cfg.variant:<30}{parameters(cfg):>11,}  {formula(cfg)}")
+    print(f"\n{'variant':<30}multiplications of a forward pass")
+    for cfg in models:
+        print(f"{cfg.variant:<30}{paper_cost(cfg)}")
+    print(f"\n{'':<38}{'paper':>10}{'XLA forward':>20}{'XLA update':>20}  XLA / paper")
+    heads = f"{'MFLOP':>10}{'MFLOP':>10}{'MB':>10}{'MFLOP':>10}{'MB':>10}"
+    print(f"{'variant':<30}{'length':>8}{heads}  forward  update")
+    for cfg in models:
+        for T in lengths:
+            longer = replace(cfg, seq_len=T, block_size=T)
+            paper, forward, update = (
+                paper_flops(longer, T),
+                forward_counts(longer, T),
+                update_counts(longer, T),
+            )
+            numbers = [paper, *forward, *update]
+            columns = "".join(f"{number / 1e6:>10,.1f}" for number in numbers)
+            ratios = f"{forward.flops / paper:>9.2f}{update.flops / paper:>8.2f}"
+            print(f"{cfg.variant:<30}{T:>8,}{columns}{ratios}", flush=True)

@@ -1,0 +1,68 @@
+"""--mode=distill: trains one model on what several say by vote.
+
+    python -m kgpt_jax.main --mode=distill --workdir=runs/eight \
+        --objective=span_corruption=0.8,question_answer=0.2
+
+The teachers are asked about everybody who has a document and no training pair. An answer that more than half
+of them give becomes a training pair (arXiv 1503.02531, with labels for soft targets). The model is pretrained
+on these, the training pairs and the documents or, with --student_params_path, a pretrained run is finetuned.
+"""
+
+from absl import flags
+
+from kgpt_jax.config import UserError, override
+from kgpt_jax.data.mixture import weights
+from kgpt_jax.data.stage_data import recipe_of
+from kgpt_jax.modes.evaluate import voters
+
+SHARED = ("reading_params_path", "writing_params_path", "checkpoint", "start_anew", "tensorboard", "voters")
+
+
+def define_flags(values):
+    flags.DEFINE_string(
+        "student_params_path",
+        None,
+        "Pretrained run to finetune; default: pretrains a new model.",
+        flag_values=values,
+    )
+
+
+def run(command):
+    from kgpt_jax.store.folder import read_run
+
+    student = command.flags.student_params_path
+    student = read_run(student, command.flags.checkpoint) if student else None
+    teacher = command.start("finetune", of_variant=False)  # --variant is the student's
+    teachers = voters(teacher.folder, command.flags.voters)
+    config = command.config(student if student or command.flags.config else teacher)
+    config = override(config, {"n_seeds": 1})  # and not as many as teach it
+    distill(config, command.new_run(config, "distill"), teachers, student, command.flags.tensorboard)
+
+
+def distill(config, folder, teachers, student, tensorboard: bool = False):
+    """Trains one model in `folder` on the vote of the runs in the folders `teachers`, and on the pairs.
+
+    Args:
+      student: a pretrained run to finetune; None pretrains a new model.
+
+    Raises:
+      UserError: the objective has no questions, or a teacher has learned what is held out.
+    """
+    from kgpt_jax.answer.vote import vote
+    from kgpt_jax.data import corpus
+    from kgpt_jax.data.vocab import Vocab
+    from kgpt_jax.store.compatible import fit_to
+    from kgpt_jax.train.stages import finetune, pretrain
+
+    stage, flag = ("finetune", "config.finetune.objective") if student else ("pretrain", "objective")
+    if "question_answer" not in weights(recipe_of(config, stage)):
+        raise UserError(f"distilling needs question_answer in --{flag}: that is how the vote is learnt")
+    if student:  # one that cannot learn is better known before all are asked
+        config, vocab = fit_to(student, config), student.vocab
+    else:
+        vocab = Vocab.of(corpus.load_documents(config.data).characters)
+    taught = vote(config, folder, teachers, vocab)
+    if student:
+        finetune(config, folder, student, tensorboard, taught)
+    else:
+        pretrain(config, folder, tensorboard, taught)

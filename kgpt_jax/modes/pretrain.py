@@ -1,0 +1,15 @@
+"""--mode=pretrain: trains a new model on documents.
+
+python -m kgpt_jax.main --mode=pretrain --variant=synthesizer
+"""
+
+SHARED = ("writing_params_path", "start_anew", "tensorboard")
+
+
+def run(command):
+    config = command.config()
+    folder = command.new_run(config, "pretrain")
+
+    from kgpt_jax.train.stages import pretrain
+
+    pretrain(config, folder, command.flags.tensorboard)

@@ -1,0 +1,25 @@
+"""--mode=recall: can a variant look up the word that has a property? One-layer models, on pairs in a text.
+
+python -m kgpt_jax.main --mode=recall --variants=vanilla,synthesizer
+
+The task is described in kgpt_jax/train/recall.py.
+"""
+
+import dataclasses
+
+from kgpt_jax.config import UserError
+
+SHARED = ("variants",)
+
+
+def run(command):
+    from kgpt_jax.train.recall import KEYS, TEXTS, recall
+
+    config = command.config()
+    print(f"{'variant':<30}{'right':>8}   of {TEXTS * KEYS:,}; guessing gives {1 / KEYS:.1%}")
+    for name in command.variants():
+        try:
+            right = recall(dataclasses.replace(config.model, variant=name), seed=config.seed)
+            print(f"{name:<30}{right:>8.1%}", flush=True)
+        except UserError as error:  # a variant that needs more layers
+            print(f"{name:<30}{'-':>8}   {error}")

@@ -1,0 +1,33 @@
+"""--mode=sample: continues a text with a pretrained model, one sample a line.
+
+python -m kgpt_jax.main --mode=sample --prompt="Ruth Kaplan" --num_samples=3 --temperature=0.5
+"""
+
+from absl import flags
+
+SHARED = ("reading_params_path", "checkpoint")
+
+
+def define_flags(values):
+    flags.DEFINE_string("prompt", None, "The text to continue.", flag_values=values)
+    flags.DEFINE_integer("num_samples", 4, "How many.", lower_bound=1, flag_values=values)
+    flags.DEFINE_integer("max_new", 100, "Characters to add at most.", lower_bound=1, flag_values=values)
+    flags.DEFINE_float(
+        "temperature", 1.0, "0 takes the likeliest character.", lower_bound=0.0, flag_values=values
+    )
+    flags.DEFINE_integer(
+        "top_k", 0, "Draw from so many likeliest; 0: from all.", lower_bound=0, flag_values=values
+    )
+
+
+def run(command):
+    prompt, given = command.needed("prompt"), command.flags
+    start = command.start("pretrain")
+    config = command.config(start)
+
+    from kgpt_jax.answer.decode import sample
+
+    for text in sample(
+        start, config, prompt, given.num_samples, given.max_new, given.temperature, given.top_k
+    ):
+        print(text)

@@ -1,0 +1,35 @@
+"""--mode=show: prints examples of what a model is pretrained on, x above y.
+
+    python -m kgpt_jax.main --mode=show --objective=entity_span
+
+does what the course's `dataset.py charcorruption` and `dataset.py namedata` do.
+"""
+
+import numpy as np
+from absl import flags
+
+from kgpt_jax.data import corpus
+from kgpt_jax.data.chapters import chapters
+from kgpt_jax.data.mixture import weights
+from kgpt_jax.data.stage_data import objective_of, recipe_of
+from kgpt_jax.data.vocab import Vocab
+
+SHARED = ()
+
+
+def define_flags(values):
+    flags.DEFINE_integer("num_samples", 4, "How many.", lower_bound=1, flag_values=values)
+
+
+def run(command):
+    config = command.config()
+    vocab = Vocab.of(corpus.load_documents(config.data).characters)
+    objective, n_examples, _ = objective_of(config, "pretrain", vocab)
+    book = chapters(objective, n_examples)
+    make, n_examples = book.make[0][0](), book.sizes[0][0]
+    rng = np.random.default_rng((config.seed, 0))
+    examples = make(rng)
+    mixed = len(weights(recipe_of(config, "pretrain"))) > 1
+    order = rng.permutation(n_examples) if mixed else range(n_examples)  # in a mixture questions come last
+    for i in order[: command.flags.num_samples]:
+        print(f"x: {vocab.decode(examples.x_NT[i])}\ny: {vocab.decode(examples.y_NT[i])}")

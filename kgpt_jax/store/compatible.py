@@ -1,0 +1,165 @@
+"""May this run resume, or that one start from it? Every check of a run against what is asked for.
+
+run = open_run(folder, config, vocab, facts)    a run to train: made now, or checked to be the same one
+config = fit_to(run, config)                    a run to start from or to read
+check_corpus(run, config.data)
+"""
+
+import dataclasses
+import logging
+import math
+from collections.abc import Iterable
+from pathlib import Path
+
+from kgpt_jax.config import Config, DataConfig, UserError, leaves, override, to_dict
+from kgpt_jax.data import corpus
+from kgpt_jax.data.holdout import UNKNOWN
+from kgpt_jax.data.vocab import Vocab
+from kgpt_jax.devices import is_first, made_on, meet
+from kgpt_jax.store.digests import damage, seal
+from kgpt_jax.store.folder import Run, any_saved, read_run, saved_steps, write_json
+
+log = logging.getLogger(__name__)
+
+
+def open_run(folder: Path, config: Config, vocab: Vocab, facts: dict) -> Run:
+    """Returns the run in `folder`, made now or, if it has a checkpoint, checked to be the same run.
+
+    Raises a UserError that names both values where config, vocabulary or data differ. Says where the machine
+    or the libraries do, as the bits of the results may then differ too.
+    """
+    if not is_first():  # the first process makes the folder
+        meet("the run is open")
+        there = read_run(folder)
+        return dataclasses.replace(there, config=_with_pattern_of(there, config))
+    run = _open(Run(folder, config, vocab, facts | {"made_on": made_on()}))
+    meet("the run is open")
+    return run
+
+
+def _open(run: Run) -> Run:
+    folder, facts = run.folder, run.facts
+    if any_saved(folder):
+        old = read_run(folder)
+        run = dataclasses.replace(run, config=_with_pattern_of(old, run.config))
+        _check_same(run, old)
+        there = old.facts.get("made_on", {})
+        if max(saved_steps(folder)) < facts.get("updates", math.inf):
+            for name, value in run.facts["made_on"].items():
+                if there.get(name) != value:
+                    log.info(
+                        f"note: {folder} was begun with {name} {there.get(name)} and goes on with {value}"
+                    )
+        run = dataclasses.replace(run, facts=facts | {"made_on": there})
+        if not damage(folder):
+            return run
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, tree in _files(run).items():
+            write_json(folder / name, tree)
+        seal(folder, list(_files(run)))
+    except OSError as error:
+        raise UserError(f"cannot make the folder {folder}: {error.strerror}") from None
+    return run
+
+
+def _files(run: Run) -> dict:
+    config, characters = to_dict(run.config), {"characters": run.vocab.characters}
+    return {"run.json": run.facts, "vocab.json": characters, "config.json": config}
+
+
+def fit_to(run: Run, config: Config) -> Config:
+    """Returns `config` with the run's vocabulary size and pattern seed; a UserError where the run differs.
+
+    Dropout, dtype, products and remat may differ: they are no part of the parameters' shapes.
+    """
+    if run.config.n_seeds != config.n_seeds:
+        raise UserError(
+            f"{run.folder} holds {run.config.n_seeds} models, and n_seeds is {config.n_seeds}: give the same"
+        )
+    fitted = with_vocab(config, run.vocab, run.config.model.pattern_seed)
+    there, asked = leaves(run.config.model), leaves(fitted.model)
+    for name in there:
+        if there[name] != asked[name] and name not in ("dropout", "dtype", "products", "remat"):
+            raise UserError(
+                f"{run.folder} has model.{name} {there[name]!r}, and {asked[name]!r} is asked for: "
+                "leave out --config or the flag that says so, or start from another run"
+            )
+    return fitted
+
+
+def check_corpus(run: Run, data: DataConfig):
+    """Raises a UserError where a run was pretrained on other documents than those of `data`.
+
+    `data.other_corpus` allows other documents whose characters the run's vocabulary has. Documents whose file
+    is gone are not compared: a run holds all that answering takes.
+    """
+    path, there = data.pretrain_corpus_path, run.config.data
+    if not path and not there.pretrain_corpus_path:
+        known, asked = leaves(there.biographies), leaves(data.biographies)
+        for name in ("n_train", "n_dev", "n_test", "seed"):
+            if known[name] != asked[name]:
+                raise UserError(
+                    f"{run.folder} knows the people of data.biographies.{name} {known[name]}, and "
+                    f"{asked[name]} is asked for, which are other people: leave it out"
+                )
+        return
+    if not path or (path == there.pretrain_corpus_path and not Path(path).exists()):
+        return
+    documents, characters, _ = corpus.read_documents(path)
+    known, asked = run.facts.get("corpus_digest"), corpus.digest(documents)
+    if known not in (None, asked) and not data.other_corpus:
+        raise UserError(
+            f"{run.folder} was pretrained on {there.pretrain_corpus_path or 'the built-in people'} (digest "
+            f"{known}), and {path} (digest {asked}) has other documents: give the same, or "
+            "--config.data.other_corpus=true if they are meant to differ"
+        )
+    if unknown := run.vocab.unknown(characters):
+        raise UserError(
+            f"{path} has characters that the vocabulary of {run.folder} lacks, {unknown!r}: "
+            "leave it out, or start from a run that was pretrained on it"
+        )
+
+
+def learned_by(runs: Iterable[Run]) -> frozenset[str]:
+    """Returns the fingerprints of the questions that these runs, or the runs they started from, learned.
+
+    UNKNOWN is among them if a run does not record what it learned.
+    """
+    return frozenset(mark for run in runs for mark in run.facts.get("learned", UNKNOWN).split())
+
+
+def with_vocab(config: Config, vocab: Vocab, pattern_seed: int = 0) -> Config:
+    """Returns the config with the size of the vocabulary and the pattern seed in it.
+
+    A run that starts from nothing takes its own seed for that, one that starts from another the other's.
+    """
+    model = dataclasses.replace(config.model, vocab_size=len(vocab), pattern_seed=pattern_seed)
+    return dataclasses.replace(config, model=model)
+
+
+def _with_pattern_of(run: Run, config: Config) -> Config:
+    """Returns the config with the pattern seed of the run that it resumes; an old run has 0."""
+    return override(config, {"model.pattern_seed": run.config.model.pattern_seed})
+
+
+def _check_same(new: Run, old: Run):
+    stage = old.facts["stage"]
+    relevant = ("seed", "n_seeds", "model.", f"{stage}.")
+    there, asked = leaves(old.config), leaves(new.config)
+    for name in there:
+        free = name.endswith(".save_every") or name == "model.remat"
+        if name.startswith(relevant) and not free and there[name] != asked[name]:
+            _refuse(new.folder, name, there[name], asked[name])
+    if old.vocab != new.vocab:
+        _refuse(new.folder, "the vocabulary", old.vocab.characters, new.vocab.characters)
+    for name in ("stage", "data_digest", "start_digest", "stripes"):
+        if old.facts.get(name) != new.facts.get(name):
+            _refuse(new.folder, name, old.facts.get(name), new.facts.get(name))
+
+
+def _refuse(folder: Path, name: str, there, asked):
+    raise UserError(
+        f"{folder} holds a run with {name} {there!r}, and {asked!r} is asked for: "
+        "give the same, another --workdir, or --start_anew, which sets aside what is there"
+    )

@@ -1,0 +1,187 @@
+"""The course's PyTorch parameter files: read into our parameters, and written from them.
+
+The two layouts differ in names, in linear layers' kernels being transposed, and in a leading axis of
+one on `pos_emb` and the perceiver's latents. PyTorch is needed for the file format only, and only here.
+"""
+
+import re
+import zipfile
+from collections.abc import Collection
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kgpt_jax.config import ModelConfig, UserError
+from kgpt_jax.model.gpt import abstract_params
+from kgpt_jax.model.rope import BASE
+
+LEADING_ONE = ("pos_emb", "stack/latents")
+RENAMED = (
+    (r"^stack/", ""),
+    (r"^latents$", "down_block/C"),
+    (r"^blocks_(\d+)", r"blocks/\1"),
+    (r"/readout/", "/"),
+    (r"/mlp/up/", "/mlp/0/"),
+    (r"/mlp/down/", "/mlp/2/"),
+    (r"/(kernel|scale|embedding)$", "/weight"),
+    ("/", "."),
+)
+
+
+def torch_name(path: str) -> str:
+    """Returns the course's name of one of our parameters.
+
+    >>> torch_name("stack/blocks_3/attn/readout/proj/kernel")
+    'blocks.3.attn.proj.weight'
+    """
+    for pattern, replacement in RENAMED:
+        path = re.sub(pattern, replacement, path)
+    return path
+
+
+def from_torch(arrays: dict, cfg: ModelConfig) -> dict:
+    """Returns our parameters from `{course name: array}`; what does not fit `cfg` is a UserError.
+
+    The course's constants may be missing. Those that are there must be the layer's own.
+    """
+    left = {name: np.asarray(array) for name, array in arrays.items()}
+
+    def take(path, wanted) -> jnp.ndarray:
+        ours = _joined(path)
+        name = torch_name(ours)
+        if name not in left:
+            raise UserError(f"the file has no {name!r}, which variant {cfg.variant!r} needs")
+        array = left.pop(name)
+        shape = (1, *wanted.shape) if ours in LEADING_ONE else wanted.shape
+        _check_shape(name, array, shape[::-1] if ours.endswith("/kernel") else shape)
+        if array.dtype.kind != "f":
+            raise UserError(f"{name} is of type {array.dtype}: parameters are floating-point numbers")
+        if not (np.abs(array) <= np.finfo(wanted.dtype).max).all():
+            raise UserError(f"{name} holds numbers that are NaN, infinite or too large: take an earlier file")
+        array = array.T if ours.endswith("/kernel") else array
+        return jnp.asarray(array.reshape(wanted.shape), wanted.dtype)
+
+    params = jax.tree_util.tree_map_with_path(take, abstract_params(cfg))
+    constants = buffers(arrays.keys() - left.keys(), cfg) if left else {}
+    for name, array in sorted(left.items()):
+        if name not in constants:
+            raise UserError(
+                f"the file has {name!r}, which variant {cfg.variant!r} with {cfg.n_layer} layers has not"
+            )
+        _check_shape(name, array, constants[name].shape)
+        # A table whose angles were computed in float64 is 4e-6 off.
+        if not np.allclose(array, constants[name], rtol=0, atol=1e-4 if name.endswith("rope_cache") else 0):
+            raise UserError(
+                f"{name} has other values than in variant {cfg.variant!r}: the file is of another model"
+            )
+    return params
+
+
+def _check_shape(name: str, array: np.ndarray, shape: tuple):
+    if array.shape != shape:
+        raise UserError(
+            f"{name} has shape {array.shape} where the config gives {shape}: set --config.model.n_embd, "
+            "n_head, block_size, seq_len, bottleneck_dim and the vocabulary to the file's"
+        )
+
+
+def to_torch(params) -> dict:
+    """Returns `{course name: float32 NumPy array}`: what `from_torch` reads."""
+    arrays = {}
+    for path, array in jax.tree_util.tree_leaves_with_path(params):
+        ours, array = _joined(path), np.asarray(array, np.float32)
+        if ours in LEADING_ONE:
+            array = array[None]
+        arrays[torch_name(ours)] = array.T if ours.endswith("/kernel") else array
+    return arrays
+
+
+def buffers(names: Collection[str], cfg: ModelConfig) -> dict:
+    """Returns the constants that the course's modules keep beside the parameters of these names."""
+    constants = {}
+    for name in names:
+        if not name.endswith("attn.value.weight"):
+            continue
+        attention = name.removesuffix("value.weight")
+        on_latents = "down_block.C" in names and attention.startswith("blocks")
+        size = cfg.bottleneck_dim if on_latents else cfg.block_size
+        constants[f"{attention}mask"] = np.tril(np.ones((1, 1, size, size), np.float32))
+        if "pos_emb" not in names:
+            torch = _torch()  # in float32 as the course: float64 differs by 4e-6 at position 127
+            rate_P = 1 / BASE ** (torch.arange(0, cfg.head_dim, 2).float() / cfg.head_dim)
+            angle_TP = torch.outer(torch.arange(cfg.block_size).float(), rate_P)
+            cos_sin_TP2 = torch.stack([angle_TP.cos(), angle_TP.sin()], dim=-1)
+            constants[f"{attention}rope_cache"] = cos_sin_TP2.numpy()
+    return constants
+
+
+def _joined(path) -> str:
+    return "/".join(key.key for key in path)
+
+
+def load_torch_params(path: str, cfg: ModelConfig) -> dict:
+    """Returns the parameters in a course `.params` file (a state dict that `torch.save` wrote).
+
+    Nothing in the file is executed (`weights_only`), and none is unpacked that is larger than `cfg` asks
+    for. The names may begin with "module.", as those of a `DataParallel` model do. Errors are UserErrors: no
+    PyTorch, no such file, a file of another kind, parameters that do not fit `cfg`.
+    """
+    torch = _torch()
+    _check_size(path, cfg)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(state, dict):
+            raise TypeError(f"it is of type {type(state).__name__}")
+        for name, tensor in state.items():
+            if not isinstance(name, str):
+                raise TypeError(f"one of its names is of type {type(name).__name__} and not a string")
+            if not isinstance(tensor, torch.Tensor):
+                raise TypeError(f"{name!r} is of type {type(tensor).__name__} and not a tensor")
+        arrays = {name: tensor.numpy() for name, tensor in state.items()}
+    except FileNotFoundError:
+        raise UserError(f"no file {path!r}") from None
+    except Exception as error:  # torch raises many kinds, some with pages of text
+        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(
+            f"{path!r} is not a PyTorch state dict (save one with torch.save(model.state_dict(), path)): "
+            f"{first_line}"
+        ) from None
+    if all(name.startswith("module.") for name in arrays):
+        arrays = {name.removeprefix("module."): array for name, array in arrays.items()}
+    return from_torch(arrays, cfg)
+
+
+def _check_size(path: str, cfg: ModelConfig):
+    """Raises a UserError where a file's arrays, unpacked, are more than twice what `cfg` has."""
+    if not zipfile.is_zipfile(path):  # an older file, whose arrays are not packed
+        return
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(abstract_params(cfg)))
+    masks = cfg.n_layer * max(cfg.block_size, cfg.bottleneck_dim) ** 2
+    most = 2 * 4 * (parameters + masks) + 1_000_000
+    with zipfile.ZipFile(path) as file:
+        there = sum(entry.file_size for entry in file.infolist())
+    if there > most:
+        raise UserError(
+            f"{path} holds {there / 1e6:,.1f} MB of arrays, and the config asks for {most / 2e6:,.1f} MB: "
+            "set --config.model.n_embd, n_layer, block_size and the vocabulary to the file's"
+        )
+
+
+def save_torch_params(path: str, params, cfg: ModelConfig):
+    """Writes a file that the course's `model.load_state_dict(torch.load(path))` takes, masks included."""
+    torch = _torch()
+    arrays = to_torch(params)
+    state = {name: torch.tensor(array) for name, array in (arrays | buffers(arrays, cfg)).items()}
+    try:
+        torch.save(state, path)
+    except (OSError, RuntimeError) as error:
+        raise UserError(f"cannot write {path}: {str(error).splitlines()[0]}") from None
+
+
+def _torch():
+    try:
+        import torch
+    except ImportError:
+        raise UserError("PyTorch parameter files need PyTorch: pip install torch") from None
+    return torch

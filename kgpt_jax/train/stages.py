@@ -1,0 +1,109 @@
+"""The stages of training: `pretrain` on documents, `finetune` on questions with their answers.
+
+    trained = pretrain(config, Path("runs/vanilla/pretrain"))
+    trained = finetune(config, Path("runs/vanilla/finetune"), start=trained.run)
+
+Both go on with what the folder holds already, and return at once if that run is finished.
+"""
+
+import logging
+from pathlib import Path
+from typing import NamedTuple
+
+from kgpt_jax.config import Config
+from kgpt_jax.data import corpus
+from kgpt_jax.data.holdout import refuse_learned
+from kgpt_jax.data.stage_data import NOT_TAUGHT, Taught, objective_of
+from kgpt_jax.data.vocab import Vocab
+from kgpt_jax.model.gpt import count_params
+from kgpt_jax.store.compatible import check_corpus, fit_to, learned_by, open_run, with_vocab
+from kgpt_jax.store.folder import Run, held
+from kgpt_jax.store.params import load_params, params_digest
+from kgpt_jax.train.loop import check_fits, train
+
+log = logging.getLogger(__name__)
+
+
+class Trained(NamedTuple):
+    """A run that is trained to its end, and the seconds that took, without compilation."""
+
+    run: Run
+    seconds: float
+
+
+def pretrain(config: Config, folder: Path, tensorboard: bool = False, taught: Taught = NOT_TAUGHT) -> Trained:
+    """Trains a new model on the corpus's documents, and on what is `taught` besides.
+
+    Args:
+      config: the recipe; `config.data` says where the documents are.
+      folder: the run's folder, made if need be; a run in it that was interrupted goes on.
+      tensorboard: writes event files for TensorBoard too.
+      taught: questions with answers that other models gave (distillation).
+
+    Raises:
+      UserError: the corpus cannot be read, the model cannot fit into memory, or the folder holds another run.
+    """
+    documents, characters, notes = corpus.load_documents(config.data)
+    corpus.log_notes(notes)
+    vocab = Vocab.of(characters)
+    config = with_vocab(config, vocab, config.seed)
+    check_fits(config, "pretrain")
+    objective, n_examples, facts = objective_of(config, "pretrain", vocab, taught, documents)
+    # Where no pairs are learned, the data are the documents alone.
+    facts["corpus_digest"] = corpus.digest(documents) if facts["learned"] else facts["data_digest"]
+    with held(folder):
+        run = open_run(folder, config, vocab, facts)
+        log.info(
+            f"pretraining: {config.model.variant}, {count_params(config.model):,} parameters, "
+            f"{len(documents):,} documents, {len(vocab)} symbols, into {folder}"
+        )
+        _, seconds = train(run, config.pretrain, objective, n_examples, tensorboard=tensorboard)
+    return Trained(run, seconds)
+
+
+def finetune(
+    config: Config, folder: Path, start: Run | None, tensorboard: bool = False, taught: Taught = NOT_TAUGHT
+) -> Trained:
+    """Trains a model on questions with answers: the run `start` or, if that is None, a new model.
+
+    Args:
+      config: the recipe; `config.data` says where the training pairs are.
+      folder: the run's folder, made if need be; a run in it that was interrupted goes on.
+      start: the run whose parameters and vocabulary training starts with; None trains from scratch.
+      tensorboard: writes event files for TensorBoard too.
+      taught: further questions, with answers that other models gave (distillation).
+
+    Raises:
+      UserError: the data cannot be read, `start` does not fit `config` or has learned a question that is held
+        out, the model cannot fit into memory, or the folder holds another run.
+    """
+    table = corpus.load_pairs(config.data)
+    corpus.log_notes(table.notes)
+    if start is None:
+        stage, params = "scratch", None
+        documents, characters, _ = corpus.load_documents(config.data)
+        vocab, corpus_digest = Vocab.of(characters), corpus.digest(documents)
+        config = with_vocab(config, vocab, config.seed)
+        check_fits(config, stage)
+        log.info("starting from scratch")
+    else:
+        config = fit_to(start, config)
+        check_corpus(start, config.data)
+        if config.data.n_validation and not config.data.skip_learned:
+            held_out = corpus.load_questions(config.data).questions
+            refuse_learned(held_out, learned_by([start]), str(start.folder))
+        stage, vocab, corpus_digest = "finetune", start.vocab, start.facts.get("corpus_digest", "")
+        taught = taught._replace(learned=taught.learned | learned_by([start]))
+        check_fits(config, stage)
+        params = load_params(start, "starting from", config.model_devices)
+    objective, n_examples, facts = objective_of(config, stage, vocab, taught)
+    if corpus_digest:
+        facts["corpus_digest"] = corpus_digest
+    if start is not None:
+        facts |= {"started_from": str(start.folder), "start_digest": params_digest(params)}
+    with held(folder):
+        run = open_run(folder, config, vocab, facts)
+        n_questions = len(table.questions) + len(taught.pairs)
+        log.info(f"finetuning: {config.model.variant}, {n_questions:,} questions, into {folder}")
+        _, seconds = train(run, getattr(config, stage), objective, n_examples, params, tensorboard)
+    return Trained(run, seconds)

@@ -1,0 +1,86 @@
+import pytest
+
+from kgpt_jax.config import UserError, leaves, load_recipe, override
+from kgpt_jax.modes import ablate as ablation
+from kgpt_jax.modes.ablate import PARTS, ablate, right, trainings
+
+FIELDS = [field for fields in PARTS.values() for field in fields]
+
+
+def test_what_differs_is_in_a_part_or_the_same_for_all():
+    """The parts are the way from the course's training to the recipe's, but for what the docstring says."""
+    best, course = leaves(load_recipe("configs/best.py")), leaves(load_recipe("configs/course_2024.py"))
+    other = {name for name in best if best[name] != course[name]} - set(FIELDS)
+    assert {name for name in other if not name.startswith("scratch.")} == {
+        *("model.seq_len", "model.products"),
+        *("pretrain.epochs", "pretrain.batch_size", "pretrain.pieces", "pretrain.save_every"),
+        *("pretrain.final_tokens", "pretrain.first_step_at_peak", "data.ascii_pairs"),
+        *("finetune.warmup_tokens", "finetune.final_tokens", "finetune.first_step_at_peak"),
+        *(
+            "finetune.shuffle",
+            "finetune.text_tokens",
+            "finetune.group_by_length",
+            "finetune.pieces",
+            "finetune.save_every",
+        ),
+    }
+    assert len(set(FIELDS)) == len(FIELDS)
+
+
+def test_every_part_is_changed_by_itself():
+    best, course = load_recipe("configs/best.py"), leaves(load_recipe("configs/course_2024.py"))
+    named = {name: leaves(config) for name, config in trainings(best).items()}
+    assert len(named) == 2 + 2 * len(PARTS)
+    whole = leaves(best)
+    assert named["whole"] == whole
+    assert all(named["course"][field] == course[field] for field in FIELDS)
+    for part, fields in PARTS.items():
+        others = set(FIELDS) - set(fields)
+        without, only = named[f"without {part}"], named[f"only {part}"]
+        assert all(without[field] == course[field] and only[field] == whole[field] for field in fields)
+        assert all(without[field] == whole[field] and only[field] == course[field] for field in others)
+    assert all(
+        each["pretrain.epochs"] == 240 and each["pretrain.batch_size"] == 256 for each in named.values()
+    )
+
+
+def test_a_part_that_is_the_courses_is_left_out():
+    vanilla = override(load_recipe("configs/best.py"), {"model.variant": "vanilla"})
+    assert "only positions" not in trainings(vanilla) and "only dropout" in trainings(vanilla)
+    with pytest.raises(UserError, match="--config=configs/best.py"):
+        trainings(load_recipe("configs/course_2024.py"))
+
+
+def test_gains_are_paired(tmp_path, monkeypatch, capsys):
+    """With answers in place of trainings: leaving a change out costs one of four, alone it gains none."""
+    said = {"whole": [1, 1, 0, 0], "without_dropout": [1, 0, 0, 0], "only_dropout": [0, 0, 0, 1]}
+
+    def answers(config, root):
+        return [bool(each) for each in said.get(root.name, [0, 0, 0, 1])]
+
+    monkeypatch.setattr(ablation, "PARTS", {"dropout": ["model.dropout"]})
+    monkeypatch.setattr(ablation, "right", answers)
+    monkeypatch.setattr(
+        ablation, "result", lambda *of: {"correct": sum(answers(*of)), "total": 4, "seconds": 60}
+    )
+    ablate(load_recipe("configs/best.py"), [1, 2], tmp_path)
+    rows = capsys.readouterr().out.splitlines()[-4:]
+    assert rows == [
+        # Gains of 1, 1, 0 and -1: a mean of 0.25, a deviation of 0.957, and 1.96 of it by the root of four.
+        "| whole | 50.0% | 50.0% to 50.0% | 2 | 60 | +25.0% | -68.8% to +118.8% |",
+        "| course | 25.0% | 25.0% to 25.0% | 2 | 60 | | |",
+        "| without dropout | 25.0% | 25.0% to 25.0% | 2 | 60 | -25.0% | -74.0% to +24.0% |",
+        "| only dropout | 25.0% | 25.0% to 25.0% | 2 | 60 | +0.0% | +0.0% to +0.0% |",
+    ]
+
+
+def test_right_answers_are_found_again(tmp_path):
+    table = tmp_path / "pairs.tsv"
+    table.write_text("Where was Ann Bo born?\tRome\nWhere was Cy Du born?\tOslo\n")
+    (tmp_path / "evaluate").mkdir()
+    (tmp_path / "evaluate" / "predictions.txt").write_text("Rome\nBonn\n")
+    config = override(
+        load_recipe("configs/best.py"),
+        {"data.finetune_corpus_path": str(table), "data.eval_corpus_path": str(table)},
+    )
+    assert right(config, tmp_path) == [True, False]

@@ -1,0 +1,87 @@
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from kgpt_jax.answer.attention import attention_maps
+from kgpt_jax.config import UserError
+from kgpt_jax.data.vocab import MASK, Vocab
+from kgpt_jax.model.gpt import GPT
+from kgpt_jax.model.variants import VARIANTS
+from kgpt_jax.modes.attend import draw
+from tests import tiny
+
+VOCAB = Vocab.of("abcdefghijk")
+TEXT = f"abcdefg{MASK}hij"
+
+
+def maps_of(variant, **changes):
+    model, params, _ = tiny.make(variant, **changes)
+    return attention_maps(model, params, VOCAB, TEXT, source=8), params, model
+
+
+@pytest.mark.parametrize("variant", sorted(VARIANTS.keys() - {"linformer"}))
+def test_every_row_of_a_map_is_a_mean(variant):
+    maps, _, _ = maps_of(variant)
+    for found in maps:
+        assert found.weights_HTS.shape == (2, len(found.rows), len(found.columns))
+        np.testing.assert_allclose(found.weights_HTS.sum(axis=-1), 1, rtol=1e-5)
+        assert (found.weights_HTS >= 0).all()
+        assert "".join(found.rows) in (TEXT, "012345")
+        assert "".join(found.columns) in (TEXT, "012345")
+    layers = [found.layer for found in maps]
+    assert len(set(layers)) == len(layers) >= 2
+
+
+def test_vanillas_map_is_the_formula():
+    """softmax(Q K^T / sqrt(K)) of the first layer, in plain NumPy."""
+    maps, params, model = maps_of("vanilla")
+    assert [found.layer for found in maps] == ["blocks_0/attn", "blocks_1/attn"]
+    p = jax.tree.map(np.asarray, params)
+    block = p["stack"]["blocks_0"]
+    x_TC = p["tok_emb"]["embedding"][VOCAB.encode(TEXT)] + p["pos_emb"][: len(TEXT)]
+    x_TC = x_TC - x_TC.mean(axis=1, keepdims=True)
+    h_TC = x_TC / np.sqrt((x_TC**2).mean(axis=1, keepdims=True) + 1e-5) * block["ln1"]["scale"]
+    h_TC += block["ln1"]["bias"]
+    q_TC, k_TC = (h_TC @ block["attn"][n]["kernel"] + block["attn"][n]["bias"] for n in ("query", "key"))
+    for head in range(2):
+        mine = slice(4 * head, 4 * head + 4)
+        weights_TS = np.tril(np.exp(q_TC[:, mine] @ k_TC[:, mine].T / 2))
+        weights_TS /= weights_TS.sum(axis=1, keepdims=True)
+        np.testing.assert_allclose(maps[0].weights_HTS[head], weights_TS, rtol=1e-4, atol=1e-6)
+
+
+def test_the_encoder_reads_both_ways_and_the_decoder_what_follows():
+    maps = {found.layer: found.weights_HTS for found in maps_of("encoder_decoder")[0]}
+    assert maps["encoder/blocks_0/attn"][0, 0, 7] > 0
+    assert not maps["encoder/blocks_0/attn"][0, :, 8:].any()
+    assert not maps["decoder_0/attn"][0, 8:, :7].any() and maps["decoder_0/attn"][0, 8, 7] > 0
+    assert not maps["decoder_0/cross"][0, :, 8:].any() and maps["decoder_0/cross"][0, 8, 0] > 0
+
+
+def test_segments_stand_side_by_side():
+    maps = {found.layer: found.weights_HTS[0] for found in maps_of("perceiver_ar", bottleneck_dim=6)[0]}
+    assert maps["blocks_0/attn"][10, 0] > 0  # the first layer looks at the whole past
+    later = maps["blocks_1/attn"]
+    assert later[5, 0] > 0 and later[10, 6] > 0 and not later[6:, :6].any()
+
+
+def test_a_variant_without_maps_is_named():
+    with pytest.raises(UserError, match="variant 'linformer' has no weights by position"):
+        maps_of("linformer")
+
+
+def test_the_picture_is_written(tmp_path):
+    maps, _, _ = maps_of("perceiver")
+    draw(maps, "What costs $5 or $6?", tmp_path / "new" / "map.png")
+    assert (tmp_path / "new" / "map.png").read_bytes()[:4] == b"\x89PNG"
+    with pytest.raises(UserError, match="cannot write .*map.nopicture: .*; give another --outputs_path"):
+        draw(maps, "", tmp_path / "map.nopicture")
+
+
+def test_bfloat16_runs_have_maps_too():
+    _, params, model = maps_of("vanilla")
+    half = GPT(dataclasses.replace(model.cfg, dtype="bfloat16"))
+    weights = attention_maps(half, params, VOCAB, TEXT, 8)[0].weights_HTS
+    np.testing.assert_allclose(weights.sum(axis=-1), 1, rtol=1e-5)

@@ -1,0 +1,120 @@
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kgpt_jax.answer.predict import MAX_ANSWER, Said
+from kgpt_jax.answer.vote import agreed, questions_like, vote
+from kgpt_jax.config import UserError, override
+from kgpt_jax.data.corpus import load_documents, load_pairs
+from kgpt_jax.data.holdout import fingerprints
+from kgpt_jax.data.stage_data import NOT_TAUGHT, Taught, objective_of
+from kgpt_jax.data.vocab import PAD, Vocab
+from kgpt_jax.modes.distill import distill
+from kgpt_jax.store.compatible import with_vocab
+from kgpt_jax.store.folder import Run
+from tests import tiny
+
+
+def test_what_more_than_half_of_the_models_say_is_taken_for_an_answer():
+    questions = ["three of four", "two of four", "all", "nothing", "broken off", "too long"]
+    long, rest = "x" * (MAX_ANSWER - 1), "y" * MAX_ANSWER
+    said = [
+        ["Rome", "Rome", "Rome", "", rest, long],
+        ["Rome", "Oslo", "Rome", "", rest, long],
+        ["Oslo", "Bonn", "Rome", "", rest, long],
+        ["Rome", "Rome", "Rome", "", rest, long],
+    ]
+    vocab = Vocab.of("".join(questions) + "Romexy")
+    assert agreed(questions, said, 30, vocab) == [("three of four", "Rome"), ("all", "Rome")]
+    assert agreed(questions, said, 39, vocab)[-1] == ("too long", long)
+    assert agreed(questions, said, 39, Vocab.of("".join(questions) + "Rome"))[-1] == ("all", "Rome")
+    assert agreed(questions, said[:2], 30, vocab) == [("three of four", "Rome"), ("all", "Rome")]
+
+
+def test_questions_are_those_of_the_pairs_about_the_others():
+    pairs = [("Where was Ann Ash born?", "Oslo"), ("Where was Ann Asher born?", "Rome")]
+    documents = ["Ann Ash. She sang.", "Ed B. Fa. He sang.", "Ed B. Fa. He danced.", "no title", ""]
+    assert questions_like(pairs, documents) == ["Where was Ed B. Fa born?"]
+    assert questions_like(pairs[:1], documents) == ["Where was Ed B. Fa born?"]
+    with pytest.raises(UserError, match="no training question holds the title of a document"):
+        questions_like(pairs[:1], documents[1:])
+
+
+def test_voted_answers_are_learnt_like_training_pairs():
+    made = override(tiny.config(), {"data.biographies.n_train": 8})
+    pairs = load_pairs(made.data).pairs
+    vocab = Vocab.of(load_documents(made.data).characters)
+    made = with_vocab(made, vocab)
+    voted = ("Where was Nobody born?", "Rome")
+    plain, taught = (
+        objective_of(made, "finetune", vocab, t)
+        for t in (NOT_TAUGHT, Taught([voted], ["a", "b"], frozenset(["a7"])))
+    )
+    assert (plain[1], taught[1]) == (8, 9) == (len(pairs), len(pairs) + 1)
+    texts = [vocab.decode(text).rstrip(PAD) for text in taught[0](np.random.default_rng(0)).x_NT]
+    assert texts[-1] == "Where was Nobody born?⁇Rome⁇"
+    assert taught[2]["taught_by"] == ["a", "b"] and "taught_by" not in plain[2]
+    assert taught[2]["data_digest"] != plain[2]["data_digest"]
+    # Its own, and those that its teachers know; those that they were asked about are none.
+    own = set(plain[2]["learned"].split())
+    assert own == set(fingerprints([question for question, _ in pairs])) and len(own) == 8
+    assert set(taught[2]["learned"].split()) == own | {"a7"}
+
+
+def test_a_vote_is_taken_once(tmp_path, monkeypatch):
+    made = tiny.config()
+    vocab = Vocab.of(load_documents(made.data).characters)
+    digests = {"a": "11", "moved": "11", "b": "22"}
+
+    def teachers(folders, config):
+        return [(Run(f, replace(made, n_seeds=3), vocab, {"learned": "a7"}), made) for f in folders]
+
+    module = sys.modules[vote.__module__]
+    monkeypatch.setattr(module, "voting", teachers)
+    monkeypatch.setattr(module, "load_params", lambda run, model_devices: run.folder.name)
+    monkeypatch.setattr(module, "params_digest", digests.get)
+    asked = []
+
+    def say_rome(run, config, questions, purpose):
+        asked.append(len(questions))
+        return Said([["Rome"] * len(questions)] * 3, 0.0, [])
+
+    monkeypatch.setattr(sys.modules[vote.__module__], "ask", say_rome)
+    first = vote(made, tmp_path / "new", [Path("a")], vocab)
+    assert {answer for _, answer in first.pairs} == {"Rome"} and asked == [len(first.pairs)]
+    assert (first.by, first.learned) == (["a"], {"a7"})
+    assert vote(made, tmp_path / "new", [Path("a")], vocab) == first and len(asked) == 1
+    # The same parameters in another place are the same teacher; trained anew, they are another one.
+    assert vote(made, tmp_path / "new", [Path("moved")], vocab).pairs == first.pairs and len(asked) == 1
+    digests["a"] = "33"
+    with pytest.raises(UserError, match="is a vote of other teachers, as their digest says"):
+        vote(made, tmp_path / "new", [Path("a")], vocab)
+    with pytest.raises(UserError, match="is a vote of other teachers"):
+        vote(made, tmp_path / "new", [Path("b")], vocab)
+    digests["a"] = "11"
+    with pytest.raises(UserError, match="is a vote of other questions"):
+        vote(override(made, {"data.biographies.seed": 5}), tmp_path / "new", [Path("a")], vocab)
+    (tmp_path / "new" / "vote.json").write_text('{"teachers_digests": ["11"]}')
+    with pytest.raises(UserError, match="vote.json is damaged .* move it away, and all are asked again"):
+        vote(made, tmp_path / "new", [Path("a")], vocab)
+    assert len(asked) == 1
+
+
+def test_distilling_needs_questions_and_more_than_one_model(tmp_path, monkeypatch):
+    made = tiny.config()
+    with pytest.raises(UserError, match="distilling needs question_answer in --objective"):
+        distill(made, tmp_path, [tmp_path], None)
+    lines = override(made, {"finetune.objective": "whole_line"})
+    with pytest.raises(UserError, match="needs question_answer in --config.finetune.objective"):
+        distill(lines, tmp_path, [tmp_path], student=Run(tmp_path, made, None, {}))
+    alone = [(Run(tmp_path, made, None, {}), made)]
+    module = sys.modules[vote.__module__]
+    monkeypatch.setattr(module, "voting", lambda folders, config: alone)
+    monkeypatch.setattr(module, "load_params", lambda run, model_devices: None)
+    mixed = override(made, {"pretrain.objective": "whole_line=0.5,question_answer=0.5"})
+    with pytest.raises(UserError, match="holds one model, which is no vote: add runs by --voters"):
+        distill(mixed, tmp_path, [tmp_path], None)
+    assert not list(tmp_path.iterdir())

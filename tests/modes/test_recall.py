@@ -1,0 +1,21 @@
+import numpy as np
+
+from kgpt_jax.config import ModelConfig
+from kgpt_jax.train.recall import FIRST_KEY, FIRST_PAIR, FIRST_VALUE, KEYS, recall, recall_texts
+
+
+def test_a_question_is_answered_by_its_own_text():
+    x_BT, y_BT, source_B = recall_texts(np.random.default_rng(0), 50)
+    assert x_BT.shape == y_BT.shape == (50, 2 * KEYS) and (source_B == KEYS).all()
+    for x_T, y_T in zip(x_BT, y_BT):
+        pairs = dict(divmod(int(pair) - FIRST_PAIR, KEYS) for pair in x_T[:KEYS])
+        assert len(pairs) == KEYS and not y_T[:KEYS].any()
+        asked = [int(key) - FIRST_KEY for key in x_T[KEYS:]]
+        assert sorted(asked) == list(range(KEYS))
+        assert [pairs[key] for key in asked] == [int(value) - FIRST_VALUE for value in y_T[KEYS:]]
+    assert len({tuple(x_T) for x_T in x_BT}) == 50
+
+
+def test_one_layer_that_compares_recalls_and_one_that_does_not_cannot():
+    assert recall(ModelConfig(variant="vanilla"), updates=400) > 0.95
+    assert recall(ModelConfig(variant="synthesizer"), updates=400) < 0.3

@@ -1,0 +1,40 @@
+"""Nothing that exists is overwritten but what this program wrote."""
+
+import pytest
+
+from kgpt_jax.config import UserError
+from kgpt_jax.store.outputs import check, record
+
+
+def test_a_new_path_is_free_and_nothing_is_left_there(tmp_path):
+    path = tmp_path / "new" / "out.txt"
+    check(path, "greedy answers")
+    assert list(path.parent.iterdir()) == []
+
+
+def test_our_own_output_may_be_replaced_by_its_kind_only(tmp_path):
+    path = tmp_path / "out.txt"
+    path.write_text("Rome\n")
+    record(path, "greedy answers")
+    check(path, "greedy answers")
+    with pytest.raises(
+        UserError, match="holds greedy answers, and this would replace them by answers by 4 b"
+    ):
+        check(path, "answers by 4 beams")
+    path.write_text("Rome, edited\n")
+    with pytest.raises(UserError, match="out.txt exists, and this program did not write what it holds"):
+        check(path, "greedy answers")
+    assert path.read_text() == "Rome, edited\n"
+
+
+def test_an_input_is_no_output(tmp_path):
+    path = tmp_path / "dev.tsv"
+    path.write_text("Who?\tMe\n")
+    record(path, "greedy answers")  # even then
+    with pytest.raises(UserError, match="dev.tsv is read by this command and cannot be its output"):
+        check(tmp_path / "." / "dev.tsv", "greedy answers", ["", tmp_path / "no.tsv", path])
+
+
+def test_a_path_that_cannot_be_written_is_named(tmp_path):
+    with pytest.raises(UserError, match="cannot write .*: Is a directory; give another path"):
+        check(tmp_path, "greedy answers")

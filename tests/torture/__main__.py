@@ -1,0 +1,88 @@
+"""Kills, interrupts and damages tiny training runs, and counts what does not survive.
+
+python -m tests.torture [--trials=kill,signal,...] [--times=100] [--seed=0]
+
+Every trial is a promise, and its function's docstring says what it does. Prints a line for each, with how
+often it was tried and how often it failed, and writes the same to `--outputs_path`. Ends with status 1 if
+anything failed. All that is random follows from the seed, but for what the system's clock decides.
+"""
+
+import json
+import os
+import random
+import sys
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+
+from absl import app, flags, logging
+
+from kgpt_jax.config import UserError, check_local
+from kgpt_jax.environment import prepare
+from kgpt_jax.store.outputs import check, record
+from tests.torture.harms import files, harmed, large, not_finite
+from tests.torture.kills import full_disk, interrupt, kill, second
+from tests.torture.tiny_run import Result
+
+FLAGS = flags.FLAGS
+TRIALS = {
+    "kill": kill,
+    "signal": interrupt,
+    "damage": harmed,
+    "disk": full_disk,
+    "second": second,
+    "nan": not_finite,
+    "files": files,
+    "large": large,
+}
+
+
+def define_flags():
+    flags.DEFINE_list("trials", list(TRIALS), f"Which: {', '.join(TRIALS)}.")
+    flags.DEFINE_integer("times", 100, "How often each is tried, where that is open.", lower_bound=1)
+    flags.DEFINE_integer("seed", 0, "Of all that is random.")
+    flags.DEFINE_integer("corpus_mb", 100, "Of the large corpus.", lower_bound=11)
+    flags.DEFINE_string("outputs_path", "runs/torture.json", "Results.")
+
+
+def run_trials(names: list[str], times: int, seed: int) -> list[Result]:
+    """Returns what came of each trial, in folders of their own, and prints it."""
+    results = []
+    for name in names:
+        with tempfile.TemporaryDirectory() as root:
+            began = time.perf_counter()
+            result = TRIALS[name](Path(root), times, random.Random(f"{seed} {name}"))
+        results.append(result)
+        took = time.perf_counter() - began
+        print(f"{result.promise:<56}{result.tried:>5} tried, {len(result.failures)} failed", end="")
+        print(f"{'; ' + result.remark if result.remark else ''}  ({took:.0f} s)", flush=True)
+        for failure in result.failures[:5]:
+            print(f"    {failure}")
+    return results
+
+
+def main(_):
+    logging.set_verbosity(logging.FATAL)  # of Orbax
+    try:
+        check_local("--outputs_path", FLAGS.outputs_path)
+        if unknown := [name for name in FLAGS.trials if name not in TRIALS]:
+            raise UserError(f"unknown trial {unknown[0]!r}; choose from {', '.join(TRIALS)}")
+        path = Path(FLAGS.outputs_path)
+        check(path, "trials")
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    TRIALS["large"] = partial(large, size=FLAGS.corpus_mb)
+    results = run_trials(FLAGS.trials, FLAGS.times, FLAGS.seed)
+    path.write_text(json.dumps([result._asdict() for result in results], indent=1) + "\n")
+    record(path, "trials")
+    print(f"wrote {path}")
+    sys.exit(any(result.failures for result in results))
+
+
+if __name__ == "__main__":
+    prepare()
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    define_flags()
+    app.run(main)

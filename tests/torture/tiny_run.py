@@ -1,0 +1,71 @@
+"""A training of seconds, as a command, and what its folder tells: `tests/torture` harms these."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+SAVE_EVERY = 5
+TINY = f"""
+    --config.model.n_layer=1 --config.model.n_embd=16 --config.model.n_head=2
+    --config.data.biographies.n_train=20 --config.data.biographies.n_dev=10 --config.data.biographies.n_test=5
+    --config.pretrain.batch_size=16 --config.pretrain.epochs=4 --config.pretrain.save_every={SAVE_EVERY}
+    --config.pretrain.group_by_length=false --config.pretrain.pieces=1
+""".split()
+
+
+class Result(NamedTuple):
+    """What came of a trial; `remark` is a measured figure in words."""
+
+    promise: str
+    tried: int
+    failures: list[str]
+    remark: str = ""
+
+
+def command(workdir: Path) -> list[str]:
+    """Returns what trains a tiny model on tiny people below a folder."""
+    return [sys.executable, "-m", "kgpt_jax.main", "--mode=pretrain", f"--workdir={workdir}", *TINY]
+
+
+def folder(workdir: Path) -> Path:
+    """Returns where that run lives."""
+    return workdir / "vanilla" / "pretrain"
+
+
+def start(workdir: Path) -> subprocess.Popen:
+    return subprocess.Popen(command(workdir), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def finish(workdir: Path) -> str:
+    """Gives the command and returns what it printed; raises where it ends with another status than 0."""
+    return subprocess.run(command(workdir), check=True, capture_output=True, text=True).stdout
+
+
+def outcome(workdir: Path) -> str:
+    """Returns a digest of the last step's parameters and optimiser state, and of the metrics."""
+    from kgpt_jax.store.checkpoint import Checkpoints
+    from kgpt_jax.store.folder import read_run
+    from kgpt_jax.store.params import params_digest
+
+    with Checkpoints(read_run(folder(workdir)), read_only=True) as checkpoints:
+        found = checkpoints.manager.restore(checkpoints.step)
+        trees = {"params": found["params"], "opt_state": found["opt_state"]}
+    return (
+        f"{checkpoints.step} {params_digest(trees)} {hash((folder(workdir) / 'metrics.jsonl').read_bytes())}"
+    )
+
+
+def recorded(workdir: Path) -> int:
+    """Returns how many updates `metrics.jsonl` holds."""
+    path = folder(workdir) / "metrics.jsonl"
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def sound_step(workdir: Path) -> int:
+    """Returns the newest step whose digests hold, 0 without one."""
+    from kgpt_jax.store.digests import damage
+    from kgpt_jax.store.folder import saved_steps
+
+    steps = saved_steps(folder(workdir))
+    return max((s for s in steps if not damage(folder(workdir) / "checkpoints" / str(s))), default=0)
