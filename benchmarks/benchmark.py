@@ -119,9 +119,9 @@ def levers(config: Config, against: bool) -> list[dict]:
     changes = {
         "all levers": {},
         "float32 factors": {"model.products": "float32"},
-        "batches in one piece": {"pretrain.pieces": 1},
+        "batches in one microbatch": {"pretrain.microbatches": 1},
         "pages of 4 kB": {},
-        "none of these": {"model.products": "float32", "pretrain.pieces": 1},
+        "none of these": {"model.products": "float32", "pretrain.microbatches": 1},
     }
     small_pages = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=0"}
     tables = []

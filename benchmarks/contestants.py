@@ -24,10 +24,10 @@ def jax_train(config: dict, updates: int):
     import jax
 
     from kgpt_jax.config import from_dict
-    from kgpt_jax.data.chapters import chapters
+    from kgpt_jax.data.chunks import chunks
     from kgpt_jax.devices import make_mesh
     from kgpt_jax.model.gpt import GPT
-    from kgpt_jax.train.feed import Feed, n_pieces
+    from kgpt_jax.train.feed import Feed, n_microbatches
     from kgpt_jax.train.loop import Dispatcher
     from kgpt_jax.train.optimizer import learning_rates, make_optimizer
     from kgpt_jax.train.step import init_state, make_train_steps
@@ -37,22 +37,24 @@ def jax_train(config: dict, updates: int):
     objective, n_examples = _objective(config)
     model, tx = GPT(config.model), make_optimizer(cfg)
     rates = learning_rates(cfg, n_examples, config.model.seq_len)
-    mesh = make_mesh(-(-cfg.batch_size // n_pieces(cfg)), config.model_devices)
+    mesh = make_mesh(-(-cfg.batch_size // n_microbatches(cfg)), config.model_devices)
     state = init_state(model, tx, jax.random.key(0), None, cfg.ema_decay > 0, mesh)
     quiet = _Quiet()
     train_steps = make_train_steps(model, tx, jax.random.key(1), cfg.ema_decay, mesh)
     dispatcher = Dispatcher(train_steps, cfg, quiet, None, state, mesh)
-    feed = Feed(chapters(objective, n_examples), config.model, cfg, 0, mesh)
-    drawn = itertools.chain.from_iterable(epoch for _, epoch in feed.chapters(range(cfg.epochs)))
+    feed = Feed(chunks(objective, n_examples), config.model, cfg, 0, mesh)
+    drawn = itertools.chain.from_iterable(epoch for _, epoch in feed.chunks(range(cfg.epochs)))
     numbers = itertools.count()
 
     def once() -> dict:
         nonlocal state
         began, quiet.left_out = time.perf_counter(), 0.0
         ahead = [
-            (i, piece) for i, pieces in zip(itertools.islice(numbers, updates), drawn) for piece in pieces
+            (i, microbatch)
+            for i, microbatches in zip(itertools.islice(numbers, updates), drawn)
+            for microbatch in microbatches
         ]
-        cells = sum(piece.batch.x_BT.size for _, piece in ahead)
+        cells = sum(microbatch.batch.x_BT.size for _, microbatch in ahead)
         while ahead:
             state, n = dispatcher.send(state, ahead, rates)
             ahead = ahead[n:]
@@ -149,10 +151,10 @@ def jax_seeds(config: dict, updates: int, seeds: int):
     config = from_dict(config)
     objective, _ = _objective(config)
     model, tx = GPT(config.model), make_optimizer(config.pretrain)
-    pieces = stack(split(epoch_batches(objective, config.pretrain, 0, 0)[0], 1) * updates)
+    microbatches = stack(split(epoch_batches(objective, config.pretrain, 0, 0)[0], 1) * updates)
     train_steps = make_train_steps(model, tx, jax.random.split(jax.random.key(1), seeds))
     state = init_state(model, tx, jax.random.split(jax.random.key(0), seeds))
-    return _again_and_again(train_steps, state, no_sums(state), pieces)
+    return _again_and_again(train_steps, state, no_sums(state), microbatches)
 
 
 def jax_step(config: dict, rows: int, updates: int):
@@ -170,10 +172,10 @@ def jax_step(config: dict, rows: int, updates: int):
     model, tx = GPT(config.model), make_optimizer(config.pretrain)
     x_BT = _full_texts(config.model, rows).astype(np.int32)
     batch = Batch(x_BT, x_BT, np.ones(rows, np.int32))
-    pieces = stack(split(batch, 1) * updates)
+    microbatches = stack(split(batch, 1) * updates)
     train_steps = make_train_steps(model, tx, jax.random.key(1))
     state = init_state(model, tx, jax.random.key(0))
-    return _again_and_again(train_steps, state, no_sums(state), pieces)
+    return _again_and_again(train_steps, state, no_sums(state), microbatches)
 
 
 def _full_texts(cfg, rows: int):
@@ -183,17 +185,17 @@ def _full_texts(cfg, rows: int):
     return np.random.default_rng(0).integers(2, cfg.vocab_size, (rows, cfg.seq_len))
 
 
-def _again_and_again(train_steps, state, sums, pieces):
-    """Makes the same updates at each turn; every piece is one."""
+def _again_and_again(train_steps, state, sums, microbatches):
+    """Makes the same updates at each turn; every microbatch is one."""
     import numpy as np
 
-    updates = len(pieces.last)
+    updates = len(microbatches.last)
     lr_J = np.full(updates, 1e-3, np.float32)
 
     def once() -> dict:
         nonlocal state, sums
         began = time.perf_counter()
-        state, sums, metrics = train_steps(state, sums, pieces, lr_J, updates)
+        state, sums, metrics = train_steps(state, sums, microbatches, lr_J, updates)
         np.asarray(metrics["loss"])
         return {"seconds": (time.perf_counter() - began) / updates}
 

@@ -102,8 +102,10 @@ class TrainConfig:
     ema_decay: float = 0.0  # above 0, training hands on a moving average of its parameters
     shuffle: bool = True
     group_by_length: bool = True  # batches of texts of like length, so that little padding is left
-    pieces: int = 0  # of a batch, split by length; 0: 8 on a CPU where group_by_length is off, otherwise 1
-    steps_per_dispatch: int = 8  # updates, or pieces of them, between two visits to Python
+    microbatches: int = (
+        0  # of a batch, split by length; 0: 8 on a CPU where group_by_length is off, otherwise 1
+    )
+    steps_per_dispatch: int = 8  # updates, or microbatches of them, between two visits to Python
     save_every: int = 500  # updates between checkpoints
 
     def __post_init__(self):
@@ -111,7 +113,7 @@ class TrainConfig:
             _require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}: give 1 or more")
         for name in ("learning_rate", "clip_norm"):
             _require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}: give more than 0")
-        not_negative = "muon_learning_rate warmup_tokens final_tokens text_tokens weight_decay pieces"
+        not_negative = "muon_learning_rate warmup_tokens final_tokens text_tokens weight_decay microbatches"
         for name in not_negative.split():
             _require(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}: give 0 or more")
         _require(
@@ -151,11 +153,11 @@ class DataConfig:
     skip_learned: bool = False  # leave questions out of the score whose answers the run learned; else refuse
     other_corpus: bool = False  # the documents may differ from those that the run was pretrained on
     ascii_pairs: bool = False  # the course drops non-ASCII characters, in finetuning only
-    stripes: int = 0  # of the corpus, each in its own rows of a batch; 0: 8 at most of a large one, else 1
+    shards: int = 0  # of the corpus, each in its own rows of a batch; 0: 8 at most of a large one, else 1
     biographies: BiographiesConfig = BiographiesConfig()
 
     def __post_init__(self):
-        for name in ("n_validation", "stripes"):
+        for name in ("n_validation", "shards"):
             _require(getattr(self, name) >= 0, f"data.{name} is {getattr(self, name)}: give 0 or more")
         for name in ("pretrain_corpus_path", "finetune_corpus_path", "eval_corpus_path"):
             check_local(f"data.{name}", getattr(self, name))

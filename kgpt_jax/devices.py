@@ -37,7 +37,7 @@ RULES = (
 
 
 def make_mesh(n_rows: int | None, model_devices: int = 1) -> Mesh:
-    """Returns a mesh of all devices that can share a piece of `n_rows` texts evenly; None: of all devices.
+    """Returns a mesh of all devices that can share a microbatch of `n_rows` texts evenly; None: of all devices.
 
     A UserError where that leaves out devices of other processes, or where `model_devices` do not fit.
     """
@@ -55,7 +55,7 @@ def make_mesh(n_rows: int | None, model_devices: int = 1) -> Mesh:
         if jax.process_count() > 1:
             raise UserError(
                 f"{len(devices)} devices in {jax.process_count()} processes cannot share {n_rows} texts "
-                "evenly: change batch_size or pieces"
+                "evenly: change batch_size or microbatches"
             )
         log.info(
             f"note: {len(used)} of {len(devices)} devices are used: that many share {n_rows} texts evenly"
@@ -144,27 +144,27 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
-def meet(purpose: str):
+def barrier(purpose: str):
     """Returns when all processes have come here."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(purpose)
 
 
-def any_of_all(flag: bool) -> bool:
+def any_process(flag: bool) -> bool:
     """Tells whether any process says so; all must ask."""
     if jax.process_count() == 1:
         return flag
     return bool(multihost_utils.process_allgather(np.array(flag)).any())
 
 
-def told_by_all(numbers: np.ndarray) -> np.ndarray:
+def all_gather(numbers: np.ndarray) -> np.ndarray:
     """Returns the numbers of every process, along a new first axis; they have 32 bits. All must ask."""
     if jax.process_count() == 1:
         return numbers[None]
     return multihost_utils.process_allgather(numbers)
 
 
-def told_by_first(number: int | float) -> int | float:
+def broadcast(number: int | float) -> int | float:
     """Returns the first process's number, in all of them."""
     if jax.process_count() == 1:
         return number

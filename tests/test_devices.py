@@ -32,7 +32,9 @@ def train_on_eight():
     found = {}
     for model_devices in SIZES:
         vocab = Vocab.of("".join(DOCUMENTS) + "abcdefghijklm\n")
-        config = with_vocab(tiny.config(epochs=2, batch_size=8, pieces=1, muon_learning_rate=0.02), vocab)
+        config = with_vocab(
+            tiny.config(epochs=2, batch_size=8, microbatches=1, muon_learning_rate=0.02), vocab
+        )
         config = override(config, {"model_devices": model_devices, "model.n_embd": 64})
         with tempfile.TemporaryDirectory() as folder:
             run = open_run(Path(folder), config, vocab, {"stage": "pretrain"})

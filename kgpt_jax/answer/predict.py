@@ -79,7 +79,7 @@ def predict(
     return answers, notes
 
 
-class Said(NamedTuple):
+class Answers(NamedTuple):
     """What a run's models answered: a list for each model, in the questions' order."""
 
     answers: list[list[str]]
@@ -132,7 +132,7 @@ def ask(
     purpose: str = "evaluating",
     entries: list[str] | None = None,
     beams: int = 0,
-) -> Said:
+) -> Answers:
     """Returns what each model of a run answers, with a config that fits it; prints the purpose and which run.
 
     Where `entries` are given, answers are among these, by a search with so many beams.
@@ -143,4 +143,4 @@ def ask(
     for one in models(run, params):
         said, notes = predict(model, one, run.vocab, questions, trie, beams)
         answers.append(said)
-    return Said(answers, time.perf_counter() - began, notes)
+    return Answers(answers, time.perf_counter() - began, notes)

@@ -19,7 +19,7 @@ from kgpt_jax.data.objectives import question_room
 from kgpt_jax.data.spans import title_length
 from kgpt_jax.data.stage_data import Taught
 from kgpt_jax.data.vocab import Vocab
-from kgpt_jax.devices import is_first, meet
+from kgpt_jax.devices import barrier, is_first
 from kgpt_jax.store.compatible import learned_by
 from kgpt_jax.store.folder import write_json
 from kgpt_jax.store.params import load_params, params_digest
@@ -56,7 +56,7 @@ def vote(config: Config, folder: Path, teachers: Sequence[Path], vocab: Vocab) -
         pairs = agreed(questions, said, question_room(config.model), vocab)
         folder.mkdir(parents=True, exist_ok=True)
         write_json(path, wanted | {"models": len(said), "pairs": pairs})
-    meet("the vote is taken")
+    barrier("the vote is taken")
     try:
         there = json.loads(path.read_text("utf-8"))
         pairs = [(str(question), str(answer)) for question, answer in there["pairs"]]

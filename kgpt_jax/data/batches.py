@@ -1,8 +1,8 @@
 """Examples -> batches of a few fixed shapes, in an order that (seed, epoch) decides.
 
 Padding never changes a loss, so columns that are padding in a whole batch are cut off, down to one of
-a few widths: each width is compiled once. Where a batch's texts differ in length, it is split into pieces
-by length, each cut by itself, that together make one update. A large corpus has stripes, each of which fills
+a few widths: each width is compiled once. Where a batch's texts differ in length, it is split into microbatches
+by length, each cut by itself, that together make one update. A large corpus has shards, each of which fills
 its own rows of every batch: who has these rows to train on reads no other documents. Axes: `N` examples, `B`
 rows of a batch, `T` columns.
 """
@@ -17,7 +17,9 @@ from kgpt_jax.data.objectives import Objective
 from kgpt_jax.data.vocab import PAD_ID
 
 WIDTH_STEP = 16  # batch widths are multiples of this, and the full width
-PIECES_ON_CPU = 8  # of a batch of 128: 4 pieces keep more padding, 16 have too few rows to gain by it
+MICROBATCHES_ON_CPU = (
+    8  # of a batch of 128: 4 microbatches keep more padding, 16 have too few rows to gain by it
+)
 
 
 class Batch(NamedTuple):
@@ -31,12 +33,12 @@ class Batch(NamedTuple):
     source_B: np.ndarray
 
 
-class Piece(NamedTuple):
+class Microbatch(NamedTuple):
     """Rows of the batch of one update, with their part in it."""
 
     batch: Batch
-    weight: np.float32  # 1 / targets in the whole batch: the pieces' losses add up to its mean
-    number: np.int32  # among the pieces of the update
+    weight: np.float32  # 1 / targets in the whole batch: the microbatches' losses add up to its mean
+    number: np.int32  # among the microbatches of the update
     last: np.bool_  # the update is complete with this one
     tokens: np.int32  # characters in it, padding left out
 
@@ -49,19 +51,19 @@ class Measures(NamedTuple):
     tokens: int
 
 
-class Stripe(NamedTuple):
-    """Which of the stripes of a corpus."""
+class Shard(NamedTuple):
+    """Which of the shards of a corpus."""
 
     number: int
     count: int
 
 
-WHOLE = Stripe(0, 1)
+WHOLE = Shard(0, 1)
 
 
-def most_pieces(cfg: TrainConfig) -> int:
-    """Returns into how many pieces a batch is split at the most, on whatever it is trained."""
-    return cfg.pieces or (1 if cfg.group_by_length else PIECES_ON_CPU)
+def most_microbatches(cfg: TrainConfig) -> int:
+    """Returns into how many microbatches a batch is split at the most, on whatever it is trained."""
+    return cfg.microbatches or (1 if cfg.group_by_length else MICROBATCHES_ON_CPU)
 
 
 def steps_per_epoch(n_examples: int, cfg: TrainConfig) -> int:
@@ -73,20 +75,20 @@ def epoch_batches(
     cfg: TrainConfig,
     seed: int,
     epoch: int,
-    chapter: int | None = None,
-    stripe: Stripe = WHOLE,
+    chunk: int | None = None,
+    shard: Shard = WHOLE,
     n_batches: int = 0,
 ) -> list[Batch]:
-    """Returns an epoch, or a chapter of it: every example once, the last batch filled up with rows of PAD.
+    """Returns an epoch, or a chunk of it: every example once, the last batch filled up with rows of PAD.
 
     With `group_by_length` examples are sorted by length, cut into batches, and runs of as many batches as
-    one dispatch takes are shuffled: it then works on one width. A stripe's batches are its rows of them:
-    `n_batches`, so that all stripes have as many.
+    one dispatch takes are shuffled: it then works on one width. A shard's batches are its rows of them:
+    `n_batches`, so that all shards have as many.
     """
-    n_rows = cfg.batch_size // stripe.count
-    rng = runs_rng = np.random.default_rng((seed, epoch) if chapter is None else (seed, epoch, chapter))
-    if stripe.count > 1:  # each draws its own texts, and all shuffle runs alike
-        rng = np.random.default_rng((seed, epoch, chapter or 0, 1 + stripe.number))
+    n_rows = cfg.batch_size // shard.count
+    rng = runs_rng = np.random.default_rng((seed, epoch) if chunk is None else (seed, epoch, chunk))
+    if shard.count > 1:  # each draws its own texts, and all shuffle runs alike
+        rng = np.random.default_rng((seed, epoch, chunk or 0, 1 + shard.number))
     x_NT, y_NT, source_N = objective(rng)
     order_N = rng.permutation(len(x_NT)) if cfg.shuffle else np.arange(len(x_NT))
     if cfg.group_by_length:
@@ -95,7 +97,7 @@ def epoch_batches(
     starts = range(0, max(len(order_N), n_batches * n_rows), n_rows)
     rows = [order_N[start : start + n_rows] for start in starts]
     if cfg.group_by_length and cfg.shuffle:
-        n = max(1, cfg.steps_per_dispatch // max(1, cfg.pieces))
+        n = max(1, cfg.steps_per_dispatch // max(1, cfg.microbatches))
         runs = [rows[i : i + n] for i in range(0, len(rows), n)]
         rows = [batch for i in runs_rng.permutation(len(runs)) for batch in runs[i]]
     return [cut(Batch(x_NT[row_B], y_NT[row_B], source_N[row_B]), n_rows) for row_B in rows]
@@ -144,16 +146,16 @@ def together(batches: Sequence[Batch]) -> Batch:
     return Batch(*map(np.concatenate, zip(*(fit(batch, len(batch.x_BT), width) for batch in batches))))
 
 
-def pieces(parts: list[Batch], measures: list[Measures]) -> list[Piece]:
+def microbatches(parts: list[Batch], measures: list[Measures]) -> list[Microbatch]:
     """Returns the parts of a batch, those without a target left out, with the weights that they have in it.
 
-    The mean loss of the batch, and so its gradient, is the sum over pieces of `weight` times the sum of
+    The mean loss of the batch, and so its gradient, is the sum over microbatches of `weight` times the sum of
     their targets' losses. Of parts that hold some of the rows only, the measures must be those of all rows.
     """
     kept = [i for i, each in enumerate(measures) if each.targets] or [len(parts) - 1]
     weight = np.float32(1 / max(sum(each.targets for each in measures), 1))
     return [
-        Piece(
+        Microbatch(
             fit(parts[i], len(parts[i].x_BT), measures[i].width),
             weight,
             np.int32(number),
@@ -164,13 +166,13 @@ def pieces(parts: list[Batch], measures: list[Measures]) -> list[Piece]:
     ]
 
 
-def split(batch: Batch, n: int) -> list[Piece]:
-    """Returns the batch as n pieces at most, of as many rows each, the shortest texts first."""
+def split(batch: Batch, n: int) -> list[Microbatch]:
+    """Returns the batch as n microbatches at most, of as many rows each, the shortest texts first."""
     found = parts(batch, n)
-    return pieces(found, [measure(part) for part in found])
+    return microbatches(found, [measure(part) for part in found])
 
 
-def stack(pieces: list[Piece]) -> Piece:
-    """Returns pieces of one shape as one, with a leading axis."""
-    batch, *rest = zip(*pieces)
-    return Piece(Batch(*map(np.stack, zip(*batch))), *map(np.stack, rest))
+def stack(microbatches: list[Microbatch]) -> Microbatch:
+    """Returns microbatches of one shape as one, with a leading axis."""
+    batch, *rest = zip(*microbatches)
+    return Microbatch(Batch(*map(np.stack, zip(*batch))), *map(np.stack, rest))

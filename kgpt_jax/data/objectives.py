@@ -96,7 +96,7 @@ class Material(NamedTuple):
     pairs: list[tuple[str, str]]
 
 
-class Pages:
+class DocumentTable:
     """Documents as rows of ids, with two columns behind them for MASK and PAD: a text is one gather.
 
     Of each document the first `longest` characters are read.
@@ -138,7 +138,7 @@ def span_corruption(material: Material, vocab: Vocab, cfg: ModelConfig) -> Objec
             f"span corruption needs room for {longest} characters and two masks: model.seq_len is "
             f"{cfg.seq_len}, model.block_size {cfg.block_size}"
         )
-    pages = Pages(material.documents, vocab, longest)
+    table = DocumentTable(material.documents, vocab, longest)
     length_ND = np.array([len(document) for document in material.documents])
 
     def examples(rng: np.random.Generator) -> Examples:
@@ -146,7 +146,7 @@ def span_corruption(material: Material, vocab: Vocab, cfg: ModelConfig) -> Objec
         length_N, start_N, width_N = spans
         end_N = start_N + width_N
         parts = [(0, start_N), MASK, (end_N, length_N - end_N), MASK, (start_N, width_N)]
-        text_NL = pages.lay_out(parts, text_length)
+        text_NL = table.lay_out(parts, text_length)
         return Examples(text_NL[:, :-1], text_NL[:, 1:], (length_N - width_N + 2).astype(np.int32))
 
     return examples
@@ -173,8 +173,8 @@ def reverse(document: str) -> str:
 
 
 def _unchanging(documents: list[str], vocab: Vocab, cfg: ModelConfig) -> Objective:
-    pages = Pages(documents, vocab, cfg.seq_len + 1)
-    text_NL = pages.lay_out([(0, pages.length_N)], cfg.seq_len + 1)
+    table = DocumentTable(documents, vocab, cfg.seq_len + 1)
+    text_NL = table.lay_out([(0, table.length_N)], cfg.seq_len + 1)
     only = Examples(text_NL[:, :-1], text_NL[:, 1:], np.ones(len(documents), np.int32))
     return lambda rng: only
 
@@ -211,11 +211,11 @@ def answer_span(material: Material, vocab: Vocab, cfg: ModelConfig) -> Objective
 
 def _masked(documents, find: Callable[[str], list], vocab: Vocab, cfg: ModelConfig) -> Objective:
     text_length = cfg.seq_len + 1
-    pages = Pages(documents, vocab, 4 * text_length)
-    title_N = np.array([title_length(document) for document in pages.documents])
+    table = DocumentTable(documents, vocab, 4 * text_length)
+    title_N = np.array([title_length(document) for document in table.documents])
     found = [
         [span for span in find(document) if title + span[1] + 3 <= text_length]
-        for document, title in zip(pages.documents, title_N)
+        for document, title in zip(table.documents, title_N)
     ]
     count_N = np.array([len(spans) for spans in found])
     span_NS2 = np.zeros((len(documents), max(1, count_N.max(initial=0)), 2), int)
@@ -230,11 +230,11 @@ def _masked(documents, find: Callable[[str], list], vocab: Vocab, cfg: ModelConf
         start_N, width_N = span_NS2[np.arange(len(documents)), chosen_N].T
         end_N = start_N + width_N
         room_N = np.maximum(text_length - title_N - width_N - 3, 0)
-        before_N, after_N = np.maximum(start_N - title_N, 0), pages.length_N - end_N
+        before_N, after_N = np.maximum(start_N - title_N, 0), table.length_N - end_N
         left_N, right_N = draw_context(before_N, after_N, room_N, uniforms[1:])
         left_N, right_N = (np.where(none_N, 0, part) for part in (left_N, right_N))
-        kept_N = np.where(none_N, pages.length_N, title_N)
-        mask = (pages.mask_column, masks_N)
+        kept_N = np.where(none_N, table.length_N, title_N)
+        mask = (table.mask_column, masks_N)
         parts = [
             (0, kept_N),
             (start_N - left_N, left_N),
@@ -244,7 +244,7 @@ def _masked(documents, find: Callable[[str], list], vocab: Vocab, cfg: ModelConf
             (start_N, width_N),
             mask,
         ]
-        text_NL = pages.lay_out(parts, text_length)
+        text_NL = table.lay_out(parts, text_length)
         source_N = np.where(none_N, 1, title_N + left_N + right_N + 2).astype(np.int32)
         return Examples(text_NL[:, :-1], text_NL[:, 1:], source_N)
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from kgpt_jax.config import Config, UserError
 from kgpt_jax.data import corpus
 from kgpt_jax.data.batches import steps_per_epoch
-from kgpt_jax.data.chapters import Chapters, cut_up, in_chapters, n_stripes
+from kgpt_jax.data.chunks import Chunks, cut_up, in_chunks, n_shards
 from kgpt_jax.data.mixture import examples_of, mixture, preceded, weights
 from kgpt_jax.data.objectives import NEED_PAIRS, Material, Objective
 from kgpt_jax.data.vocab import Vocab
@@ -41,10 +41,10 @@ def objective_of(
     vocab: Vocab,
     taught: Taught = NOT_TAUGHT,
     documents: Sequence[str] | None = None,
-) -> tuple[Objective | Chapters, int, dict]:
+) -> tuple[Objective | Chunks, int, dict]:
     """Returns a stage's objective, how many examples an epoch has, and what `run.json` says of both.
 
-    The objective of many documents comes in chapters; None reads those of the config. A UserError names the
+    The objective of many documents comes in chunks; None reads those of the config. A UserError names the
     training pair that does not fit.
     """
     cfg = getattr(config, stage)
@@ -68,8 +68,8 @@ def objective_of(
         return preceded(objective, cfg.preceded) if cfg.preceded else objective
 
     n_documents, text_length = len(documents), config.model.seq_len + 1
-    stripes = n_stripes(config.data.stripes, cfg, n_documents, text_length)
-    cuts = cut_up(n_documents, stripes, text_length)
+    shards = n_shards(config.data.shards, cfg, n_documents, text_length)
+    cuts = cut_up(n_documents, shards, text_length)
     more_facts, learned = {}, taught.learned
     if pairs:
         learned |= corpus.learned_from(config.data)
@@ -79,9 +79,9 @@ def objective_of(
     if len(cuts) == len(cuts[0]) == 1:
         objective, n = made(documents[:]), examples_of(recipe, len(documents), len(all_pairs))
     else:
-        objective = in_chapters(recipe, documents, all_pairs, cuts, made)
-        n = sum(objective.updates(cfg)) * cfg.batch_size  # chapters' last batches are filled up
-        more_facts["stripes"] = objective.n_stripes
+        objective = in_chunks(recipe, documents, all_pairs, cuts, made)
+        n = sum(objective.updates(cfg)) * cfg.batch_size  # chunks' last batches are filled up
+        more_facts["shards"] = objective.n_shards
     texts = chain(documents, (text for texts in zip(*all_pairs) for text in texts))
     facts = {
         "stage": stage,

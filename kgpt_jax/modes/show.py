@@ -9,7 +9,7 @@ import numpy as np
 from absl import flags
 
 from kgpt_jax.data import corpus
-from kgpt_jax.data.chapters import chapters
+from kgpt_jax.data.chunks import chunks
 from kgpt_jax.data.mixture import weights
 from kgpt_jax.data.stage_data import objective_of, recipe_of
 from kgpt_jax.data.vocab import Vocab
@@ -25,7 +25,7 @@ def run(command):
     config = command.config()
     vocab = Vocab.of(corpus.load_documents(config.data).characters)
     objective, n_examples, _ = objective_of(config, "pretrain", vocab)
-    book = chapters(objective, n_examples)
+    book = chunks(objective, n_examples)
     make, n_examples = book.make[0][0](), book.sizes[0][0]
     rng = np.random.default_rng((config.seed, 0))
     examples = make(rng)

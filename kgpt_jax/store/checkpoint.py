@@ -20,7 +20,7 @@ from jax.sharding import Mesh
 from orbax.checkpoint import checkpoint_managers
 
 from kgpt_jax.config import UserError, to_dict
-from kgpt_jax.devices import is_first, make_mesh, meet, shardings, told_by_first, whole
+from kgpt_jax.devices import barrier, broadcast, is_first, make_mesh, shardings, whole
 from kgpt_jax.store.digests import SEAL, damage, seal
 from kgpt_jax.store.folder import NOT_OURS, Run, any_saved, free_place, saved_steps
 
@@ -65,7 +65,7 @@ class Checkpoints:
         found = None
         if is_first():
             found = self._chosen() if read_only else self._newest_sound()
-        found = told_by_first(-1 if found is None else found)
+        found = broadcast(-1 if found is None else found)
         self.step = None if found < 0 else found
         self.kept = Kept({} if read_only else dict(self._losses()))
         if read_only:
@@ -170,7 +170,7 @@ class Checkpoints:
         self._save(0, 0.0, 0.0, params=params)
 
     def _save(self, step: int, seconds: float, loss: float, **trees):
-        loss = told_by_first(loss)  # which alone keeps account
+        loss = broadcast(loss)  # which alone keeps account
         if math.isfinite(loss):
             self.kept.losses[step] = loss
         meta = {
@@ -196,7 +196,7 @@ class Checkpoints:
             if is_first():
                 seal(self.folder / str(step))
                 self.saving.unlink()
-            meet("the checkpoint is sealed")
+            barrier("the checkpoint is sealed")
         except Exception as error:  # Orbax and TensorStore raise every kind
             if jax.process_count() > 1 and not _is_systems(error):
                 raise  # another process is gone

@@ -15,7 +15,7 @@ from kgpt_jax.config import Config, DataConfig, UserError, leaves, override, to_
 from kgpt_jax.data import corpus
 from kgpt_jax.data.holdout import UNKNOWN
 from kgpt_jax.data.vocab import Vocab
-from kgpt_jax.devices import is_first, made_on, meet
+from kgpt_jax.devices import barrier, is_first, made_on
 from kgpt_jax.store.digests import damage, seal
 from kgpt_jax.store.folder import Run, any_saved, read_run, saved_steps, write_json
 
@@ -29,11 +29,11 @@ def open_run(folder: Path, config: Config, vocab: Vocab, facts: dict) -> Run:
     or the libraries do, as the bits of the results may then differ too.
     """
     if not is_first():  # the first process makes the folder
-        meet("the run is open")
+        barrier("the run is open")
         there = read_run(folder)
         return dataclasses.replace(there, config=_with_pattern_of(there, config))
     run = _open(Run(folder, config, vocab, facts | {"made_on": made_on()}))
-    meet("the run is open")
+    barrier("the run is open")
     return run
 
 
@@ -153,7 +153,7 @@ def _check_same(new: Run, old: Run):
             _refuse(new.folder, name, there[name], asked[name])
     if old.vocab != new.vocab:
         _refuse(new.folder, "the vocabulary", old.vocab.characters, new.vocab.characters)
-    for name in ("stage", "data_digest", "start_digest", "stripes"):
+    for name in ("stage", "data_digest", "start_digest", "shards"):
         if old.facts.get(name) != new.facts.get(name):
             _refuse(new.folder, name, old.facts.get(name), new.facts.get(name))
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from kgpt_jax.config import Config, UserError, from_dict
 from kgpt_jax.data.vocab import Vocab
-from kgpt_jax.devices import is_first, meet
+from kgpt_jax.devices import barrier, is_first
 from kgpt_jax.store.digests import damage
 
 try:
@@ -35,9 +35,10 @@ FACTS = {
     "corpus_digest": str,
     "made_on": dict,
     "most_frequent_answer": str,
-    "stripes": int,
+    "shards": int,
     "taught_by": list,
 }
+RENAMED = {"pieces": "microbatches", "stripes": "shards"}  # fields that older versions named otherwise
 # What files that we did not write may raise.
 NOT_OURS = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
@@ -63,7 +64,7 @@ def read_run(folder: str | Path, checkpoint: str = "newest") -> Run:
     if checkpoint not in ("newest", "best") and not checkpoint.isdecimal():
         raise UserError(f"checkpoint {checkpoint!r}: give newest, best or an update's number")
     try:
-        config, vocab, facts = _trees(folder)
+        config, vocab, facts = map(with_todays_names, _trees(folder))
     except UserError:
         raise
     except OSError as error:
@@ -79,6 +80,13 @@ def read_run(folder: str | Path, checkpoint: str = "newest") -> Run:
         return Run(folder, from_dict(config), Vocab(vocab["characters"]), facts, checkpoint)
     except NOT_OURS as error:
         raise UserError(f"{folder} is damaged: {error}") from None
+
+
+def with_todays_names(tree):
+    """Returns what a run of an older version wrote, with the names that its fields have today."""
+    if not isinstance(tree, dict):
+        return tree
+    return {RENAMED.get(name, name): with_todays_names(value) for name, value in tree.items()}
 
 
 def _trees(folder: Path) -> list:
@@ -160,7 +168,7 @@ def set_aside(folder: Path):
             for path in there:
                 path.rename(into / path.name)
             log.info(f"note: what {folder} held of a run lies in {into} now")
-        meet("the folder is free")
+        barrier("the folder is free")
 
 
 def free_place(folder: Path, name: str) -> Path:

@@ -35,9 +35,9 @@ def update_counts(cfg: ModelConfig, T: int, batch_size: int = 1) -> Counts:
     state = jax.eval_shape(lambda key: init_state(model, tx, key), key)
     sums = jax.eval_shape(no_sums, state)
     x_BT = np.full((batch_size, T), MASK_ID, np.int32)
-    piece = stack(split(Batch(x_BT, x_BT, np.ones(batch_size, np.int32)), 1))
+    microbatch = stack(split(Batch(x_BT, x_BT, np.ones(batch_size, np.int32)), 1))
     lr_J, n = np.zeros(1, np.float32), np.int32(1)
-    return _counts(make_train_steps(model, tx, key).lower(state, sums, piece, lr_J, n))
+    return _counts(make_train_steps(model, tx, key).lower(state, sums, microbatch, lr_J, n))
 
 
 def _counts(lowered) -> Counts:

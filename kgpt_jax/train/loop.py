@@ -1,6 +1,6 @@
 """The one loop that every stage of training shares.
 
-Axes: `M` models that train side by side, `U` updates, `J` pieces of one dispatch.
+Axes: `M` models that train side by side, `U` updates, `J` microbatches of one dispatch.
 """
 
 import logging
@@ -16,23 +16,23 @@ import numpy as np
 from jax.sharding import Mesh
 
 from kgpt_jax.config import Config, TrainConfig, UserError
-from kgpt_jax.data.batches import WIDTH_STEP, Batch, Piece, stack
-from kgpt_jax.data.chapters import Chapters, chapters
+from kgpt_jax.data.batches import WIDTH_STEP, Batch, Microbatch, stack
+from kgpt_jax.data.chunks import Chunks, chunks
 from kgpt_jax.data.objectives import Objective
 from kgpt_jax.devices import (
+    broadcast,
     check_memory,
     deal,
     is_first,
     make_mesh,
     shardings,
     to_numpy,
-    told_by_first,
     whole,
 )
 from kgpt_jax.model.gpt import GPT, count_params
 from kgpt_jax.store.checkpoint import Checkpoints
 from kgpt_jax.store.folder import Run
-from kgpt_jax.train.feed import Feed, n_pieces
+from kgpt_jax.train.feed import Feed, n_microbatches
 from kgpt_jax.train.optimizer import learning_rates, make_optimizer
 from kgpt_jax.train.progress import NoProgress, Progress, clock
 from kgpt_jax.train.step import Sums, TrainState, init_state, make_train_steps, no_sums
@@ -47,7 +47,7 @@ MOST_SKIPPED = 5  # updates in a row without a finite loss and gradient, before 
 def train(
     run: Run,
     cfg: TrainConfig,
-    objective: Objective | Chapters,
+    objective: Objective | Chunks,
     n_examples: int,
     start_params=None,
     tensorboard: bool = False,
@@ -66,10 +66,10 @@ def train(
         init_key, dropout_key = (jax.random.split(key, run.config.n_seeds) for key in (init_key, dropout_key))
     model, tx = GPT(run.config.model), make_optimizer(cfg)
     rates = learning_rates(cfg, n_examples, run.config.model.seq_len)
-    book = chapters(objective, n_examples)
-    ends = np.cumsum(book.updates(cfg)).tolist()  # of the chapters, in updates of an epoch
+    book = chunks(objective, n_examples)
+    ends = np.cumsum(book.updates(cfg)).tolist()  # of the chunks, in updates of an epoch
     per_epoch = ends[-1]
-    mesh = make_mesh(-(-cfg.batch_size // n_pieces(cfg)), run.config.model_devices)
+    mesh = make_mesh(-(-cfg.batch_size // n_microbatches(cfg)), run.config.model_devices)
     feed = Feed(book, run.config.model, cfg, seed, mesh)
     state = init_state(model, tx, init_key, start_params, cfg.ema_decay > 0, mesh)
 
@@ -86,20 +86,24 @@ def train(
         progress = kind(run.folder, step, rates, per_epoch, seconds, tensorboard)
         train_steps = make_train_steps(model, tx, dropout_key, cfg.ema_decay, mesh)
         dispatcher = Dispatcher(train_steps, cfg, progress, checkpoints, state, mesh, feed.shares)
-        begun = step // per_epoch * len(ends) + bisect_right(ends, step % per_epoch)  # chapters
-        for number, updates in feed.chapters(range(begun, cfg.epochs * len(ends))):
-            epoch, chapter = divmod(number, len(ends))
-            end = epoch * per_epoch + ends[chapter]
+        begun = step // per_epoch * len(ends) + bisect_right(ends, step % per_epoch)  # chunks
+        for number, updates in feed.chunks(range(begun, cfg.epochs * len(ends))):
+            epoch, chunk = divmod(number, len(ends))
+            end = epoch * per_epoch + ends[chunk]
             first = end - len(updates)
             while step < end:
                 until = min(step + cfg.save_every - step % cfg.save_every, end)
-                pieces = [(i, piece) for i in range(step, until) for piece in updates[i - first]]
-                while pieces:
-                    state, n = dispatcher.send(state, pieces, rates)
-                    under_way, pieces = pieces[n - 1][0], pieces[n:]
+                microbatches = [
+                    (i, microbatch) for i in range(step, until) for microbatch in updates[i - first]
+                ]
+                while microbatches:
+                    state, n = dispatcher.send(state, microbatches, rates)
+                    under_way, microbatches = microbatches[n - 1][0], microbatches[n:]
                     dispatcher.settle(leave=1)
                     if stop.agreed():  # no further than to the end of the update
-                        pieces = [piece for piece in pieces if piece[0] == under_way]
+                        microbatches = [
+                            microbatch for microbatch in microbatches if microbatch[0] == under_way
+                        ]
                         until = under_way + 1
                 step, stopping = until, stop.agreed()
                 if step % cfg.save_every == 0 or step == len(rates) or stopping:
@@ -120,18 +124,18 @@ def check_fits(config: Config, stage: str):
     """Raises a UserError where a stage of training is certain to need more memory than there is.
 
     The estimate is a lower bound. It counts parameters, gradients, optimiser state and average, the
-    characters of a batch, and the embeddings and logits of one piece as if all its texts were short.
+    characters of a batch, and the embeddings and logits of one microbatch as if all its texts were short.
     """
     cfg, model = getattr(config, stage), config.model
     copies = 2 + (1 if cfg.muon_learning_rate else 2) + (cfg.ema_decay > 0)
     state = 4 * config.n_seeds * copies * count_params(model)
     purpose = f"{stage}, with {config.n_seeds * count_params(model):,} parameters,"
     check_memory(purpose, state, "lower model.n_embd, model.n_layer or n_seeds")
-    rows, width = -(-cfg.batch_size // n_pieces(cfg)), min(WIDTH_STEP, model.seq_len)
+    rows, width = -(-cfg.batch_size // n_microbatches(cfg)), min(WIDTH_STEP, model.seq_len)
     position = model.n_embd * jnp.dtype(model.dtype).itemsize + 4 * model.vocab_size
     texts = width * (8 * cfg.batch_size + config.n_seeds * rows * position)
     purpose = f"{stage}, with {cfg.batch_size:,} texts a batch,"
-    check_memory(purpose, state + texts, f"lower {stage}.batch_size, or raise {stage}.pieces")
+    check_memory(purpose, state + texts, f"lower {stage}.batch_size, or raise {stage}.microbatches")
 
 
 @jax.jit
@@ -155,13 +159,13 @@ class Sent(NamedTuple):
     """Work under way; its metrics are fetched when the next has been sent off."""
 
     step: int  # updates made before it
-    last_J: list[int]  # which of its pieces complete an update
-    tokens_J: list[int]  # of each piece, padding left out
+    last_J: list[int]  # which of its microbatches complete an update
+    tokens_J: list[int]  # of each microbatch, padding left out
     metrics: dict
 
 
 class Dispatcher:
-    """Sends pieces of one width off together, and takes in the metrics of those sent before."""
+    """Sends microbatches of one width off together, and takes in the metrics of those sent before."""
 
     def __init__(
         self,
@@ -174,24 +178,24 @@ class Dispatcher:
         shares: Sequence[int] | None = None,
     ):
         self.train_steps, self.most, self.mesh = train_steps, cfg.steps_per_dispatch, mesh
-        self.shares = shares  # of the rows, that the pieces hold; None: all
+        self.shares = shares  # of the rows, that the microbatches hold; None: all
         self.progress, self.checkpoints = progress, checkpoints
         places = Sums(whole(mesh), shardings(state.params, mesh))
         self.sums = jax.jit(no_sums, out_shardings=places)(state)
         self.compiled = {}  # by width
-        self.limit = 1  # pieces that take about SECONDS_PER_DISPATCH, on the first process's clock
+        self.limit = 1  # microbatches that take about SECONDS_PER_DISPATCH, on the first process's clock
         self.sent = deque()
         self.settled = time.perf_counter()
         self.skipped_M = np.zeros(state.step.size, int)  # updates in a row, up to the last one, of each model
         self.tokens = 0  # of the update under way
 
-    def send(self, state: TrainState, pieces: list[tuple[int, Piece]], rates: np.ndarray):
-        """Takes (updates made before, piece); returns the new state and how many it has seen."""
-        numbers, pieces = zip(*pieces[: self.limit])
-        widths = [piece.batch.x_BT.shape[1] for piece in pieces]
+    def send(self, state: TrainState, microbatches: list[tuple[int, Microbatch]], rates: np.ndarray):
+        """Takes (updates made before, microbatch); returns the new state and how many it has seen."""
+        numbers, microbatches = zip(*microbatches[: self.limit])
+        widths = [microbatch.batch.x_BT.shape[1] for microbatch in microbatches]
         n = next((i for i, width in enumerate(widths) if width != widths[0]), len(widths))
-        pieces = pieces[:n]
-        filled = [*pieces, *[pieces[0]] * (self.most - n)]  # the filling is never looked at
+        microbatches = microbatches[:n]
+        filled = [*microbatches, *[microbatches[0]] * (self.most - n)]  # the filling is never looked at
         lr_J = np.zeros(self.most, np.float32)
         lr_J[:n] = rates[list(numbers[:n])]
         together = stack(filled)
@@ -203,12 +207,12 @@ class Dispatcher:
             took = time.perf_counter() - began
             if needed := self.compiled[widths[0]].memory_analysis():
                 most = needed.argument_size_in_bytes + needed.temp_size_in_bytes
-                check_memory("an update", most, "lower batch_size, or raise pieces")
+                check_memory("an update", most, "lower batch_size, or raise microbatches")
             self.progress.leave_out(took)
             self.settled += took
         state, self.sums, metrics = self.compiled[widths[0]](*args)
-        last_J = [j for j, piece in enumerate(pieces) if piece.last]
-        tokens_J = [int(piece.tokens) for piece in pieces]
+        last_J = [j for j, microbatch in enumerate(microbatches) if microbatch.last]
+        tokens_J = [int(microbatch.tokens) for microbatch in microbatches]
         self.sent.append(Sent(numbers[0], last_J, tokens_J, metrics))
         return state, n
 
@@ -218,9 +222,9 @@ class Dispatcher:
             step, last_J, tokens_J, metrics = self.sent.popleft()
             loss_MU, norm_MU = (np.atleast_2d(metrics[name])[:, last_J] for name in ("loss", "grad_norm"))
             now = time.perf_counter()
-            per_piece = (now - self.settled) / len(tokens_J)
-            limit = min(max(1, int(SECONDS_PER_DISPATCH / max(per_piece, 1e-9))), self.most)
-            self.limit = told_by_first(limit)
+            per_microbatch = (now - self.settled) / len(tokens_J)
+            limit = min(max(1, int(SECONDS_PER_DISPATCH / max(per_microbatch, 1e-9))), self.most)
+            self.limit = broadcast(limit)
             self.settled = now
             tokens = []
             for j, count in enumerate(tokens_J):

@@ -70,8 +70,8 @@ def recall(cfg: ModelConfig, updates: int = 2000, seed: int = 0) -> float:
     for first in range(0, updates, 100):
         lr_I = rates[first : first + 100].astype(np.float32)
         texts = [recall_texts(rng, 64) for _ in lr_I]
-        pieces = stack([split(predicted(model.cfg, batch), 1)[0] for batch in texts])
-        state, sums, _ = train_steps(state, sums, pieces, lr_I, len(lr_I))
+        microbatches = stack([split(predicted(model.cfg, batch), 1)[0] for batch in texts])
+        state, sums, _ = train_steps(state, sums, microbatches, lr_I, len(lr_I))
     x_BT, y_BT, source_B = recall_texts(np.random.default_rng((seed, 1)), TEXTS)
     logits_BTV = jax.jit(lambda params: model.apply({"params": params}, x_BT, source_B, train=False))(
         state.params

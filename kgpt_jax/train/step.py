@@ -1,6 +1,6 @@
 """The loss, the training state, and the jitted step of training.
 
-Axes: `B` batch, `T` positions, `V` vocabulary, `J` pieces in one dispatch. Given an array of keys for one,
+Axes: `B` batch, `T` positions, `V` vocabulary, `J` microbatches in one dispatch. Given an array of keys for one,
 `init_state` and `make_train_steps` have as many models at once, along a leading axis of the state.
 """
 
@@ -14,7 +14,7 @@ from jax import lax
 from jax.sharding import Mesh
 
 from kgpt_jax.config import ModelConfig
-from kgpt_jax.data.batches import Batch, Piece
+from kgpt_jax.data.batches import Batch, Microbatch
 from kgpt_jax.data.vocab import PAD_ID
 from kgpt_jax.devices import put, shardings, whole
 from kgpt_jax.model.variants import lookup
@@ -35,7 +35,7 @@ class TrainState(NamedTuple):
 
 
 class Sums(NamedTuple):
-    """What the pieces of the update under way have added up to."""
+    """What the microbatches of the update under way have added up to."""
 
     loss: jax.Array
     grads: Any
@@ -93,12 +93,12 @@ def make_train_steps(
     ema_decay: float = 0.0,
     mesh: Mesh | None = None,
 ):
-    """Returns a jitted `(state, sums, pieces, lr_J, n) -> (state, sums, metrics)` that takes in n pieces.
+    """Returns a jitted `(state, sums, microbatches, lr_J, n) -> (state, sums, metrics)` that takes in n microbatches.
 
-    `pieces` holds J of them, stacked on a leading axis; `lr_J` is the rate of each one's update, which is
-    made when its last piece is in; `sums` is what the pieces before have added up to. Metrics are arrays over
-    J, zero but at the last pieces. The number n is traced, so a shorter dispatch compiles nothing. Dropout
-    follows from the numbers of update and piece: a resumed run draws what the unbroken one would have.
+    `microbatches` holds J of them, stacked on a leading axis; `lr_J` is the rate of each one's update, which is
+    made when its last microbatch is in; `sums` is what the microbatches before have added up to. Metrics are arrays over
+    J, zero but at the last microbatches. The number n is traced, so a shorter dispatch compiles nothing. Dropout
+    follows from the numbers of update and microbatch: a resumed run draws what the unbroken one would have.
 
     An update whose loss or gradient is not finite changes nothing but the count of updates; of several models
     each is judged by itself.
@@ -108,10 +108,10 @@ def make_train_steps(
     mesh, the state stays where `init_state` put it.
     """
 
-    def loss_fn(params, piece: Piece, key):
-        x_BT, y_BT, source_B = piece.batch
+    def loss_fn(params, microbatch: Microbatch, key):
+        x_BT, y_BT, source_B = microbatch.batch
         logits_BTV = model.apply({"params": params}, x_BT, source_B, train=True, rngs={"dropout": key})
-        return piece.weight * cross_entropy_sum(logits_BTV, y_BT)
+        return microbatch.weight * cross_entropy_sum(logits_BTV, y_BT)
 
     def update(state: TrainState, sums: Sums, lr):
         norm = optax.tree.norm(sums.grads)
@@ -135,14 +135,16 @@ def make_train_steps(
     def not_yet(state: TrainState, sums: Sums, lr):
         return state, sums, {"loss": jnp.zeros(()), "grad_norm": jnp.zeros(())}
 
-    def train_steps(dropout_key, state: TrainState, sums: Sums, pieces: Piece, lr_J: jax.Array, n: jax.Array):
+    def train_steps(
+        dropout_key, state: TrainState, sums: Sums, microbatches: Microbatch, lr_J: jax.Array, n: jax.Array
+    ):
         def one(j, carry):
             state, sums, metrics = carry
-            piece = jax.tree.map(lambda part: part[j], pieces)
-            key = jax.random.fold_in(jax.random.fold_in(dropout_key, state.step), piece.number)
-            new = Sums(*jax.value_and_grad(loss_fn)(state.params, piece, key))
+            microbatch = jax.tree.map(lambda part: part[j], microbatches)
+            key = jax.random.fold_in(jax.random.fold_in(dropout_key, state.step), microbatch.number)
+            new = Sums(*jax.value_and_grad(loss_fn)(state.params, microbatch, key))
             sums = jax.tree.map(jnp.add, sums, new)
-            state, sums, new = lax.cond(piece.last, update, not_yet, state, sums, lr_J[j])
+            state, sums, new = lax.cond(microbatch.last, update, not_yet, state, sums, lr_J[j])
             return state, sums, {name: metrics[name].at[j].set(new[name]) for name in metrics}
 
         nothing = {name: jnp.zeros(lr_J.shape) for name in ("loss", "grad_norm")}

@@ -7,7 +7,7 @@ import logging
 import signal
 import threading
 
-from kgpt_jax.devices import any_of_all
+from kgpt_jax.devices import any_process
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class Stop:
     def agreed(self) -> bool:
         """Tells whether any process was asked to stop. Of several, all must ask at the same point."""
         # Not what holds by now: of a signal that has come meanwhile the other processes do not know.
-        agreed = any_of_all(self.asked is not None)
+        agreed = any_process(self.asked is not None)
         if agreed:
             self.asked = self.asked or signal.SIGTERM
         return agreed

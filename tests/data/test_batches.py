@@ -67,36 +67,38 @@ def test_used_columns_counts_up_to_the_last_character():
 
 
 @pytest.mark.parametrize("n_rows, n, sizes", [(8, 4, [2] * 4), (7, 3, [3] * 3), (5, 8, [1] * 5), (6, 1, [6])])
-def test_pieces_hold_every_row_once(n_rows, n, sizes):
+def test_microbatches_hold_every_row_once(n_rows, n, sizes):
     batch = Batch(*rows(n_rows))
-    pieces = split(batch, n)
-    assert [len(piece.batch.x_BT) for piece in pieces] == sizes
-    assert sorted(seen(piece.batch for piece in pieces)) == list(range(n_rows))
-    assert [int(piece.number) for piece in pieces] == list(range(len(sizes)))
-    assert [bool(piece.last) for piece in pieces] == [False] * (len(sizes) - 1) + [True]
-    targets = sum(np.count_nonzero(piece.batch.y_BT) for piece in pieces)
-    assert {float(piece.weight) for piece in pieces} == {float(np.float32(1 / targets))}
-    widths = [piece.batch.x_BT.shape[1] for piece in pieces]
+    microbatches = split(batch, n)
+    assert [len(microbatch.batch.x_BT) for microbatch in microbatches] == sizes
+    assert sorted(seen(microbatch.batch for microbatch in microbatches)) == list(range(n_rows))
+    assert [int(microbatch.number) for microbatch in microbatches] == list(range(len(sizes)))
+    assert [bool(microbatch.last) for microbatch in microbatches] == [False] * (len(sizes) - 1) + [True]
+    targets = sum(np.count_nonzero(microbatch.batch.y_BT) for microbatch in microbatches)
+    assert {float(microbatch.weight) for microbatch in microbatches} == {float(np.float32(1 / targets))}
+    widths = [microbatch.batch.x_BT.shape[1] for microbatch in microbatches]
     assert widths == sorted(widths)
-    for piece in pieces:
-        for x_T, y_T, source in zip(*piece.batch):
+    for microbatch in microbatches:
+        for x_T, y_T, source in zip(*microbatch.batch):
             assert x_T[0] in (0, source) and (y_T == np.where(x_T > 0, x_T + 1, 0)).all()
 
 
-def test_pieces_of_nothing_but_padding_are_left_out():
+def test_microbatches_of_nothing_but_padding_are_left_out():
     x_BT = np.zeros((6, 20), np.int32)
     x_BT[2:4] = 3
     batch = Batch(x_BT, x_BT, np.ones(6, np.int32))
-    (piece,) = split(batch, 3)
+    (microbatch,) = split(batch, 3)
     assert (
-        piece.batch.x_BT.tolist() == x_BT[2:4].tolist() and piece.last and piece.weight == np.float32(1 / 40)
+        microbatch.batch.x_BT.tolist() == x_BT[2:4].tolist()
+        and microbatch.last
+        and microbatch.weight == np.float32(1 / 40)
     )
     (nothing,) = split(Batch(x_BT * 0, x_BT * 0, np.ones(6, np.int32)), 3)
     assert nothing.last and nothing.weight == 1
 
 
 def test_stacking_adds_a_leading_axis():
-    pieces = split(Batch(*rows(8, 10)), 2)
-    both = stack(pieces)
+    microbatches = split(Batch(*rows(8, 10)), 2)
+    both = stack(microbatches)
     assert both.batch.x_BT.shape == (2, 4, 10) and both.last.tolist() == [False, True]
-    assert (both.batch.source_B == np.stack([piece.batch.source_B for piece in pieces])).all()
+    assert (both.batch.source_B == np.stack([microbatch.batch.source_B for microbatch in microbatches])).all()

@@ -22,8 +22,8 @@ TINY = """
     --platform=cpu --config.model.n_layer=1 --config.model.n_embd=16 --config.model.n_head=2
     --config.model.dropout=0.1 --config.model.products=float32 --config.data.biographies.n_train=20
     --config.data.biographies.n_dev=10 --config.data.biographies.n_test=5 --config.pretrain.batch_size=16
-    --config.pretrain.group_by_length=false --config.pretrain.pieces=1
-    --config.pretrain.epochs=2 --config.pretrain.save_every=5 --config.data.stripes=4
+    --config.pretrain.group_by_length=false --config.pretrain.microbatches=1
+    --config.pretrain.epochs=2 --config.pretrain.save_every=5 --config.data.shards=4
 """.split()
 
 

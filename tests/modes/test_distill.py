@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kgpt_jax.answer.predict import MAX_ANSWER, Said
+from kgpt_jax.answer.predict import MAX_ANSWER, Answers
 from kgpt_jax.answer.vote import agreed, questions_like, vote
 from kgpt_jax.config import UserError, override
 from kgpt_jax.data.corpus import load_documents, load_pairs
@@ -80,7 +80,7 @@ def test_a_vote_is_taken_once(tmp_path, monkeypatch):
 
     def say_rome(run, config, questions, purpose):
         asked.append(len(questions))
-        return Said([["Rome"] * len(questions)] * 3, 0.0, [])
+        return Answers([["Rome"] * len(questions)] * 3, 0.0, [])
 
     monkeypatch.setattr(sys.modules[vote.__module__], "ask", say_rome)
     first = vote(made, tmp_path / "new", [Path("a")], vocab)

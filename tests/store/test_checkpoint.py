@@ -243,8 +243,8 @@ def test_an_imported_run_is_not_overwritten(run):
         checkpoints.save_params(state_of(run).params)
     with pytest.raises(UserError, match="holds a run with data_digest 'd', and 'other' is asked for"):
         open_run(run.folder, run.config, run.vocab, run.facts | {"data_digest": "other"})
-    with pytest.raises(UserError, match="holds a run with stripes None, and 8 is asked for"):
-        open_run(run.folder, run.config, run.vocab, run.facts | {"stripes": 8})
+    with pytest.raises(UserError, match="holds a run with shards None, and 8 is asked for"):
+        open_run(run.folder, run.config, run.vocab, run.facts | {"shards": 8})
 
 
 def test_what_cannot_be_saved_leaves_nothing_behind(run, monkeypatch):

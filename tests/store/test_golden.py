@@ -100,8 +100,8 @@ def test_five_training_steps(name):
     state = TrainState(np.int32(0), params, tx.init(params))
     x_IBT, y_IBT = (numbers[name].astype(np.int32) for name in ("x", "y"))
     batches = [Batch(x_BT, y_BT, np.zeros(3, np.int32)) for x_BT, y_BT in zip(x_IBT, y_IBT)]
-    pieces = stack([split(batch, 1)[0] for batch in batches])
-    state, _, metrics = train_steps(state, no_sums(state), pieces, rates.astype(np.float32), 5)
+    microbatches = stack([split(batch, 1)[0] for batch in batches])
+    state, _, metrics = train_steps(state, no_sums(state), microbatches, rates.astype(np.float32), 5)
     np.testing.assert_allclose(metrics["loss"], numbers["losses"], rtol=1e-4)
     np.testing.assert_allclose(metrics["grad_norm"], numbers["grad_norms"], rtol=1e-4)
     # Adam blows noise up; that it moves no logit is tested below.

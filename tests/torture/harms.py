@@ -85,10 +85,10 @@ def not_finite(root: Path, times: int, rng: random.Random) -> Result:
     finish(root / "whole")
     whole = read_run(folder(root / "whole"))
     # All in one shape, so that it is compiled once.
-    config = override(whole.config, {"pretrain.pieces": 1, "pretrain.group_by_length": False})
+    config = override(whole.config, {"pretrain.microbatches": 1, "pretrain.group_by_length": False})
     documents = ["Ann Bo was born in Rome and sang in Oslo."] * 48  # three updates an epoch, twelve in all
     objective = span_corruption(Material(documents, []), whole.vocab, config.model)
-    made, failures = Feed.chapters, []
+    made, failures = Feed.chunks, []
     for number in range(times):
         bad = {update for update in range(1, 13) if rng.random() < 0.4}
         rows = "".join("x" if update in bad else "." for update in range(1, 13))
@@ -96,12 +96,12 @@ def not_finite(root: Path, times: int, rng: random.Random) -> Result:
 
         def poisoned(feed, epochs, bad=bad):
             for epoch, updates in made(feed, epochs):
-                for update, pieces in enumerate(updates, epoch * len(updates) + 1):
+                for update, microbatches in enumerate(updates, epoch * len(updates) + 1):
                     if update in bad:
-                        pieces[-1] = pieces[-1]._replace(weight=np.float32(np.nan))
+                        microbatches[-1] = microbatches[-1]._replace(weight=np.float32(np.nan))
                 yield epoch, updates
 
-        Feed.chapters = poisoned
+        Feed.chunks = poisoned
         run = open_run(root / str(number), from_dict(to_dict(config)), whole.vocab, {"stage": "pretrain"})
         try:
             with redirect_stdout(io.StringIO()):
@@ -110,7 +110,7 @@ def not_finite(root: Path, times: int, rng: random.Random) -> Result:
         except UserError as error:
             ended = str(error)
         finally:
-            Feed.chapters = made
+            Feed.chunks = made
         records = [json.loads(line) for line in (run.folder / "metrics.jsonl").open()]
         skipped = {record["step"] for record in records if "skipped" in record}
         if skipped != {update for update in bad if update <= len(records)}:

@@ -10,7 +10,7 @@ TINY = f"""
     --config.model.n_layer=1 --config.model.n_embd=16 --config.model.n_head=2
     --config.data.biographies.n_train=20 --config.data.biographies.n_dev=10 --config.data.biographies.n_test=5
     --config.pretrain.batch_size=16 --config.pretrain.epochs=4 --config.pretrain.save_every={SAVE_EVERY}
-    --config.pretrain.group_by_length=false --config.pretrain.pieces=1
+    --config.pretrain.group_by_length=false --config.pretrain.microbatches=1
 """.split()
 
 

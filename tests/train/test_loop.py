@@ -14,7 +14,7 @@ from kgpt_jax import environment
 from kgpt_jax.answer.predict import predict
 from kgpt_jax.config import UserError, override, to_dict
 from kgpt_jax.data.batches import epoch_batches
-from kgpt_jax.data.chapters import Chapters
+from kgpt_jax.data.chunks import Chunks
 from kgpt_jax.data.objectives import Material, question_answer, span_corruption
 from kgpt_jax.data.vocab import Vocab
 from kgpt_jax.model.gpt import GPT, abstract_params, count_params
@@ -55,10 +55,10 @@ def stop_at(monkeypatch, update):
     """Lets training break off before an update, and send one at a time."""
     send = loop.Dispatcher.send
 
-    def send_until(self, state, pieces, rates):
-        if pieces[0][0] == update:
+    def send_until(self, state, microbatches, rates):
+        if microbatches[0][0] == update:
             raise Killed
-        return send(self, state, pieces, rates)
+        return send(self, state, microbatches, rates)
 
     monkeypatch.setattr(loop, "SECONDS_PER_DISPATCH", 0.0)
     monkeypatch.setattr(loop.Dispatcher, "send", send_until)
@@ -77,10 +77,16 @@ def steps_of_users(monkeypatch):
 
 @pytest.mark.parametrize("variant, muon_learning_rate", [("vanilla", 0.0), ("synthesizer", 0.02)])
 def test_resumed_equals_unbroken_to_the_bit(tmp_path, steps_of_users, variant, muon_learning_rate):
-    """Broken off within an epoch, and with another number of updates or pieces in a dispatch."""
-    pieces = 1 if muon_learning_rate else 2
+    """Broken off within an epoch, and with another number of updates or microbatches in a dispatch."""
+    microbatches = 1 if muon_learning_rate else 2
     averaged = {"ema_decay": 0.9, "n_seeds": 2} if muon_learning_rate else {}
-    how = dict(variant=variant, muon_learning_rate=muon_learning_rate, epochs=4, save_every=4, pieces=pieces)
+    how = dict(
+        variant=variant,
+        muon_learning_rate=muon_learning_rate,
+        epochs=4,
+        save_every=4,
+        microbatches=microbatches,
+    )
     how |= averaged
     start(tmp_path / "unbroken", **how)  # three updates an epoch
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
@@ -100,16 +106,16 @@ def test_resumed_equals_unbroken_to_the_bit(tmp_path, steps_of_users, variant, m
     assert [json.loads(line)["step"] for line in metrics[0].splitlines()] == list(range(1, 13))
 
 
-def test_chapters_are_gone_through_in_order_and_resumed_within(tmp_path, monkeypatch):
-    """Ten documents in chapters of four, four and two: five updates of two examples an epoch."""
+def test_chunks_are_gone_through_in_order_and_resumed_within(tmp_path, monkeypatch):
+    """Ten documents in chunks of four, four and two: five updates of two examples an epoch."""
     config = with_vocab(tiny.config(epochs=2, batch_size=2, save_every=3), VOCAB)
     made = []
 
-    def chapter(i):
+    def chunk(i):
         made.append(i)
         return span_corruption(Material(DOCUMENTS[4 * i : 4 * i + 4], []), VOCAB, config.model)
 
-    book = Chapters([[partial(chapter, i)] for i in range(3)], [[4], [4], [2]])
+    book = Chunks([[partial(chunk, i)] for i in range(3)], [[4], [4], [2]])
 
     def train(folder):
         run = open_run(folder, config, VOCAB, {"stage": "pretrain"})
@@ -150,8 +156,14 @@ def test_a_finished_run_says_so_and_does_nothing(tmp_path, capsys):
 
 
 def test_metrics_count_what_each_update_reads(tmp_path):
-    """Where an update goes off in several dispatches, too: five pieces of two texts, three at a time."""
-    changes = {"epochs": 2, "batch_size": 10, "pieces": 5, "steps_per_dispatch": 3, "group_by_length": False}
+    """Where an update goes off in several dispatches, too: five microbatches of two texts, three at a time."""
+    changes = {
+        "epochs": 2,
+        "batch_size": 10,
+        "microbatches": 5,
+        "steps_per_dispatch": 3,
+        "group_by_length": False,
+    }
     start(tmp_path, **changes)
     config = with_vocab(tiny.config(**changes), VOCAB)
     objective = span_corruption(Material(DOCUMENTS, []), VOCAB, config.model)
@@ -180,17 +192,17 @@ def test_the_folder_holds_what_it_should(tmp_path):
 
 
 def poison(monkeypatch, updates):
-    """Makes loss and gradient of these updates NaN, by the weight of their last piece."""
-    made = Feed.chapters
+    """Makes loss and gradient of these updates NaN, by the weight of their last microbatch."""
+    made = Feed.chunks
 
     def poisoned(feed, epochs):
         for epoch, found in made(feed, epochs):
-            for number, pieces in enumerate(found, epoch * len(found) + 1):
+            for number, microbatches in enumerate(found, epoch * len(found) + 1):
                 if number in updates:
-                    pieces[-1] = pieces[-1]._replace(weight=np.float32(np.nan))
+                    microbatches[-1] = microbatches[-1]._replace(weight=np.float32(np.nan))
             yield epoch, found
 
-    monkeypatch.setattr(Feed, "chapters", poisoned)
+    monkeypatch.setattr(Feed, "chunks", poisoned)
 
 
 def test_an_update_that_is_not_finite_is_skipped_and_counted(tmp_path, monkeypatch, capsys):
@@ -271,24 +283,24 @@ def test_parameters_that_are_not_finite_are_not_saved(tmp_path, monkeypatch):
 
 
 def test_a_stopped_run_has_saved_its_last_update_and_goes_on_to_the_same_bits(tmp_path, monkeypatch, capsys):
-    start(tmp_path / "unbroken", pieces=2)
+    start(tmp_path / "unbroken", microbatches=2)
     send = loop.Dispatcher.send
 
-    def send_and_signal(self, state, pieces, rates):
-        if pieces[0][0] == 1 and pieces[0][1].number == 0:
+    def send_and_signal(self, state, microbatches, rates):
+        if microbatches[0][0] == 1 and microbatches[0][1].number == 0:
             signal.raise_signal(signal.SIGTERM)
-        return send(self, state, pieces, rates)
+        return send(self, state, microbatches, rates)
 
-    monkeypatch.setattr(loop, "SECONDS_PER_DISPATCH", 0.0)  # one piece at a time
+    monkeypatch.setattr(loop, "SECONDS_PER_DISPATCH", 0.0)  # one microbatch at a time
     monkeypatch.setattr(loop.Dispatcher, "send", send_and_signal)
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(SystemExit) as ended:
-        start(tmp_path / "stopped", pieces=2)
+        start(tmp_path / "stopped", microbatches=2)
     monkeypatch.undo()
     assert ended.value.code == 143
     assert "stopped by SIGTERM at update 2 of 6" in capsys.readouterr().out
     assert signal.getsignal(signal.SIGTERM) == before
-    start(tmp_path / "stopped", pieces=2)
+    start(tmp_path / "stopped", microbatches=2)
     stopped, unbroken = (whole_state(tmp_path / name, 6) for name in ("stopped", "unbroken"))
     for a, b in zip(jax.tree.leaves(stopped["opt_state"]), jax.tree.leaves(unbroken["opt_state"])):
         assert (np.asarray(a) == np.asarray(b)).all()
@@ -331,7 +343,7 @@ def test_what_cannot_fit_is_refused_before_it_is_made():
         ({"model.n_embd": 1_000_000}, r"pretrain, with 2\d,\d{3},\d{3},\d{3},\d{3} parameters, needs"),
         ({"model.n_embd": 800_000, "model.n_layer": 1_000}, "lower model.n_embd, model.n_layer or n_seeds"),
         ({"n_seeds": 10**9}, "GB of memory or more, and this machine has"),
-        ({"pretrain.batch_size": 999_999_999}, "lower pretrain.batch_size, or raise pretrain.pieces"),
+        ({"pretrain.batch_size": 999_999_999}, "lower pretrain.batch_size, or raise pretrain.microbatches"),
     ]:
         with pytest.raises(UserError, match=complaint):
             loop.check_fits(override(config, changes), "pretrain")

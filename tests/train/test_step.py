@@ -8,7 +8,7 @@ import pytest
 from jax.tree_util import DictKey
 
 from kgpt_jax.config import TrainConfig
-from kgpt_jax.data.batches import Batch, Piece, split, stack
+from kgpt_jax.data.batches import Batch, Microbatch, split, stack
 from kgpt_jax.model.gpt import GPT
 from kgpt_jax.model.variants import VARIANTS
 from kgpt_jax.store.torch_params import to_torch
@@ -55,15 +55,15 @@ def setup(variant="vanilla", dropout=0.3):
     return make_train_steps(model, tx, jax.random.key(3)), start, batches
 
 
-def whole(batches) -> Piece:
-    """Returns batches as pieces that are each a whole update."""
+def whole(batches) -> Microbatch:
+    """Returns batches as microbatches that are each a whole update."""
     return stack([split(batch, 1)[0] for batch in batches])
 
 
-def run(train_steps, state, pieces, lr_J, n=None):
-    """Returns state and metrics after the first n pieces."""
+def run(train_steps, state, microbatches, lr_J, n=None):
+    """Returns state and metrics after the first n microbatches."""
     n = len(lr_J) if n is None else n
-    state, _, metrics = train_steps(state, no_sums(state), pieces, lr_J, n)
+    state, _, metrics = train_steps(state, no_sums(state), microbatches, lr_J, n)
     return state, metrics
 
 
@@ -85,20 +85,20 @@ def test_many_updates_in_one_dispatch_equal_one_by_one(variant):
     assert losses == metrics["loss"].tolist()
 
 
-def test_dropout_differs_between_updates_and_pieces():
+def test_dropout_differs_between_updates_and_microbatches():
     train_steps, start, batches = setup()
     no_rates = np.zeros(6, np.float32)  # only dropout can differ
     losses = run(train_steps, start(), whole(batches[:1] * 6), no_rates)[1]["loss"]
     assert len(set(losses.tolist())) == 6
-    piece = split(batches[0], 1)[0]
-    numbered = stack([piece._replace(number=np.int32(number), last=np.bool_(True)) for number in (0, 1)])
+    microbatch = split(batches[0], 1)[0]
+    numbered = stack([microbatch._replace(number=np.int32(number), last=np.bool_(True)) for number in (0, 1)])
     first, _ = run(train_steps, start(), numbered, no_rates[:2], n=1)
     second = jax.tree.map(lambda part: part[::-1], numbered)
     other, _ = run(train_steps, start(), second, no_rates[:2], n=1)
     assert not same_bits(first.opt_state, other.opt_state)
 
 
-def test_only_the_first_n_pieces_are_seen():
+def test_only_the_first_n_microbatches_are_seen():
     train_steps, start, batches = setup()
     lr_I = np.full(6, 1e-2, np.float32)
     spoilt = batches[:2] + [batch._replace(x_BT=batch.x_BT * 0 + 2) for batch in batches[2:]]
@@ -128,8 +128,8 @@ def test_padding_changes_no_update():
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_a_batch_in_pieces_makes_the_same_update(variant):
-    """Texts of 1 to 15 characters: three pieces of two rows, 16 columns at most, against all five rows."""
+def test_a_batch_in_microbatches_makes_the_same_update(variant):
+    """Texts of 1 to 15 characters: three microbatches of two rows, 16 columns at most, against all five rows."""
     model, params, _ = tiny.make(variant, dropout=0.0, block_size=64, seq_len=63)
     tx, rng = make_optimizer(TrainConfig()), np.random.default_rng(7)
     x_BT = np.zeros((5, 63), np.int32)
@@ -140,18 +140,18 @@ def test_a_batch_in_pieces_makes_the_same_update(variant):
     train_steps = make_train_steps(model, tx, jax.random.key(3))
     results = []
     for n in (1, 3):
-        pieces = split(batch, n)
+        microbatches = split(batch, n)
         fresh = jax.tree.map(jnp.copy, params)
         state, losses = TrainState(jnp.int32(0), fresh, tx.init(fresh)), []
         sums = no_sums(state)
-        for piece in pieces:
-            state, sums, metrics = train_steps(state, sums, stack([piece]), np.float32([1e-3]), 1)
+        for microbatch in microbatches:
+            state, sums, metrics = train_steps(state, sums, stack([microbatch]), np.float32([1e-3]), 1)
             losses.append(metrics)
-        assert [float(m["loss"][0]) > 0 for m in losses] == [False] * (len(pieces) - 1) + [True]
+        assert [float(m["loss"][0]) > 0 for m in losses] == [False] * (len(microbatches) - 1) + [True]
         assert int(state.step) == 1 and not any(leaf.any() for leaf in jax.tree.leaves(sums))
         results.append((state, losses[-1]))
     assert [len(split(batch, n)) for n in (1, 3)] == [1, 3]
-    assert [piece.batch.x_BT.shape for piece in split(batch, 3)] == [(2, 16), (2, 32), (2, 63)]
+    assert [microbatch.batch.x_BT.shape for microbatch in split(batch, 3)] == [(2, 16), (2, 32), (2, 63)]
     (whole_state, whole_metrics), (state, metrics) = results
     for name in ("loss", "grad_norm"):
         assert float(metrics[name][0]) == pytest.approx(float(whole_metrics[name][0]), rel=1e-5)
@@ -217,14 +217,14 @@ def test_several_models_at_once_are_each_what_they_are_alone():
     model, _, _ = tiny.make("vanilla", dropout=0.3)
     tx, (_, _, batches) = make_optimizer(TrainConfig()), setup()
     init_keys, dropout_keys = (jax.random.split(jax.random.key(seed), 3) for seed in (0, 1))
-    pieces, lr_J = whole(batches[:4]), np.full(4, 0.01, np.float32)
+    microbatches, lr_J = whole(batches[:4]), np.full(4, 0.01, np.float32)
     together, metrics = run(
-        make_train_steps(model, tx, dropout_keys), init_state(model, tx, init_keys), pieces, lr_J
+        make_train_steps(model, tx, dropout_keys), init_state(model, tx, init_keys), microbatches, lr_J
     )
     losses = []
     for k, (init_key, dropout_key) in enumerate(zip(init_keys, dropout_keys)):
         alone, alones = run(
-            make_train_steps(model, tx, dropout_key), init_state(model, tx, init_key), pieces, lr_J
+            make_train_steps(model, tx, dropout_key), init_state(model, tx, init_key), microbatches, lr_J
         )
         losses.append(alones["loss"])
         for ours, one in zip(jax.tree.leaves(together.params), jax.tree.leaves(alone.params)):

@@ -65,7 +65,7 @@ def test_a_signal_that_comes_while_processes_ask_each_other_waits_for_the_next_t
         return flag
 
     said = []
-    monkeypatch.setattr(stopping, "any_of_all", ask_all)
+    monkeypatch.setattr(stopping, "any_process", ask_all)
     with pytest.raises(SystemExit), Stop() as stop:
         assert not stop.agreed()
         assert stop.agreed() and said == [False, True]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from kgpt_jax.config import load_recipe, override
-from kgpt_jax.data import chapters, stage_data
+from kgpt_jax.data import chunks, stage_data
 from kgpt_jax.data.vocab import PAD, Vocab
 from kgpt_jax.store.compatible import with_vocab
 
@@ -20,13 +20,13 @@ from kgpt_jax.store.compatible import with_vocab
         (0, 128, [(0, 0)]),
     ],
 )
-def test_chapters_hold_8_388_608_characters_at_the_most(n, text_length, cuts):
-    assert chapters.cut_up(n, 1, text_length) == [[cut] for cut in cuts]
+def test_chunks_hold_8_388_608_characters_at_the_most(n, text_length, cuts):
+    assert chunks.cut_up(n, 1, text_length) == [[cut] for cut in cuts]
 
 
-def test_an_epoch_of_a_large_corpus_is_its_chapters(tmp_path, monkeypatch):
-    """Ten documents in chapters of three, three and four with as many questions, in batches of three."""
-    monkeypatch.setattr(chapters, "CHAPTER", 4 * 128)
+def test_an_epoch_of_a_large_corpus_is_its_chunks(tmp_path, monkeypatch):
+    """Ten documents in chunks of three, three and four with as many questions, in batches of three."""
+    monkeypatch.setattr(chunks, "CHUNK", 4 * 128)
     documents = [f"Ann Bo. Number {i} was born in Rome." for i in range(10)]
     (tmp_path / "corpus.txt").write_text("\n".join(documents))
     (tmp_path / "pairs.tsv").write_text("Where was Ann born?\tRome\nWhere was Cy born?\tOslo\n")
