@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from contextlib import redirect_stderr
+from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
 
@@ -17,20 +17,31 @@ TINY = """
 """.split()
 
 
-def run(*flags, module="kgpt_jax.main", status=0):
+def run(*flags, status=0):
+    """Runs a command of `kgpt_jax.main` in this process, where nothing is imported or compiled twice.
+
+    Returns what it prints, or the line with which it refuses to run if `status` is not 0.
+    """
+    with redirect_stdout(StringIO()) as out, redirect_stderr(StringIO()) as err:
+        ended = main.main([str(flag) for flag in flags])
+    return checked(status, ended, out.getvalue(), err.getvalue())
+
+
+def run_process(*flags, module="kgpt_jax.main", status=0):
+    """Does the same in a process of its own, with any module; takes seconds."""
     command = [sys.executable, "-m", module, *map(str, flags)]
     done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=300)
-    assert done.returncode == status, done.stdout + done.stderr
-    if status:
-        assert "Traceback" not in done.stderr
-        assert len(done.stderr.strip().splitlines()) == 1, done.stderr
-        return done.stderr
-    return done.stdout
+    return checked(status, done.returncode, done.stdout, done.stderr)
 
 
-def refused(*given):
-    """Returns the line with which `kgpt_jax.main` refuses these flags; in this process, which is quick."""
-    with redirect_stderr(StringIO()) as said:
-        assert main.main([str(word) for word in given]) == 2
-    assert len(said.getvalue().strip().splitlines()) == 1, said.getvalue()
-    return said.getvalue()
+def checked(status, ended, out, err):
+    assert ended == status, out + err
+    if not status:
+        return out
+    assert "Traceback" not in err and len(err.strip().splitlines()) == 1, err
+    return err
+
+
+def refused(*flags):
+    """Returns the line with which `kgpt_jax.main` refuses these flags."""
+    return run(*flags, status=2)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kgpt_jax.answer import score as scoring
-from kgpt_jax.answer.predict import ask, voting
+from kgpt_jax.answer.predict import MAX_ANSWER, ask, voting
 from kgpt_jax.config import Config, UserError
 from kgpt_jax.data import corpus
 from kgpt_jax.data.biographies import generate
@@ -85,7 +85,7 @@ def agreed(questions: list[str], said: list[list[str]], room: int, vocab: Vocab)
     return [
         (question, answer)
         for question, answer, each in zip(questions, scoring.vote(said), zip(*said))
-        if 0 < len(answer) < scoring.MAX_ANSWER and len(question) + len(answer) <= room
+        if 0 < len(answer) < MAX_ANSWER and len(question) + len(answer) <= room
         if 2 * each.count(answer) > len(said) and not vocab.unknown(question + answer)
     ]
 

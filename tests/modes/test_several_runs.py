@@ -1,9 +1,6 @@
-"""Modes that take several runs or models, in a tiny size: compare, distill, show; and the launchers."""
+"""Modes that take several runs or models, in a tiny size: compare, distill; and pairs held out."""
 
 import json
-
-import jax
-import pytest
 
 from tests.commands import TINY, run
 
@@ -86,24 +83,3 @@ def test_show_and_biographies(tmp_path):
     (tmp_path / "data" / "birth_dev.tsv").write_text("the course's own\n")
     again = run("--mode=biographies", f"--outputs_path={tmp_path}/data", *TINY, status=2)
     assert "birth_dev.tsv exists and holds something else: name another folder" in again
-
-
-@pytest.mark.parametrize("platform", ["gpu", "tpu"])
-def test_launcher_says_that_a_platform_is_not_there(platform, tmp_path):
-    if jax.default_backend() == platform:
-        pytest.skip(f"there is a {platform} here")
-    flags = [f"--platform={platform}", f"--workdir={tmp_path}"]
-    complaint = run(*flags, module="launch.pretrain", status=2)
-    assert f"JAX finds no {platform} here" in complaint and "pip install" in complaint
-
-
-def test_launcher_takes_the_same_flags(tmp_path):
-    flags = ["--platform=cpu", f"--workdir={tmp_path}", *TINY]
-    assert "pretraining: vanilla" in run("--seed=3", *flags, module="launch.pretrain")
-    assert "starting from" in run("--seed=4", f"--workdir={tmp_path}", module="launch.finetune")
-    stages = ("pretrain", "finetune")
-    configs = [json.loads((tmp_path / f"vanilla/{stage}/config.json").read_text()) for stage in stages]
-    seeds = [(config["seed"], config["model"]["pattern_seed"]) for config in configs]
-    assert seeds == [(3, 3), (4, 3)]  # what was drawn for pretraining stays
-    assert "Correct: " in run(f"--workdir={tmp_path}", module="launch.evaluate")
-    assert "<cpu|gpu|tpu>" in run("--platform=abacus", module="launch.pretrain", status=2)
