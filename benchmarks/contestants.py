@@ -24,7 +24,6 @@ def jax_train(config: dict, updates: int):
     import jax
 
     from kgpt_jax.config import from_dict
-    from kgpt_jax.data.chunks import chunks
     from kgpt_jax.devices import make_mesh
     from kgpt_jax.model.gpt import GPT
     from kgpt_jax.train.feed import Feed, n_microbatches
@@ -34,7 +33,7 @@ def jax_train(config: dict, updates: int):
 
     config = from_dict(config)
     cfg = config.pretrain
-    objective, n_examples = _objective(config)
+    data, n_examples = _data(config)
     model, tx = GPT(config.model), make_optimizer(cfg)
     rates = learning_rates(cfg, n_examples, config.model.seq_len)
     mesh = make_mesh(-(-cfg.batch_size // n_microbatches(cfg)), config.model_devices)
@@ -42,7 +41,7 @@ def jax_train(config: dict, updates: int):
     quiet = _Quiet()
     train_steps = make_train_steps(model, tx, jax.random.key(1), cfg.ema_decay, mesh)
     dispatcher = Dispatcher(train_steps, cfg, quiet, None, state, mesh)
-    feed = Feed(chunks(objective, n_examples), config.model, cfg, 0, mesh)
+    feed = Feed(data, config.model, cfg, 0, mesh)
     drawn = itertools.chain.from_iterable(epoch for _, epoch in feed.chunks(range(cfg.epochs)))
     numbers = itertools.count()
 
@@ -88,14 +87,14 @@ def torch_train(config: dict, updates: int, **speed):
 
     config = from_dict(config)
     cfg = config.pretrain
-    objective, n_examples = _objective(config)
+    data, n_examples = _data(config)
     starts = itertools.cycle(range(0, n_examples, cfg.batch_size))
     rng = np.random.default_rng(0)
 
     def batches() -> list:
         made = []
         for start in itertools.islice(starts, updates):
-            x_NT, y_NT, _ = objective(rng)
+            x_NT, y_NT, _ = data.make(0, 0)(rng)
             rows = slice(start, start + cfg.batch_size)
             made.append([torch.tensor(part[rows], dtype=torch.long) for part in (x_NT, y_NT)])
         return made
@@ -149,9 +148,9 @@ def jax_seeds(config: dict, updates: int, seeds: int):
     from kgpt_jax.train.step import init_state, make_train_steps, no_sums
 
     config = from_dict(config)
-    objective, _ = _objective(config)
+    data, _ = _data(config)
     model, tx = GPT(config.model), make_optimizer(config.pretrain)
-    microbatches = stack(split(epoch_batches(objective, config.pretrain, 0, 0)[0], 1) * updates)
+    microbatches = stack(split(epoch_batches(data.make(0, 0), config.pretrain, 0, 0)[0], 1) * updates)
     train_steps = make_train_steps(model, tx, jax.random.split(jax.random.key(1), seeds))
     state = init_state(model, tx, jax.random.split(jax.random.key(0), seeds))
     return _again_and_again(train_steps, state, no_sums(state), microbatches)
@@ -250,10 +249,10 @@ def torch_decode(config: dict, params_path: str, questions: list[str]):
     return once
 
 
-def _objective(config):
-    from kgpt_jax.data.stage_data import objective_of
+def _data(config):
+    from kgpt_jax.data.stage_data import load_stage_data
 
-    return objective_of(config, "pretrain", _vocab(config))[:2]
+    return load_stage_data(config, "pretrain", _vocab(config))[:2]
 
 
 def _vocab(config):

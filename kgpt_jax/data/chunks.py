@@ -1,107 +1,97 @@
-"""An epoch in chunks: of a large corpus, only a part is laid out as arrays at a time.
+"""How an epoch of a large corpus is cut into chunks and shards (`data/__init__.py` defines both).
 
-Documents keep their chunk, and chunks their order: the order of the documents is drawn within each. Each
-chunk is made of shards (`data/batches.py`), of documents that follow each other in the corpus: a shard's
-documents change places among themselves.
+Documents stay in their chunk, and chunks keep their order: shuffling is within a shard of a chunk.
 """
 
 import math
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable
 from typing import NamedTuple
-
-import numpy as np
 
 from kgpt_jax.config import TrainConfig, UserError
 from kgpt_jax.data.batches import most_microbatches
-from kgpt_jax.data.mixture import examples_of
 from kgpt_jax.data.objectives import Objective
 
-# Characters of a chunk's texts at the most, questions left out: 65,536 texts of 128. An array of them
-# takes 34 MB whatever the length of a text; two chunks are in memory at a time.
-CHUNK = 2**23
-# Unless the config asks for more. Each shard splits its own texts by length: the fewer it has, the worse.
+# The most characters that the documents' texts of a chunk have: 65,536 texts of 128. As int32 they take 34
+# MB, and two chunks are in memory at a time. Questions come on top.
+CHUNK_CHARACTERS = 2**23
+# Unless the config asks for more. Each shard sorts only its own texts by length, so fewer leave less padding.
 MOST_SHARDS = 8
 
 
 class Chunks(NamedTuple):
-    """How to make the objective of each shard of each chunk, and how many examples it has."""
+    """An epoch's objectives, each made when its chunk is drawn, and how many examples each has.
 
-    make: list[list[Callable[[], Objective]]]
+    Attributes:
+      make: `make(chunk, shard)` returns the objective of a shard of a chunk, by their numbers.
+      sizes: `sizes[chunk][shard]` is the number of its examples. All chunks have equally many shards.
+    """
+
+    make: Callable[[int, int], Objective]
     sizes: list[list[int]]
+
+    @classmethod
+    def of(cls, objective: Objective, n_examples: int) -> "Chunks":
+        """Returns an epoch that is one chunk with one shard."""
+        return cls(lambda chunk, shard: objective, [[n_examples]])
 
     @property
     def n_shards(self) -> int:
-        return len(self.make[0])
+        return len(self.sizes[0])
 
     def updates(self, cfg: TrainConfig) -> list[int]:
-        """Returns the updates of each chunk; none spans two."""
+        """Returns the updates of each chunk: as many as its largest shard needs."""
         n_rows = cfg.batch_size // self.n_shards
         return [-(-max(sizes) // n_rows) for sizes in self.sizes]
 
+    def n_examples(self, cfg: TrainConfig) -> int:
+        """Returns the examples of an epoch, as the learning rate's schedule counts them.
 
-def chunks(objective: Objective | Chunks, n_examples: int) -> Chunks:
-    """Returns an objective of `n_examples` as one chunk; what is in chunks already stays so."""
-    if isinstance(objective, Chunks):
-        return objective
-    return Chunks([[lambda: objective]], [[n_examples]])
+        With several chunks or shards every batch counts as full, since the last one of each is filled up.
+        """
+        if len(self.sizes) == self.n_shards == 1:
+            return self.sizes[0][0]
+        return sum(self.updates(cfg)) * cfg.batch_size
 
 
-def n_chunks(n_documents: int, text_length: int) -> int:
+def count_chunks(n_documents: int, text_length: int) -> int:
     """Returns the number of chunks of a corpus whose texts have `text_length` characters."""
-    return max(1, -(-n_documents // (CHUNK // text_length)))
+    return max(1, -(-n_documents // (CHUNK_CHARACTERS // text_length)))
 
 
-def n_shards(asked: int, cfg: TrainConfig, n_documents: int, text_length: int) -> int:
-    """Returns how many shards documents have; where none are asked for (0), a power of two.
+def count_shards(asked: int, cfg: TrainConfig, n_documents: int, text_length: int) -> int:
+    """Returns the number of shards of a corpus.
 
-    A UserError where the texts of a microbatch of a batch don't divide by what is asked for.
+    Args:
+      asked: `data.shards`; 0 means one for a corpus of one chunk, otherwise the largest power of two up to 8
+        that divides a microbatch.
+      cfg: the stage; a shard fills batch_size / n_shards rows, equally many in each microbatch.
+      n_documents: documents of the corpus.
+      text_length: characters of a text.
+
+    Raises:
+      UserError: `asked` is more than the documents, or does not divide the rows of a microbatch.
     """
-    n_rows, rest = divmod(cfg.batch_size, most_microbatches(cfg))  # the least that a microbatch has
-    if not n_documents:  # but questions only
+    n_rows, rest = divmod(cfg.batch_size, most_microbatches(cfg))  # of the smallest microbatches
+    if not n_documents:  # a stage that reads questions only
         return 1
     if not asked:
-        one = rest or n_chunks(n_documents, text_length) == 1
+        one = rest or count_chunks(n_documents, text_length) == 1
         return 1 if one else math.gcd(n_rows, MOST_SHARDS)
     if asked > n_documents or (asked > 1 and (n_rows % asked or rest)):
         raise UserError(
-            f"data.shards is {asked}: give a number, the {n_documents} documents' at the most, that divides "
-            f"the texts of a microbatch, {cfg.batch_size} / {most_microbatches(cfg)}"
+            f"data.shards is {asked}: give a number up to {n_documents}, the number of documents, that "
+            f"divides the texts of a microbatch, {cfg.batch_size} / {most_microbatches(cfg)}"
         )
     return asked
 
 
-def cut_up(n: int, shards: int, text_length: int) -> list[list[tuple[int, int]]]:
-    """Returns for each chunk of n documents the (first, end) of each of its shards, as even as can be.
+def bounds(n_documents: int, n_shards: int, text_length: int) -> list[list[tuple[int, int]]]:
+    """Returns (first, end) of each shard's documents, as `bounds[chunk][shard]`; sizes differ by at most one.
 
-    >>> cut_up(5, 2, text_length=128)
+    >>> bounds(5, n_shards=2, text_length=128)
     [[(0, 2), (2, 5)]]
     """
-    n_parts = n_chunks(n, text_length) * shards
-    bounds = [n * i // n_parts for i in range(n_parts + 1)]
-    parts = list(zip(bounds, bounds[1:]))
-    return [parts[i : i + shards] for i in range(0, len(parts), shards)]
-
-
-def in_chunks(
-    recipe: str,
-    documents: Sequence[str],
-    pairs: list[tuple[str, str]],
-    cuts: list[list[tuple[int, int]]],
-    make: Callable[[list[str], list[tuple[str, str]], int], Objective],
-) -> Chunks:
-    """Returns a mixture's corpus as `cut_up` cuts it.
-
-    `make` is given the documents of a part, the training pairs that it asks about, and how many questions
-    it has. Of the pairs each shard has its own, so that everybody is asked about alike.
-    """
-    # Differences, so that a chunk has its share of questions, however many shards.
-    upto = [[examples_of(recipe, end - chunk[0][0], 0) for _, end in chunk] for chunk in cuts]
-    sizes = [np.diff(ends, prepend=0).tolist() for ends in upto]
-
-    def part(chunk: int, shard: int) -> Objective:
-        first, end = cuts[chunk][shard]
-        own = pairs[shard :: len(cuts[chunk])] or pairs
-        return make(documents[first:end], own, sizes[chunk][shard] - (end - first))
-
-    return Chunks([[partial(part, i, j) for j in range(len(cuts[i]))] for i in range(len(cuts))], sizes)
+    n = count_chunks(n_documents, text_length) * n_shards
+    ends = [n_documents * i // n for i in range(n + 1)]
+    ranges = list(zip(ends, ends[1:]))
+    return [ranges[i : i + n_shards] for i in range(0, n, n_shards)]

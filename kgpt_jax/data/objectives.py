@@ -1,12 +1,15 @@
-"""A document or a question -> one training text, in a readable form and in a fast one.
+"""Documents and questions -> training texts, each kind in a readable and in a fast form.
 
-The readable form works on strings; the fast form makes an epoch of id arrays at once, and is tested to
-agree with it draw by draw (the readable form of masked spans is in their test). `data/mixture.py` draws from
-several. Axes: `N` examples, `D` characters of a document, `S` spans that it offers, `L` characters of a text
-(one more than the model reads: x is all but the last, y all but the first), `T` = L - 1.
+The readable form works on one text at a time, as strings. The fast form makes an epoch of id arrays at once;
+tests check that both agree for the same random draws (the readable form of masked spans is in the test).
+`data/mixture.py` combines several objectives.
+
+Axes: `N` examples, `D` characters of a document, `E` spans that a document offers, `L` characters of a text,
+`T` = L - 1 positions. A text is one longer than the model reads: x is all but its last character, and y is
+all but its first.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 import numpy as np
@@ -15,14 +18,17 @@ from kgpt_jax.config import ModelConfig, UserError
 from kgpt_jax.data.spans import any_of, entities, mentions, title_length
 from kgpt_jax.data.vocab import MASK, MASK_ID, PAD, PAD_ID, Vocab
 
-SHORTEST = 4  # characters that truncation leaves at the least
+SHORTEST = 4  # the least number of characters that truncation leaves
 
 
 class Examples(NamedTuple):
-    """Inputs and targets, int32; a target of PAD carries no loss.
+    """An epoch's inputs and targets, int32.
 
-    The first `source_N` characters of a text are given, up to the MASK behind which the masked span or the
-    answer begins; where all of a text is to be predicted, only the first.
+    Attributes:
+      x_NT: input ids.
+      y_NT: target ids; a target of PAD carries no loss.
+      source_N: how many characters at the start of each text are given. They end with the MASK before the
+        masked span or the answer; where all of a text is predicted, only its first character is given.
     """
 
     x_NT: np.ndarray
@@ -30,12 +36,12 @@ class Examples(NamedTuple):
     source_N: np.ndarray
 
 
-# Draws an epoch of examples; the generator decides all that is random about it.
+# Draws an epoch of examples. All randomness comes from the generator.
 Objective = Callable[[np.random.Generator], Examples]
 
 
 class Span(NamedTuple):
-    """Where a document is cut: it keeps `length` characters, of which `width` from `start` are masked."""
+    """A document's first `length` characters are kept; of them, `width` from `start` on are masked."""
 
     length: int
     start: int
@@ -43,11 +49,19 @@ class Span(NamedTuple):
 
 
 def draw_span(document_length, uniforms_4, block_size: int) -> Span:
-    """Turns four uniforms in [0, 1) into a span; works on scalars and, entry by entry, on arrays.
+    """Draws the span of the course's span corruption.
 
-    The length is uniform in 4 .. int(block_size * 7/8), or the document's own where that is less. The
-    width is uniform in 1 .. h, where h is length/2 - 1, an odd length rounding up or down with equal
-    chance: its mean is exactly length/4. Documents below four characters mask one.
+    The length is uniform in 4 .. int(block_size * 7/8), or the document's own length if that is less. The
+    width is uniform in 1 .. h with h = length/2 - 1, where half of an odd length is rounded up or down with
+    equal chance: the mean width is exactly length/4. Documents of under four characters have one masked.
+
+    Args:
+      document_length: a number or an array of them.
+      uniforms_4: four numbers in [0, 1), or four arrays of the shape of `document_length`.
+      block_size: `model.block_size`.
+
+    Returns:
+      A span of numbers or of arrays.
     """
     u_length, u_round, u_width, u_start = uniforms_4
     longest = int(block_size * 7 / 8)
@@ -60,7 +74,7 @@ def draw_span(document_length, uniforms_4, block_size: int) -> Span:
 
 
 def corrupt(document: str, span: Span, text_length: int) -> str:
-    """Moves the masked span to the end.
+    """Returns the document's text with the masked span moved to the end, filled up with PAD.
 
     >>> corrupt("Khatchig Mouradian.", Span(length=14, start=4, width=6), 20)
     'Khat⁇oura⁇chig M□□□□'
@@ -72,7 +86,7 @@ def corrupt(document: str, span: Span, text_length: int) -> str:
 
 
 def question_text(question: str, answer: str, text_length: int) -> str:
-    """Lays out one question and its answer.
+    """Returns the text of one question and its answer, filled up with PAD.
 
     >>> question_text("Where?", "Oslo", 15)
     'Where?⁇Oslo⁇□□□'
@@ -81,25 +95,37 @@ def question_text(question: str, answer: str, text_length: int) -> str:
 
 
 def question_room(cfg: ModelConfig) -> int:
-    """Returns how many characters a question and its answer may have together.
+    """Returns the most characters that a question and its answer may have together.
 
-    Their text, with two masks, has at most `block_size` characters, also where documents have one more, as in
+    Their text with two masks has at most `block_size` characters. Documents' texts may have one more, as in
     the course since 2024.
     """
     return min(cfg.seq_len + 1, cfg.block_size) - 2
 
 
 class Material(NamedTuple):
-    """What objectives make texts of."""
+    """What objectives make texts of.
+
+    Attributes:
+      documents: one text each.
+      pairs: (question, answer), which `question_answer` asks.
+      answers: what `answer_span` masks in documents.
+    """
 
     documents: list[str]
     pairs: list[tuple[str, str]]
+    answers: Collection[str] = ()
 
 
 class DocumentTable:
-    """Documents as rows of ids, with two columns behind them for MASK and PAD: a text is one gather.
+    """Documents as rows of ids, with a column of MASK and one of PAD behind them.
 
-    Of each document the first `longest` characters are read.
+    A text made of any ranges of its document, MASK and PAD is then one gather from its row.
+
+    Args:
+      documents: of each, the first `longest` characters are read.
+      vocab: characters to ids.
+      longest: in characters.
     """
 
     def __init__(self, documents: list[str], vocab: Vocab, longest: int):
@@ -111,16 +137,18 @@ class DocumentTable:
         for row, document in zip(self.id_ND, self.documents):
             row[: len(document)] = vocab.encode(document)
 
-    def lay_out(self, parts: list, text_length: int) -> np.ndarray:
-        """Returns texts (N, L) of parts one behind the other: a MASK, or (start_N, width_N) of the document.
+    def lay_out(self, segments: list, text_length: int) -> np.ndarray:
+        """Returns one text per document, (N, L): the segments one behind the other, then PAD.
 
-        What is beyond `text_length` is cut off, what is missing is PAD.
+        Args:
+          segments: each is MASK, or (start_N, width_N): a range of columns of each document's row.
+          text_length: L; characters beyond it are cut off.
         """
         column_L = np.arange(text_length, dtype=np.int32)
         source_NL = np.full((len(self.documents), text_length), self.mask_column + 1, np.int32)
         end_N1 = np.zeros((len(self.documents), 1), np.int32)
-        for part in parts:
-            start, width = (self.mask_column, 1) if part is MASK else part
+        for segment in segments:
+            start, width = (self.mask_column, 1) if segment is MASK else segment
             start_N1, width_N1 = (
                 np.broadcast_to(v, len(end_N1)).astype(np.int32)[:, None] for v in (start, width)
             )
@@ -131,7 +159,11 @@ class DocumentTable:
 
 
 def span_corruption(material: Material, vocab: Vocab, cfg: ModelConfig) -> Objective:
-    """Returns the course's objective, which corrupts every document anew each epoch."""
+    """Returns the course's objective: every document with a span masked, drawn anew each epoch.
+
+    Raises:
+      UserError: a text is too short for the longest document and two masks.
+    """
     text_length, longest = cfg.seq_len + 1, int(cfg.block_size * 7 / 8)
     if longest < SHORTEST or longest + 2 > text_length:
         raise UserError(
@@ -145,30 +177,31 @@ def span_corruption(material: Material, vocab: Vocab, cfg: ModelConfig) -> Objec
         spans = draw_span(length_ND, rng.random((len(length_ND), 4)).T, cfg.block_size)
         length_N, start_N, width_N = spans
         end_N = start_N + width_N
-        parts = [(0, start_N), MASK, (end_N, length_N - end_N), MASK, (start_N, width_N)]
-        text_NL = table.lay_out(parts, text_length)
+        segments = [(0, start_N), MASK, (end_N, length_N - end_N), MASK, (start_N, width_N)]
+        text_NL = table.lay_out(segments, text_length)
         return Examples(text_NL[:, :-1], text_NL[:, 1:], (length_N - width_N + 2).astype(np.int32))
 
     return examples
 
 
 def whole_line(material: Material, vocab: Vocab, cfg: ModelConfig) -> Objective:
-    """Returns the objective of documents as they are, as far as they fit: all of a text is predicted."""
+    """Returns the objective that predicts documents from their first character on, as far as they fit."""
     return _unchanging(material.documents, vocab, cfg)
 
 
 def reversed_line(material: Material, vocab: Vocab, cfg: ModelConfig) -> Objective:
-    """Returns the objective of documents with their words in reverse (arXiv 2403.13799), as far as they fit.
+    """Returns the objective of documents with their words in reverse order (arXiv 2403.13799).
 
     >>> reverse("Chiyoki Ikeda. Born in Honolulu .")
     '. Honolulu in Born Ikeda. Chiyoki'
     """
-    # Cut first: what a line begins with is what the other objectives read, too.
+    # Cut before reversing, so that it shows the same beginnings of documents as the other objectives.
     cut = [document[: cfg.seq_len + 1] for document in material.documents]
     return _unchanging([reverse(document) for document in cut], vocab, cfg)
 
 
 def reverse(document: str) -> str:
+    """Returns the document with its words in reverse order."""
     return " ".join(reversed(document.split(" ")))
 
 
@@ -180,9 +213,16 @@ def _unchanging(documents: list[str], vocab: Vocab, cfg: ModelConfig) -> Objecti
 
 
 def draw_context(before, after, room, uniforms_3):
-    """Turns three uniforms in [0, 1) into the characters kept before and after a span.
+    """Draws how much context a masked span keeps: none in half of the cases, otherwise up to all of it.
 
-    In half of the cases none; otherwise both uniform in what there is, as far as there is room.
+    Args:
+      before, after: characters of the document on either side of the span; arrays of one shape.
+      room: characters that the text can take besides, in the same shape.
+      uniforms_3: three arrays of that shape, in [0, 1).
+
+    Returns:
+      (left, right), how many characters are kept on either side. Left is uniform in 0 .. min(before, room),
+      and right is uniform in what then fits.
     """
     u_none, u_left, u_right = uniforms_3
     left = np.floor(u_left * (np.minimum(before, room) + 1)).astype(int)
@@ -193,23 +233,24 @@ def draw_context(before, after, room, uniforms_3):
 def entity_span(material: Material, vocab: Vocab, cfg: ModelConfig) -> Objective:
     """Returns the objective that masks one run of capitalised words (salient spans, arXiv 2002.08910).
 
-    A text is the title, some context with a MASK for the span, and the span between two more:
-    `Ada Bell. born in ⁇ .⁇Rome⁇`. Documents that offer no span are read as they are.
+    A text is the title, some context in which a MASK replaces the span, and the span between two MASKs:
+    `Ada Bell. born in ⁇ .⁇Rome⁇`. The span is drawn anew each epoch. Documents without one stay as they are.
     """
     return _masked(material.documents, entities, vocab, cfg)
 
 
 def answer_span(material: Material, vocab: Vocab, cfg: ModelConfig) -> Objective:
-    """Returns the objective that masks a mention of any training pair's answer, whomever it belongs to.
+    """Returns the objective that masks a mention of any training pair's answer, whoever the pair is about.
 
-    Which of a document's mentions is drawn anew each epoch, each as likely as the other. Documents
-    without one have a run of capitalised words masked.
+    One of a document's mentions is drawn anew each epoch, all equally likely. A document without a mention
+    has a run of capitalised words masked, as in `entity_span`.
     """
-    answers = any_of({answer for _, answer in material.pairs})
+    answers = any_of(set(material.answers))
     return _masked(material.documents, lambda text: mentions(text, answers) or entities(text), vocab, cfg)
 
 
 def _masked(documents, find: Callable[[str], list], vocab: Vocab, cfg: ModelConfig) -> Objective:
+    """Returns the objective that masks one of the (start, width) that `find` returns for a document."""
     text_length = cfg.seq_len + 1
     table = DocumentTable(documents, vocab, 4 * text_length)
     title_N = np.array([title_length(document) for document in table.documents])
@@ -218,8 +259,8 @@ def _masked(documents, find: Callable[[str], list], vocab: Vocab, cfg: ModelConf
         for document, title in zip(table.documents, title_N)
     ]
     count_N = np.array([len(spans) for spans in found])
-    span_NS2 = np.zeros((len(documents), max(1, count_N.max(initial=0)), 2), int)
-    for row, spans in zip(span_NS2, found):
+    span_NE2 = np.zeros((len(documents), max(1, count_N.max(initial=0)), 2), int)
+    for row, spans in zip(span_NE2, found):
         row[: len(spans)] = np.reshape(spans, (-1, 2))
     none_N = count_N == 0
     masks_N = np.where(none_N, 0, 1)
@@ -227,15 +268,15 @@ def _masked(documents, find: Callable[[str], list], vocab: Vocab, cfg: ModelConf
     def examples(rng: np.random.Generator) -> Examples:
         uniforms = rng.random((len(documents), 4)).T
         chosen_N = (uniforms[0] * count_N).astype(int)
-        start_N, width_N = span_NS2[np.arange(len(documents)), chosen_N].T
+        start_N, width_N = span_NE2[np.arange(len(documents)), chosen_N].T
         end_N = start_N + width_N
         room_N = np.maximum(text_length - title_N - width_N - 3, 0)
         before_N, after_N = np.maximum(start_N - title_N, 0), table.length_N - end_N
         left_N, right_N = draw_context(before_N, after_N, room_N, uniforms[1:])
-        left_N, right_N = (np.where(none_N, 0, part) for part in (left_N, right_N))
+        left_N, right_N = (np.where(none_N, 0, width_N) for width_N in (left_N, right_N))
         kept_N = np.where(none_N, table.length_N, title_N)
         mask = (table.mask_column, masks_N)
-        parts = [
+        segments = [
             (0, kept_N),
             (start_N - left_N, left_N),
             mask,
@@ -244,7 +285,7 @@ def _masked(documents, find: Callable[[str], list], vocab: Vocab, cfg: ModelConf
             (start_N, width_N),
             mask,
         ]
-        text_NL = table.lay_out(parts, text_length)
+        text_NL = table.lay_out(segments, text_length)
         source_N = np.where(none_N, 1, title_N + left_N + right_N + 2).astype(np.int32)
         return Examples(text_NL[:, :-1], text_NL[:, 1:], source_N)
 
@@ -252,10 +293,12 @@ def _masked(documents, find: Callable[[str], list], vocab: Vocab, cfg: ModelConf
 
 
 def question_answer(material: Material, vocab: Vocab, cfg: ModelConfig) -> Objective:
-    """Returns the objective of questions and answers, the same every epoch.
+    """Returns the objective of questions with their answers, the same every epoch.
 
-    Only the first mask, the answer and the second mask are targets. A UserError names a pair that is too
-    long (`question_room`).
+    Only the first mask, the answer and the second mask are targets.
+
+    Raises:
+      UserError: a pair is too long (`question_room`).
     """
     text_length, pairs, room = cfg.seq_len + 1, material.pairs, question_room(cfg)
     text_NL = np.full((len(pairs), text_length), PAD_ID, np.int32)

@@ -1,4 +1,4 @@
-"""What a stage of training reads: its objective, how many examples an epoch has, and their digest."""
+"""What a stage of training reads: its examples, in chunks, and the facts about them that a run records."""
 
 from collections.abc import Sequence
 from itertools import chain
@@ -7,7 +7,7 @@ from typing import NamedTuple
 from kgpt_jax.config import Config, UserError
 from kgpt_jax.data import corpus
 from kgpt_jax.data.batches import steps_per_epoch
-from kgpt_jax.data.chunks import Chunks, cut_up, in_chunks, n_shards
+from kgpt_jax.data.chunks import Chunks, bounds, count_shards
 from kgpt_jax.data.mixture import examples_of, mixture, preceded, weights
 from kgpt_jax.data.objectives import NEED_PAIRS, Material, Objective
 from kgpt_jax.data.vocab import Vocab
@@ -20,73 +20,127 @@ STAGE_OBJECTIVES = {
 
 
 class Taught(NamedTuple):
-    """Questions with answers besides the training pairs, and the runs whose models gave the answers."""
+    """Questions that other models answered, to train on besides the training pairs (distillation).
+
+    Attributes:
+      pairs: (question, answer).
+      by: the folders of the runs that answered.
+      learned: fingerprints of the questions whose true answers these runs have learned (`data/holdout.py`).
+    """
 
     pairs: list[tuple[str, str]]
     by: list[str]
-    learned: frozenset[str]  # fingerprints of the questions whose true answers these have learned
+    learned: frozenset[str]
 
 
 NOT_TAUGHT = Taught([], [], frozenset())
 
 
+class StageData(NamedTuple):
+    """What a stage of training reads.
+
+    Attributes:
+      chunks: the examples of an epoch.
+      n_examples: how many there are, as the learning rate's schedule counts them.
+      facts: what `run.json` says about them: stage, updates, digest of the texts, questions learned.
+    """
+
+    chunks: Chunks
+    n_examples: int
+    facts: dict
+
+
 def recipe_of(config: Config, stage: str) -> str:
-    """Returns a stage's objective or mixture, as the config says it or as the stage has it."""
+    """Returns the objective or mixture of a stage: the config's or, if that is empty, the stage's default."""
     return getattr(config, stage).objective or STAGE_OBJECTIVES[stage]
 
 
-def objective_of(
+def load_stage_data(
     config: Config,
     stage: str,
     vocab: Vocab,
     taught: Taught = NOT_TAUGHT,
     documents: Sequence[str] | None = None,
-) -> tuple[Objective | Chunks, int, dict]:
-    """Returns a stage's objective, how many examples an epoch has, and what `run.json` says of both.
+) -> StageData:
+    """Reads what a stage of training needs, and only that.
 
-    The objective of many documents comes in chunks; None reads those of the config. A UserError names the
-    training pair that does not fit.
+    Args:
+      config: `config.data` says where documents and pairs are, `config.STAGE` how they are read.
+      stage: pretrain, finetune or scratch.
+      vocab: must have every character of the documents and of the training pairs.
+      taught: further questions with answers.
+      documents: the corpus, if it is read already; None reads that of `config.data`.
+
+    Raises:
+      UserError: a file cannot be read, a training pair is too long or has an unknown character, or
+        `data.shards` does not fit.
     """
     cfg = getattr(config, stage)
-    recipe = recipe_of(config, stage)
-    needed = weights(recipe).keys()
+    needed = weights(recipe_of(config, stage)).keys()
     if needed == {"question_answer"}:
         documents = []
     elif documents is None:
         documents = corpus.load_documents(config.data).documents
-    pairs = corpus.load_pairs(config.data).pairs if needed & NEED_PAIRS else []
-    all_pairs = [*pairs, *taught.pairs]
-    for line, texts in enumerate(pairs, 1):
-        if unknown := vocab.unknown("".join(texts)):
+    own_pairs = corpus.load_pairs(config.data).pairs if needed & NEED_PAIRS else []
+    _check_characters(own_pairs, vocab)
+    pairs = [*own_pairs, *taught.pairs]
+    chunks = _chunks(config, stage, vocab, documents, pairs)
+    n_examples = chunks.n_examples(cfg)
+
+    questions, answers = zip(*pairs) if pairs else ((), ())
+    learned = taught.learned | (corpus.learned_from(config.data) if own_pairs else set())
+    facts = {
+        "stage": stage,
+        "updates": steps_per_epoch(n_examples, cfg) * cfg.epochs,
+        "data_digest": corpus.digest(chain(documents, questions, answers)),
+        "learned": " ".join(sorted(learned)),
+    }
+    if own_pairs:
+        facts["most_frequent_answer"] = corpus.most_frequent([answer for _, answer in own_pairs])
+    if taught.by:
+        facts["taught_by"] = taught.by
+    if len(chunks.sizes) > 1 or chunks.n_shards > 1:
+        facts["shards"] = chunks.n_shards
+    return StageData(chunks, n_examples, facts)
+
+
+def _check_characters(pairs: list[tuple[str, str]], vocab: Vocab):
+    for line, pair in enumerate(pairs, 1):
+        if unknown := vocab.unknown("".join(pair)):
             raise UserError(
-                f"training pair {line} has {unknown!r}, which the vocabulary lacks, in {texts}: "
+                f"training pair {line} has {unknown!r}, which the vocabulary lacks, in {pair}: "
                 "give the pairs as --finetune_corpus_path when pretraining, too, or remove this one"
             )
 
-    def made(documents: list[str], *questions) -> Objective:
-        objective, _ = mixture(recipe, Material(documents, all_pairs), vocab, config.model, *questions)
+
+def _chunks(
+    config: Config, stage: str, vocab: Vocab, documents: Sequence[str], pairs: list[tuple[str, str]]
+) -> Chunks:
+    """Returns the examples of a stage; a single chunk with a single shard is laid out at once."""
+    cfg, recipe, text_length = getattr(config, stage), recipe_of(config, stage), config.model.seq_len + 1
+    shards = count_shards(config.data.shards, cfg, len(documents), text_length)
+    ranges = bounds(len(documents), shards, text_length)
+    sizes = [_sizes(recipe, of_shards, len(pairs)) for of_shards in ranges]
+    answers = {answer for _, answer in pairs}
+
+    def make(chunk: int, shard: int) -> Objective:
+        first, end = ranges[chunk][shard]
+        asked = pairs[shard::shards] or pairs  # shards ask about different people: all are asked about alike
+        material = Material(documents[first:end], asked, answers)
+        n_questions = sizes[chunk][shard] - len(material.documents)
+        objective = mixture(recipe, material, n_questions, vocab, config.model)
         return preceded(objective, cfg.preceded) if cfg.preceded else objective
 
-    n_documents, text_length = len(documents), config.model.seq_len + 1
-    shards = n_shards(config.data.shards, cfg, n_documents, text_length)
-    cuts = cut_up(n_documents, shards, text_length)
-    more_facts, learned = {}, taught.learned
-    if pairs:
-        learned |= corpus.learned_from(config.data)
-        more_facts["most_frequent_answer"] = corpus.most_frequent([answer for _, answer in pairs])
-    if taught.by:
-        more_facts["taught_by"] = taught.by
-    if len(cuts) == len(cuts[0]) == 1:
-        objective, n = made(documents[:]), examples_of(recipe, len(documents), len(all_pairs))
-    else:
-        objective = in_chunks(recipe, documents, all_pairs, cuts, made)
-        n = sum(objective.updates(cfg)) * cfg.batch_size  # chunks' last batches are filled up
-        more_facts["shards"] = objective.n_shards
-    texts = chain(documents, (text for texts in zip(*all_pairs) for text in texts))
-    facts = {
-        "stage": stage,
-        "updates": steps_per_epoch(n, cfg) * cfg.epochs,
-        "data_digest": corpus.digest(texts),
-        "learned": " ".join(sorted(learned)),
-    }
-    return objective, n, facts | more_facts
+    if len(ranges) == shards == 1:
+        return Chunks.of(make(0, 0), sizes[0][0])
+    return Chunks(make, sizes)
+
+
+def _sizes(recipe: str, ranges: list[tuple[int, int]], n_pairs: int) -> list[int]:
+    """Returns the examples of each shard of a chunk, whose documents are numbered first to end.
+
+    They are differences of running totals, so that their sum does not depend on the number of shards.
+    """
+    first = ranges[0][0]
+    totals = [examples_of(recipe, end - first, n_pairs) for _, end in ranges]
+    return [total - before for total, before in zip(totals, [0, *totals])]

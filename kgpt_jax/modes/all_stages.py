@@ -14,7 +14,7 @@ SHARED = ("tensorboard",)
 def run(command):
     from kgpt_jax.answer.score import constants
     from kgpt_jax.data import corpus
-    from kgpt_jax.data.stage_data import STAGE_OBJECTIVES, objective_of
+    from kgpt_jax.data.stage_data import STAGE_OBJECTIVES, load_stage_data
     from kgpt_jax.data.vocab import Vocab
     from kgpt_jax.store.compatible import with_vocab
     from kgpt_jax.train.loop import check_fits
@@ -24,7 +24,7 @@ def run(command):
     root = command.workdir / config.model.variant
     # What later stages read is checked before the first begins.
     vocab = Vocab.of(corpus.load_documents(config.data).characters)
-    objective_of(config, "finetune", vocab)
+    load_stage_data(config, "finetune", vocab)
     for stage in STAGE_OBJECTIVES:
         check_fits(with_vocab(config, vocab), stage)
     corpus.load_questions(config.data)

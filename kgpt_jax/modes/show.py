@@ -9,9 +9,8 @@ import numpy as np
 from absl import flags
 
 from kgpt_jax.data import corpus
-from kgpt_jax.data.chunks import chunks
 from kgpt_jax.data.mixture import weights
-from kgpt_jax.data.stage_data import objective_of, recipe_of
+from kgpt_jax.data.stage_data import load_stage_data, recipe_of
 from kgpt_jax.data.vocab import Vocab
 
 SHARED = ()
@@ -24,12 +23,10 @@ def define_flags(values):
 def run(command):
     config = command.config()
     vocab = Vocab.of(corpus.load_documents(config.data).characters)
-    objective, n_examples, _ = objective_of(config, "pretrain", vocab)
-    book = chunks(objective, n_examples)
-    make, n_examples = book.make[0][0](), book.sizes[0][0]
+    chunks = load_stage_data(config, "pretrain", vocab).chunks
     rng = np.random.default_rng((config.seed, 0))
-    examples = make(rng)
+    examples, n_examples = chunks.make(0, 0)(rng), chunks.sizes[0][0]
     mixed = len(weights(recipe_of(config, "pretrain"))) > 1
-    order = rng.permutation(n_examples) if mixed else range(n_examples)  # in a mixture questions come last
+    order = rng.permutation(n_examples) if mixed else range(n_examples)  # a mixture has its questions last
     for i in order[: command.flags.num_samples]:
         print(f"x: {vocab.decode(examples.x_NT[i])}\ny: {vocab.decode(examples.y_NT[i])}")

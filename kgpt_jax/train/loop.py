@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 
 from kgpt_jax.config import Config, TrainConfig, UserError
 from kgpt_jax.data.batches import WIDTH_STEP, Batch, Microbatch, stack
-from kgpt_jax.data.chunks import Chunks, chunks
+from kgpt_jax.data.chunks import Chunks
 from kgpt_jax.data.objectives import Objective
 from kgpt_jax.devices import (
     broadcast,
@@ -66,11 +66,11 @@ def train(
         init_key, dropout_key = (jax.random.split(key, run.config.n_seeds) for key in (init_key, dropout_key))
     model, tx = GPT(run.config.model), make_optimizer(cfg)
     rates = learning_rates(cfg, n_examples, run.config.model.seq_len)
-    book = chunks(objective, n_examples)
-    ends = np.cumsum(book.updates(cfg)).tolist()  # of the chunks, in updates of an epoch
+    data = objective if isinstance(objective, Chunks) else Chunks.of(objective, n_examples)
+    ends = np.cumsum(data.updates(cfg)).tolist()  # of the chunks, in updates of an epoch
     per_epoch = ends[-1]
     mesh = make_mesh(-(-cfg.batch_size // n_microbatches(cfg)), run.config.model_devices)
-    feed = Feed(book, run.config.model, cfg, seed, mesh)
+    feed = Feed(data, run.config.model, cfg, seed, mesh)
     state = init_state(model, tx, init_key, start_params, cfg.ema_decay > 0, mesh)
 
     with Checkpoints(run) as checkpoints, Stop() as stop:
@@ -85,7 +85,7 @@ def train(
         kind = Progress if is_first() else NoProgress
         progress = kind(run.folder, step, rates, per_epoch, seconds, tensorboard)
         train_steps = make_train_steps(model, tx, dropout_key, cfg.ema_decay, mesh)
-        dispatcher = Dispatcher(train_steps, cfg, progress, checkpoints, state, mesh, feed.shares)
+        dispatcher = Dispatcher(train_steps, cfg, progress, checkpoints, state, mesh, feed.positions)
         begun = step // per_epoch * len(ends) + bisect_right(ends, step % per_epoch)  # chunks
         for number, updates in feed.chunks(range(begun, cfg.epochs * len(ends))):
             epoch, chunk = divmod(number, len(ends))

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from kgpt_jax.config import Config
 from kgpt_jax.data import corpus
 from kgpt_jax.data.holdout import refuse_learned
-from kgpt_jax.data.stage_data import NOT_TAUGHT, Taught, objective_of
+from kgpt_jax.data.stage_data import NOT_TAUGHT, Taught, load_stage_data
 from kgpt_jax.data.vocab import Vocab
 from kgpt_jax.model.gpt import count_params
 from kgpt_jax.store.compatible import check_corpus, fit_to, learned_by, open_run, with_vocab
@@ -48,7 +48,7 @@ def pretrain(config: Config, folder: Path, tensorboard: bool = False, taught: Ta
     vocab = Vocab.of(characters)
     config = with_vocab(config, vocab, config.seed)
     check_fits(config, "pretrain")
-    objective, n_examples, facts = objective_of(config, "pretrain", vocab, taught, documents)
+    objective, n_examples, facts = load_stage_data(config, "pretrain", vocab, taught, documents)
     # Where no pairs are learned, the data are the documents alone.
     facts["corpus_digest"] = corpus.digest(documents) if facts["learned"] else facts["data_digest"]
     with held(folder):
@@ -96,7 +96,7 @@ def finetune(
         taught = taught._replace(learned=taught.learned | learned_by([start]))
         check_fits(config, stage)
         params = load_params(start, "starting from", config.model_devices)
-    objective, n_examples, facts = objective_of(config, stage, vocab, taught)
+    objective, n_examples, facts = load_stage_data(config, stage, vocab, taught)
     if corpus_digest:
         facts["corpus_digest"] = corpus_digest
     if start is not None:

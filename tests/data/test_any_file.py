@@ -82,7 +82,7 @@ def test_every_objective_takes_every_document(documents):
     vocab = Vocab.of("".join(documents) + "Wq?x")
     cfg = tiny.config().model
     for name, objective in OBJECTIVES.items():
-        made = objective(Material(documents, [("Wq?", "x")]), vocab, cfg)(np.random.default_rng(0))
+        made = objective(Material(documents, [("Wq?", "x")], ["x"]), vocab, cfg)(np.random.default_rng(0))
         n = 1 if name == "question_answer" else len(documents)
         assert made.x_NT.shape == made.y_NT.shape == (n, cfg.seq_len)
         for ids in made[:2]:

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from kgpt_jax.config import load_recipe, override
-from kgpt_jax.data import chunks, stage_data
+from kgpt_jax.data import chunks
+from kgpt_jax.data.stage_data import load_stage_data
 from kgpt_jax.data.vocab import PAD, Vocab
 from kgpt_jax.store.compatible import with_vocab
 
@@ -21,12 +22,12 @@ from kgpt_jax.store.compatible import with_vocab
     ],
 )
 def test_chunks_hold_8_388_608_characters_at_the_most(n, text_length, cuts):
-    assert chunks.cut_up(n, 1, text_length) == [[cut] for cut in cuts]
+    assert chunks.bounds(n, 1, text_length) == [[cut] for cut in cuts]
 
 
 def test_an_epoch_of_a_large_corpus_is_its_chunks(tmp_path, monkeypatch):
     """Ten documents in chunks of three, three and four with as many questions, in batches of three."""
-    monkeypatch.setattr(chunks, "CHUNK", 4 * 128)
+    monkeypatch.setattr(chunks, "CHUNK_CHARACTERS", 4 * 128)
     documents = [f"Ann Bo. Number {i} was born in Rome." for i in range(10)]
     (tmp_path / "corpus.txt").write_text("\n".join(documents))
     (tmp_path / "pairs.tsv").write_text("Where was Ann born?\tRome\nWhere was Cy born?\tOslo\n")
@@ -39,11 +40,11 @@ def test_an_epoch_of_a_large_corpus_is_its_chunks(tmp_path, monkeypatch):
         "pretrain.epochs": 2,
     }
     config = with_vocab(override(load_recipe("configs/best.py"), changes | {"pretrain.preceded": 0.0}), vocab)
-    book, n, facts = stage_data.objective_of(config, "pretrain", vocab)
-    assert book.sizes == [[6], [6], [8]] and book.updates(config.pretrain) == [2, 2, 3]
+    data, n, facts = load_stage_data(config, "pretrain", vocab)
+    assert data.sizes == [[6], [6], [8]] and data.updates(config.pretrain) == [2, 2, 3]
     assert n == 21 and facts["updates"] == 14
-    drawn = [make()(np.random.default_rng(0)) for (make,) in book.make]
-    assert [[len(examples.x_NT)] for examples in drawn] == book.sizes
+    drawn = [data.make(chunk, 0)(np.random.default_rng(0)) for chunk in range(3)]
+    assert [[len(examples.x_NT)] for examples in drawn] == data.sizes
     texts = [vocab.decode(x_T).rstrip(PAD) for examples in drawn for x_T in examples.x_NT]
     counts = Counter(text for text in texts if not text.startswith("Where"))
     assert counts == Counter(documents)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from kgpt_jax.config import ModelConfig, UserError
-from kgpt_jax.data.mixture import mixture, preceded, weights
+from kgpt_jax.data.mixture import examples_of, mixture, preceded, weights
 from kgpt_jax.data.objectives import OBJECTIVES, Material
 from kgpt_jax.data.vocab import MASK, PAD, Vocab
 from tests.data.test_objectives import PAIRS, PEOPLE
@@ -12,8 +12,9 @@ def test_a_mixture_shows_each_document_once_and_questions_by_their_weight():
     documents = [f"{i:03d} Bell. Born in Rome in the year {i} ." for i in range(400)]
     material, cfg = Material(documents, PAIRS), ModelConfig()
     vocab = Vocab.of("".join(documents) + "".join(q + a for q, a in PAIRS))
-    make, n = mixture("whole_line=2,entity_span=1,question_answer=1", material, vocab, cfg)
-    x_NT, y_NT, source_N = make(np.random.default_rng(0))
+    recipe = "whole_line=2,entity_span=1,question_answer=1"
+    n = examples_of(recipe, 400, 0)
+    x_NT, y_NT, source_N = mixture(recipe, material, n - 400, vocab, cfg)(np.random.default_rng(0))
     assert n == len(x_NT) == len(y_NT) == len(source_N) == 533
     texts = [vocab.decode(x_T).rstrip(PAD) for x_T in x_NT]
     assert [text[:3] for text in texts[:400]] == [document[:3] for document in documents]
@@ -32,10 +33,10 @@ def test_a_mixture_shows_each_document_once_and_questions_by_their_weight():
 def test_a_single_objective_is_itself():
     vocab, cfg = Vocab.of("".join(PEOPLE)), ModelConfig()
     for name in ("span_corruption", "entity_span"):
-        make, n = mixture(name, Material(PEOPLE, PAIRS), vocab, cfg)
+        make = mixture(name, Material(PEOPLE, PAIRS), 0, vocab, cfg)
         same = OBJECTIVES[name](Material(PEOPLE, PAIRS), vocab, cfg)
         drawn, expected = make(np.random.default_rng(0)), same(np.random.default_rng(0))
-        assert n == len(PEOPLE) and all((a == b).all() for a, b in zip(drawn, expected))
+        assert all((a == b).all() for a, b in zip(drawn, expected))
 
 
 @pytest.mark.parametrize(
@@ -43,7 +44,7 @@ def test_a_single_objective_is_itself():
     [
         ("spans", "unknown objective 'spans' in 'spans'; choose from span_corruption, whole_line, "),
         ("whole_line=many", "objective 'whole_line' has weight 'many': give a number"),
-        ("whole_line,whole_line=2", "objective 'whole_line' stands twice in 'whole_line,whole_line=2'"),
+        ("whole_line,whole_line=2", "objective 'whole_line' occurs twice in 'whole_line,whole_line=2'"),
         ("question_answer=1e20,whole_line", "objective 'whole_line' has under 0.001 of the weight in"),
         ("whole_line=-1", "objective 'whole_line' has weight -1: give more than 0"),
     ],
@@ -56,9 +57,9 @@ def test_a_mixture_that_cannot_be_read_is_named(recipe, message):
 def test_texts_behind_others_keep_their_targets():
     documents = [f"{name} Bell. Born in {place} ." for name in ("Ada", "Ed") for place in ("Rome", "Ulm")]
     vocab, cfg = Vocab.of("".join(documents) + "Where was ABC born?LebanonYork"), ModelConfig(seq_len=63)
-    make, n = mixture("whole_line=1,question_answer=1", Material(documents, PAIRS), vocab, cfg)
+    make = mixture("whole_line=1,question_answer=1", Material(documents, PAIRS), 4, vocab, cfg)
     single = {vocab.decode(x_T).rstrip(PAD) for x_T in make(np.random.default_rng(0)).x_NT}
-    assert len(single) == 7 and n == 8
+    assert len(single) == 7
     behind = 0
     for seed in range(50):
         x_NT, y_NT, source_N = preceded(make, 0.5)(np.random.default_rng(seed))
@@ -82,7 +83,7 @@ def targets(text):
 
 def test_a_text_that_fills_the_row_stays_alone():
     vocab, cfg = Vocab.of("abcdefgh"), ModelConfig(seq_len=7)
-    make, _ = mixture("whole_line", Material(["abcdefgh", "abcdefg", "abcd", "efgh"], []), vocab, cfg)
+    make = mixture("whole_line", Material(["abcdefgh", "abcdefg", "abcd", "efgh"], []), 0, vocab, cfg)
     seen = set()
     for seed in range(50):
         x_NT, y_NT, _ = preceded(make, 1.0)(np.random.default_rng(seed))

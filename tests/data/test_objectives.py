@@ -132,7 +132,8 @@ ENTITIES = [
     "Al Lund. |Born in [Romeo], he knew [Rome], [NewYork] and [Yorkshire] .",
 ]
 PAIRS = [("Where was A born?", "Lebanon"), ("Where was B born?", "Rome"), ("Where was C born?", "York")]
-ANSWERS = [  # where a document mentions none, what stands above
+ANSWERS = {answer for _, answer in PAIRS}
+MENTIONS = [  # where a document mentions none, what stands above
     ENTITIES[0],
     "Jacob Henry Studer. |Jacob Henry Studer (26 February 1840 Columbus, Ohio) was a Printer in New [York] .",
     *ENTITIES[2:5],
@@ -187,11 +188,11 @@ def test_a_masked_text_of_every_kind():
     assert masked(oslo, 0.0, 0.99, 0.999, 0.999, 13) == ("Al Bo. Al Bo ", "")
 
 
-@pytest.mark.parametrize("objective, marked", [(entity_span, ENTITIES), (answer_span, ANSWERS)])
+@pytest.mark.parametrize("objective, marked", [(entity_span, ENTITIES), (answer_span, MENTIONS)])
 @pytest.mark.parametrize("seq_len", [127, 40, 28])
 def test_masked_spans_equal_the_strings_draw_by_draw(objective, marked, seq_len):
     vocab, cfg, text_length = Vocab.of("".join(PEOPLE)), ModelConfig(seq_len=seq_len), seq_len + 1
-    make, seen = objective(Material(PEOPLE, PAIRS), vocab, cfg), set()
+    make, seen = objective(Material(PEOPLE, PAIRS, ANSWERS), vocab, cfg), set()
     for seed in range(40):
         uniforms_N4 = np.random.default_rng(seed).random((len(PEOPLE), 4))
         x_NT, y_NT, source_N = make(np.random.default_rng(seed))

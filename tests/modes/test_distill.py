@@ -10,7 +10,7 @@ from kgpt_jax.answer.vote import agreed, questions_like, vote
 from kgpt_jax.config import UserError, override
 from kgpt_jax.data.corpus import load_documents, load_pairs
 from kgpt_jax.data.holdout import fingerprints
-from kgpt_jax.data.stage_data import NOT_TAUGHT, Taught, objective_of
+from kgpt_jax.data.stage_data import NOT_TAUGHT, Taught, load_stage_data
 from kgpt_jax.data.vocab import PAD, Vocab
 from kgpt_jax.modes.distill import distill
 from kgpt_jax.store.compatible import with_vocab
@@ -50,11 +50,11 @@ def test_voted_answers_are_learnt_like_training_pairs():
     made = with_vocab(made, vocab)
     voted = ("Where was Nobody born?", "Rome")
     plain, taught = (
-        objective_of(made, "finetune", vocab, t)
+        load_stage_data(made, "finetune", vocab, t)
         for t in (NOT_TAUGHT, Taught([voted], ["a", "b"], frozenset(["a7"])))
     )
     assert (plain[1], taught[1]) == (8, 9) == (len(pairs), len(pairs) + 1)
-    texts = [vocab.decode(text).rstrip(PAD) for text in taught[0](np.random.default_rng(0)).x_NT]
+    texts = [vocab.decode(text).rstrip(PAD) for text in taught[0].make(0, 0)(np.random.default_rng(0)).x_NT]
     assert texts[-1] == "Where was Nobody born?⁇Rome⁇"
     assert taught[2]["taught_by"] == ["a", "b"] and "taught_by" not in plain[2]
     assert taught[2]["data_digest"] != plain[2]["data_digest"]
