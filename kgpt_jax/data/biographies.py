@@ -1,11 +1,10 @@
-"""The built-in corpus: seeded one-line biographies of made-up people, any number of them.
+"""The built-in corpus: one-line biographies of made-up people, drawn from a seed.
 
-Allen-Zhu & Li ("Physics of Language Models: Part 3.1", arXiv 2309.14316) find that facts can be
-got out of a model only if it read each biography in several wordings and orders: the defaults.
-With `copies=1, permute=False`, the contrast case, facts are learnt by heart yet not extractable.
+Allen-Zhu & Li ("Physics of Language Models: Part 3.1", arXiv 2309.14316) find that a model can be asked for a
+fact only if it has read the biography in several wordings and orders. That is the default here. For contrast,
+with `copies=1, permute=False` a model memorises biographies and still cannot answer.
 
-Axes: `N` people · `W` wordings of one fact · `O` facts other than the birthplace · `J` sentences
-of one biography.
+Axes: `P` people, `W` wordings of one fact, `O` facts other than the birthplace, `I` sentences of a biography.
 """
 
 import dataclasses
@@ -53,7 +52,7 @@ Rossi Roy Sahin Saito Salazar Sandhu Santos Sato Schulz Sharma Silva Singh Sokol
 Takeda Tanaka Teixeira Toth Traore Tran Turner Vargas Vasquez Virtanen Walker Weber Wong Yilmaz
 Zhang Zhou""".split()
 
-# The most frequent first. No name above contains one of them, and none contains another.
+# The most frequent first. No place occurs in a name above or in another place.
 PLACES = """London, New York, Paris, Chicago, Boston, Berlin, Dublin, Toronto, Vienna, Rome, Madrid,
 Moscow, Sydney, Los Angeles, Philadelphia, Glasgow, Tokyo, Mumbai, Lagos, Cairo, Istanbul,
 Buenos Aires, Melbourne, Edinburgh, Prague, Manchester, Budapest, Warsaw, Stockholm, Amsterdam,
@@ -80,7 +79,7 @@ INSTRUMENTS = """accordion banjo bassoon cello clarinet cornet dulcimer flute gu
 lyre mandolin oboe organ oud piano recorder saxophone sitar trombone trumpet tuba viola violin
 zither""".split()
 
-# Each fact and its wordings; the birthplace comes first, and its wordings state nothing else.
+# Each fact and its wordings. The birthplace comes first.
 FACTS = {
     "birthplace": [
         "{name} was born in {value}.",
@@ -127,15 +126,24 @@ FACTS = {
 
 @dataclasses.dataclass(frozen=True)
 class Biographies:
-    """Documents about every person; questions about three groups that share nobody."""
+    """Documents about every person, and questions about three groups without a person in common.
 
-    documents: list[str]  # one biography each, without a newline
-    train: list[tuple[str, str]]  # (question, answer)
-    dev: list[tuple[str, str]]  # the same; never trained on
-    test: list[str]  # questions only
+    Attributes:
+      documents: one biography each, without a line break.
+      train: (question, answer), to train on.
+      dev: (question, answer), never trained on.
+      test: questions only.
+    """
+
+    documents: list[str]
+    train: list[tuple[str, str]]
+    dev: list[tuple[str, str]]
+    test: list[str]
 
 
 class Person(NamedTuple):
+    """A made-up person."""
+
     name: str
     last: str
     pronoun: str
@@ -145,8 +153,11 @@ class Person(NamedTuple):
 def generate(cfg: BiographiesConfig) -> Biographies:
     """Returns the corpus of `cfg`, the same each time.
 
-    Who the people are and what is true of them depends on the seed and on how many they are, not
-    on how they are described. Raises UserError for a value that makes no corpus.
+    The people and their facts follow from the seed and the number of people alone, not from the wording
+    options.
+
+    Raises:
+      UserError: a value is out of range, or there are not enough names.
     """
     _check(cfg)
     n = cfg.n_train + cfg.n_dev + cfg.n_test
@@ -164,8 +175,9 @@ def generate(cfg: BiographiesConfig) -> Biographies:
 def write(biographies: Biographies, folder) -> list[str]:
     """Writes the four files under the course's names and returns their paths.
 
-    A UserError, before any is written, where one of the names holds something else: the course's own files
-    have the same names.
+    Raises:
+      UserError: the folder cannot be written, or a file exists with another content. The course's own files
+        have the same names, so nothing is overwritten.
     """
     lines = {
         "wiki.txt": biographies.documents,
@@ -177,13 +189,13 @@ def write(biographies: Biographies, folder) -> list[str]:
     try:
         for path, text in texts.items():
             if path.exists() and path.read_bytes() != text.encode("utf-8"):
-                raise UserError(f"{path} exists and holds something else: name another folder")
+                raise UserError(f"{path} exists with another content: give another folder")
         Path(folder).mkdir(parents=True, exist_ok=True)
         for path, text in texts.items():
             path.write_text(text, "utf-8", newline="\n")
     except OSError as error:
         reason = f"cannot write to {folder} ({error.strerror})"
-        raise UserError(f"{reason}: name another folder") from None
+        raise UserError(f"{reason}: give another folder") from None
     return list(map(str, texts))
 
 
@@ -200,24 +212,24 @@ def _check(cfg: BiographiesConfig):
 
 
 def _people(n: int, rng: np.random.Generator) -> list[Person]:
-    """Returns `n` people of different names; no fact tells anything about another, or a name."""
+    """Returns `n` people with different names and independent facts; nobody lives where they were born."""
     names = _names(n, rng)
     weights = 1 / (16 + np.arange(len(PLACES)))
-    weights[0] = 0.1  # London's share becomes 5.4 %: what answering it always would score
+    weights[0] = 0.1  # 5.4 % are born in London, which is the score of always answering London
     ends = np.cumsum(weights / weights.sum())[:-1]
-    # one draw in each n-th of [0, 1), not n free ones, so that few people have these shares too
-    birth_N = np.searchsorted(ends, (rng.permutation(n) + rng.random(n)) / n, side="right")
-    home_N = (birth_N + rng.integers(1, len(PLACES), n)) % len(PLACES)  # any other place
+    # One draw from each n-th of [0, 1), so that the frequencies also hold for few people.
+    birth_P = np.searchsorted(ends, (rng.permutation(n) + rng.random(n)) / n, side="right")
+    home_P = (birth_P + rng.integers(1, len(PLACES), n)) % len(PLACES)  # any other place
     first_day, end = datetime.date(1930, 1, 1), datetime.date(2000, 1, 1)
-    days_N = rng.integers(first_day.toordinal(), end.toordinal(), n)
-    dates = map(datetime.date.fromordinal, days_N.tolist())
+    days_P = rng.integers(first_day.toordinal(), end.toordinal(), n)
+    dates = map(datetime.date.fromordinal, days_P.tolist())
     occupations = [f"{'an' if word[0] in 'aeiou' else 'a'} {word}" for word in OCCUPATIONS]
     facts = zip(
-        (PLACES[i] for i in birth_N),
+        (PLACES[i] for i in birth_P),
         (f"{date.day} {MONTHS[date.month - 1]} {date.year}" for date in dates),
         rng.choice(occupations, n).tolist(),
         rng.choice(UNIVERSITIES, n).tolist(),
-        (PLACES[i] for i in home_N),
+        (PLACES[i] for i in home_P),
         rng.choice(INSTRUMENTS, n).tolist(),
     )
     return [
@@ -226,10 +238,13 @@ def _people(n: int, rng: np.random.Generator) -> list[Person]:
 
 
 def _names(n: int, rng: np.random.Generator) -> list[tuple[str, ...]]:
-    """Returns `n` different names in parts: first and last, and more parts where people are many.
+    """Returns `n` different names as tuples of words.
 
-    Half of the possible names at most are used, so that most parts belong to several people.
-    Raises UserError where there are not twice as many names as people.
+    A name is a first and a last name; for many people also a middle name, and for very many a double last
+    name. At most half of the possible names are used, so that most words belong to several people.
+
+    Raises:
+      UserError: there are fewer than 2n names.
     """
     first, hyphenated = list(FIRST), [f"{a}-{b}" for a in LAST for b in LAST if a != b]
     levels = [[first, LAST], [first, MIDDLE, LAST], [first, MIDDLE, hyphenated]]
@@ -242,7 +257,7 @@ def _names(n: int, rng: np.random.Generator) -> list[tuple[str, ...]]:
     pools = [rng.permutation(words) for words in levels[level]]
     shape = [len(words) for words in pools]
     indices = np.unravel_index(_distinct(n, math.prod(shape), rng), shape)
-    return list(zip(*(words[index_N].tolist() for words, index_N in zip(pools, indices))))
+    return list(zip(*(words[index_P].tolist() for words, index_P in zip(pools, indices))))
 
 
 def _distinct(n: int, end: int, rng: np.random.Generator) -> np.ndarray:
@@ -257,17 +272,17 @@ def _documents(people: list[Person], cfg: BiographiesConfig, rng: np.random.Gene
     """Returns `cfg.copies` biographies of every person, shuffled."""
     templates = list(FACTS.values())
     n, n_other, n_told = len(people), len(FACTS) - 1, cfg.n_facts - 1
-    wordings = [_orders(n, len(wording), rng) for wording in templates]  # an (N, W) for each fact
-    other_NO = 1 + (_orders(n, n_other, rng) if cfg.permute else np.tile(range(n_other), (n, 1)))
+    wordings = [_orders(n, len(wording), rng) for wording in templates]  # a (P, W) for each fact
+    other_PO = 1 + (_orders(n, n_other, rng) if cfg.permute else np.tile(range(n_other), (n, 1)))
     documents = []
     for copy in range(cfg.copies):
-        start = copy * n_told if cfg.permute else 0  # a permuted copy goes on where the last ended
+        start = copy * n_told if cfg.permute else 0  # the next copy tells the next facts
         told = np.arange(start, start + n_told) % n_other
-        fact_NJ = np.insert(other_NO[:, told], 0, 0, axis=1)
+        fact_PI = np.insert(other_PO[:, told], 0, 0, axis=1)
         if cfg.permute:
-            fact_NJ = rng.permuted(fact_NJ, axis=1)
-        wording = [order_NW[:, copy % order_NW.shape[1]].tolist() for order_NW in wordings]
-        for i, (person, facts) in enumerate(zip(people, fact_NJ.tolist())):
+            fact_PI = rng.permuted(fact_PI, axis=1)
+        wording = [order_PW[:, copy % order_PW.shape[1]].tolist() for order_PW in wordings]
+        for i, (person, facts) in enumerate(zip(people, fact_PI.tolist())):
             sentences = []
             for fact in facts:
                 template = templates[fact][wording[fact][i]]
@@ -279,11 +294,14 @@ def _documents(people: list[Person], cfg: BiographiesConfig, rng: np.random.Gene
 
 
 def _orders(n: int, k: int, rng: np.random.Generator) -> np.ndarray:
-    """Returns `n` rows, each of them 0 to k - 1 in a random order."""
+    """Returns (n, k): rows of 0 .. k - 1, each in a random order."""
     return rng.permuted(np.tile(np.arange(k), (n, 1)), axis=1)
 
 
 def _sentence(person: Person, fact: int, template: str, full_name: bool) -> str:
-    """Returns the fact in words; without `full_name`, `She` as subject, else the last name."""
+    """Returns the sentence of a fact.
+
+    Without `full_name`, a subject is She or He, and elsewhere the last name stands for the person.
+    """
     name = person.pronoun if template.startswith("{name} ") else person.last
     return template.format(name=person.name if full_name else name, value=person.facts[fact])

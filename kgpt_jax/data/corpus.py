@@ -1,8 +1,8 @@
-"""Reads documents and question/answer tables, the user's files or the built-in people.
+"""Reads documents and question/answer tables from the user's files, or makes them of the built-in people.
 
-Every complaint about a user's file is made here and in `lines.py`, with the file, the line and the way out.
-What is put right instead (a byte-order mark, CR and CRLF, empty lines at the end) is counted in `notes`,
-for the caller to say.
+All errors about a user's file are raised here and in `lines.py`. They name the file, the line and the way
+out. Faults that are repaired instead (a byte-order mark, CR and CRLF, empty lines at the end) are counted in
+`notes`, which the caller may log.
 """
 
 import dataclasses
@@ -21,11 +21,17 @@ from kgpt_jax.data.lines import Lines
 
 log = logging.getLogger(__name__)
 
-FRAME = "Where was born?"  # the characters that every question of the course has beside the name
+FRAME = "Where was born?"  # the characters of the course's question, without the name
 
 
 class Corpus(NamedTuple):
-    """Documents, one a line, and the text's distinct characters, the line break among them."""
+    """Documents to pretrain on.
+
+    Attributes:
+      documents: one per line; may read its file on demand (`lines.py`).
+      characters: each character of the text once, sorted, the line break among them.
+      notes: what was repaired.
+    """
 
     documents: Sequence[str]
     characters: str
@@ -33,7 +39,13 @@ class Corpus(NamedTuple):
 
 
 class Table(NamedTuple):
-    """Questions in the file's order, with answers or, where the file has none, without."""
+    """Questions in the file's order.
+
+    Attributes:
+      questions: as they are in the file.
+      answers: one per question, or None if the file has none.
+      notes: what was repaired.
+    """
 
     questions: list[str]
     answers: list[str] | None
@@ -41,19 +53,23 @@ class Table(NamedTuple):
 
     @property
     def pairs(self) -> list[tuple[str, str]]:
+        """(question, answer) of each row; only for a table with answers."""
         return list(zip(self.questions, self.answers, strict=True))
 
     def rows(self, chosen: list[int]) -> "Table":
-        """Returns the table of the chosen rows alone."""
+        """Returns a table of the chosen rows, by their numbers from 0."""
         answers = None if self.answers is None else [self.answers[i] for i in chosen]
         return Table([self.questions[i] for i in chosen], answers, self.notes)
 
 
 def load_documents(data: DataConfig) -> Corpus:
-    """Returns the pretraining corpus, split at line breaks as in the course: wiki.txt gives 2,938.
+    """Returns the pretraining corpus, split at line breaks as in the course: wiki.txt has 2,938 documents.
 
-    Training pairs that are known by then lend their characters, and so does the course's question, so that a
-    corpus without a question mark can be asked about.
+    `characters` also has the characters of the course's question and of the training pairs, if `data` names
+    any: the vocabulary is made of them, and a corpus need not have a question mark.
+
+    Raises:
+      UserError: a file cannot be read or is faulty.
     """
     if data.pretrain_corpus_path:
         read = read_documents(data.pretrain_corpus_path)
@@ -62,24 +78,32 @@ def load_documents(data: DataConfig) -> Corpus:
         people = biographies.generate(data.biographies)
         documents = [*people.documents, ""]
         read = Corpus(documents, _characters(["\n", *documents]), [])
-        # The questions lend theirs too: no biography has a question mark.
+        # Biographies lack characters that questions have.
         known = load_pairs(data).pairs + people.dev
     return read._replace(characters=_characters([read.characters, *chain(*known)]))
 
 
 def load_pairs(data: DataConfig) -> Table:
-    """Returns the training questions with their answers, those kept for validation left out."""
+    """Returns the training questions with their answers, without those kept for validation.
+
+    Raises:
+      UserError: there is no such file, it is faulty, it has no answers, or `n_validation` leaves no pair.
+    """
     table = _all_pairs(data)
     return table.rows(split(table.questions, data.n_validation).train)
 
 
 def learned_from(data: DataConfig) -> set[str]:
-    """Returns the fingerprints of the training questions, as they stand in the file and as they are read."""
+    """Returns the fingerprints of the training questions, with and without their non-ASCII characters.
+
+    A run that learned "Zo" has learned the answer about "Zoë" too.
+    """
     as_written = dataclasses.replace(data, ascii_pairs=False)
     return {mark for each in (data, as_written) for mark in fingerprints(load_pairs(each).questions)}
 
 
 def _all_pairs(data: DataConfig) -> Table:
+    """Returns the training pairs, with those kept for validation."""
     if data.finetune_corpus_path:
         table = read_table(data.finetune_corpus_path)
         if table.answers is None:
@@ -94,28 +118,31 @@ def _all_pairs(data: DataConfig) -> Table:
         table = _without_accents(table)
     if data.n_validation >= len(table.questions):
         raise UserError(
-            f"data.n_validation is {data.n_validation} of {len(table.questions)} training pairs: leave some"
+            f"data.n_validation is {data.n_validation} of {len(table.questions)} training pairs: give fewer"
         )
     return table
 
 
 def load_questions(data: DataConfig) -> Table:
-    """Returns the evaluation questions, with answers where there are any.
+    """Returns the evaluation questions, with answers if the file has any.
 
-    Where `n_validation` keeps training pairs back, these are asked about (`data/holdout.py`).
+    With `data.n_validation`, they are the training pairs that are kept for validation (`data/holdout.py`).
+
+    Raises:
+      UserError: there are no questions, the file is faulty, or both kinds of questions are asked for.
     """
     if data.n_validation:
         if data.eval_corpus_path:
             raise UserError(
-                f"data.n_validation asks about training pairs kept back, and not {data.eval_corpus_path}: "
+                f"data.n_validation asks about held-out training pairs, not about {data.eval_corpus_path}: "
                 "leave one of them out, as by --config.data.n_validation=0"
             )
         table = _all_pairs(data)
         held = split(table.questions, data.n_validation).validation
         if not held:
             raise UserError(
-                f"data.n_validation is {data.n_validation}, and all these questions stand among the training "
-                "pairs before them too: give more"
+                f"data.n_validation is {data.n_validation}, and all of these questions also occur among the "
+                "training pairs before them: give more"
             )
         return table.rows(held)
     if data.eval_corpus_path:
@@ -129,32 +156,36 @@ def load_questions(data: DataConfig) -> Table:
 
 
 def read_documents(path: str) -> Corpus:
-    """Returns the lines of a UTF-8 file as documents, the empty one after a last line break too."""
+    """Returns the lines of a UTF-8 file as documents; a final line break is followed by an empty document."""
     lines = Lines(path)
     return Corpus(lines, lines.characters, lines.notes)
 
 
 def read_table(path: str) -> Table:
-    """Returns the rows of a UTF-8 file of `question<TAB>answer` lines, or of questions alone."""
+    """Returns the rows of a UTF-8 file of `question<TAB>answer` lines, or of questions alone.
+
+    Raises:
+      UserError: the file is no text, or a line does not have the form of the first one.
+    """
     read = Lines(path)
     lines, notes = [line.rstrip() for line in read], read.notes
     n_lines = len(lines)
     while lines and not lines[-1]:
         lines.pop()
     if n_lines - len(lines) > 1:
-        notes.append(f"{path}: {n_lines - len(lines) - 1} empty lines at the end left out")
+        notes.append(f"{path}: ignored {n_lines - len(lines) - 1} empty lines at the end")
     if not lines:
-        raise UserError(f"{path} holds no question: give lines of question, tab, answer")
+        raise UserError(f"{path} has no questions: give lines of question, tab, answer")
     with_answers = "\t" in lines[0]
     rows = [_row(f"{path}, line {i}", line, with_answers) for i, line in enumerate(lines, 1)]
-    if again := len(rows) - len({row[0] for row in rows}):
-        notes.append(f"{path}: {again} questions stand there more than once")
-    if with_answers:
-        return Table([row[0] for row in rows], [row[1] for row in rows], notes)
-    return Table([row[0] for row in rows], None, notes)
+    questions, *answers = map(list, zip(*rows))
+    if repeated := len(questions) - len(set(questions)):
+        notes.append(f"{path}: {repeated} questions occur more than once")
+    return Table(questions, answers[0] if with_answers else None, notes)
 
 
 def _row(where: str, line: str, with_answers: bool) -> list[str]:
+    """Returns the cells of a line, checked; `where` names file and line in errors."""
     cells = [cell.strip() for cell in line.split("\t")]
     if not line:
         raise UserError(f"{where} is empty: remove it")
@@ -180,7 +211,7 @@ def _table(pairs: list[tuple[str, str]]) -> Table:
 
 
 def _without_accents(table: Table) -> Table:
-    """Drops all characters that are not ASCII, as the course does in finetuning."""
+    """Returns the table without non-ASCII characters, which the course drops in finetuning."""
     rows = [[text.encode("ascii", "ignore").decode() for text in pair] for pair in table.pairs]
     for line, (row, pair) in enumerate(zip(rows, table.pairs), 1):
         if not all(row):
@@ -194,7 +225,7 @@ def _without_accents(table: Table) -> Table:
 
 
 def digest(texts: Iterable[str]) -> str:
-    """Returns a short SHA-256 of the texts, by which a run knows its data again."""
+    """Returns 16 hex digits of a SHA-256 of the texts; a run stores it to recognise its data."""
     found = hashlib.sha256()
     for i, text in enumerate(texts):
         found.update((b"\x00" if i else b"") + text.encode("utf-8"))
@@ -202,13 +233,13 @@ def digest(texts: Iterable[str]) -> str:
 
 
 def most_frequent(answers: list[str]) -> str:
-    """Returns the commonest answer, the first in the alphabet among equals."""
+    """Returns the most frequent answer; of equally frequent ones, the first in the alphabet."""
     counts = Counter(answers)
     return min(counts, key=lambda answer: (-counts[answer], answer))
 
 
 def log_notes(notes: Sequence[str], most: int = 5):
-    """Logs notes, the first few in full and then how many more there are."""
+    """Logs the first `most` notes, and then how many more there are."""
     for note in notes[:most]:
         log.info(f"note: {note}")
     if len(notes) > most:

@@ -1,10 +1,9 @@
-"""The lines of a text file, checked once and then read as they are asked for.
+"""The lines of a text file, checked once and then read from the file on demand.
 
     lines = Lines("wiki.txt")
     len(lines), lines.characters, lines[10:20]
 
-A corpus that is larger than the memory can be trained on: what is held is where every few hundredth line
-begins.
+Only the position of every 256th line is kept in memory, so a corpus may be larger than the memory.
 """
 
 import codecs
@@ -19,17 +18,25 @@ from kgpt_jax.config import UserError
 from kgpt_jax.data.vocab import MASK, PAD
 
 BOM = codecs.BOM_UTF8
-STRIDE = 256  # lines between two whose place in the file is held
+STRIDE = 256  # lines between two whose position in the file is kept
 
 
 class Lines(Sequence):
-    """The lines of a UTF-8 file, and what was put right in them.
+    """The lines of a UTF-8 file, without their line breaks.
 
-    As when a text is split at line breaks, the last line is empty where the file ends with a break. A
-    byte-order mark is left out, and a line break of the CRLF or the CR kind is a plain one, as for Python's
-    `open`: `notes` counts these.
-    A UserError names the line of what is no text, and tells where the file is empty, cannot be read, or has
-    changed since it was checked. `characters` has every character once, sorted, the line break among them.
+    A file that ends with a line break has an empty last line, as `text.split("\n")` has. A byte-order mark is
+    ignored, and CRLF and CR are read as line breaks, as Python's `open` does.
+
+    Args:
+      path: the file.
+
+    Attributes:
+      characters: every character once, sorted, the line break among them.
+      notes: counts of what was repaired.
+
+    Raises:
+      UserError: the file cannot be read or is empty, a line is not UTF-8 or has a character that is reserved,
+        or, on reading, the file has changed since it was checked.
     """
 
     def __init__(self, path: str):
@@ -44,7 +51,7 @@ class Lines(Sequence):
                     self._begins.append(begins)
                 begins += len(raw)
                 if self._n == 0 and raw.startswith(BOM):
-                    self.notes.append(f"{path}: left out the byte-order mark")
+                    self.notes.append(f"{path}: ignored the byte-order mark")
                 text = self._text(raw, self._n)
                 self._n += 1
                 _check(f"{path}, line {self._n}", text)
@@ -54,7 +61,7 @@ class Lines(Sequence):
         self._n += self._ended
         for kind, n in ("CRLF", crlf), ("CR", self._lone_cr):
             if n:
-                self.notes.append(f"{path}: took {n} line breaks of the {kind} kind for plain ones")
+                self.notes.append(f"{path}: read {n} line breaks of the {kind} kind as plain ones")
         if blank:
             raise UserError(f"{path} is empty")
         self.characters = "".join(sorted(found | set("\n" if self._n > 1 else "")))
@@ -73,7 +80,7 @@ class Lines(Sequence):
         return list(islice(self._from(numbers.start), len(numbers)))
 
     def _from(self, first: int) -> Iterator[str]:
-        """Yields the lines from number `first` on, from 0."""
+        """Yields the lines from number `first` on, counted from 0."""
         with self._open() as file:
             if _version(file) != self._version:
                 raise UserError(f"{self.path} has changed since it was checked: give the command again")
@@ -95,10 +102,10 @@ class Lines(Sequence):
             raise UserError(f"cannot read {self.path}: {error.strerror}") from None
 
     def _raw(self, file: BinaryIO) -> Iterable[bytes]:
-        """Returns the lines from the file's position on, each with its line break."""
+        """Returns the lines from the file's current position on, each with its line break."""
         if not self._lone_cr:
             return file
-        # Slower. In Latin-1 each byte is a character, so that lines keep their lengths.
+        # Slower than iterating over the file. In Latin-1 every byte is a character, so lengths stay the same.
         return (line.encode("latin-1") for line in TextIOWrapper(file, "latin-1", newline=""))
 
     def _text(self, raw: bytes, number: int) -> str:
@@ -113,7 +120,7 @@ class Lines(Sequence):
 
 
 def _carriage_returns(file: BinaryIO) -> tuple[int, int]:
-    """Counts those before a line feed, and those that stand alone."""
+    """Returns how many carriage returns come before a line feed, and how many alone."""
     crlf, n, last = 0, 0, b""
     while block := file.read(2**16):
         crlf += (last + block).count(b"\r\n")

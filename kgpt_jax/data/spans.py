@@ -1,6 +1,6 @@
-"""Where in a document something stands that is worth masking: names, places, answers.
+"""Finds spans of a document that are worth masking: names, places, answers.
 
-Documents may begin with a title, `Name. `, as those of the course do.
+Documents may begin with a title, `Name. `, as the course's do.
 """
 
 import re
@@ -10,9 +10,9 @@ _CAPITALISED = re.compile(r"\b[^\W\d_a-zß-öø-ÿ][\w'’.-]*\w(?: [^\W\d_a-zß
 
 
 def title_length(document: str) -> int:
-    """Returns how many characters the title `Name. ` takes at the beginning of a document, or 0.
+    """Returns the length of the title `Name. ` that a document begins with, or 0 if there is none.
 
-    A point behind an initial doesn't end it, and a sentence is no title.
+    The point of an initial does not end a title, and a sentence with "is" or "was" is no title.
 
     >>> title_length("Augustus A. Bird. In 1836, Bird moved."), title_length("Yara Ahmadi was born. She")
     (18, 0)
@@ -22,9 +22,9 @@ def title_length(document: str) -> int:
 
 
 def entities(document: str) -> list[tuple[int, int]]:
-    """Returns (start, width) of the runs of capitalised words of 3 to 32 characters behind the title.
+    """Returns (start, width) of the runs of capitalised words after the title, of 3 to 32 characters.
 
-    Runs of words that all stand in the title are left out, and single words that begin a sentence.
+    It leaves out runs whose words all occur in the title, and single words that begin a sentence.
 
     >>> text = "Ada Bell. Born in New York, Bell lives in Rome ."
     >>> [text[start : start + width] for start, width in entities(text)]
@@ -43,13 +43,13 @@ def entities(document: str) -> list[tuple[int, int]]:
 
 
 def any_of(answers: set[str]) -> re.Pattern:
-    """Returns what `mentions` looks for: one of the answers, the longest that there is, as whole words."""
+    """Returns the pattern of any answer as whole words, for `mentions`; of several, the longest matches."""
     longest_first = sorted(answers, key=lambda answer: (-len(answer), answer))
     return re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, longest_first))})(?!\w)")
 
 
 def mentions(document: str, pattern: re.Pattern) -> list[tuple[int, int]]:
-    """Returns (start, width) of what is found behind the title.
+    """Returns (start, width) of each match of the pattern after the title.
 
     >>> answers = any_of({"York", "New York", "Oslo"})
     >>> mentions("Ada Bell. Born in New York, Bell lives in York .", answers)
@@ -60,7 +60,7 @@ def mentions(document: str, pattern: re.Pattern) -> list[tuple[int, int]]:
 
 
 def places(documents: list[str], answers: set[str]) -> list[str]:
-    """Returns what may be a place: the answers, and runs of capitalised words behind "in" or "at".
+    """Returns texts that may be places: the answers, and runs of capitalised words after "in" or "at".
 
     >>> places(["Ada Bell. Bell was born at Little Ham and taught Mary ."], {"Oslo"})
     ['Little Ham', 'Oslo']

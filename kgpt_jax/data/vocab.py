@@ -1,4 +1,4 @@
-"""Characters <-> ids. PAD is 0, MASK is 1, the corpus's characters follow in sorted order."""
+"""Characters <-> ids. PAD has id 0 and MASK 1; the corpus's characters follow in sorted order."""
 
 import numpy as np
 
@@ -9,7 +9,13 @@ PAD_ID, MASK_ID = 0, 1
 
 
 class Vocab:
-    """An ordered set of characters.
+    """An ordered set of characters; a character's id is its place.
+
+    Args:
+      characters: PAD, MASK and further characters, each once.
+
+    Raises:
+      UserError: `characters` has another form.
 
     >>> Vocab.of("abba").characters
     '□⁇ab'
@@ -23,6 +29,7 @@ class Vocab:
 
     @classmethod
     def of(cls, text: str) -> "Vocab":
+        """Returns the vocabulary of a text's characters."""
         return cls(PAD + MASK + "".join(sorted(set(text) - {PAD, MASK})))
 
     def __len__(self) -> int:
@@ -32,15 +39,20 @@ class Vocab:
         return isinstance(other, Vocab) and self.characters == other.characters
 
     def unknown(self, text: str) -> str:
-        """Returns the characters of `text` that have no id, each once, sorted."""
+        """Returns the characters of `text` that are not in the vocabulary, each once, sorted."""
         return "".join(sorted(set(text) - self.id_of.keys()))
 
     def encode(self, text: str) -> np.ndarray:
-        """Returns int32 ids; a character without one is a UserError that names it."""
+        """Returns the int32 ids of a text, (len(text),).
+
+        Raises:
+          UserError: names the first character that is not in the vocabulary.
+        """
         try:
             return np.fromiter((self.id_of[c] for c in text), np.int32, len(text))
         except KeyError as error:
             raise UserError(f"the vocabulary has no {error.args[0]!r}, in {text!r}") from None
 
     def decode(self, ids) -> str:
+        """Returns the text of an iterable of ids."""
         return "".join(self.characters[i] for i in ids)

@@ -227,7 +227,7 @@ def test_files_hold_the_corpus(tmp_path):
 
 def test_write_names_a_folder_it_cannot_use(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="file .File exists.: name another folder"):
+    with pytest.raises(UserError, match="file .File exists.: give another folder"):
         write(generate(SMALL), tmp_path / "file")
 
 

@@ -53,9 +53,9 @@ def test_what_can_be_put_right_is_noted(file):
     table = corpus.read_table(path)
     assert table.pairs == [("A?", "Rome"), ("B?", "Oslo")]
     assert table.notes == [
-        f"{path}: left out the byte-order mark",
-        f"{path}: took 4 line breaks of the CRLF kind for plain ones",
-        f"{path}: 2 empty lines at the end left out",
+        f"{path}: ignored the byte-order mark",
+        f"{path}: read 4 line breaks of the CRLF kind as plain ones",
+        f"{path}: ignored 2 empty lines at the end",
     ]
 
 

@@ -27,7 +27,7 @@ def test_a_repeated_question_goes_to_one_side_whole(pairs):
 def test_nothing_left_to_ask_is_said(tmp_path):
     (tmp_path / "pairs.tsv").write_text("A?\tRome\nB?\tOslo\nA?\tBonn\n")
     data = DataConfig(finetune_corpus_path=str(tmp_path / "pairs.tsv"), n_validation=1)
-    with pytest.raises(UserError, match="all these questions stand among the training pairs before them"):
+    with pytest.raises(UserError, match="all of these questions also occur among the training pairs before"):
         load_questions(data)
 
 

@@ -40,8 +40,8 @@ def test_line_breaks_of_each_kind_are_counted(tmp_path):
         read = Lines(str(path))
         assert list(read) == ["x" * n, "y", "z", "", ""]
         assert read.notes == [
-            f"{path}: took 2 line breaks of the CRLF kind for plain ones",
-            f"{path}: took 2 line breaks of the CR kind for plain ones",
+            f"{path}: read 2 line breaks of the CRLF kind as plain ones",
+            f"{path}: read 2 line breaks of the CR kind as plain ones",
         ]
 
 

@@ -62,7 +62,7 @@ def test_pairs_held_out_are_asked_about(tmp_path):
     none_left = run(
         "--mode=finetune", "--reading_params_path=none", *flags, "--config.data.n_validation=8", status=2
     )
-    assert "data.n_validation is 8 of 8 training pairs: leave some" in none_left
+    assert "data.n_validation is 8 of 8 training pairs: give fewer" in none_left
     more = [
         "--mode=evaluate",
         f"--reading_params_path={tmp_path}/vanilla/scratch",
@@ -82,4 +82,4 @@ def test_show_and_biographies(tmp_path):
     assert len((tmp_path / "data" / "wiki.txt").read_text().splitlines()) == 17
     (tmp_path / "data" / "birth_dev.tsv").write_text("the course's own\n")
     again = run("--mode=biographies", f"--outputs_path={tmp_path}/data", *TINY, status=2)
-    assert "birth_dev.tsv exists and holds something else: name another folder" in again
+    assert "birth_dev.tsv exists with another content: give another folder" in again
