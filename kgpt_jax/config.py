@@ -1,19 +1,20 @@
-"""What a run is: frozen dataclasses, JSON both ways, `--config.field` overrides, and the checks.
+"""The config of a run: frozen dataclasses, their checks, overrides, and conversion to and from JSON.
 
-`Config` is all that decides a run's numbers. Defaults live here once; a recipe (`configs/NAME.py`)
-holds a `get_config() -> Config` that says only what differs. Where a run lives (`--workdir`) is not
-part of it, so a folder can be moved.
+`Config` holds everything that decides a run's numbers. Defaults are defined here; a recipe
+(`configs/NAME.py`) has a `get_config() -> Config` that gives only what differs. The run's folder
+(`--workdir`) is not in it, so that a folder can be moved. The comment behind a field is its help on the
+command line.
 """
 
 import dataclasses
 import runpy
 from pathlib import Path
 
-MOST_SEED = 2**32 - 1  # JAX takes the last 32 bits of a larger one, which is another seed's key
+MOST_SEED = 2**32 - 1  # of a larger seed JAX takes the last 32 bits, so two seeds would be the same
 
 
 class UserError(ValueError):
-    """Something the user can put right; `main` prints it as one line and exits with status 2."""
+    """An error that the user can correct; `main` prints it as one line and exits with status 2."""
 
 
 def _require(ok: bool, message: str):
@@ -26,7 +27,12 @@ def _require_seed(name: str, seed: int):
 
 
 def check_local(name: str, path: str):
-    """Raises a UserError where a path is an address, such as gs://bucket/runs: files are local here."""
+    """Raises a UserError if a path is an address such as gs://bucket/runs: only local files work.
+
+    Args:
+      name: the flag or field, for the message.
+      path: its value.
+    """
     advice = "copy the files to a local folder, or mount the remote one, and give its path"
     _require("://" not in path, f"{name} is {path!r}, which is no local path: {advice}")
 
@@ -129,14 +135,14 @@ class TrainConfig:
 class BiographiesConfig:
     """The built-in corpus of made-up people (`data/biographies.py`)."""
 
-    n_train: int = 200  # people whose question and answer are trained on
-    n_dev: int = 200  # people who are asked about; only their biographies are trained on
+    n_train: int = 200  # people whose questions and answers are trained on
+    n_dev: int = 200  # people to evaluate on; only their biographies are trained on
     n_test: int = 50  # people with questions and no answers
     copies: int = 5  # differently worded biographies of each person
-    permute: bool = True  # sentences in random order; otherwise the birth first
-    n_facts: int = 2  # sentences in one biography, the birth among them
-    repeat_name: bool = True  # every sentence gives the full name; otherwise only the first
-    seed: int = 0
+    permute: bool = True  # sentences in random order; otherwise the birthplace first
+    n_facts: int = 2  # sentences in a biography, one of them about the birthplace
+    repeat_name: bool = True  # every sentence has the full name; otherwise only the first
+    seed: int = 0  # decides people, facts and wordings
 
     def __post_init__(self):
         _require_seed("data.biographies.seed", self.seed)
@@ -146,14 +152,14 @@ class BiographiesConfig:
 class DataConfig:
     """Where texts come from. An empty path means the built-in corpus."""
 
-    pretrain_corpus_path: str = ""
-    finetune_corpus_path: str = ""
-    eval_corpus_path: str = ""
-    n_validation: int = 0  # last training pairs that are kept out of training, and asked about instead
-    skip_learned: bool = False  # leave questions out of the score whose answers the run learned; else refuse
-    other_corpus: bool = False  # the documents may differ from those that the run was pretrained on
-    ascii_pairs: bool = False  # the course drops non-ASCII characters, in finetuning only
-    shards: int = 0  # of the corpus, each in its own rows of a batch; 0: 8 at most of a large one, else 1
+    pretrain_corpus_path: str = ""  # documents, one per line
+    finetune_corpus_path: str = ""  # lines of question, tab, answer
+    eval_corpus_path: str = ""  # questions, with or without answers
+    n_validation: int = 0  # this many of the last training pairs are held out, and evaluated on instead
+    skip_learned: bool = False  # leave questions out of the score if the run learned them; otherwise refuse
+    other_corpus: bool = False  # allow documents other than those that the run was pretrained on
+    ascii_pairs: bool = False  # drop non-ASCII characters in finetuning, as the course does
+    shards: int = 0  # shards of the corpus, with their own rows of a batch; 0: up to 8 of a large one, else 1
     biographies: BiographiesConfig = BiographiesConfig()
 
     def __post_init__(self):
@@ -165,12 +171,13 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """All that decides a run's numbers."""
+    """Everything that decides a run's numbers."""
 
-    seed: int = 0
-    # Models trained at once on the same texts: other first parameters and dropout, the same pattern_seed.
-    n_seeds: int = 1
-    model_devices: int = 1  # devices that share each large parameter; all others share each batch's texts
+    seed: int = 0  # decides initial parameters, dropout and data order
+    n_seeds: int = (
+        1  # models trained at once on the same batches, with other initial parameters and dropout
+    )
+    model_devices: int = 1  # devices that each large parameter is divided over; the rest divide each batch
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
     pretrain: TrainConfig = TrainConfig()
@@ -189,7 +196,16 @@ def to_dict(config) -> dict:
 
 
 def from_dict(tree: dict, kind: type = Config, prefix: str = ""):
-    """Returns the dataclass `kind` read from a nested dict; an unknown or mistyped field is a UserError."""
+    """Returns the config that a nested dict holds, such as `to_dict` returns.
+
+    Args:
+      tree: fields by name; missing ones take their defaults.
+      kind: the dataclass.
+      prefix: of field names in errors, such as "model.".
+
+    Raises:
+      UserError: a field is unknown, or its value has the wrong type or is out of range.
+    """
     known = {field.name: field for field in dataclasses.fields(kind)}
     values = {}
     for name, value in tree.items():
@@ -211,7 +227,7 @@ def _typed(name: str, value, kind: type):
 
 
 def leaves(config=None, prefix: str = "") -> dict:
-    """Returns `{"model.n_layer": 4, ...}`: every field that can be overridden, with its value."""
+    """Returns every field of a config, by default `Config()`, with its value: {"model.n_layer": 4, ...}."""
     flat = {}
     config = Config() if config is None else config
     for field in dataclasses.fields(config):
@@ -224,7 +240,14 @@ def leaves(config=None, prefix: str = "") -> dict:
 
 
 def override(config: Config, changes: dict) -> Config:
-    """Returns `config` with `{"model.n_layer": 6}`-like changes made and checked."""
+    """Returns a changed config.
+
+    >>> override(Config(), {"model.n_layer": 6}).model.n_layer
+    6
+
+    Raises:
+      UserError: a field is unknown, or its value has the wrong type or is out of range.
+    """
     tree = to_dict(config)
     for name, value in changes.items():
         _require(name in leaves(), _unknown_field(name))
@@ -241,10 +264,13 @@ def _unknown_field(name: str) -> str:
 
 
 def load_recipe(path: str) -> Config:
-    """Returns the `Config` of a recipe: a file of the user's or, if there is none, one of `configs/`.
+    """Returns the config of a recipe: the user's file or, if there is none, a recipe of this package.
 
-    Names of the latter may be given as `best`, `best.py` or `configs/best.py`, in any folder. A UserError
-    lists them where there is no such recipe, and says what is wrong with one.
+    Args:
+      path: a file's path. Recipes of this package are `best`, `best.py` or `configs/best.py`, in any folder.
+
+    Raises:
+      UserError: there is no such recipe, or it has an error.
     """
     package = Path(__file__).parent
     shipped = package / "configs"  # where pip puts them

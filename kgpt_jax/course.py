@@ -1,16 +1,16 @@
-"""The course's own commands, and what they are called here.
+"""Translates the course's own commands into this package's flags.
 
     python -m kgpt_jax.main finetune vanilla wiki.txt --writing_params_path vanilla.model.params ...
 
-stands for `python src/run.py` with the same words; so does the spelling of later years,
-`--function=finetune`. `charcorruption` and `namedata` stand for `python src/dataset.py`, and
-`london_baseline` for the script of that name.
+replaces `python src/run.py` with the same words; the later years' spelling, `--function=finetune`, works too.
+`charcorruption` and `namedata` replace `python src/dataset.py`, and `london_baseline` the script of that
+name.
 """
 
 from kgpt_jax.config import UserError
 
 SCRATCH = "none"  # --reading_params_path of a run that starts from nothing
-RECIPE = "configs/course_2024.py"  # where none is named
+RECIPE = "configs/course_2024.py"  # of a command without --config that trains a new model
 FUNCTIONS = ("pretrain", "finetune", "evaluate")
 NEEDED = {
     "pretrain": "writing_params_path",
@@ -23,15 +23,18 @@ DATASETS = {
     "namedata": ("question_answer", "finetune_corpus_path", "birth_places_train.tsv"),
 }
 LONDON = "london_baseline"
-LEFT_OUT = "tb_expt_name"  # what the course calls a log of TensorBoard
+LEFT_OUT = "tb_expt_name"  # names the course's TensorBoard log; has no meaning here
 
 
 def native(words: list[str]) -> list[str] | None:
-    """Returns our flags for a command line of the course's, None for one that is not the course's.
+    """Returns this package's flags for a command of the course, or None for any other command.
 
     >>> native(["evaluate", "vanilla", "wiki.txt", "--reading_params_path", "vanilla.model.params"])[2:]
     ['--pretrain_corpus_path=wiki.txt', '--reading_params_path=vanilla.model.params']
     >>> native(["--mode=evaluate"])
+
+    Raises:
+      UserError: the command has an unknown function or an extra word, or lacks a flag that the course needs.
     """
     names, flags = split(words)
     if names and names[0] == LONDON:
@@ -65,7 +68,7 @@ def native(words: list[str]) -> list[str] | None:
 
 
 def split(words: list[str]) -> tuple[list[str], list[tuple[str, str | None]]]:
-    """Returns the words that are no flags, and (flag, value) of the others; a bare flag has the value None.
+    """Returns the words that are not flags, and (flag, value) of the flags; a flag without a value has None.
 
     >>> split(["a", "--b", "c", "--d=e", "--f"])
     (['a'], [('b', 'c'), ('d', 'e'), ('f', None)])
@@ -84,4 +87,5 @@ def split(words: list[str]) -> tuple[list[str], list[tuple[str, str | None]]]:
 
 
 def spelled(flags) -> list[str]:
+    """Returns (flag, value) pairs as words of a command line."""
     return [f"--{name}" if value is None else f"--{name}={value}" for name, value in flags]

@@ -1,8 +1,8 @@
-"""What must be in the environment before JAX is imported: compiled programs that are kept, large pages.
+"""Environment variables that must be set before JAX is imported: a compilation cache and large memory pages.
 
     prepare()
 
-comes first in every command. Both can be refused: variables that are set already stay as they are.
+comes first in every command that uses JAX. Variables that are set already stay as they are.
 """
 
 import hashlib
@@ -14,14 +14,15 @@ from functools import cache
 from pathlib import Path
 
 LARGE_PAGES = "glibc.malloc.hugetlb"
-MOST_PROGRAMS = 2**30  # bytes of compiled programs that are kept
+MOST_PROGRAMS = 2**30  # bytes of compiled programs in the cache
 
 
 def prepare():
-    """Sets the variables; starts the process anew where the memory allocator reads one at its start only.
+    """Sets the variables, and limits the size of the compilation cache.
 
-    The buffers of a CPU come fresh from the system at each call. With pages of 4 kB it spends much of a
-    training step on them; with pages of 2 MB, next to nothing
+    If GLIBC_TUNABLES changes, it starts the process again, since the memory allocator reads it only at the
+    start of a process. On a CPU, every call of a compiled program takes fresh memory from the system. With
+    pages of 4 kB that costs much of a training step; with pages of 2 MB, next to nothing
     (`python -m benchmarks.benchmark --suite=levers`).
     """
     os.environ |= {name: value for name, value in compilation_cache().items() if name not in os.environ}
@@ -32,10 +33,10 @@ def prepare():
 
 
 def trim(folder: Path, most: int):
-    """Removes the files of a folder that were used longest ago, until the others have `most` bytes together.
+    """Removes the least recently used files of a folder until the rest has at most `most` bytes.
 
-    JAX's own limit (JAX_COMPILATION_CACHE_MAX_SIZE) needs the package filelock; where one file was written
-    without a limit, or by a process that was killed, JAX keeps no further programs.
+    JAX's own limit (JAX_COMPILATION_CACHE_MAX_SIZE) needs the package filelock, and stops caching if any file
+    was written without a limit or by a process that was killed.
     """
     used = []
     for file in folder.glob("*"):
@@ -53,9 +54,9 @@ def trim(folder: Path, most: int):
 
 
 def compilation_cache() -> dict[str, str]:
-    """Returns the variables that let a second start compile nothing.
+    """Returns the variables of a cache of compiled programs, so that a second start compiles nothing.
 
-    The folder is one for each kind of processor, since programs hold its instructions.
+    Each kind of processor has its own folder, since programs consist of its instructions.
     """
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     instructions = processor("flags") or processor("Features") or platform.machine() + platform.processor()
@@ -67,9 +68,11 @@ def compilation_cache() -> dict[str, str]:
 
 
 def with_large_pages(tunables: str, system: str) -> str | None:
-    """Returns the new GLIBC_TUNABLES, or None where there is nothing to change.
+    """Returns the new value of GLIBC_TUNABLES, or None if it should not change.
 
-    `system` is what Linux says of transparent huge pages: it must leave them to the program.
+    Args:
+      tunables: its value, "" if it is not set.
+      system: Linux's setting of transparent huge pages. Only "madvise" leaves the choice to programs.
 
     >>> with_large_pages("", "always [madvise] never")
     'glibc.malloc.hugetlb=1'
@@ -90,7 +93,7 @@ def _system_pages() -> str:
 
 @cache
 def processor(field: str) -> str:
-    """Returns what Linux says of the processor, such as its "model name"; "" where it says nothing."""
+    """Returns a field of /proc/cpuinfo, such as "model name", or "" if there is none."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:  # not Linux
