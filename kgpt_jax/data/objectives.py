@@ -4,7 +4,7 @@ The readable form works on one text at a time, as strings. The fast form makes a
 tests check that both agree for the same random draws (the readable form of masked spans is in the test).
 `data/mixture.py` combines several objectives.
 
-Axes: `N` examples, `D` characters of a document, `E` spans that a document offers, `L` characters of a text,
+Axes: `N` examples, `D` characters of a document, `A` spans that a document offers, `L` characters of a text,
 `T` = L - 1 positions. A text is one longer than the model reads: x is all but its last character, and y is
 all but its first.
 """
@@ -259,8 +259,8 @@ def _masked(documents, find: Callable[[str], list], vocab: Vocab, cfg: ModelConf
         for document, title in zip(table.documents, title_N)
     ]
     count_N = np.array([len(spans) for spans in found])
-    span_NE2 = np.zeros((len(documents), max(1, count_N.max(initial=0)), 2), int)
-    for row, spans in zip(span_NE2, found):
+    span_NA2 = np.zeros((len(documents), max(1, count_N.max(initial=0)), 2), int)
+    for row, spans in zip(span_NA2, found):
         row[: len(spans)] = np.reshape(spans, (-1, 2))
     none_N = count_N == 0
     masks_N = np.where(none_N, 0, 1)
@@ -268,7 +268,7 @@ def _masked(documents, find: Callable[[str], list], vocab: Vocab, cfg: ModelConf
     def examples(rng: np.random.Generator) -> Examples:
         uniforms = rng.random((len(documents), 4)).T
         chosen_N = (uniforms[0] * count_N).astype(int)
-        start_N, width_N = span_NE2[np.arange(len(documents)), chosen_N].T
+        start_N, width_N = span_NA2[np.arange(len(documents)), chosen_N].T
         end_N = start_N + width_N
         room_N = np.maximum(text_length - title_N - width_N - 3, 0)
         before_N, after_N = np.maximum(start_N - title_N, 0), table.length_N - end_N
