@@ -22,10 +22,12 @@ CLOSED = 128 + 13  # as shells report SIGPIPE, which Windows lacks
 
 def run(words: list[str] | None = None):
     """Runs a command line, by default that of this process, and ends the process with its status."""
-    environment.prepare()  # before JAX is imported
+    words = sys.argv[1:] if words is None else words
+    if commands.needs_jax(words):
+        environment.prepare()  # before JAX is imported; it may start the process again
     try:
         try:
-            status = main(sys.argv[1:] if words is None else words)
+            status = main(words)
         finally:
             if sys.stdout:  # None where it was closed from the start
                 sys.stdout.flush()

@@ -3,15 +3,16 @@
 python -m kgpt_jax.main --mode=baseline
 """
 
-from kgpt_jax.answer.score import constants
 from kgpt_jax.config import UserError
-from kgpt_jax.data import corpus
-from kgpt_jax.modes.evaluate import print_constants
 
 SHARED = ()
 
 
 def run(command):
+    from kgpt_jax.answer.score import constants
+    from kgpt_jax.data import corpus
+    from kgpt_jax.modes.evaluate import print_constants
+
     table = corpus.load_questions(command.config().data)
     if table.answers is None:
         raise UserError("the questions have no answers to compare with: give others as --eval_corpus_path")

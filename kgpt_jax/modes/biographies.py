@@ -5,12 +5,12 @@ python -m kgpt_jax.main --mode=biographies --outputs_path=people
 
 from pathlib import Path
 
-from kgpt_jax.data import biographies
-
 SHARED = ("outputs_path",)
 
 
 def run(command):
+    from kgpt_jax.data import biographies
+
     people, folder = command.config().data.biographies, Path(command.needed("outputs_path"))
     for path in biographies.write(biographies.generate(people), folder):
         print(f"wrote {path}")

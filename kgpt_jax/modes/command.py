@@ -126,6 +126,17 @@ def parse(words: list[str]) -> "Command | str":
     return command
 
 
+def needs_jax(words: list[str]) -> bool:
+    """Tells whether a command line uses JAX: not for help, nor in a mode that works without devices.
+
+    >>> needs_jax(["--mode=pretrain"]), needs_jax(["--mode=pretrain", "--help"]), needs_jax(["--mode=show"])
+    (True, False, False)
+    """
+    mode = _value_of("mode", words)
+    light = mode in modes.MODES and not modes.MODES[mode].computes
+    return not light and not any(f"--{name}" in words for name in HELP)
+
+
 def defined(mode: str) -> flags.FlagValues:
     """Returns the flags of a mode, unparsed: its own, those it shares, the common ones, config fields."""
     values, file = flags.FlagValues(), modes.load(mode)

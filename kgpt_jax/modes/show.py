@@ -5,13 +5,7 @@
 does what the course's `dataset.py charcorruption` and `dataset.py namedata` do.
 """
 
-import numpy as np
 from absl import flags
-
-from kgpt_jax.data import corpus
-from kgpt_jax.data.mixture import weights
-from kgpt_jax.data.stage_data import load_stage_data, recipe_of
-from kgpt_jax.data.vocab import Vocab
 
 SHARED = ()
 
@@ -21,6 +15,13 @@ def define_flags(values):
 
 
 def run(command):
+    import numpy as np
+
+    from kgpt_jax.data import corpus
+    from kgpt_jax.data.mixture import weights
+    from kgpt_jax.data.stage_data import load_stage_data, recipe_of
+    from kgpt_jax.data.vocab import Vocab
+
     config = command.config()
     vocab = Vocab.of(corpus.load_documents(config.data).characters)
     chunks = load_stage_data(config, "pretrain", vocab).chunks
