@@ -3,14 +3,14 @@
 python -m kgpt_jax.main --mode=pretrain --config=configs/course_2021.py --variant=vanilla \
     --pretrain_corpus_path=wiki.txt --workdir=runs/course_2021
 
-`final_tokens` is 200 epochs of wiki.txt's 2,938 documents, and the course's cosine is not clipped: over
-its 650 epochs the rate falls, rises and falls again. Texts have 128 characters, of which 127 are read.
+`final_tokens` is 200 epochs of wiki.txt's 2,938 documents. The course does not clip its cosine, so over 650
+epochs the learning rate falls, rises and falls again. Texts have 128 characters, of which 127 are read.
 
-Expect about 0.9 s an update on two cores of an EPYC server, 4 hours for the 14,950 of pretraining. Not yet
-run to the end: after 3,400 updates (148 epochs, one seed, --config.model.products=bfloat16, 2 h 10 min of one
-busy core of a Xeon) and finetuning with --config.data.n_validation=200, the model answers 4 of 198 questions,
-2.0 % (0.8 to 5.1), where London is right about 6.6 %. The handout asks for 10 % from vanilla and 5 % from the
-synthesizer.
+Expect about 0.9 s per update on two cores of an EPYC server: 4 hours for the 14,950 updates of pretraining.
+We have not run it to the end. After 3,400 updates (148 epochs, one seed, --config.model.products=bfloat16,
+2 h 10 min on one busy core of a Xeon) and finetuning with --config.data.n_validation=200, the model answers 4
+of 198 questions right, 2.0 % (95 % interval 0.8 to 5.1). Always answering London is right for 6.6 % of them.
+The handout asks for 10 % from vanilla and 5 % from the synthesizer.
 """
 
 from kgpt_jax.config import Config, DataConfig, ModelConfig, TrainConfig
@@ -35,9 +35,9 @@ def get_config() -> Config:
     finetune = {"batch_size": 256, "learning_rate": 6e-4}
     return Config(
         model=ModelConfig(seq_len=127),
-        # The course's files have people of the same name, some of them in two files.
+        # Some names occur more than once in the course's files, and some in two of them.
         data=DataConfig(ascii_pairs=True, skip_learned=True),
-        # The course's loader keeps the file's order in every epoch.
+        # The course's loader keeps the order of the file in every epoch.
         pretrain=train_config(epochs=650, batch_size=128, learning_rate=6e-3, shuffle=False),
         finetune=train_config(epochs=10, shuffle=False, **finetune),
         scratch=train_config(epochs=75, shuffle=False, **finetune),
