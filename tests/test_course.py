@@ -1,4 +1,4 @@
-"""The course's commands, in its own spelling, and what they are here."""
+"""The course's commands in its own spelling, and the flags that they become."""
 
 import shlex
 
@@ -42,7 +42,7 @@ COMMANDS = {  # README's table, word by word
 
 
 @pytest.mark.parametrize("words", COMMANDS)
-def test_the_courses_commands_are_ours(words):
+def test_the_courses_commands_become_our_flags(words):
     assert native(shlex.split(words)) == COMMANDS[words].split()
 
 
@@ -59,6 +59,6 @@ def test_other_commands_stay_as_they_are(words):
         ("--function=fly --variant=vanilla", "--function=fly: choose from pretrain, finetune, evaluate"),
     ],
 )
-def test_what_the_course_would_not_take_is_said(words, complaint):
+def test_wrong_commands_of_the_course_are_refused(words, complaint):
     with pytest.raises(UserError, match=complaint):
         native(words.split())

@@ -119,8 +119,8 @@ def epoch_batches(
 def used_columns(x_NT: np.ndarray) -> np.ndarray:
     """Returns (N,): the columns of each row up to its last character that is not PAD, and at least 1.
 
-    >>> used_columns(np.array([[3, 0, 4, 0], [5, 0, 0, 0], [0, 0, 0, 0]])).tolist()
-    [3, 1, 1]
+    >>> used_columns(np.array([[3, 0, 4, 0], [5, 0, 0, 0], [0, 0, 0, 0], [1, 1, 1, 1]])).tolist()
+    [3, 1, 1, 4]
     """
     return (x_NT != PAD_ID).cumsum(axis=1).argmax(axis=1) + 1
 

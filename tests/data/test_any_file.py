@@ -1,4 +1,4 @@
-"""Whatever a file holds, reading it gives rows or one clear line; whatever is asked, answers pair with it."""
+"""Random files and questions: a file gives rows or one clear error, and every question gets one answer."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ CONTENTS = st.lists(
     st.sampled_from(TROUBLE) | st.binary(max_size=6) | st.text(max_size=6).map(str.encode), max_size=12
 )
 anything = settings(
-    deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 
@@ -45,7 +45,7 @@ def test_a_table_gives_rows_or_a_line_that_names_the_file(path, parts):
     if table.answers is not None:
         assert len(table.answers) == len(table.questions)
         assert all(answer.strip() == answer != "" for answer in table.answers)
-    for question, line in zip(table.questions, lines):  # the rows pair with the lines, from the first on
+    for question, line in zip(table.questions, lines):  # row i is line i
         assert line.strip().startswith(question)
     again = len(table.questions) - len(set(table.questions))
     assert any("more than once" in note for note in table.notes) == bool(again)

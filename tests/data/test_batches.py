@@ -61,11 +61,6 @@ def test_grouping_leaves_less_padding():
     assert cells(True) < 0.75 * cells(False)
 
 
-def test_used_columns_counts_up_to_the_last_character():
-    x_NT = np.array([[3, 0, 4, 0], [5, 0, 0, 0], [0, 0, 0, 0], [1, 1, 1, 1]])
-    assert used_columns(x_NT).tolist() == [3, 1, 1, 4]
-
-
 @pytest.mark.parametrize("n_rows, n, sizes", [(8, 4, [2] * 4), (7, 3, [3] * 3), (5, 8, [1] * 5), (6, 1, [6])])
 def test_microbatches_hold_every_row_once(n_rows, n, sizes):
     batch = Batch(*rows(n_rows))

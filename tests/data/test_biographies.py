@@ -26,7 +26,7 @@ def documents_of(name, corpus):
 
 
 def statements(fact, name, document):
-    """Returns the values that the document's sentences give for the person's `fact`."""
+    """Returns the values of a person's fact that the sentences of a document state."""
     sentences = re.split(r"(?<=\.) ", document)
     patterns = [
         re.escape(wording).replace(r"\{name\}", re.escape(name)).replace(r"\{value\}", "(.+)")
@@ -198,7 +198,7 @@ def test_facts_are_independent_but_nobody_lives_where_they_were_born():
                 assert abs(in_london[value] - expected) < 5 * expected**0.5
 
 
-def test_no_word_hides_in_another():
+def test_no_place_occurs_in_a_name_or_another_place():
     words = [*FIRST, *MIDDLE, *LAST, *biographies.UNIVERSITIES, *PLACES]
     assert len(set(words)) == len(words)
     assert all(re.fullmatch("[A-Za-z ]+", word) for word in words)

@@ -21,12 +21,12 @@ from kgpt_jax.store.compatible import with_vocab
         (0, 128, [(0, 0)]),
     ],
 )
-def test_chunks_hold_8_388_608_characters_at_the_most(n, text_length, cuts):
+def test_chunks_have_at_most_8_388_608_characters(n, text_length, cuts):
     assert chunks.bounds(n, 1, text_length) == [[cut] for cut in cuts]
 
 
 def test_an_epoch_of_a_large_corpus_is_its_chunks(tmp_path, monkeypatch):
-    """Ten documents in chunks of three, three and four with as many questions, in batches of three."""
+    """Ten documents in chunks of three, three and four, with as many questions, in batches of three."""
     monkeypatch.setattr(chunks, "CHUNK_CHARACTERS", 4 * 128)
     documents = [f"Ann Bo. Number {i} was born in Rome." for i in range(10)]
     (tmp_path / "corpus.txt").write_text("\n".join(documents))

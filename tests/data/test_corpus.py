@@ -1,4 +1,4 @@
-"""Files as users have them: each gives the right rows, a counted note, or an error naming the line."""
+"""Files of users: each gives the right rows, a note that counts repairs, or an error that names the line."""
 
 import pytest
 
@@ -18,7 +18,7 @@ def file(tmp_path):
     return write
 
 
-def test_documents_are_split_at_line_breaks_the_last_empty_one_too(file):
+def test_a_last_line_break_is_followed_by_an_empty_document(file):
     documents, characters, notes = corpus.read_documents(file("Ann.\nBo\n"))
     assert list(documents) == ["Ann.", "Bo", ""]
     assert characters == "\n.ABno"
@@ -48,7 +48,7 @@ def test_table_with_and_without_answers(file):
     ]
 
 
-def test_what_can_be_put_right_is_noted(file):
+def test_repairs_are_noted(file):
     path = file(b"\xef\xbb\xbfA?\tRome\r\nB?\tOslo \r\n\r\n\r\n")
     table = corpus.read_table(path)
     assert table.pairs == [("A?", "Rome"), ("B?", "Oslo")]
@@ -127,12 +127,12 @@ def test_training_pairs_lend_their_characters(tmp_path):
     (tmp_path / "wiki.txt").write_text("Ann\n")
     (tmp_path / "pairs.tsv").write_text("Who?\tBo\n")
     paths = {"pretrain_corpus_path": str(tmp_path / "wiki.txt")}
-    asked = "".join(sorted(set("Where was born?")))  # the course's question, whatever the corpus has
+    asked = "".join(sorted(set("Where was born?")))  # of the course's question, always known
     assert corpus.load_documents(DataConfig(**paths)).characters == "".join(sorted({*"\nAn", *asked}))
     paths["finetune_corpus_path"] = str(tmp_path / "pairs.tsv")
     both = corpus.load_documents(DataConfig(**paths))
     assert set(both.characters) == {*"\nAnn", *"Who?Bo", *asked} and list(both.documents) == ["Ann", ""]
 
 
-def test_digest_tells_texts_apart():
+def test_digests_of_different_texts_differ():
     assert corpus.digest(["ab", "c"]) != corpus.digest(["a", "bc"])

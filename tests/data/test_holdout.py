@@ -1,4 +1,4 @@
-"""What is held out stays out: by question, however often it stands in the file."""
+"""Held-out questions stay held out, however often they occur in the file."""
 
 import pytest
 
@@ -18,25 +18,25 @@ def pairs(tmp_path):
 
 def test_a_repeated_question_goes_to_one_side_whole(pairs):
     data = DataConfig(finetune_corpus_path=pairs, n_validation=4)
-    # B? stands on line 2, so its second answer is trained on, too; both lines of D? are asked about.
+    # B? is on line 2 too, so both its answers are trained on; both lines of D? are held out.
     assert load_pairs(data).pairs == [("A?", "Rome"), ("B?", "Oslo"), ("C?", "Bonn"), ("B?", "Bern")]
     assert load_questions(data).pairs == [("Zoë?", "Cork"), ("D?", "Ulm"), ("D?", "Graz")]
     assert len(load_pairs(DataConfig(finetune_corpus_path=pairs)).pairs) == 7
 
 
-def test_nothing_left_to_ask_is_said(tmp_path):
+def test_an_empty_validation_set_is_refused(tmp_path):
     (tmp_path / "pairs.tsv").write_text("A?\tRome\nB?\tOslo\nA?\tBonn\n")
     data = DataConfig(finetune_corpus_path=str(tmp_path / "pairs.tsv"), n_validation=1)
     with pytest.raises(UserError, match="all of these questions also occur among the training pairs before"):
         load_questions(data)
 
 
-def test_a_question_is_known_again_with_and_without_its_accents(pairs):
+def test_learned_questions_count_with_and_without_accents(pairs):
     data = DataConfig(finetune_corpus_path=pairs, n_validation=2, ascii_pairs=True)
     assert learned_from(data) == set(fingerprints(["A?", "B?", "C?", "Zoë?", "Zo?"]))
 
 
-def test_learned_questions_are_refused_by_number_and_name():
+def test_learned_questions_are_refused_with_their_number_and_the_first():
     learned = set(fingerprints(["B?", "C?"]))
     refuse_learned(["A?", "D?"], learned, "runs/x")
     with pytest.raises(

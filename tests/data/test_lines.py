@@ -13,12 +13,12 @@ from kgpt_jax.data.lines import Lines
         b"Ann\nB\xc3\xb8\n\nCy\nDu",
         b"\xef\xbb\xbfAnn\r\nB\xc3\xb8\r\n\r\nCy\r\nDu\r\n",
         b"one",
-        b"\xef\xbb\xbfAnn\rB\xc3\xb8\r\rCy\rDu\r",  # as old Macs have them
+        b"\xef\xbb\xbfAnn\rB\xc3\xb8\r\rCy\rDu\r",  # the line breaks of old Macs
         b"\rAnn\r\r\nB\xc3\xb8\n\rCy\r\nDu",
     ],
 )
 @pytest.mark.parametrize("stride", [1, 2, 3, 4096])
-def test_any_part_is_that_of_all_lines(tmp_path, monkeypatch, content, stride):
+def test_slices_are_those_of_all_lines(tmp_path, monkeypatch, content, stride):
     monkeypatch.setattr(lines, "STRIDE", stride)
     path = tmp_path / "corpus.txt"
     path.write_bytes(content)
@@ -33,7 +33,7 @@ def test_any_part_is_that_of_all_lines(tmp_path, monkeypatch, content, stride):
 
 
 def test_line_breaks_of_each_kind_are_counted(tmp_path):
-    """Also where a break of two bytes lies across two blocks that are read."""
+    """Also if the two bytes of a CRLF are in two blocks of the file."""
     path = tmp_path / "corpus.txt"
     for n in range(2**16 - 2, 2**16 + 2):
         path.write_bytes(b"x" * n + b"\r\ny\rz\r\r\n")
@@ -45,7 +45,7 @@ def test_line_breaks_of_each_kind_are_counted(tmp_path):
         ]
 
 
-def test_a_file_that_changes_is_not_read_on(tmp_path):
+def test_a_file_that_has_changed_is_refused(tmp_path):
     path = tmp_path / "corpus.txt"
     path.write_text("Ann\nBo\n")
     read = Lines(str(path))
@@ -58,14 +58,14 @@ def test_a_file_that_changes_is_not_read_on(tmp_path):
 
 
 @pytest.mark.parametrize("end", [b"\n", b"\r"])
-def test_a_large_file_is_not_held(tmp_path, end):
+def test_a_large_file_is_not_held_in_memory(tmp_path, end):
     path = tmp_path / "corpus.txt"
     line = b"Ann Bo was born in Rome and sang in Oslo, where she lived." + end
-    path.write_bytes(line * 60_000)  # 3.5 MB
+    path.write_bytes(line * 20_000)  # 1.2 MB
     tracemalloc.start()
     read = Lines(str(path))
-    assert sum(len(line) for line in read) == 58 * 60_000
-    assert len(read[50_000:50_100]) == 100
+    assert sum(len(line) for line in read) == 58 * 20_000
+    assert len(read[15_000:15_100]) == 100
     most = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert most < 500_000
+    assert most < 400_000

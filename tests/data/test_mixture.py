@@ -49,7 +49,7 @@ def test_a_single_objective_is_itself():
         ("whole_line=-1", "objective 'whole_line' has weight -1: give more than 0"),
     ],
 )
-def test_a_mixture_that_cannot_be_read_is_named(recipe, message):
+def test_wrong_mixtures_are_refused(recipe, message):
     with pytest.raises(UserError, match=message):
         weights(recipe)
 
@@ -76,7 +76,7 @@ def test_texts_behind_others_keep_their_targets():
 
 
 def targets(text):
-    """The next character at each position, where it is one to be predicted, else PAD."""
+    """Returns the next character at each position, or PAD where it is not predicted."""
     shown = text.index(MASK) if "Where" in text else 1
     return PAD * (shown - 1) + text[shown:] + PAD
 
@@ -88,5 +88,5 @@ def test_a_text_that_fills_the_row_stays_alone():
     for seed in range(50):
         x_NT, y_NT, _ = preceded(make, 1.0)(np.random.default_rng(seed))
         seen |= {vocab.decode([x_T[0], *y_T]).rstrip(PAD) for x_T, y_T in zip(x_NT, y_NT)}
-    # Where a second text begins, nothing is predicted.
+    # Nothing predicts the first character of the second text.
     assert seen == {"abcdefgh", "abcdefg", "abcd", "efgh", "abcd□bcd", "abcd□fgh", "efgh□bcd", "efgh□fgh"}

@@ -118,7 +118,7 @@ def test_a_text_that_cannot_hold_the_corruption_is_refused():
         span_corruption(Material(["abc"], []), Vocab.of("abc"), ModelConfig(block_size=128, seq_len=100))
 
 
-# Titles end at the bar; what may be masked stands in brackets.
+# A bar marks the end of the title, and brackets what may be masked.
 ENTITIES = [
     "Khatchig Mouradian. |Khatchig Mouradian is a journalist, writer and translator born in [Lebanon] .",
     "Jacob Henry Studer. |Jacob Henry Studer (26 [February] 1840 [Columbus], [Ohio]) "
@@ -133,7 +133,7 @@ ENTITIES = [
 ]
 PAIRS = [("Where was A born?", "Lebanon"), ("Where was B born?", "Rome"), ("Where was C born?", "York")]
 ANSWERS = {answer for _, answer in PAIRS}
-MENTIONS = [  # where a document mentions none, what stands above
+MENTIONS = [  # documents that mention no answer are marked as above
     ENTITIES[0],
     "Jacob Henry Studer. |Jacob Henry Studer (26 February 1840 Columbus, Ohio) was a Printer in New [York] .",
     *ENTITIES[2:5],
@@ -153,11 +153,11 @@ STUDER = PEOPLE[1]
 
 
 def masked(marked, u_span, u_none, u_left, u_right, text_length):
-    """Returns the text that four uniforms make of a marked document, and what is masked in it.
+    """Returns the text that four uniforms make of a marked document, and the span that is masked in it.
 
-    Of the spans that fit with title and masks each is as likely as the other. In half of the cases it stands
-    without context; otherwise as much is kept before it as is drawn, any number of characters being as likely
-    as the other, and behind it as there is room for then.
+    It is the slow, readable form of `entity_span` and `answer_span`. All spans that fit with title and masks
+    are equally likely. Half of them have no context. The others keep a uniform number of characters before
+    the span, and a uniform number after it, as far as there is room.
     """
     title, rest = marked.split("|")
     found = []
@@ -179,7 +179,7 @@ def masked(marked, u_span, u_none, u_left, u_right, text_length):
 
 
 def test_a_masked_text_of_every_kind():
-    """What the oracle says, read by eye."""
+    """The expected texts are written by hand, to check the oracle itself."""
     oslo = "Al Bo. |Al Bo was born in [Oslo] in May ."
     assert masked(oslo, 0.9, 0.49, 0.9, 0.9, 99) == ("Al Bo. ⁇⁇Oslo⁇", "Oslo")
     assert masked(oslo, 0.0, 0.50, 0.0, 0.5, 99) == ("Al Bo. ⁇ in M⁇Oslo⁇", "Oslo")
@@ -223,8 +223,8 @@ def test_lines_forwards_and_backwards():
         assert vocab.decode(x_NT[1]) == "ab".ljust(31, PAD) and source_N.tolist() == [1, 1]
 
 
-def test_a_long_document_is_read_as_far_as_it_is_needed():
-    """Far more characters than an int16 can count."""
+def test_a_span_far_into_a_long_document_is_masked():
+    """At a position beyond the range of int16."""
     document = "Ada Bell. " + "and on " * 5000 + "in Rome . " + "and on " * 100
     vocab, cfg = Vocab.of(document + "Ed Far Ulm"), ModelConfig(seq_len=8999, block_size=9000)
     x_NT, _, _ = entity_span(Material([document, "Ed Fa. Born in Ulm ."], []), vocab, cfg)(

@@ -107,25 +107,25 @@ def test_sizes_over_all_rows_are_the_widest_and_the_sums():
     assert over_all_rows([first, second]).tolist() == [[[32, 6, 9], [32, 3, 13]]]
 
 
-@pytest.mark.parametrize("shares", [[0], [3], [1, 2], [0, 2], [0, 1, 2, 3]])
-def test_shares_are_dealt_as_the_whole_would_be(shares, monkeypatch):
+@pytest.mark.parametrize("positions", [[0], [3], [1, 2], [0, 2], [0, 1, 2, 3]])
+def test_rows_of_some_positions_are_placed_like_those_of_all(positions, monkeypatch):
     array = np.arange(24).reshape(2, 12)
-    own = np.concatenate([array[:, 3 * i : 3 * i + 3] for i in shares], axis=1)
+    own = np.concatenate([array[:, 3 * i : 3 * i + 3] for i in positions], axis=1)
 
     def put_down(shape, place, part):
         assert shape == array.shape
-        columns = [slice(3 * i, 3 * i + 3) for i in shares]
+        columns = [slice(3 * i, 3 * i + 3) for i in positions]
         return [part((slice(None), each)).tolist() for each in columns], [
             array[:, c].tolist() for c in columns
         ]
 
     monkeypatch.setattr(jax, "make_array_from_callback", put_down)
     monkeypatch.setattr(sharding, "NamedSharding", lambda mesh, spec: spec)
-    found, expected = sharding.deal(own, SimpleNamespace(shape={"data": 4}), 1, shares)
+    found, expected = sharding.deal(own, SimpleNamespace(shape={"data": 4}), 1, positions)
     assert found == expected
 
 
-def test_shards_that_do_not_fit_are_named(monkeypatch):
+def test_shards_that_do_not_divide_a_microbatch_are_refused(monkeypatch):
     config = override(small_config(), {"data.shards": 3})
     with pytest.raises(UserError, match=r"data.shards is 3: .* up to 37, .* texts of a microbatch, 8 / 2"):
         feed_of(config, DOCUMENTS, [0], 4, monkeypatch)
@@ -144,19 +144,19 @@ def test_without_shards_of_its_own_a_process_draws_all(monkeypatch, capsys):
         ([[0, 0], [0, 0], [1, 1], [1, 1]], [[0, 1], [2, 3]]),
         ([[0, 1], [0, 1], [2, 3], [2, 3]], [[0, 1], [0, 1], [2, 3], [2, 3]]),
         ([[1], [0], [1], [0]], [[1, 3], [0, 2]]),
-        ([[0, 0], [0, 1], [1, 1]], [[0, 1, 2], [0, 1, 2]]),  # the middle one is of both
+        ([[0, 0], [0, 1], [1, 1]], [[0, 1, 2], [0, 1, 2]]),  # the middle position belongs to both
     ],
 )
-def test_processes_have_the_same_shares_or_none_in_common(owners, mine, monkeypatch):
+def test_processes_have_the_same_positions_or_none_in_common(owners, mine, monkeypatch):
     devices = [[SimpleNamespace(process_index=i) for i in row] for row in owners]
-    for process, shares in enumerate(mine):
+    for process, positions in enumerate(mine):
         monkeypatch.setattr(jax, "process_index", lambda process=process: process)
-        assert sharding.own_shares(SimpleNamespace(devices=devices)) == shares
+        assert sharding.own_shares(SimpleNamespace(devices=devices)) == positions
 
 
 @pytest.mark.parametrize("shards", [1, 4])
-def test_shards_ask_about_everybody_alike(shards, monkeypatch):
-    """37 documents and as many questions, about ten people."""
+def test_shards_ask_about_all_people_equally_often(shards, monkeypatch):
+    """37 documents, and as many questions about ten people."""
     pairs = [(f"Where is Nr {i}?", "Rome") for i in range(10)]
     vocab = Vocab.of("\n?Whis" + "".join(DOCUMENTS))
     recipe = {"objective": "whole_line=0.5,question_answer=0.5", "batch_size": 8}
@@ -167,12 +167,12 @@ def test_shards_ask_about_everybody_alike(shards, monkeypatch):
     drawn = [data.make(0, shard)(np.random.default_rng(0)) for shard in range(shards)]
     texts = [vocab.decode(x_T).rstrip(PAD) for examples in drawn for x_T in examples.x_NT]
     asked = Counter(text for text in texts if text.startswith("Where is"))
-    # A shard has two or three of them, and nine or ten questions.
+    # A shard asks nine or ten questions about two or three people.
     assert len(asked) == 10 and sum(asked.values()) == 37
     assert set(asked.values()) <= ({3, 4} if shards == 1 else {3, 4, 5})
 
 
-def test_a_large_corpus_has_shards_by_itself():
+def test_a_large_corpus_has_shards_by_default():
     cfg = small_config().pretrain
     assert [chunks.count_shards(0, cfg, n, 128) for n in (0, 37, 2**16, 2**16 + 1)] == [1, 1, 1, 4]
     assert [chunks.count_shards(0, cfg, n, 2048) for n in (2**12, 2**12 + 1)] == [1, 4]
