@@ -53,6 +53,14 @@ def test_seed_and_epoch_decide_the_order():
     assert len({tuple(order(seed, epoch)) for seed in (1, 2) for epoch in (0, 1)}) == 4
 
 
+def test_shards_draw_their_own_order_and_shuffle_widths_alike():
+    cfg = TrainConfig(batch_size=8, steps_per_dispatch=1, group_by_length=True)
+    shards = [epoch_batches(lambda rng: rows(), cfg, 1, 0, shard=i, n_shards=2) for i in (0, 1)]
+    assert sorted(seen(shards[0])) == sorted(seen(shards[1])) and seen(shards[0]) != seen(shards[1])
+    widths = [[batch.x_BT.shape for batch in batches] for batches in shards]
+    assert widths[0] == widths[1] and len(set(widths[0])) > 4
+
+
 def test_grouping_leaves_less_padding():
     def cells(group):
         cfg = TrainConfig(batch_size=8, group_by_length=group)

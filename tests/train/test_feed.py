@@ -131,6 +131,12 @@ def test_shards_that_do_not_divide_a_microbatch_are_refused(monkeypatch):
         feed_of(config, DOCUMENTS, [0], 4, monkeypatch)
 
 
+@pytest.mark.parametrize("position, shards", [(0, [0, 1]), (1, [2, 3])])
+def test_a_position_has_consecutive_shards(position, shards, monkeypatch):
+    feed = feed_of(small_config(), DOCUMENTS, [position], 2, monkeypatch)
+    assert (feed.has_all, feed.shards) == (False, shards)
+
+
 def test_without_shards_of_its_own_a_process_draws_all(monkeypatch, capsys):
     monkeypatch.setattr(jax, "process_count", lambda: 3)
     feed = feed_of(small_config(), DOCUMENTS, [0], 3, monkeypatch)
