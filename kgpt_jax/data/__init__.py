@@ -2,7 +2,7 @@
 
     corpus, lines, biographies   files, or made-up people -> documents, questions and answers
     objectives, mixture, spans   documents and questions -> examples: input ids and target ids
-    stage_data, chunks           what one stage of training reads, in parts that fit into memory
+    stage_data, chunks           what one stage of training reads, one chunk after the other
     batches                      examples -> batches of a few fixed shapes
     holdout                      which questions are kept out of training
 

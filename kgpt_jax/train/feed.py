@@ -86,11 +86,14 @@ class Feed:
         """Returns this process's rows of each microbatch of each update of a chunk."""
         data, cfg = self.data, self.cfg
         epoch, chunk = divmod(number, len(data.sizes))
-        n_updates, named = data.updates(cfg)[chunk], chunk if len(data.sizes) > 1 else None
+        n_updates = data.updates(cfg)[chunk]
+        of_chunk = chunk if len(data.sizes) > 1 else None  # an epoch of one chunk follows from (seed, epoch)
         drawn = []  # by shard, update and microbatch
         for shard in self.shards:
             objective = data.make(chunk, shard)
-            batches = epoch_batches(objective, cfg, self.seed, epoch, named, shard, data.n_shards, n_updates)
+            batches = epoch_batches(
+                objective, cfg, self.seed, epoch, of_chunk, shard, data.n_shards, n_updates
+            )
             batches = [predicted(self.model_cfg, batch) for batch in batches]
             drawn.append([by_length(batch, n_microbatches(cfg)) for batch in batches])
         return [[concatenated(rows) for rows in zip(*of_shards)] for of_shards in zip(*drawn)]
