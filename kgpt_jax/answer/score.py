@@ -26,11 +26,10 @@ def wilson_interval(correct: int, total: int) -> tuple[float, float]:
     >>> [round(end, 4) for end in wilson_interval(25, 500)]
     [0.0341, 0.0728]
     """
-    z = statistics.NormalDist().inv_cdf(0.975)
-    share, n = correct / total, total + z**2
-    middle = (correct + z**2 / 2) / n
-    half = z / n * (total * share * (1 - share) + z**2 / 4) ** 0.5
-    return (middle - half if correct else 0.0), (middle + half if correct < total else 1.0)
+    from scipy.stats import binomtest  # not above: it takes up to a second, and most commands score nothing
+
+    low, high = binomtest(correct, total).proportion_ci(method="wilson")
+    return float(low), float(high)
 
 
 def mean_interval(shares: list[float]) -> tuple[float, float]:
