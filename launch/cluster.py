@@ -1,54 +1,75 @@
-"""From a cluster's environment variables to the arguments of `jax.distributed.initialize`.
+"""Finds this process's place in a training of several processes, from the variables that a cluster sets.
 
-| environment | processes and rank | coordinator |
+| environment | processes and rank | address of process 0 |
 | --- | --- | --- |
 | plain, Kubeflow | JAX_NUM_PROCESSES, JAX_PROCESS_ID | JAX_COORDINATOR_ADDRESS |
 | Kubernetes (indexed Job, JobSet) | JAX_NUM_PROCESSES, JOB_COMPLETION_INDEX | JAX_COORDINATOR_ADDRESS |
-| torchrun and its like | WORLD_SIZE, RANK | MASTER_ADDR, MASTER_PORT |
+| OpenMPI | OMPI_COMM_WORLD_SIZE, OMPI_COMM_WORLD_RANK | found by JAX, in OMPI_MCA_orte_hnp_uri |
 | SkyPilot | SKYPILOT_NUM_NODES, SKYPILOT_NODE_RANK | first of SKYPILOT_NODE_IPS |
-| SLURM | SLURM_NTASKS, SLURM_PROCID | first of SLURM_STEP_NODELIST |
-| OpenMPI | OMPI_COMM_WORLD_SIZE, OMPI_COMM_WORLD_RANK | first host of OMPI_MCA_orte_hnp_uri |
+| SLURM | SLURM_NTASKS, SLURM_PROCID | found by JAX, in SLURM_STEP_NODELIST |
+| torchrun | WORLD_SIZE, RANK | MASTER_ADDR, MASTER_PORT |
 
-JAX_COORDINATOR_ADDRESS comes before what the last column says.
+The first row that fits counts. JAX_COORDINATOR_ADDRESS, where it is set, replaces the last column. A Cloud
+TPU sets none of these variables: with `--coordinator=auto` JAX finds everything there by itself.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 from kgpt_jax.config import UserError
 
-PORT = 8476  # JAX's own choice for a coordinator
+PORT = 8476  # of process 0, where the cluster names a host only
+
+
+class Cluster(NamedTuple):
+    """The variables of one kind of cluster."""
+
+    size: str  # how many processes there are
+    rank: str  # which of them this one is
+    address: Callable[[Mapping[str, str]], str] = lambda environ: ""  # of process 0; "" if unknown
+    local_rank: str = ""  # which of its machine's processes this one is, where each takes one GPU
+    read_by_jax: str = ""  # where JAX finds the address, with a port that differs from job to job
 
 
 def arguments(environ: Mapping[str, str]) -> dict | None:
-    """Returns coordinator_address, num_processes, process_id (and local_device_ids); None for one process.
+    """Returns keyword arguments for `jax.distributed.initialize`; None if this is the only process.
 
-    A UserError says which variable is missing or no number.
+    If `coordinator_address` is missing among them, JAX finds it. Where it is not missing, JAX's own detection
+    is switched off: inside a SLURM job it would choose this process's GPU by SLURM's variables.
 
-    >>> arguments({"WORLD_SIZE": "2", "RANK": "1", "MASTER_ADDR": "a", "MASTER_PORT": "99"})
-    {'coordinator_address': 'a:99', 'num_processes': 2, 'process_id': 1}
-    >>> arguments({"SLURM_NTASKS": "1"})
+    Args:
+      environ: the environment variables.
+
+    Raises:
+      UserError: a variable is no number or out of range, or nothing gives the address of process 0.
+
+    >>> arguments({"SLURM_NTASKS": "2", "SLURM_PROCID": "1", "SLURM_STEP_NODELIST": "n[1-2]"})
+    {'num_processes': 2, 'process_id': 1}
+    >>> arguments({"SLURM_NTASKS": "1", "SLURM_PROCID": "0"})
     """
-    for size, rank, where in CLUSTERS:
-        if size in environ and rank in environ:
-            n, i = _number(environ, size), _number(environ, rank)
-            if n == 1:
-                return None
-            if not 0 <= i < n:
-                raise UserError(f"{rank} is {i} of {size} {n} processes: give 0 to {n - 1}")
-            address = environ.get("JAX_COORDINATOR_ADDRESS") or where(environ)
-            if not address:
-                raise UserError(
-                    f"{size} is {n}, and nothing says where process 0 is: set "
-                    "JAX_COORDINATOR_ADDRESS=host:port"
-                )
-            address = address if re.search(r":\d+$", address) else f"{address}:{PORT}"
-            found = {"coordinator_address": address, "num_processes": n, "process_id": i}
-            local = ONE_GPU_EACH.get(size, "")
-            if local in environ and not (size == "SLURM_NTASKS" and _has_its_own_gpus(environ)):
-                found["local_device_ids"] = [_number(environ, local)]
-            return found
-    return None
+    cluster = next((each for each in CLUSTERS if each.size in environ and each.rank in environ), None)
+    if cluster is None:
+        return None
+    n, i = _number(environ, cluster.size), _number(environ, cluster.rank)
+    if n == 1:
+        return None
+    if not 0 <= i < n:
+        raise UserError(f"{cluster.rank} is {i} of {cluster.size} {n} processes: give 0 to {n - 1}")
+    found = {"num_processes": n, "process_id": i}
+    if address := environ.get("JAX_COORDINATOR_ADDRESS") or cluster.address(environ):
+        address = address if re.search(r":\d+$", address) else f"{address}:{PORT}"
+        found |= {"coordinator_address": address, "cluster_detection_method": "deactivate"}
+    elif cluster.read_by_jax not in environ:
+        raise UserError(
+            f"{cluster.size} is {n}, and nothing gives the address of process 0: set "
+            "JAX_COORDINATOR_ADDRESS=host:port"
+        )
+    if cluster.local_rank in environ:
+        alone = cluster.size == "SLURM_NTASKS" and _has_its_own_gpus(environ)
+        # The empty list stands for all GPUs that this process sees; without it JAX would choose one.
+        found["local_device_ids"] = [] if alone else [_number(environ, cluster.local_rank)]
+    return found
 
 
 def _number(environ: Mapping[str, str], name: str) -> int:
@@ -58,62 +79,39 @@ def _number(environ: Mapping[str, str], name: str) -> int:
         raise UserError(f"{name} is {environ[name]!r}: give a whole number") from None
 
 
-def _master(environ: Mapping[str, str]) -> str:
-    host, port = environ.get("MASTER_ADDR", ""), environ.get("MASTER_PORT", str(PORT))
-    return f"{host}:{port}" if host else ""
-
-
-def _slurm(environ: Mapping[str, str]) -> str:
-    nodes = environ.get("SLURM_STEP_NODELIST") or environ.get("SLURM_JOB_NODELIST", "")
-    job = environ.get("SLURM_JOB_ID", "0")
-    port = 49152 + int(job) % 16384 if job.isdecimal() else PORT  # jobs that share a node must not meet
-    return f"{first_node(nodes)}:{port}" if nodes else ""
-
-
 def _has_its_own_gpus(environ: Mapping[str, str]) -> bool:
-    """Tells whether SLURM gives a process GPUs of its own, or it is the only one on its node."""
+    """Tells whether SLURM shows this process no other's GPUs, or no other process is on its node."""
     names = ("SLURM_NTASKS_PER_NODE", "SLURM_STEP_TASKS_PER_NODE", "SLURM_TASKS_PER_NODE")
-    a_node = next((environ[name] for name in names if name in environ), "")
-    return "SLURM_GPUS_PER_TASK" in environ or re.fullmatch(r"1(\(x\d+\))?", a_node) is not None
-
-
-def first_node(nodes: str) -> str:
-    """Returns the first host of a list as SLURM writes it.
-
-    >>> first_node("gpu-[007-009,012],login1")
-    'gpu-007'
-    >>> first_node("a1,b2")
-    'a1'
-    """
-    found = re.match(r"([^,\[]+)(?:\[([^\],-]+))?", nodes)
-    return found[1] + (found[2] or "")
+    per_node = next((environ[name] for name in names if name in environ), "")
+    return "SLURM_GPUS_PER_TASK" in environ or re.fullmatch(r"1(\(x\d+\))?", per_node) is not None
 
 
 def _openmpi(environ: Mapping[str, str]) -> str:
-    # Such as "1531576320.0;tcp://10.0.0.1,10.1.0.1:34911" or "1.0;tcp6://[fe80::1,fe80::2]:34911".
-    uri = environ.get("OMPI_MCA_orte_hnp_uri", "")
-    if found := re.search(r"tcp6://\[([^,\]]+)", uri):
-        return f"[{found[1]}]"
-    found = re.search(r"tcp://([^,:]+)", uri)
-    return found[1] if found else ""
+    # JAX leaves out the brackets of an IPv6 address, as in "1.0;tcp6://[fe80::1,fe80::2]:34911".
+    found = re.search(r"tcp6://\[([^,\]]+)", environ.get("OMPI_MCA_orte_hnp_uri", ""))
+    return f"[{found[1]}]" if found else ""
 
 
 def _skypilot(environ: Mapping[str, str]) -> str:
     return environ.get("SKYPILOT_NODE_IPS", "").strip().split("\n")[0]
 
 
-# What says how many processes there are, which is this one, and where the first is. The first found holds.
+def _torchrun(environ: Mapping[str, str]) -> str:
+    host, port = environ.get("MASTER_ADDR", ""), environ.get("MASTER_PORT", PORT)
+    return f"{host}:{port}" if host else ""
+
+
 CLUSTERS = (
-    ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID", lambda environ: ""),
-    ("JAX_NUM_PROCESSES", "JOB_COMPLETION_INDEX", lambda environ: ""),
-    ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", _openmpi),
-    ("SKYPILOT_NUM_NODES", "SKYPILOT_NODE_RANK", _skypilot),
-    ("SLURM_NTASKS", "SLURM_PROCID", _slurm),
-    ("WORLD_SIZE", "RANK", _master),
+    Cluster("JAX_NUM_PROCESSES", "JAX_PROCESS_ID"),
+    Cluster("JAX_NUM_PROCESSES", "JOB_COMPLETION_INDEX"),
+    Cluster(
+        "OMPI_COMM_WORLD_SIZE",
+        "OMPI_COMM_WORLD_RANK",
+        _openmpi,
+        local_rank="OMPI_COMM_WORLD_LOCAL_RANK",
+        read_by_jax="OMPI_MCA_orte_hnp_uri",
+    ),
+    Cluster("SKYPILOT_NUM_NODES", "SKYPILOT_NODE_RANK", _skypilot),
+    Cluster("SLURM_NTASKS", "SLURM_PROCID", local_rank="SLURM_LOCALID", read_by_jax="SLURM_STEP_NODELIST"),
+    Cluster("WORLD_SIZE", "RANK", _torchrun, local_rank="LOCAL_RANK"),
 )
-# What starts a process for each GPU of a machine, and says which of them this one is.
-ONE_GPU_EACH = {
-    "OMPI_COMM_WORLD_SIZE": "OMPI_COMM_WORLD_LOCAL_RANK",
-    "SLURM_NTASKS": "SLURM_LOCALID",
-    "WORLD_SIZE": "LOCAL_RANK",
-}

@@ -1,4 +1,4 @@
-"""python -m launch.evaluate --platform=cpu|gpu|tpu [flags of kgpt_jax.main]"""
+"""python -m launch.evaluate --platform=cpu|gpu|tpu [flags of --mode=evaluate]; --help lists all."""
 
 from launch.stage import start
 

@@ -1,4 +1,4 @@
-"""python -m launch.finetune --platform=cpu|gpu|tpu [flags of kgpt_jax.main]"""
+"""python -m launch.finetune --platform=cpu|gpu|tpu [flags of --mode=finetune]; --help lists all."""
 
 from launch.stage import start
 

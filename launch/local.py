@@ -1,4 +1,4 @@
-"""Several processes on one machine: they start and stop together, and go on together after one died."""
+"""Runs several processes on one machine as one job: they start, stop and restart together."""
 
 import os
 import signal
@@ -7,13 +7,13 @@ import subprocess
 import sys
 import time
 
-USER_ERROR = 2  # the status of a mistake that another start would repeat
-STOPPED = {128 + signal.SIGTERM, 128 + signal.SIGINT}  # of a training that was asked to stop
-SECONDS_TO_END = 60  # that processes have after a signal, before they are killed
+USER_ERROR = 2  # exit status of a mistake that a restart would repeat
+STOPPED = {128 + signal.SIGTERM, 128 + signal.SIGINT}  # exit statuses of a training that a signal stopped
+GRACE = 60  # seconds that processes have to end after a signal, before they are killed
 
 
 def environments(n: int, port: int, platform: str | None) -> list[dict[str, str]]:
-    """Returns what each of n processes finds in its environment beside what is there already: a GPU each.
+    """Returns the variables to add for each of n processes: its place among them and, on GPUs, its GPU.
 
     >>> environments(2, 99, "cpu")[1]
     {'JAX_COORDINATOR_ADDRESS': '127.0.0.1:99', 'JAX_NUM_PROCESSES': '2', 'JAX_PROCESS_ID': '1'}
@@ -26,32 +26,40 @@ def environments(n: int, port: int, platform: str | None) -> list[dict[str, str]
 
 
 def free_port() -> int:
-    """Returns a port of this machine that nothing listened on just now."""
+    """Returns a port of this machine that is free now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
 
 
 def supervise(command: list[str], n: int, platform: str | None, max_restarts: int) -> int:
-    """Runs n processes of a command until all have ended; returns their status.
+    """Runs n processes of a command until all have ended.
 
-    Where one dies, the others, who would wait for it, are killed, and all start again, at most `max_restarts`
-    times; not so after a user's error (status 2). SIGTERM and SIGINT go on to all, SIGHUP as SIGTERM; a
-    second one kills them.
+    If one process dies, the others would wait for it: they are killed, and all n start again. SIGTERM and
+    SIGINT are passed on to all processes, SIGHUP as SIGTERM; a second signal kills them.
+
+    Args:
+      command: what each process runs.
+      n: the number of processes.
+      platform: cpu, gpu or tpu; on gpu each process gets one GPU.
+      max_restarts: how often all may start again. There is no restart after a user's error (status 2).
+
+    Returns:
+      The exit status: 0 if all processes ended well, otherwise that of one which failed.
     """
     asked = []
 
     def ask(number: int, frame):
         asked.append(signal.SIGTERM if number == signal.SIGHUP else number)
 
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):  # the last when a terminal closes
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):  # SIGHUP: the terminal was closed
         signal.signal(number, ask)
     for start in range(max_restarts + 1):
         placed = environments(n, free_port(), platform)
         processes = []
         try:
             for each in placed:
-                # In a group of its own: Ctrl-C in a terminal reaches it through us, once.
+                # In its own process group, so that Ctrl-C reaches it once, through this process.
                 processes.append(subprocess.Popen(command, env={**os.environ, **each}, process_group=0))
             status = _wait(processes, asked)
         finally:
@@ -65,17 +73,17 @@ def supervise(command: list[str], n: int, platform: str | None, max_restarts: in
 
 
 def _wait(processes: list[subprocess.Popen], asked: list[int]) -> int:
-    deadline = None  # of ending after a signal
+    deadline = None  # set by a signal: the time at which the processes are killed
     while True:
         ended = [process.poll() for process in processes]
         if bad := [status for status in ended if status and status not in STOPPED and not asked]:
-            # Where one process met the user's error, the others fail for want of it.
+            # If one process met a user's error, the others failed because it was gone.
             first = USER_ERROR if USER_ERROR in bad else bad[0]
-            return first if first > 0 else 128 - first  # as shells report a signal
+            return first if first > 0 else 128 - first  # shells report a signal this way
         if None not in ended:
             return max(status if status >= 0 else 128 - status for status in ended)
         if asked and deadline is None:
-            deadline = time.monotonic() + SECONDS_TO_END
+            deadline = time.monotonic() + GRACE
             for process in processes:
                 process.send_signal(asked[0])
         if len(asked) > 1 or deadline and time.monotonic() > deadline:

@@ -1,4 +1,4 @@
-"""python -m launch.pretrain --platform=cpu|gpu|tpu [flags of kgpt_jax.main]"""
+"""python -m launch.pretrain --platform=cpu|gpu|tpu [flags of --mode=pretrain]; --help lists all."""
 
 from launch.stage import start
 

@@ -1,61 +1,51 @@
-"""Starts a stage where and as often as flags and cluster say: the environment is set before JAX starts.
+"""Starts a stage of training, in this process or in several, and sets the environment before JAX starts.
 
-    python -m launch.pretrain --platform=cpu --num_processes=2 --max_restarts=3 [flags of kgpt_jax.main]
+    python -m launch.pretrain --platform=cpu --num_processes=2 --max_restarts=3 [flags of --mode=pretrain]
 
-starts two processes on this machine. In a cluster each process gives the plain command, and finds its place
+starts two processes on this machine. On a cluster every process gets the plain command and finds its place
 in the variables that `launch/cluster.py` lists.
 """
 
 import os
 import shlex
 import sys
+import textwrap
 import threading
 import traceback
 from functools import partial
 
 from absl import flags
 
+from kgpt_jax import main
 from kgpt_jax.config import UserError
 from kgpt_jax.environment import prepare
 from launch.cluster import PORT, arguments
 from launch.local import STOPPED, environments, supervise
 
 PLATFORMS = ("cpu", "gpu", "tpu")
-SECONDS_TO_MEET = 300  # that a process waits for the others
-SECONDS_TO_SAY_SO = 5
-MEMORY_FRACTION = ".9"  # of the GPU's memory, taken at the start so that it does not fragment
-SETS_MEMORY_FRACTION = {"XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION"}  # one of the two
+TIMEOUT = 300  # seconds that a process waits for the others
+PATIENCE = 5  # seconds after which it says that it waits
+MEMORY_FRACTION = ".9"  # of the GPU's memory, reserved at the start so that it does not fragment
+SETS_MEMORY_FRACTION = {"XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION"}  # JAX reads either
 AUTO = "auto"
-OURS = {"num_processes", "coordinator", "process_id", "max_restarts", "dry_run"}
+HELP = {"--help", "--helpshort", "--helpfull"}
 
 
 def start(mode: str):
-    """Runs one stage with the flags of `kgpt_jax.main` and those defined here."""
+    """Runs one stage with the flags in `sys.argv`: those defined here, and those of the mode.
+
+    Args:
+      mode: pretrain, finetune or evaluate.
+    """
     prepare()
-    given = flags.FlagValues()
-    flags.DEFINE_enum(
-        "platform", None, PLATFORMS, "Device kind (default: the best one there is).", flag_values=given
-    )
-    for name, default, about in (
-        ("devices", 0, "CPU only: devices to split the processor into."),
-        ("num_processes", 0, "Processes of one training, on this machine."),
-        ("process_id", None, "This process's number, with --coordinator."),
-        ("max_restarts", 0, "How often to go on after a process died."),
-    ):
-        flags.DEFINE_integer(name, default, about, lower_bound=0, flag_values=given)
-    flags.DEFINE_string(
-        "coordinator",
-        None,
-        "host:port of process 0, to start each process by hand; 'auto': JAX finds out.",
-        flag_values=given,
-    )
-    flags.DEFINE_boolean("dry_run", False, "Print what would run.", flag_values=given)
-    if {"--help", "--helpshort", "--helpfull"} & set(sys.argv):
-        print(f"flags of launch.{mode}:\n{given.main_module_help() or given.get_help()}")
+    given = launcher_flags()
     try:
         words = given(sys.argv, known_only=True)[1:]
-        surroundings = environment(given.platform, given.devices)
-        os.environ.update(surroundings)
+        if HELP & set(words):
+            print(f"{described_flags(given, mode)}\n", flush=True)
+            main.run([f"--mode={mode}", *words])
+        variables = environment(given.platform, given.devices)
+        os.environ.update(variables)
         if given.coordinator and given.coordinator != AUTO:
             os.environ.update(by_hand(given.coordinator, given.num_processes, given.process_id))
         cluster = {} if given.coordinator == AUTO else arguments(os.environ)
@@ -65,36 +55,69 @@ def start(mode: str):
         fail(error)
     n = max(given.num_processes, 1)
     if (n > 1 or given.max_restarts) and cluster is None:
-        command = [sys.executable, "-m", f"launch.{mode}", *passed_on(sys.argv[1:])]
+        kept = [f"--{name}={given[name].value}" for name in ("platform", "devices") if given[name].present]
+        command = [sys.executable, "-m", f"launch.{mode}", *kept, *words]
         if given.dry_run:
             for each in environments(n, PORT, given.platform):
-                print(described(each | surroundings, command))
+                print(described(each | variables, command))
             return
         sys.exit(supervise(command, n, given.platform, given.max_restarts))
     if given.dry_run:
-        print(described(surroundings, sys.orig_argv))
+        print(described(variables, sys.orig_argv))
         print(f"jax.distributed.initialize(**{cluster})" if cluster is not None else "one process")
         return
     begin(mode, words, given.platform, cluster)
 
 
+def launcher_flags() -> flags.FlagValues:
+    """Returns the launchers' own flags, unparsed. All others are the mode's."""
+    values = flags.FlagValues()
+    values.set_gnu_getopt()  # a mode's flag may be written `--name value`; ours may follow it
+    flags.DEFINE_enum("platform", None, PLATFORMS, "Device kind; default: the best.", flag_values=values)
+    for name, default, about in (
+        ("devices", 0, "CPU only: number of devices to split the processor into."),
+        ("num_processes", 0, "Number of processes to start on this machine for one training."),
+        ("max_restarts", 0, "How often to start all processes again after one died."),
+        ("process_id", None, "This process's number, from 0; with --coordinator."),
+    ):
+        flags.DEFINE_integer(name, default, about, lower_bound=0, flag_values=values)
+    about = "host:port of process 0, if you start each process by hand; 'auto': JAX detects all."
+    flags.DEFINE_string("coordinator", None, about, flag_values=values)
+    flags.DEFINE_boolean("dry_run", False, "Print what would run, and start nothing.", flag_values=values)
+    return values
+
+
+def described_flags(values: flags.FlagValues, mode: str) -> str:
+    """Returns the help of the launchers' own flags, in the form that a mode's flags have."""
+    lines = [f"flags of launch.{mode}:"]
+    for flag in values.flags_by_module_dict()[__name__]:
+        text = f"--{flag.name}  {flag.help}"
+        lines += textwrap.wrap(text, 100, initial_indent="  ", subsequent_indent="      ")
+    return "\n".join(lines)
+
+
 def begin(mode: str, words: list[str], platform: str | None, cluster: dict | None):
-    """Starts JAX and runs the stage in this process."""
+    """Starts JAX and runs the stage in this process.
+
+    Args:
+      mode: the stage.
+      words: the mode's flags.
+      platform: the kind of device to use; None for the best.
+      cluster: arguments of `jax.distributed.initialize`; None if this is the only process.
+    """
     import jax  # reads the environment once
 
-    from kgpt_jax import main
     from kgpt_jax.devices import find_devices
 
     if cluster is not None:
-        # It would swallow SIGTERM, which train/stop.py takes.
+        # JAX's preemption service would catch SIGTERM, which train/stop.py handles.
         jax.config.update("jax_enable_preemption_service", False)
-        say = partial(print, waits(cluster), file=sys.stderr, flush=True)
-        waiting = threading.Timer(SECONDS_TO_SAY_SO, say)
+        waiting = threading.Timer(PATIENCE, partial(print, waits(cluster), file=sys.stderr, flush=True))
         waiting.start()
         try:
-            jax.distributed.initialize(**cluster, initialization_timeout=SECONDS_TO_MEET)
+            jax.distributed.initialize(**cluster, initialization_timeout=TIMEOUT)
         except (RuntimeError, ValueError) as error:
-            fail(f"no word from the other processes, {cluster or 'as JAX looks for them'}: {error}")
+            fail(f"cannot join the other processes, {cluster or 'which JAX was to detect'}: {error}")
         finally:
             waiting.cancel()
     try:
@@ -102,14 +125,14 @@ def begin(mode: str, words: list[str], platform: str | None, cluster: dict | Non
     except UserError as error:
         fail(error)
     if jax.process_index():
-        sys.stdout = open(os.devnull, "w")  # the first speaks for all
+        sys.stdout = open(os.devnull, "w")  # process 0 prints for all
     try:
         main.run([f"--mode={mode}", *words])
     except BaseException as error:
         status = error.code if isinstance(error, SystemExit) else 1
         if jax.process_count() == 1 or not status or status in STOPPED:
             raise
-        # JAX's way out waits for the others, who may wait for this one.
+        # At its normal exit JAX waits for the other processes, which may be waiting for this one.
         if not isinstance(error, SystemExit):
             traceback.print_exc()
         sys.stdout.flush()
@@ -118,36 +141,18 @@ def begin(mode: str, words: list[str], platform: str | None, cluster: dict | Non
 
 
 def waits(cluster: dict) -> str:
-    """Returns what a process says that has to wait for others; it cannot know which of them are missing.
+    """Returns the message of a process that waits for others. It cannot know which ones are missing.
 
     >>> waits({"coordinator_address": "n1:8476", "num_processes": 2, "process_id": 0})
-    'process 0 of 2 waits for the others, up to 300 s: all are to meet at n1:8476'
+    'process 0 of 2 waits for the others, up to 300 s: all connect to n1:8476'
     """
-    one = f"process {cluster['process_id']} of {cluster['num_processes']}" if cluster else "this process"
-    where = cluster["coordinator_address"] if cluster else "the place that JAX finds out"
-    return f"{one} waits for the others, up to {SECONDS_TO_MEET} s: all are to meet at {where}"
-
-
-def passed_on(flags_given: list[str]) -> list[str]:
-    """Returns the flags that each process gets: all but those about how many there are.
-
-    >>> passed_on(["--num_processes=2", "--platform=cpu", "--max_restarts", "3", "--nodry_run", "--seed=1"])
-    ['--platform=cpu', '--seed=1']
-    """
-    kept, skip = [], False
-    for flag in flags_given:
-        name, _, value = flag.lstrip("-").partition("=")
-        if skip and not flag.startswith("-"):
-            skip = False
-            continue
-        skip = name in OURS - {"dry_run"} and not value
-        if name not in OURS and name != "nodry_run":
-            kept.append(flag)
-    return kept
+    which = f"process {cluster['process_id']} of {cluster['num_processes']}" if cluster else "this process"
+    address = cluster.get("coordinator_address", "the address that JAX detects")
+    return f"{which} waits for the others, up to {TIMEOUT} s: all connect to {address}"
 
 
 def by_hand(coordinator: str, num_processes: int, process_id: int | None) -> dict[str, str]:
-    """Returns the flags of a process that is started by hand, as environment variables."""
+    """Returns the variables of a process that the user starts by hand, with --coordinator=host:port."""
     if num_processes < 2 or process_id is None:
         raise UserError("--coordinator needs --num_processes, 2 or more, and --process_id")
     return {
@@ -158,7 +163,11 @@ def by_hand(coordinator: str, num_processes: int, process_id: int | None) -> dic
 
 
 def environment(platform: str | None, devices: int = 0) -> dict[str, str]:
-    """Returns what JAX is to find in the environment; how much memory it takes stays as the user has set it.
+    """Returns the variables that JAX reads at its start.
+
+    Args:
+      platform: the kind of device to use; None leaves the choice to JAX.
+      devices: the number of devices to split the processor into; 0 changes nothing.
 
     >>> environment("cpu")
     {'JAX_PLATFORMS': 'cpu'}
@@ -186,5 +195,6 @@ def described(variables: dict[str, str], command: list[str]) -> str:
 
 
 def fail(error):
+    """Prints an error as one line and ends this process with status 2."""
     print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
     sys.exit(2)

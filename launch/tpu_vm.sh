@@ -1,10 +1,11 @@
 #!/bin/bash
-# Pretraining on all hosts of a Cloud TPU: bash launch/tpu_vm.sh NAME ZONE WORKDIR [flags of kgpt_jax.main]
+# Pretrains on all hosts of a Cloud TPU: bash launch/tpu_vm.sh NAME ZONE WORKDIR [flags of --mode=pretrain]
 #
 #     bash launch/tpu_vm.sh my-tpu us-central2-b /mnt/shared/runs --variant=rope
 #
-# Sends the checkout to all workers, installs there, and gives all the same command; JAX asks the TPU's metadata
-# where the others are. WORKDIR is on a file system that all of them have mounted. DRY_RUN=1 prints the commands.
+# Copies the checkout to all workers, installs the requirements there and runs the same command on each; JAX finds
+# the other workers in the TPU's metadata. All workers must have mounted the file system of WORKDIR. DRY_RUN=1 only
+# prints the commands.
 set -euo pipefail
 [ $# -ge 3 ] || { echo "usage: $0 NAME ZONE WORKDIR [flags]" >&2; exit 2; }
 name=$1 zone=$2 workdir=$3

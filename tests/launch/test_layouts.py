@@ -1,4 +1,4 @@
-"""One training in several layouts, over real processes and devices that split one processor."""
+"""One training in several layouts: real processes, and devices that split one processor."""
 
 import json
 import os
@@ -10,6 +10,7 @@ import time
 import jax
 import pytest
 
+from kgpt_jax import main
 from kgpt_jax.model.gpt import GPT
 from kgpt_jax.store.checkpoint import Checkpoints
 from kgpt_jax.store.folder import held, read_run
@@ -27,15 +28,22 @@ TINY = """
 """.split()
 
 
-def start(workdir, devices, processes, *flags):
+def layout(devices, processes):
+    return [f"--devices={devices}", f"--num_processes={processes}"]
+
+
+def start(workdir, devices, processes, *flags, **variables):
     command = [sys.executable, "-m", "launch.pretrain", f"--workdir={workdir}", *TINY, *flags]
-    layout = [f"--devices={devices}", f"--num_processes={processes}"]
+    command += layout(devices, processes)
     output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    return subprocess.Popen([*command, *layout], cwd=CHECKOUT, **output)
+    return subprocess.Popen(command, cwd=CHECKOUT, env=os.environ | variables, **output)
 
 
 def finish(*args):
-    process = start(*args)
+    return finished(start(*args))
+
+
+def finished(process):
     printed, _ = process.communicate(timeout=300)
     assert process.returncode == 0, printed
     return printed
@@ -64,9 +72,9 @@ def wait_for(workdir, updates, process):
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
-    """The losses of one process with one device."""
+    """The losses of one process with one device: this process."""
     workdir = tmp_path_factory.mktemp("alone")
-    finish(workdir, 1, 1)
+    assert main.main(["--mode=pretrain", f"--workdir={workdir}", *TINY[1:]]) == 0
     found = losses(workdir)
     assert len(found) == 22
     return found
@@ -74,11 +82,16 @@ def alone(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def two_processes(tmp_path_factory):
+    """The folder of two processes with two devices each, which find each other as under SLURM's `srun`."""
     workdir = tmp_path_factory.mktemp("two")
-    finish(workdir, 1, 2)
+    step = {"SLURM_JOB_ID": str(os.getpid()), "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2"}
+    ranks = [{"SLURM_PROCID": str(i), "SLURM_LOCALID": str(i)} for i in range(2)]
+    for process in [start(workdir, 2, 0, **step, **rank) for rank in ranks]:
+        finished(process)
     return workdir
 
 
+@pytest.mark.long
 def test_several_devices_train_as_one(alone, tmp_path):
     finish(tmp_path, 4, 1)
     assert losses(tmp_path) == pytest.approx(alone, rel=1e-5)
@@ -88,6 +101,7 @@ def test_several_processes_train_as_one(alone, two_processes):
     assert losses(two_processes) == pytest.approx(alone, rel=1e-5)
 
 
+@pytest.mark.long
 def test_processes_stop_together_and_another_layout_goes_on(alone, tmp_path):
     process = start(tmp_path, 2, 2)
     wait_for(tmp_path, 3, process)
@@ -105,11 +119,11 @@ def test_processes_stop_together_and_another_layout_goes_on(alone, tmp_path):
 
 
 def test_when_one_dies_all_start_again_and_end_with_the_same_bits(two_processes, tmp_path):
-    process = start(tmp_path, 1, 2, "--max_restarts=2")
+    process = start(tmp_path, 2, 2, "--max_restarts=2")
     wait_for(tmp_path, 7, process)
     listed = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
     assert len(listed) == 2
-    os.kill(int(listed[0]), signal.SIGKILL)  # the one that the others know, and that holds the lock
+    os.kill(int(listed[0]), signal.SIGKILL)  # process 0, which coordinates and holds the lock
     began = time.monotonic()
     while os.path.exists(f"/proc/{listed[1]}") and time.monotonic() < began + 30:
         time.sleep(0.01)
@@ -120,21 +134,47 @@ def test_when_one_dies_all_start_again_and_end_with_the_same_bits(two_processes,
     assert digest(tmp_path) == digest(two_processes)
 
 
-def test_a_dry_run_starts_nothing(tmp_path):
-    printed = finish(tmp_path, 2, 2, "--dry_run")
+def test_a_dry_run_starts_nothing(launch, tmp_path):
+    printed = launch(f"--workdir={tmp_path}", *TINY, *layout(2, 2), "--dry_run")
     lines = printed.splitlines()
     assert len(lines) == 2 and not folder(tmp_path).exists()
     assert lines[1].startswith("JAX_COORDINATOR_ADDRESS=127.0.0.1:8476 JAX_NUM_PROCESSES=2 JAX_PROCESS_ID=1 ")
-    assert "--num_processes" not in lines[0] and "-m launch.pretrain --workdir=" in lines[0]
+    assert f"-m launch.pretrain --platform=cpu --devices=2 --workdir={tmp_path} --config.model" in lines[0]
+    assert "--num_processes" not in lines[0] and "--dry_run" not in lines[0]
 
 
-def test_help_lists_the_launchers_flags_and_all_others(tmp_path):
-    process = start(tmp_path, 1, 1, "--helpshort")
-    printed, _ = process.communicate(timeout=60)
-    assert process.returncode == 1  # as everywhere with absl
-    assert all(f"\n  --{name}: " in printed for name in ("max_restarts", "variant", "config.model.n_layer"))
+def test_flags_may_come_in_any_order_and_form(launch):
+    printed = launch(
+        "--variant", "rope", "--num_processes", "2", "--nodry_run", "--platform=cpu", "--dry_run"
+    )
+    assert printed.splitlines()[0].endswith("-m launch.pretrain --platform=cpu --variant rope")
 
 
+def test_help_lists_the_launchers_flags_and_then_the_modes(launch, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        launch("--platform=cpu", "--help")
+    printed = capsys.readouterr().out
+    places = [printed.index(f"\n  --{name}  ") for name in ("max_restarts", "start_anew", "variant")]
+    assert places == sorted(places)
+
+
+@pytest.mark.parametrize(
+    "words, complaint",
+    [
+        (["--num_processes=two"], "--num_processes=two"),
+        (["--platform=gpus"], "--platform=gpus"),
+        (["--num_processes=2"], "--num_processes needs --platform"),
+        (["--coordinator=a:1"], "--coordinator needs --num_processes, 2 or more, and --process_id"),
+    ],
+)
+def test_a_wrong_flag_is_one_line(launch, capsys, words, complaint):
+    with pytest.raises(SystemExit, match="2"):
+        launch(*words)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ") and complaint in line
+
+
+@pytest.mark.long
 def test_a_mistake_that_one_process_meets_ends_all_and_is_not_tried_again(tmp_path):
     with held(folder(tmp_path)):  # only the first process asks for it
         process = start(tmp_path, 1, 2, "--max_restarts=5")
