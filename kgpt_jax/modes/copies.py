@@ -1,17 +1,19 @@
-"""--mode=copies: how many differently worded copies a fact needs, and what questions in pretraining change.
+"""--mode=copies: how many differently worded biographies a fact needs before the model can answer for it.
 
 python -m kgpt_jax.main --mode=copies --seeds=1 --workdir=runs/copies
 
-The finding of arXiv 2309.14316, tried on the built-in people: what was read in one wording only is stored,
-but not given out after finetuning; several wordings or, in that paper, questions and answers about other
-people mixed into the reading mend that. All cells read as many documents; with questions mixed in they read
-these besides, and are not finetuned afterwards.
+The experiment of arXiv 2309.14316 on the built-in people. There, a fact that pretraining shows in one wording
+only is stored, but cannot be recalled after finetuning. Two things help: several wordings of it, or questions
+about other people among the pretraining texts. Every training here reads the same number of biographies.
+With questions mixed in, a model reads these besides, and is not finetuned afterwards.
 """
 
 import statistics
 from pathlib import Path
 
+from kgpt_jax.answer.score import constants, mean_interval, wilson_interval
 from kgpt_jax.config import Config, UserError, override
+from kgpt_jax.data.corpus import load_questions
 from kgpt_jax.modes.compare import result, table_row
 
 SHARED = ("seeds",)
@@ -24,10 +26,15 @@ def run(command):
 
 
 def compare_copies(config: Config, seeds: list[int], workdir: Path):
-    """Trains each number of copies with and without mixed questions; prints a table and draws it.
+    """Trains with each number of copies, with and without mixed questions; prints a table and draws it.
 
-    Results and the picture, `copies.png`, go into `workdir`; what is there already is not done again. A seed
-    decides people, initial parameters and order.
+    Args:
+      config: the recipe. Its `data.biographies.copies` times `pretrain.epochs` is what every model reads.
+      seeds: one training of each kind for each seed, which decides people, initial parameters and data order.
+      workdir: folder of the results and of `copies.png`. Results that are there already are reused.
+
+    Raises:
+      UserError: the recipe names a corpus, so there are no biographies to write.
     """
     if config.data.pretrain_corpus_path:
         raise UserError("--mode=copies writes its own biographies: leave out --pretrain_corpus_path")
@@ -42,12 +49,12 @@ def compare_copies(config: Config, seeds: list[int], workdir: Path):
     print("\n| read in | right | 95 % interval | seeds | seconds |\n| --- | --- | --- | --- | --- |")
     for name, results in rows.items():
         print(table_row(name, results))
-    draw(rows, workdir / "copies.png")
+    draw(rows, statistics.mean(london(config, seed) for seed in seeds), workdir / "copies.png")
     print(f"\nwrote {workdir / 'copies.png'}")
 
 
 def cell(config: Config, copies: int, mixed: bool, seed: int) -> Config:
-    """Returns the config of one training: more copies of a person, fewer epochs of them."""
+    """Returns the config of one training: the more copies of a biography, the fewer epochs."""
     documents = config.data.biographies.copies * config.pretrain.epochs
     changes = {
         "seed": seed,
@@ -59,29 +66,67 @@ def cell(config: Config, copies: int, mixed: bool, seed: int) -> Config:
     return override(config, changes)
 
 
-def draw(rows: dict[str, list[dict]], path: Path):
-    """Draws accuracy against copies, a point for each seed and a line through the means."""
+def london(config: Config, seed: int) -> float:
+    """Returns the accuracy of always answering London about the people of a seed, from 0 to 1."""
+    answers = load_questions(override(config, {"data.biographies.seed": seed}).data).answers
+    return constants(answers)[0][1].accuracy
+
+
+def draw(rows: dict[str, list[dict]], always_london: float, path: Path):
+    """Draws accuracy against copies, with 95 % intervals and the accuracy of always answering London.
+
+    The intervals are Wilson's over the questions for one seed, Student's over the seeds for several.
+
+    Args:
+      rows: results of one training a seed (`correct`, `total`), by the names that `compare_copies` gives.
+      always_london: an accuracy from 0 to 1.
+      path: the picture to write.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axis = pyplot.subplots(figsize=(5, 3.5), layout="constrained")
-    for mixed, label in ((False, "documents, then questions"), (True, "questions among the documents")):
+    figure, axis = pyplot.subplots(figsize=(6.5, 4.5), layout="constrained")
+    for mixed, label, marker, shift in (  # shifted, so that one's intervals do not hide the other's
+        (False, "biographies, then finetuned on questions", "o", 0.975),
+        (True, "questions among the biographies", "s", 1.025),
+    ):
         cells = [results for name, results in rows.items() if name.endswith("mixed") == mixed]
-        shares = [[each["correct"] / each["total"] for each in results] for results in cells]
-        (line,) = axis.plot(COPIES, [statistics.mean(each) for each in shares], label=label)
-        for copies, each in zip(COPIES, shares):
-            axis.scatter([copies] * len(each), each, s=12, color=line.get_color())
+        means = [100 * _mean(results) for results in cells]
+        ends = [_interval(results) for results in cells]
+        bars = [
+            [mean - 100 * low for mean, (low, _) in zip(means, ends)],
+            [100 * high - mean for mean, (_, high) in zip(means, ends)],
+        ]
+        xs = [copies * shift for copies in COPIES]
+        axis.errorbar(xs, means, yerr=bars, marker=marker, capsize=3, label=label)
+    label = f"always London ({always_london:.1%})"
+    axis.axhline(100 * always_london, color="gray", linestyle="--", label=label)
+    seeds, questions = len(cells[0]), cells[0][0]["total"]
+    over = f"{questions:,} questions, one seed" if seeds == 1 else f"{seeds} seeds"
+    title = "To be recalled, a fact has to be read in several wordings"
+    axis.set_title(f"{title}\n95 % intervals over {over}", fontsize=11)
     axis.set(
         xscale="log",
         xticks=COPIES,
         xticklabels=COPIES,
-        ylim=(0, 1),
-        xlabel="differently worded copies of each biography",
-        ylabel="right answers about others",
+        ylim=(0, 102),
+        xlabel="wordings of each biography",
+        ylabel="right answers about held-out people, %",
     )
     axis.minorticks_off()
-    axis.legend()
+    axis.grid(axis="y", alpha=0.3)
+    axis.legend(loc="lower right", bbox_to_anchor=(1.0, 0.1))  # above the line for London
     figure.savefig(path, dpi=120)
     pyplot.close(figure)
+
+
+def _mean(results: list[dict]) -> float:
+    return statistics.mean(each["correct"] / each["total"] for each in results)
+
+
+def _interval(results: list[dict]) -> tuple[float, float]:
+    if len(results) == 1:
+        return wilson_interval(results[0]["correct"], results[0]["total"])
+    return mean_interval([each["correct"] / each["total"] for each in results])
