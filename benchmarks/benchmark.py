@@ -1,15 +1,15 @@
 """Measures kgpt_jax, beside PyTorch if asked: python -m benchmarks.benchmark --suite=train --against=torch
 
-    train     an update of the recipe, and the memory that training holds
-    levers    the same update with one thing at a time as it was before it was made fast
-    decode    500 questions answered by a model that was finetuned for a moment
-    startup   from the command to the first finished update, compiled anew and from the cache
+    train     an update of the recipe, and the memory that training needs
+    levers    the same update, with one optimization at a time switched off
+    decode    answers to 500 questions, by a briefly finetuned model
+    startup   from the command to the first finished update, with an empty and a warm compilation cache
     scaling   an update against the length of the texts and against the width of the model
     gpu       updates at the course's size and at GPT-2's, and eight seeds at once
 
-Every contestant is a process of its own. They warm up and then take turns, so that what disturbs the machine
-disturbs all alike; ratios are taken turn by turn. Prints a table; writes `<suite>.json` and `<suite>.png` to
-`--outputs_path`. The built-in people are the corpus unless `--pretrain_corpus_path` names another.
+Every contestant runs in a process of its own. All warm up first and then take turns, so that a disturbance of
+the machine affects them alike; ratios are computed turn by turn. Prints a table and writes `<suite>.json` and
+`<suite>.png` to `--outputs_path`. The corpus is the built-in people unless `--pretrain_corpus_path` is given.
 """
 
 import json
@@ -27,7 +27,7 @@ from kgpt_jax.config import Config, UserError, check_local, load_recipe, overrid
 from kgpt_jax.store.outputs import check, record
 
 SUITES = ("train", "levers", "decode", "startup", "scaling", "gpu")
-PEERS = ("vanilla", "synthesizer")  # variants that PyTorch's side has, too
+PEERS = ("vanilla", "synthesizer")  # variants that the PyTorch peer implements
 LENGTHS, WIDTHS = (64, 128, 256, 512, 1024), (128, 256, 512, 1024)
 GPT2 = {
     "model.n_layer": 12,
@@ -45,25 +45,34 @@ FLAGS = flags.FLAGS
 
 def define_flags():
     flags.DEFINE_enum("suite", None, SUITES, "What to measure.", required=True)
-    flags.DEFINE_enum("against", "nothing", ("nothing", "torch"), "Measure PyTorch, too.")
-    flags.DEFINE_list("variants", "vanilla,synthesizer", "Of the model; PyTorch has these two.")
+    flags.DEFINE_enum("against", "nothing", ("nothing", "torch"), "Measure PyTorch as well.")
+    flags.DEFINE_list("variants", "vanilla,synthesizer", "Variants to measure; PyTorch has these two.")
     flags.DEFINE_string("config", "configs/course_2021.py", "Recipe file.")
     flags.DEFINE_integer("repeats", 7, "Turns of each contestant.", lower_bound=1)
     flags.DEFINE_integer("updates", 4, "Updates in a turn.", lower_bound=1)
-    flags.DEFINE_float("peak_tflops", None, "gpu: of the device, to give the share of it that is used.")
+    flags.DEFINE_float("peak_tflops", None, "Suite gpu: the device's peak, to print the share used.")
     flags.DEFINE_string("pretrain_corpus_path", "", "Documents, one a line.")
     flags.DEFINE_string("finetune_corpus_path", "", "question<TAB>answer lines.")
-    flags.DEFINE_string("outputs_path", "runs/benchmark", "Folder for JSON and picture.")
+    flags.DEFINE_string("outputs_path", "runs/benchmark", "Folder of the JSON file and the picture.")
 
 
 def take_turns(specs: dict[str, dict], repeats: int) -> list[Sample]:
-    """Starts a process for each named spec of `benchmarks.contestants` and lets them work by turns.
+    """Starts a process for each contestant and lets them work in turns.
 
-    A spec may have an "environment": variables for its process.
+    Args:
+      specs: by name, the kind of contestant and its arguments (`benchmarks/contestants.py`). A spec may have
+        an "environment": variables to set for its process.
+      repeats: turns of each contestant.
+
+    Returns:
+      A sample for each spec, in the same order.
+
+    Raises:
+      UserError: a contestant failed.
     """
     running = {}
     try:
-        for name, spec in specs.items():  # one after the other: warming up is work, too
+        for name, spec in specs.items():  # one after the other, since warming up keeps the processor busy
             print(f"warming up: {name}", flush=True)
             variables = spec.get("environment", {})
             spec = {key: value for key, value in spec.items() if key != "environment"}
@@ -99,7 +108,7 @@ def _answer(name: str, process: subprocess.Popen) -> dict:
 
 
 def train(config: Config, against: bool) -> list[dict]:
-    """Updates of the recipe in float32 and with bfloat16 factors; PyTorch in float32 and under autocast."""
+    """Measures the recipe's update in float32 and with bfloat16 factors (PyTorch: under autocast)."""
     tables = []
     for variant in FLAGS.variants:
         specs = {}
@@ -114,7 +123,7 @@ def train(config: Config, against: bool) -> list[dict]:
 
 
 def levers(config: Config, against: bool) -> list[dict]:
-    """An update with bfloat16 factors beside updates that lack one of the things that make it fast."""
+    """Measures an update with all optimizations, and updates that lack one or all of them."""
     fast = {"model.products": "bfloat16"}
     changes = {
         "all levers": {},
@@ -141,7 +150,7 @@ def levers(config: Config, against: bool) -> list[dict]:
 
 
 def decode(config: Config, against: bool) -> list[dict]:
-    """500 questions by a full-size model, finetuned for a hundred updates so that its answers end."""
+    """Measures 500 answers of a full-size model, finetuned for 100 updates so that its answers end."""
     import numpy as np
 
     from kgpt_jax.data import corpus
@@ -179,7 +188,7 @@ def decode(config: Config, against: bool) -> list[dict]:
 
 
 def startup(config: Config, against: bool) -> list[dict]:
-    """From the command to the first update in `metrics.jsonl`, with an empty and with a warm cache."""
+    """Measures from the command to the first line of `metrics.jsonl`, with an empty and with a warm cache."""
     seconds = {"empty cache": [], "warm cache": []}
     with tempfile.TemporaryDirectory() as cache:
         environment = {**os.environ, "XDG_CACHE_HOME": cache}
@@ -211,7 +220,7 @@ def main_command(mode: str, variant: str, folder: str) -> list[str]:
 
 
 def scaling(config: Config, against: bool) -> list[dict]:
-    """An update against length (of 4 texts) and against width (8 texts of 128), beside the theory."""
+    """Measures updates of 4 texts by length, and of 8 texts of 128 by width, and fits a power law to each."""
     from kgpt_jax.model.costs import paper_flops
 
     tables = []
@@ -242,7 +251,7 @@ def scaling(config: Config, against: bool) -> list[dict]:
 
 
 def gpu(config: Config, against: bool) -> list[dict]:
-    """The course's recipe, texts that fill GPT-2, and eight models on the same batches by `jax.vmap`."""
+    """Measures the course's recipe, GPT-2 on full texts, and eight models at once by `jax.vmap`."""
     from kgpt_jax.data import corpus
     from kgpt_jax.model.costs import paper_flops
     from kgpt_jax.train.optimizer import learning_rates
@@ -307,7 +316,7 @@ def main(_):
 
 def guarded(argv):
     if not FLAGS["verbosity"].present:
-        logging.set_verbosity(logging.ERROR)  # Orbax tells much at INFO
+        logging.set_verbosity(logging.ERROR)  # Orbax logs a lot at INFO
     try:
         main(argv)
     except UserError as error:

@@ -1,10 +1,11 @@
-"""What the benchmark measures, each in a process of its own: `python -m benchmarks.contestants SPEC`.
+"""The benchmark's contestants, each in a process of its own: `python -m benchmarks.contestants SPEC`.
 
-SPEC is JSON: a kind of contestant, as named below, and its arguments. The process prints a line when it has
-warmed up; then, for each line that it reads, it works once and prints `{"seconds": ..., ...}`, with the most
-memory that it has held so far in MB.
+SPEC is JSON: the kind of contestant (the name of a function below) and its arguments. The process warms up
+and prints a line. For each line that it then reads it works once and prints
+`{"seconds": ..., "peak_mb": ..., ...}`: the time of one update or of all answers, and the most memory it has
+held so far.
 
-Each imports what it needs when it is made, so that none holds the other library in its memory.
+Each function imports its libraries itself, so that no process holds both JAX and PyTorch in memory.
 """
 
 import itertools
@@ -16,11 +17,11 @@ from pathlib import Path
 
 from kgpt_jax.environment import prepare
 
-MAX_ANSWER = 32  # characters that the course's loop writes
+MAX_ANSWER = 32  # characters that the course's loop generates
 
 
 def jax_train(config: dict, updates: int):
-    """Makes updates as `loop.train` does, checkpoints left out."""
+    """Makes updates as `loop.train` does, without checkpoints."""
     import jax
 
     from kgpt_jax.config import from_dict
@@ -67,7 +68,7 @@ def jax_train(config: dict, updates: int):
 
 
 class _Quiet:
-    """Stands in for `Progress`; adds up the seconds of compiling."""
+    """Replaces `Progress`: prints nothing, and adds up the seconds spent compiling."""
 
     left_out = 0.0
 
@@ -79,7 +80,7 @@ class _Quiet:
 
 
 def torch_train(config: dict, updates: int, **speed):
-    """Makes the same updates in PyTorch. It is handed its batches: making them is off its clock."""
+    """Makes the same updates in PyTorch. The time to make its batches does not count."""
     import numpy as np
     import torch
 
@@ -138,7 +139,7 @@ def _torch_updates(config, make_batches, autocast: bool, fused: bool = False, co
 
 
 def jax_seeds(config: dict, updates: int, seeds: int):
-    """Makes updates of several models at once, on the same batches of full width, by `jax.vmap`."""
+    """Makes updates of several models at once by `jax.vmap`, on the same batches in full width."""
     import jax
 
     from kgpt_jax.config import from_dict
@@ -157,7 +158,7 @@ def jax_seeds(config: dict, updates: int, seeds: int):
 
 
 def jax_step(config: dict, rows: int, updates: int):
-    """Makes AdamW updates on texts that fill the model's length."""
+    """Makes AdamW updates on texts as long as the model reads."""
     import jax
     import numpy as np
 
@@ -178,14 +179,14 @@ def jax_step(config: dict, rows: int, updates: int):
 
 
 def _full_texts(cfg, rows: int):
-    """Returns ids without padding, (rows, seq_len); as targets they are as good as any."""
+    """Returns random ids without padding, (rows, seq_len), which also serve as targets."""
     import numpy as np
 
     return np.random.default_rng(0).integers(2, cfg.vocab_size, (rows, cfg.seq_len))
 
 
 def _again_and_again(train_steps, state, sums, microbatches):
-    """Makes the same updates at each turn; every microbatch is one."""
+    """Repeats the same updates at each turn; every microbatch is a whole batch."""
     import numpy as np
 
     updates = len(microbatches.last)
@@ -224,7 +225,7 @@ def jax_decode(config: dict, params_path: str, questions: list[str], products: s
 
 
 def torch_decode(config: dict, params_path: str, questions: list[str]):
-    """Answers the same questions by the course's loop: one at a time, all read again for each character."""
+    """Answers questions by the course's loop: one at a time, rereading the whole text for each character."""
     import numpy as np
     import torch
 
@@ -278,8 +279,8 @@ CONTESTANTS = {
 
 
 def peak_mb() -> float:
-    """Returns the most memory that this process has held, in MB."""
-    try:  # Linux keeps `ru_maxrss` over exec, so a process would begin with its parent's
+    """Returns the most memory that this process has held so far, in MB."""
+    try:  # Linux keeps `ru_maxrss` over exec, so a process would start with its parent's
         lines = Path("/proc/self/status").read_text().splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1e3
     except (OSError, StopIteration):

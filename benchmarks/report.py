@@ -1,4 +1,4 @@
-"""What the benchmark makes of its measurements: ratios, exponents, tables, pictures.
+"""Turns the benchmark's measurements into ratios, exponents, tables and pictures.
 
     samples = [Sample("float32", [1.0, 2.0], 900.0), Sample("float32, PyTorch", [4.0, 4.0], 1500.0)]
     draw([table("seconds of an update", samples)], Path("train.png"))
@@ -18,15 +18,20 @@ from pathlib import Path
 
 from kgpt_jax.environment import processor
 
+# Drawn in color where there are more variants than these: the usual attention, two that grow linearly with
+# the length, and the one that grows least.
+HIGHLIGHTED = ("vanilla", "linformer", "bigbird", "perceiver")
+AXES = {"length": "length of the texts, characters", "width": "width of the model, channels"}
+
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """What the turns of one contestant gave."""
+    """The measurements of one contestant: seconds of each turn, and the most memory it held, in MB."""
 
     name: str
     seconds: list[float]
     peak_mb: float
-    extra: dict = dataclasses.field(default_factory=dict)  # what else its last turn said
+    extra: dict = dataclasses.field(default_factory=dict)  # what else the last turn reported
 
     @property
     def median(self) -> float:
@@ -36,6 +41,9 @@ class Sample:
 def ratios(ours: list[float], theirs: list[float]) -> tuple[float, float, float]:
     """Returns how many times faster ours is: the median over turns, the least and the most.
 
+    Raises:
+      ValueError: the two have different numbers of turns.
+
     >>> ratios([1.0, 2.0, 1.0], [3.0, 4.0, 5.0])
     (3.0, 2.0, 5.0)
     """
@@ -44,7 +52,7 @@ def ratios(ours: list[float], theirs: list[float]) -> tuple[float, float, float]
 
 
 def exponent(xs: list[float], ys: list[float]) -> float:
-    """Returns b of the power law y = a x^b that fits best, by least squares of the logarithms.
+    """Returns b of the power law y = a x^b, fitted by least squares to the logarithms.
 
     >>> round(exponent([1, 2, 4], [3, 12, 48]), 6)
     2.0
@@ -54,7 +62,10 @@ def exponent(xs: list[float], ys: list[float]) -> float:
 
 
 def table(title: str, samples: list[Sample]) -> dict:
-    """Prints medians, spreads and ratios to PyTorch's contestants of the same names; returns them as JSON."""
+    """Prints a table of medians, spreads and memory, and returns it as plain JSON types.
+
+    A sample whose name another one continues with ", PyTorch" also gets its ratio to that one.
+    """
     print(
         f"\n{title:<46}{'median':>9}{'least':>9}{'most':>9}{'peak MB':>10}  faster than PyTorch (least, most)"
     )
@@ -74,7 +85,7 @@ def table(title: str, samples: list[Sample]) -> dict:
 
 
 def machine() -> dict[str, str]:
-    """Returns what the machine and the libraries are."""
+    """Returns the processor and the versions of Python and the libraries."""
     name = processor("model name") or platform.processor() or platform.machine()
     if shutil.which("nvidia-smi"):
         asked = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
@@ -93,7 +104,13 @@ def machine() -> dict[str, str]:
 
 
 def draw(tables: list[dict], path: Path):
-    """Draws a panel of bars with their spread for each table; those of scaling share one for each axis."""
+    """Draws tables into a PNG: each as bars in a panel of its own, but those of scaling as lines.
+
+    Args:
+      tables: what `table` returns. Those of scaling have the keys variant, axis, sizes, exponent and theory
+        as well; tables with the same axis share a panel.
+      path: the picture to write.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
@@ -102,7 +119,7 @@ def draw(tables: list[dict], path: Path):
     panels = {}
     for drawn in tables:
         panels.setdefault(drawn.get("axis", drawn["title"]), []).append(drawn)
-    size = (7 * len(panels), 4)
+    size = (6.5 * len(panels), 5)
     figure, axes = pyplot.subplots(1, len(panels), figsize=size, squeeze=False, layout="constrained")
     for axis, together in zip(axes[0], panels.values()):
         (draw_lines if "axis" in together[0] else draw_bars)(axis, together)
@@ -111,6 +128,7 @@ def draw(tables: list[dict], path: Path):
 
 
 def draw_bars(axis, tables: list[dict]):
+    """Draws the median of each row as a bar, with the least and the most; PyTorch's in another color."""
     (drawn,) = tables
     names = [row["name"] for row in drawn["rows"]]
     medians, least, most = medians_and_ends(drawn)
@@ -119,22 +137,39 @@ def draw_bars(axis, tables: list[dict]):
     axis.barh(names, medians, xerr=spread, color=colors)
     axis.set(xlabel="seconds")
     axis.invert_yaxis()
-    axis.set_title(drawn["title"], fontsize=10)
+    axis.set_title(drawn["title"], fontsize=11)
 
 
 def draw_lines(axis, tables: list[dict]):
-    """Draws tables of one axis on logarithmic scales, the exponents in the legend."""
-    for i, drawn in enumerate(tables):
+    """Draws seconds against size on logarithmic scales: a few variants in color, the others in gray.
+
+    The legend gives the exponent of each variant in color, and the range of the others' exponents.
+    """
+    highlighted = [
+        drawn for drawn in tables if drawn["variant"] in HIGHLIGHTED or len(tables) <= len(HIGHLIGHTED)
+    ]
+    others = [drawn for drawn in tables if drawn not in highlighted]
+    for drawn in others:
+        axis.loglog(drawn["sizes"], medians_and_ends(drawn)[0], color="0.75", linewidth=1)
+    for drawn in highlighted:
         medians, least, most = medians_and_ends(drawn)
-        label = f"{drawn['variant']} {drawn['exponent']:.2f} ({drawn['theory']:.2f})"
-        (line,) = axis.loglog(drawn["sizes"], medians, ("-", "--")[i // 10 % 2], label=label)
-        axis.fill_between(drawn["sizes"], least, most, alpha=0.2, color=line.get_color())
+        label = f"{drawn['variant']}: {drawn['exponent']:.2f} ({drawn['theory']:.2f})"
+        (line,) = axis.loglog(drawn["sizes"], medians, marker="o", linewidth=2, label=label)
+        axis.fill_between(drawn["sizes"], least, most, alpha=0.15, color=line.get_color())
+    if others:
+        fitted, theory = ([drawn[key] for drawn in others] for key in ("exponent", "theory"))
+        ranges = [f"{min(values):.2f} to {max(values):.2f}" for values in (fitted, theory)]
+        axis.plot([], [], color="0.75", linewidth=1, label=f"{len(others)} others: {ranges[0]} ({ranges[1]})")
     sizes = tables[0]["sizes"]
-    axis.set(xlabel=tables[0]["axis"], ylabel="seconds of an update", xticks=sizes, xticklabels=sizes)
+    axis.set(xlabel=AXES[tables[0]["axis"]], ylabel="seconds of an update", xticks=sizes, xticklabels=sizes)
     axis.minorticks_off()
-    legend = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0), "fontsize": 8, "title_fontsize": 8}
-    axis.legend(title="fitted exponent (in theory)", **legend)
+    axis.grid(alpha=0.3)
+    axis.set_title(f"Time of an update by {tables[0]['axis']}", fontsize=11)
+    axis.legend(
+        title="fitted exponent (of the multiplications)", loc="lower right", fontsize=9, title_fontsize=9
+    )
 
 
 def medians_and_ends(drawn: dict) -> tuple[list[float], list[float], list[float]]:
+    """Returns the median, the least and the most seconds of each row."""
     return tuple([of(row["seconds"]) for row in drawn["rows"]] for of in (statistics.median, min, max))

@@ -1,10 +1,10 @@
-"""The benchmark's peer: the course's GPT and its loops as plain PyTorch, written anew from their behaviour.
+"""The benchmark's peer: the course's GPT and its loops in plain PyTorch, reimplemented from their behaviour.
 
-It has the course's module names, so that a `.params` file fits, its three dropouts, its AdamW groups, and
-its greedy loop, which answers one question at a time and reads all again for every character.
+It has the course's module names, so that its `.params` files load, the same three dropouts and AdamW groups,
+and the same greedy loop, which answers one question at a time and rereads the whole text for every character.
 
-Axes: `B` batch, `T` positions that ask, `S` positions that are looked at, `C` channels, `H` heads,
-`K` head size, `V` vocabulary.
+Axes: `B` batch, `T` query position, `S` key position, `C` channels, `H` heads, `K` head size, `V` vocabulary,
+`N` new characters, `1` size one.
 """
 
 import math
@@ -18,7 +18,7 @@ from kgpt_jax.data.vocab import MASK_ID, PAD_ID
 
 
 class Attention(nn.Module):
-    """The course's causal attention, scores and weights written out; with `fused`, PyTorch's own kernel."""
+    """The course's causal attention, with explicit scores and weights; `fused` uses PyTorch's own kernel."""
 
     def __init__(self, cfg: ModelConfig, fused: bool):
         super().__init__()
@@ -111,7 +111,7 @@ class PeerGPT(nn.Module):
 
 
 def make_optimizer(model: PeerGPT, cfg: TrainConfig) -> torch.optim.Optimizer:
-    """Returns AdamW with the course's two groups: biases do not decay."""
+    """Returns AdamW with the course's two groups: weights decay, biases do not."""
     named = list(model.named_parameters())
     groups = [
         {"params": [p for name, p in named if "bias" not in name], "weight_decay": cfg.weight_decay},
@@ -121,7 +121,7 @@ def make_optimizer(model: PeerGPT, cfg: TrainConfig) -> torch.optim.Optimizer:
 
 
 def train_step(model, optimizer, clip_norm: float, x_BT, y_BT, autocast: bool) -> torch.Tensor:
-    """Makes one update as the course's trainer does, under bfloat16 autocast if asked; returns the loss."""
+    """Makes one update as the course's trainer does and returns the loss; `autocast` means bfloat16."""
     with torch.autocast(x_BT.device.type, torch.bfloat16, enabled=autocast):
         loss = model(x_BT, y_BT)
     model.zero_grad()
@@ -133,9 +133,15 @@ def train_step(model, optimizer, clip_norm: float, x_BT, y_BT, autocast: bool) -
 
 @torch.no_grad()
 def answer(model: PeerGPT, prompt_T: torch.Tensor, max_new: int, seq_len: int) -> list[int]:
-    """Returns the greedy continuation of one prompt up to its MASK, as the course's `sample` makes it.
+    """Returns the greedy continuation of one prompt up to the first MASK, as the course's `sample` does.
 
-    Like the course, it writes all `max_new` characters and reads the whole text again for each.
+    Like the course, it always generates `max_new` characters and rereads the whole text for each of them.
+
+    Args:
+      model: the model, in any mode; it is left in evaluation mode.
+      prompt_T: ids of the prompt.
+      max_new: characters to generate.
+      seq_len: the most characters that the model reads.
     """
     model.eval()
     text_T = prompt_T

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from benchmarks import benchmark, report
+from benchmarks import benchmark, contestants, report
 from benchmarks.report import Sample
 from kgpt_jax.config import Config, UserError, override, to_dict
 
@@ -15,6 +15,7 @@ TINY = override(
         "model.n_embd": 16,
         "model.n_head": 2,
         "pretrain.batch_size": 4,
+        "pretrain.microbatches": 1,
         "pretrain.group_by_length": False,
         "data.biographies.n_train": 4,
         "data.biographies.n_dev": 4,
@@ -49,32 +50,68 @@ def test_the_machine_is_named():
     assert " cores of " in found["processor"] and {"python", "jax", "flax"} <= found.keys()
 
 
-def test_a_picture_of_bars_and_lines(tmp_path):
-    rows = [{"name": "a", "seconds": [1.0, 2.0]}, {"name": "a, PyTorch", "seconds": [3.0, 4.0]}]
+@pytest.fixture
+def drawn(monkeypatch):
+    """The figures that are drawn, for a look at what is on them."""
+    from matplotlib.figure import Figure
+
+    figures, save = [], Figure.savefig
+    monkeypatch.setattr(
+        Figure, "savefig", lambda self, *args, **kw: (figures.append(self), save(self, *args, **kw))
+    )
+    return figures
+
+
+def lines_of(*variants):
+    rows = [{"name": "a", "seconds": [1.0, 2.0]}, {"name": "b", "seconds": [3.0, 4.0]}]
     line = {"axis": "length", "sizes": (64, 128), "exponent": 1.0, "theory": 1.1}
-    lines = [{"title": name, "variant": name, "rows": rows} | line for name in ("rope", "vanilla")]
-    tables = [{"title": "bars", "rows": rows}, *lines]
-    report.draw(tables, tmp_path / "picture.png")
+    return [{"title": name, "variant": name, "rows": rows} | line for name in variants]
+
+
+def test_a_picture_of_bars_and_lines(tmp_path, drawn):
+    rows = [{"name": "a", "seconds": [1.0, 2.0]}, {"name": "a, PyTorch", "seconds": [3.0, 4.0]}]
+    report.draw([{"title": "bars", "rows": rows}, *lines_of("rope", "vanilla")], tmp_path / "picture.png")
     assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
+    bars, lines = drawn[0].axes
+    assert [label.get_text() for label in bars.get_yticklabels()] == ["a", "a, PyTorch"]
+    labels = [text.get_text() for text in lines.get_legend().get_texts()]
+    assert labels == ["rope: 1.00 (1.10)", "vanilla: 1.00 (1.10)"]
 
 
-def test_contestants_take_turns():
+def test_of_many_variants_four_are_highlighted(tmp_path, drawn):
+    many = lines_of("vanilla", "rope", "perceiver", "linformer", "bigbird", "encoder_decoder")
+    many[1]["exponent"] = 0.9
+    report.draw(many, tmp_path / "picture.png")
+    (axis,) = drawn[0].axes
+    labels = [text.get_text() for text in axis.get_legend().get_texts()]
+    assert [label.split(":")[0] for label in labels[:4]] == ["vanilla", "perceiver", "linformer", "bigbird"]
+    assert labels[4:] == ["2 others: 0.90 to 1.00 (1.10 to 1.10)"]
+    assert sum(line.get_color() == "0.75" and len(line.get_xdata()) > 0 for line in axis.lines) == 2
+
+
+def tiny_spec(kind, **arguments):
     from kgpt_jax.data import corpus
     from kgpt_jax.data.vocab import Vocab
     from kgpt_jax.store.compatible import with_vocab
 
     vocab = Vocab.of(corpus.load_documents(TINY.data).characters)
-    config = to_dict(with_vocab(TINY, vocab))
-    specs = {
-        "train": {"kind": "jax_train", "config": config, "updates": 2},
-        "step": {"kind": "jax_step", "config": config, "rows": 2, "updates": 2},
-        "seeds": {"kind": "jax_seeds", "config": config, "updates": 2, "seeds": 3},
-    }
-    train, step, seeds = benchmark.take_turns(specs, repeats=2)
-    for sample in (train, step, seeds):
+    return {"kind": kind, "config": to_dict(with_vocab(TINY, vocab)), "updates": 2} | arguments
+
+
+def test_contestants_take_turns():
+    specs = {"a": tiny_spec("jax_step", rows=2), "b": tiny_spec("jax_step", rows=2)}
+    for sample in benchmark.take_turns(specs, repeats=2):
         assert len(sample.seconds) == 2 and min(sample.seconds) > 0 and sample.peak_mb > 50
-    assert 4 * 16 <= train.extra["cells"] <= 4 * 127
-    json.dumps([vars(sample) for sample in (train, step, seeds)])
+
+
+@pytest.mark.parametrize("kind, arguments", [("jax_train", {}), ("jax_seeds", {"seeds": 3})])
+def test_a_contestant_works_again_and_again(kind, arguments):
+    spec = tiny_spec(kind, **arguments)
+    once = contestants.CONTESTANTS[spec.pop("kind")](**spec)
+    turns = [once(), once()]
+    assert min(turn["seconds"] for turn in turns) > 0
+    assert all(4 * 16 <= turn["cells"] <= 4 * 127 for turn in turns if kind == "jax_train")
+    json.dumps(turns)
 
 
 def test_a_contestant_that_fails_is_named():
