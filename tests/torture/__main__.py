@@ -1,10 +1,10 @@
-"""Kills, interrupts and damages tiny training runs, and counts what does not survive.
+"""Kills, interrupts and damages tiny training runs, and counts the failures.
 
 python -m tests.torture [--trials=kill,signal,...] [--times=100] [--seed=0]
 
-Every trial is a promise, and its function's docstring says what it does. Prints a line for each, with how
-often it was tried and how often it failed, and writes the same to `--outputs_path`. Ends with status 1 if
-anything failed. All that is random follows from the seed, but for what the system's clock decides.
+Each trial tests one promise; the docstring of its function says how. Prints one line per trial, with the
+number of tries and of failures, and writes the same to `--outputs_path`. The exit status is 1 if anything
+failed. Everything random follows from the seed, except for what depends on the system's clock.
 """
 
 import json
@@ -39,20 +39,30 @@ TRIALS = {
 
 
 def define_flags():
-    flags.DEFINE_list("trials", list(TRIALS), f"Which: {', '.join(TRIALS)}.")
-    flags.DEFINE_integer("times", 100, "How often each is tried, where that is open.", lower_bound=1)
-    flags.DEFINE_integer("seed", 0, "Of all that is random.")
-    flags.DEFINE_integer("corpus_mb", 100, "Of the large corpus.", lower_bound=11)
-    flags.DEFINE_string("outputs_path", "runs/torture.json", "Results.")
+    flags.DEFINE_list("trials", list(TRIALS), f"Some of: {', '.join(TRIALS)}.")
+    flags.DEFINE_integer(
+        "times", 100, "How often to repeat each trial; the large corpus is tried once.", lower_bound=1
+    )
+    flags.DEFINE_integer("seed", 0, "Seed of everything random.")
+    flags.DEFINE_integer("corpus_mb", 100, "Size of the large corpus.", lower_bound=11)
+    flags.DEFINE_string("outputs_path", "runs/torture.json", "File for the results, as JSON.")
 
 
-def run_trials(names: list[str], times: int, seed: int) -> list[Result]:
-    """Returns what came of each trial, in folders of their own, and prints it."""
+def run_trials(names: list[str], times: int, seed: int, folder: Path) -> list[Result]:
+    """Runs trials one after another, prints a line about each and returns their results.
+
+    Args:
+      names: keys of TRIALS.
+      times: how often to repeat each.
+      seed: seed of everything random.
+      folder: an existing folder; each trial works in `<folder>/<name>`, and all share `<folder>/whole`.
+    """
     results = []
     for name in names:
-        with tempfile.TemporaryDirectory() as root:
-            began = time.perf_counter()
-            result = TRIALS[name](Path(root), times, random.Random(f"{seed} {name}"))
+        root = folder / name
+        root.mkdir()
+        began = time.perf_counter()
+        result = TRIALS[name](root, times, random.Random(f"{seed} {name}"))
         results.append(result)
         took = time.perf_counter() - began
         print(f"{result.promise:<56}{result.tried:>5} tried, {len(result.failures)} failed", end="")
@@ -74,7 +84,8 @@ def main(_):
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     TRIALS["large"] = partial(large, size=FLAGS.corpus_mb)
-    results = run_trials(FLAGS.trials, FLAGS.times, FLAGS.seed)
+    with tempfile.TemporaryDirectory() as folder:
+        results = run_trials(FLAGS.trials, FLAGS.times, FLAGS.seed, Path(folder))
     path.write_text(json.dumps([result._asdict() for result in results], indent=1) + "\n")
     record(path, "trials")
     print(f"wrote {path}")

@@ -1,4 +1,4 @@
-"""Trials of `tests/torture` with bad input: damage, NaN gradients, files of any bytes, a huge corpus."""
+"""Trials with bad input: damaged files, NaN gradients, files of random bytes, a large corpus."""
 
 import dataclasses
 import io
@@ -11,10 +11,10 @@ import time
 from contextlib import redirect_stdout
 from pathlib import Path
 
-from tests.torture.tiny_run import Result, command, finish, folder, recorded, sound_step
+from tests.torture.tiny_run import Result, command, folder, recorded, sound_step, whole
 
 HARMS = ("deleted", "truncated", "emptied", "one bit flipped")
-# What makes trouble in a file of text, between ordinary words.
+# Words and bytes that are hard for a reader of text files.
 TROUBLE = [
     part.encode() for part in ("\n", "\r\n", "\r", "\t", "\0", "? ", "   ", "Where?\tRome", "Ann Bo. born in")
 ]
@@ -23,7 +23,7 @@ TROUBLE += [b"\xff\xfe", b"\xc3"]
 
 
 def harm(path: Path, how: str, rng: random.Random):
-    """Damages a file."""
+    """Damages a file in one of the ways in HARMS."""
     content = path.read_bytes()
     match how:
         case "deleted":
@@ -40,15 +40,14 @@ def harm(path: Path, how: str, rng: random.Random):
 
 
 def harmed(root: Path, times: int, rng: random.Random) -> Result:
-    """Four kinds of damage to each file of a run's folder and its newest checkpoint, and any bits flipped."""
+    """Damages each file of a run and of its newest checkpoint in four ways, and flips random bits."""
     from kgpt_jax.store.checkpoint import Checkpoints
     from kgpt_jax.store.digests import damage
     from kgpt_jax.store.folder import read_run
 
-    finish(root / "whole")
-    pristine = folder(root / "whole")
+    pristine = folder(whole(root))
     run = read_run(pristine)
-    newest = Path("checkpoints") / str(sound_step(root / "whole"))
+    newest = Path("checkpoints") / str(sound_step(whole(root)))
     files = [path.relative_to(pristine) for path in sorted((pristine / newest).rglob("*")) if path.is_file()]
     files += [Path(name) for name in ("config.json", "vocab.json", "run.json", "SHA256SUMS")]
     files = [name for name in files if (pristine / name).stat().st_size]
@@ -59,7 +58,7 @@ def harmed(root: Path, times: int, rng: random.Random) -> Result:
         copy = root / f"copy_{number}"
         shutil.copytree(pristine, copy)
         harm(copy / name, how, rng)
-        with redirect_stdout(io.StringIO()):  # what is said of each
+        with redirect_stdout(io.StringIO()):  # the note about each damage
             if newest in name.parents:
                 with Checkpoints(dataclasses.replace(run, folder=copy), read_only=True) as checkpoints:
                     noticed = checkpoints.step not in (None, int(newest.name))
@@ -72,7 +71,7 @@ def harmed(root: Path, times: int, rng: random.Random) -> Result:
 
 
 def not_finite(root: Path, times: int, rng: random.Random) -> Result:
-    """Gradients that are NaN at random updates: skipped and counted; five in a row end the run."""
+    """Makes gradients NaN at random updates: each is skipped and counted, and five in a row end the run."""
     import numpy as np
 
     from kgpt_jax.config import UserError, from_dict, override, to_dict
@@ -82,12 +81,11 @@ def not_finite(root: Path, times: int, rng: random.Random) -> Result:
     from kgpt_jax.train import loop
     from kgpt_jax.train.feed import Feed
 
-    finish(root / "whole")
-    whole = read_run(folder(root / "whole"))
-    # All in one shape, so that it is compiled once.
-    config = override(whole.config, {"pretrain.microbatches": 1, "pretrain.group_by_length": False})
+    like = read_run(folder(whole(root)))
+    # One shape for all batches, so that the step is compiled once.
+    config = override(like.config, {"pretrain.microbatches": 1, "pretrain.group_by_length": False})
     documents = ["Ann Bo was born in Rome and sang in Oslo."] * 48  # three updates an epoch, twelve in all
-    objective = span_corruption(Material(documents, []), whole.vocab, config.model)
+    objective = span_corruption(Material(documents, []), like.vocab, config.model)
     made, failures = Feed.chunks, []
     for number in range(times):
         bad = {update for update in range(1, 13) if rng.random() < 0.4}
@@ -102,7 +100,7 @@ def not_finite(root: Path, times: int, rng: random.Random) -> Result:
                 yield epoch, updates
 
         Feed.chunks = poisoned
-        run = open_run(root / str(number), from_dict(to_dict(config)), whole.vocab, {"stage": "pretrain"})
+        run = open_run(root / str(number), from_dict(to_dict(config)), like.vocab, {"stage": "pretrain"})
         try:
             with redirect_stdout(io.StringIO()):
                 loop.train(run, config.pretrain, objective, len(documents))
@@ -121,7 +119,7 @@ def not_finite(root: Path, times: int, rng: random.Random) -> Result:
 
 
 def files(root: Path, times: int, rng: random.Random) -> Result:
-    """A hundred random files each time: rows, or one line that names the file."""
+    """Reads a hundred random files each time: the result is rows, or one line that names the file."""
     from kgpt_jax.config import UserError
     from kgpt_jax.data import corpus
 
@@ -141,7 +139,7 @@ def files(root: Path, times: int, rng: random.Random) -> Result:
 
 
 def large(root: Path, times: int, rng: random.Random, size: int = 12) -> Result:
-    """A corpus of `size` MB, a line of 10 MB in it: trained on in as much memory as one of any other size."""
+    """Trains on a corpus of `size` MB with a line of 10 MB: it needs no more than 2 GB of memory."""
     path = root / "corpus.txt"
     people = [f"Ann Bo {i}. Bo was born in {rng.randrange(9**9)} and lived there .\n" for i in range(10_000)]
     with path.open("w") as file:

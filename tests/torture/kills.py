@@ -1,4 +1,4 @@
-"""Trials of `tests/torture` that happen to a training from outside, while it runs."""
+"""Trials that disturb a training from outside while it runs: signals, a second training, a full disk."""
 
 import random
 import shutil
@@ -18,17 +18,21 @@ from tests.torture.tiny_run import (
     recorded,
     sound_step,
     start,
+    whole,
 )
 
-SECONDS_TO_STOP = 2.5  # an update of such a run takes far less than half a second
+SECONDS_TO_STOP = 2.5  # an update of such a run takes far less than that
 
 
 def kill(root: Path, times: int, rng: random.Random) -> Result:
-    """kill -9 at random moments, in start-up and saving too; after every fourth the run goes to its end."""
-    finish(root / "unbroken")
+    """Kills a run with SIGKILL at random moments, also while it starts or saves.
+
+    After every fourth kill the run is finished, and must end with the same bits as an uninterrupted one.
+    """
+    expected = outcome(whole(root))
     began = time.perf_counter()
-    finish(root / "again")  # with all compiled, as in what follows
-    seconds, expected = time.perf_counter() - began, outcome(root / "unbroken")
+    finish(root / "again")  # how long a run takes when all is compiled, as in those that follow
+    seconds = time.perf_counter() - began
     failures, most_lost, fell = [], 0, Counter()
     for number in range(times):
         workdir = root / f"kill_{number // 4}"
@@ -54,14 +58,14 @@ def kill(root: Path, times: int, rng: random.Random) -> Result:
             except subprocess.CalledProcessError as error:
                 failures.append(f"kills up to {number}: {error.stdout}{error.stderr}")
             shutil.rmtree(workdir)
-    promise = "kill -9: goes on to the same bits"
+    promise = "kill -9: resumes to the same bits"
     where = ", ".join(f"{count} {place}" for place, count in fell.most_common())
     remark = f"{where}; at most {most_lost} updates lost, saved every {SAVE_EVERY}"
     return Result(promise, times, failures, remark)
 
 
 def unfinished(workdir: Path) -> set[tuple[str, int]]:
-    """Returns which checkpoints are not complete: their names, and when they were begun."""
+    """Returns the incomplete checkpoints: name and time of the last change of each."""
     paths = (folder(workdir) / "checkpoints").glob("*")
     return {
         (path.name, path.stat().st_ctime_ns)
@@ -71,9 +75,8 @@ def unfinished(workdir: Path) -> set[tuple[str, int]]:
 
 
 def interrupt(root: Path, times: int, rng: random.Random) -> Result:
-    """SIGTERM or SIGINT in training: saved, the right status, soon, and on to the same bits."""
-    finish(root / "unbroken")
-    expected = outcome(root / "unbroken")
+    """Sends SIGTERM or SIGINT: the run saves, ends with the right status, and resumes to the same bits."""
+    expected = outcome(whole(root))
     failures, longest = [], 0.0
     for _ in range(times):
         workdir, which = root / "interrupted", rng.choice((signal.SIGTERM, signal.SIGINT))
@@ -102,14 +105,14 @@ def interrupt(root: Path, times: int, rng: random.Random) -> Result:
 
 
 def second(root: Path, times: int, rng: random.Random) -> Result:
-    """A second training in one folder, while the first runs and after it was killed."""
+    """Starts a second training in a folder in use, which is refused, and one after the first was killed."""
     failures = []
     for number in range(times):
         workdir = root / f"second_{number}"
         first = start(workdir)
         while not recorded(workdir) and first.poll() is None:
             time.sleep(0.01)
-        first.send_signal(signal.SIGSTOP)  # it keeps its lock
+        first.send_signal(signal.SIGSTOP)  # stopped, it keeps its lock
         done = subprocess.run(command(workdir), capture_output=True, text=True)
         named = f"in use, by process {first.pid} " in done.stderr
         if done.returncode != 2 or not named:
@@ -122,7 +125,7 @@ def second(root: Path, times: int, rng: random.Random) -> Result:
 
 
 def full_disk(root: Path, times: int, rng: random.Random) -> Result:
-    """A disk of a random size that fills up: one line, nothing half written, what was saved still loads."""
+    """Trains on a disk too small: one line of error, nothing half written, and the saved steps still load."""
     disk = root / "disk"
     disk.mkdir()
     failures, stopped, tried = [], 0, 0

@@ -1,4 +1,4 @@
-"""A training of seconds, as a command, and what its folder tells: `tests/torture` harms these."""
+"""The training run that the trials harm: a command of a few seconds, and functions that read its folder."""
 
 import subprocess
 import sys
@@ -15,7 +15,7 @@ TINY = f"""
 
 
 class Result(NamedTuple):
-    """What came of a trial; `remark` is a measured figure in words."""
+    """The result of a trial; `remark` states a measured figure in words."""
 
     promise: str
     tried: int
@@ -24,12 +24,12 @@ class Result(NamedTuple):
 
 
 def command(workdir: Path) -> list[str]:
-    """Returns what trains a tiny model on tiny people below a folder."""
+    """Returns the command that trains a tiny model below a folder."""
     return [sys.executable, "-m", "kgpt_jax.main", "--mode=pretrain", f"--workdir={workdir}", *TINY]
 
 
 def folder(workdir: Path) -> Path:
-    """Returns where that run lives."""
+    """Returns the folder of that run."""
     return workdir / "vanilla" / "pretrain"
 
 
@@ -38,12 +38,20 @@ def start(workdir: Path) -> subprocess.Popen:
 
 
 def finish(workdir: Path) -> str:
-    """Gives the command and returns what it printed; raises where it ends with another status than 0."""
+    """Runs the command to its end and returns what it printed; raises CalledProcessError if it fails."""
     return subprocess.run(command(workdir), check=True, capture_output=True, text=True).stdout
 
 
+def whole(root: Path) -> Path:
+    """Returns the folder of an uninterrupted run, trained at the first call. Trials share it."""
+    workdir = root.parent / "whole"
+    if not workdir.exists():
+        finish(workdir)
+    return workdir
+
+
 def outcome(workdir: Path) -> str:
-    """Returns a digest of the last step's parameters and optimiser state, and of the metrics."""
+    """Returns a digest of the last checkpoint's parameters and optimiser state, and of the metrics."""
     from kgpt_jax.store.checkpoint import Checkpoints
     from kgpt_jax.store.folder import read_run
     from kgpt_jax.store.params import params_digest
@@ -57,13 +65,13 @@ def outcome(workdir: Path) -> str:
 
 
 def recorded(workdir: Path) -> int:
-    """Returns how many updates `metrics.jsonl` holds."""
+    """Returns the number of updates recorded in `metrics.jsonl`."""
     path = folder(workdir) / "metrics.jsonl"
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
 def sound_step(workdir: Path) -> int:
-    """Returns the newest step whose digests hold, 0 without one."""
+    """Returns the newest step whose checkpoint matches its digests; 0 if there is none."""
     from kgpt_jax.store.digests import damage
     from kgpt_jax.store.folder import saved_steps
 
