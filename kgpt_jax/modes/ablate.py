@@ -1,11 +1,12 @@
-"""--mode=ablate: what each part of a recipe is worth, by itself and on top of all the others.
+"""--mode=ablate: measures what each part of a recipe is worth, alone and on top of all other parts.
 
 python -m kgpt_jax.main --mode=ablate --config=configs/best.py --seeds=1 --workdir=runs/ablate
 
-A part is some fields of the recipe. "Only" is the course's training with these fields as the recipe has them,
-"without" is the recipe with these fields as the course has them. What belongs to no part is the recipe's
-throughout: the model's size and products, pretraining's epochs and batches, finetuning's schedule and order,
-corpora. So all read as many documents, and "course" is not the course's to the letter.
+A part is a group of config fields. "only X" trains as the course does, except that the fields of part X have
+the recipe's values. "without X" trains by the recipe, except that these fields have the course's values.
+Fields that are in no part always have the recipe's values: size and products of the model, epochs and batches
+of pretraining, schedule and order of finetuning, corpora. So every training reads the same number of
+documents, and "course" differs from the course's own training in these fields.
 """
 
 import statistics
@@ -36,9 +37,12 @@ def run(command):
 
 
 def ablate(config: Config, seeds: list[int], workdir: Path):
-    """Trains the recipe, the course's, and each part alone and left out; prints a table of them.
+    """Trains the recipe, the course's, and each part alone and left out; prints a Markdown table.
 
-    What is done already is read from its folder below `workdir`. A seed decides initial parameters and order.
+    Args:
+      config: the recipe.
+      seeds: each decides initial parameters and data order of one training per row.
+      workdir: folder of the results. Those that are there already are reused.
     """
     table = {}
     for seed in seeds:
@@ -55,9 +59,12 @@ def ablate(config: Config, seeds: list[int], workdir: Path):
 
 
 def trainings(config: Config) -> dict[str, Config]:
-    """Returns the recipe as `whole`, the course's as `course`, and each part as `only` it, all `without` it.
+    """Returns the configs to train: `whole`, `course`, and for each part `without PART` and `only PART`.
 
-    Parts in which the two do not differ are left out; where none is left, that is a UserError.
+    Parts in which recipe and course agree are left out.
+
+    Raises:
+      UserError: recipe and course agree in all parts.
     """
     ours, theirs = leaves(config), leaves(load_recipe(COURSE))
     parts = {
@@ -76,14 +83,14 @@ def trainings(config: Config) -> dict[str, Config]:
 
 
 def right(config: Config, root: Path) -> list[bool]:
-    """Returns which questions the training in `root` answered right, in their order."""
+    """Returns for each evaluation question, in order, whether the training in `root` answered it right."""
     predictions = (root / PREDICTIONS).read_text("utf-8").split("\n")[:-1]
     answers = load_questions(config.data).answers
     return [said == answer for said, answer in zip(predictions, answers, strict=True)]
 
 
 def _gain(done: list, against: list) -> str:
-    """Returns two columns of the table: the mean difference, and its interval over the questions."""
+    """Returns two columns of the table: the mean difference in accuracy, and its paired 95 % interval."""
     questions = zip(*(each for _, each in done)), zip(*(each for _, each in against))
     differences = [statistics.mean(a) - statistics.mean(b) for a, b in zip(*questions, strict=True)]
     low, high = paired_interval(differences)

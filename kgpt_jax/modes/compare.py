@@ -1,8 +1,8 @@
-"""--mode=compare: variants side by side on the built-in people, several seeds each, in one table.
+"""--mode=compare: trains several variants with several seeds on the built-in people; prints one table.
 
     python -m kgpt_jax.main --mode=compare --variants=vanilla,rope --seeds=1,2,3 --workdir=runs/compare
 
-What is done already is read from its folder.
+Results that are in `--workdir` already are reused. The modes copies and ablate use `result` and `table_row`.
 """
 
 import json
@@ -23,10 +23,14 @@ def run(command):
 
 
 def compare(config: Config, variants: list[str], seeds: list[int], workdir: Path):
-    """Trains (see `result`) and evaluates each variant with each seed, and prints a Markdown table.
+    """Trains and evaluates each variant with each seed, and prints a Markdown table.
 
-    A seed decides people, initial parameters and order. What is done already is read from its folder,
-    `<workdir>/seed_<seed>/<variant>/`, so that seeds may be spread over processes.
+    Args:
+      config: the recipe.
+      variants: names of variants, a row of the table each.
+      seeds: each decides people, initial parameters and data order of one training per variant.
+      workdir: a result lives in `<workdir>/seed_<seed>/<variant>/` and is reused, so that seeds may be spread
+        over processes.
     """
     results = {variant: [] for variant in variants}
     for seed in seeds:
@@ -40,10 +44,15 @@ def compare(config: Config, variants: list[str], seeds: list[int], workdir: Path
 
 
 def result(config: Config, root: Path) -> dict:
-    """Returns what `<root>/result.json` holds: right answers, questions, seconds of training, and the config.
+    """Trains and evaluates one config below `root`, or reads the result that is there.
 
-    A model is pretrained and finetuned, or only pretrained where that shows it the questions. A UserError
-    names what differs where the result there is another config's.
+    The model is pretrained and then finetuned, except where its pretraining mixture has questions in it.
+
+    Returns:
+      What `<root>/result.json` holds: `correct` and `total` answers, `seconds` of training, and the `config`.
+
+    Raises:
+      UserError: the result there belongs to another config, or the questions have no answers.
     """
     from kgpt_jax.store.folder import write_json
 
@@ -81,7 +90,7 @@ def _read(path: Path) -> dict:
 
 
 def table_row(name: str, results: list[dict]) -> str:
-    """Returns a Markdown row: the mean accuracy over seeds, its Student interval, mean seconds of training.
+    """Returns a Markdown row: mean accuracy over the seeds, Student's 95 % interval, seeds, mean seconds.
 
     >>> table_row("`rope`", [dict(correct=c, total=10, seconds=9) for c in (7, 8, 9)])
     '| `rope` | 80.0% | 55.2% to 100.0% | 3 | 9 |'

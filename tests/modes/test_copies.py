@@ -2,7 +2,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from kgpt_jax.answer.score import Score
+from kgpt_jax.answer.score import Score, wilson_interval
 from kgpt_jax.config import load_recipe
 from kgpt_jax.data.biographies import generate
 from kgpt_jax.modes import compare, copies
@@ -24,7 +24,7 @@ def test_every_cell_reads_as_many_documents(mixed):
 
 
 def test_a_table_and_a_picture(tmp_path, monkeypatch, capsys):
-    """With results in place of trainings: the more copies the better, and mixed better than not."""
+    """With made-up results: more copies are better, and mixed is better than not."""
     monkeypatch.setattr(copies, "COPIES", (1, 2))
     monkeypatch.setattr(
         copies,
@@ -40,6 +40,34 @@ def test_a_table_and_a_picture(tmp_path, monkeypatch, capsys):
     assert "| 1 copy | 10.0% | 10.0% to 10.0% | 2 | 7 |\n| 2 copies | 20.0% |" in printed
     assert "| 1 copy, mixed | 50.0% |" in printed and "| 2 copies, mixed | 60.0% |" in printed
     assert (tmp_path / "copies.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_picture_has_intervals_and_london(tmp_path, monkeypatch):
+    from matplotlib.figure import Figure
+
+    figures, save = [], Figure.savefig
+    monkeypatch.setattr(
+        Figure, "savefig", lambda self, path, **kw: (figures.append(self), save(self, path, **kw))
+    )
+    monkeypatch.setattr(copies, "COPIES", (1, 2))
+    names = ("1 copy", "2 copies", "1 copy, mixed", "2 copies, mixed")
+    one_seed = {name: [{"correct": 5 * i, "total": 20}] for i, name in enumerate(names, 1)}
+    copies.draw(one_seed, 0.05, tmp_path / "one.png")
+    copies.draw({name: each * 3 for name, each in one_seed.items()}, 0.05, tmp_path / "three.png")
+    one, three = (figure.axes[0] for figure in figures)
+    assert "95 % intervals over 20 questions, one seed" in one.get_title()
+    assert "95 % intervals over 3 seeds" in three.get_title()
+    (low, high) = one.containers[0].lines[2][0].get_segments()[0][:, 1]
+    assert [low, high] == pytest.approx([100 * end for end in wilson_interval(5, 20)])
+    (low, high) = three.containers[0].lines[2][0].get_segments()[0][:, 1]
+    assert low == high == pytest.approx(25)  # three equal seeds
+    assert "always London (5.0%)" in [text.get_text() for text in one.get_legend().get_texts()]
+
+
+def test_london_is_that_of_the_seeds_people():
+    config = load_recipe("configs/quickstart.py")
+    assert copies.london(config, 1) == 8 / 120
+    assert copies.london(config, 2) == 5 / 120
 
 
 def test_a_model_that_has_seen_questions_is_not_finetuned(tmp_path, monkeypatch):
