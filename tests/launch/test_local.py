@@ -10,12 +10,16 @@ import pytest
 
 from launch.local import supervise
 
-# Appends its number to the file `starts`, then does what the test says.
+# Appends its number to the file `starts`, waits until the other has done so, then does what the test says.
 SCRIPT = """
 import os, sys, time
 me, folder = os.environ["JAX_PROCESS_ID"], sys.argv[1]
 with open(f"{folder}/starts", "a") as file:
     file.write(me + "\\n")
+def starts(number):
+    return open(f"{folder}/starts").read().split().count(number)
+while starts("0") != starts("1"):
+    time.sleep(0.01)
 """
 
 
@@ -36,9 +40,8 @@ def run(tmp_path):
 
 def test_all_start_again_when_one_dies(run, capfd):
     script = """
-first = open(f"{folder}/starts").read().split().count(me) == 1
-if first:
-    time.sleep(30 if me == "0" else 0.3)  # process 0 waits for the other
+if starts(me) == 1:
+    time.sleep(30 if me == "0" else 0.3)  # process 0 does not end by itself
     os.kill(os.getpid(), 9)
 """
     began = time.monotonic()
