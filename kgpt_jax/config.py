@@ -174,9 +174,7 @@ class Config:
     """Everything that decides a run's numbers."""
 
     seed: int = 0  # decides initial parameters, dropout and data order
-    n_seeds: int = (
-        1  # models trained at once on the same batches, with other initial parameters and dropout
-    )
+    n_seeds: int = 1  # models trained at once on the same batches, with other initial parameters and dropout
     model_devices: int = 1  # devices that each large parameter is divided over; the rest divide each batch
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()

@@ -15,6 +15,7 @@ from pathlib import Path
 from kgpt_jax.answer.score import paired_interval
 from kgpt_jax.config import Config, UserError, leaves, load_recipe, override
 from kgpt_jax.data.corpus import load_questions
+from kgpt_jax.modes.command import Command
 from kgpt_jax.modes.compare import result, table_row
 from kgpt_jax.modes.evaluate import PREDICTIONS
 
@@ -32,7 +33,7 @@ PARTS = {
 }
 
 
-def run(command):
+def run(command: Command):
     ablate(command.config(), command.whole_numbers("seeds"), command.workdir)
 
 

@@ -6,12 +6,13 @@ pretrains, finetunes and evaluates below <workdir>/<variant>/, does the same wit
 the table as summary.json too. What is finished already is not done again.
 """
 
+from kgpt_jax.modes.command import Command
 from kgpt_jax.modes.evaluate import PREDICTIONS, evaluate
 
 SHARED = ("tensorboard",)
 
 
-def run(command):
+def run(command: Command):
     from kgpt_jax.answer.score import constants
     from kgpt_jax.data import corpus
     from kgpt_jax.data.stage_data import STAGE_OBJECTIVES, load_stage_data

@@ -5,10 +5,12 @@ python -m kgpt_jax.main --mode=biographies --outputs_path=people
 
 from pathlib import Path
 
+from kgpt_jax.modes.command import Command
+
 SHARED = ("outputs_path",)
 
 
-def run(command):
+def run(command: Command):
     from kgpt_jax.data import biographies
 
     people, folder = command.config().data.biographies, Path(command.needed("outputs_path"))

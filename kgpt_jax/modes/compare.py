@@ -13,12 +13,13 @@ from kgpt_jax.answer.score import mean_interval, percent
 from kgpt_jax.config import Config, UserError, from_dict, leaves, override, to_dict
 from kgpt_jax.data.mixture import weights
 from kgpt_jax.data.stage_data import recipe_of
+from kgpt_jax.modes.command import Command
 from kgpt_jax.modes.evaluate import PREDICTIONS, evaluate
 
 SHARED = ("variants", "seeds")
 
 
-def run(command):
+def run(command: Command):
     compare(command.config(), command.variants(), command.whole_numbers("seeds"), command.workdir)
 
 

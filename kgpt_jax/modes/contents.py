@@ -7,11 +7,12 @@ import json
 from pathlib import Path
 
 from kgpt_jax.data.holdout import UNKNOWN
+from kgpt_jax.modes.command import Command
 
 SHARED = ("reading_params_path",)
 
 
-def run(command):
+def run(command: Command):
     list_run(Path(command.needed("reading_params_path")))
 
 

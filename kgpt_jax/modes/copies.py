@@ -14,6 +14,7 @@ from pathlib import Path
 from kgpt_jax.answer.score import constants, mean_interval, wilson_interval
 from kgpt_jax.config import Config, UserError, override
 from kgpt_jax.data.corpus import load_questions
+from kgpt_jax.modes.command import Command
 from kgpt_jax.modes.compare import result, table_row
 
 SHARED = ("seeds",)
@@ -21,7 +22,7 @@ COPIES = (1, 2, 4, 8)  # there are eight wordings of a birth
 MIXED = "span_corruption=0.8,question_answer=0.2"
 
 
-def run(command):
+def run(command: Command):
     compare_copies(command.config(), command.whole_numbers("seeds"), command.workdir)
 
 

@@ -10,14 +10,16 @@ from dataclasses import replace
 
 from absl import flags
 
+from kgpt_jax.modes.command import Command
+
 SHARED = ("variants",)
 
 
-def define_flags(values):
+def define_flags(values: flags.FlagValues):
     flags.DEFINE_list("lengths", "128,512,2048", "Of texts, in characters.", flag_values=values)
 
 
-def run(command):
+def run(command: Command):
     from kgpt_jax.model.costs import formula, paper_cost, paper_flops, parameters
     from kgpt_jax.train.costs import forward_counts, update_counts
 

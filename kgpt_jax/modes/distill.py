@@ -13,12 +13,13 @@ from absl import flags
 from kgpt_jax.config import UserError, override
 from kgpt_jax.data.mixture import weights
 from kgpt_jax.data.stage_data import recipe_of
+from kgpt_jax.modes.command import Command
 from kgpt_jax.modes.evaluate import voters
 
 SHARED = ("reading_params_path", "writing_params_path", "checkpoint", "start_anew", "tensorboard", "voters")
 
 
-def define_flags(values):
+def define_flags(values: flags.FlagValues):
     flags.DEFINE_string(
         "student_params_path",
         None,
@@ -27,7 +28,7 @@ def define_flags(values):
     )
 
 
-def run(command):
+def run(command: Command):
     from kgpt_jax.store.folder import read_run
 
     student = command.flags.student_params_path

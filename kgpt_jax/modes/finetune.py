@@ -6,12 +6,12 @@ starts from the newest pretrained run, or from the one that --reading_params_pat
 a new model, from scratch.
 """
 
-from kgpt_jax.modes.command import SCRATCH
+from kgpt_jax.modes.command import SCRATCH, Command
 
 SHARED = ("reading_params_path", "writing_params_path", "checkpoint", "start_anew", "tensorboard")
 
 
-def run(command):
+def run(command: Command):
     start = None if command.flags.reading_params_path == SCRATCH else command.start("pretrain")
     config = command.config(start)
     folder = command.new_run(config, "finetune" if start else "scratch")

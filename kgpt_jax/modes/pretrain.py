@@ -3,10 +3,12 @@
 python -m kgpt_jax.main --mode=pretrain --variant=synthesizer
 """
 
+from kgpt_jax.modes.command import Command
+
 SHARED = ("writing_params_path", "start_anew", "tensorboard")
 
 
-def run(command):
+def run(command: Command):
     config = command.config()
     folder = command.new_run(config, "pretrain")
 

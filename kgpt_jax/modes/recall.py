@@ -8,11 +8,12 @@ The task is described in kgpt_jax/train/recall.py.
 import dataclasses
 
 from kgpt_jax.config import UserError
+from kgpt_jax.modes.command import Command
 
 SHARED = ("variants",)
 
 
-def run(command):
+def run(command: Command):
     from kgpt_jax.train.recall import KEYS, TEXTS, recall
 
     config = command.config()

@@ -7,14 +7,16 @@ does what the course's `dataset.py charcorruption` and `dataset.py namedata` do.
 
 from absl import flags
 
+from kgpt_jax.modes.command import Command
+
 SHARED = ()
 
 
-def define_flags(values):
+def define_flags(values: flags.FlagValues):
     flags.DEFINE_integer("num_samples", 4, "How many.", lower_bound=1, flag_values=values)
 
 
-def run(command):
+def run(command: Command):
     import numpy as np
 
     from kgpt_jax.data import corpus
