@@ -226,7 +226,7 @@ def _typed(name: str, value, kind: type):
 
 def leaves(config=None, prefix: str = "") -> dict:
     """Returns every field of a config, by default `Config()`, with its value: {"model.n_layer": 4, ...}."""
-    flat = {}
+    flat: dict[str, object] = {}
     config = Config() if config is None else config
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)

@@ -1,24 +1,32 @@
-"""Attention maps: who looks at whom while a model reads a text.
+"""Attention maps: which characters a model looks at while it reads a text.
 
-Axes: `G` groups of positions that are worked on side by side, `H` heads, `T` query positions,
-`S` key positions.
+Axes: `G` groups of positions that do not see each other, `H` heads, `T` query positions, `S` key positions.
 """
 
-from functools import partial
+from collections.abc import Callable
+from functools import cache
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict
 
-from kgpt_jax.config import UserError
+from kgpt_jax.config import ModelConfig, UserError
 from kgpt_jax.data.vocab import Vocab
 from kgpt_jax.model.gpt import GPT, has_cache
 from kgpt_jax.model.variants import lookup
 
 
 class Map(NamedTuple):
-    """The attention weights of one layer, (H, T, S); `rows` and `columns` name what asks and is looked at."""
+    """The attention weights of one layer.
+
+    Attributes:
+      layer: the layer's name among the parameters, such as "blocks_0/attn".
+      weights_HTS: the weights, float32. Each row of S weights adds up to 1.
+      rows: for each query position its character, or a latent's number.
+      columns: the same for each key position.
+    """
 
     layer: str
     weights_HTS: np.ndarray
@@ -27,33 +35,61 @@ class Map(NamedTuple):
 
 
 def attention_maps(model: GPT, params, vocab: Vocab, text: str, source: int) -> list[Map]:
-    """Returns the maps of all layers while the model reads `text`, of which `source` characters are given.
+    """Returns the attention weights of every layer while the model reads a text.
 
-    A UserError if the variant has no weights by position.
+    Args:
+      model: the model.
+      params: its parameters.
+      vocab: its vocabulary.
+      text: what it reads, at most `model.cfg.seq_len` characters.
+      source: the characters that are given rather than predicted; variants that read a source as a whole
+        need this number.
+
+    Returns:
+      The maps, from the first layer to the last.
+
+    Raises:
+      UserError: the variant has no weights by position, or the vocabulary lacks a character.
     """
-    cfg = model.cfg
+    read, names = _reader(model.cfg)
+    x_1T = jnp.asarray(vocab.encode(text))[None]
+    found = read({"params": params}, x_1T, jnp.array([source]))
+    latent = getattr(lookup(model.cfg).stack(model.cfg), "latent_axes", lambda layer: (False, False))
+    maps = []
+    for (*path, _, sown), weights_GHTS in zip(names, found):  # a path ends in `readout` and the weights' name
+        if sown != "weights":
+            raise UserError(f"variant {model.cfg.variant!r} has no weights by position to draw")
+        layer, weights_HTS = "/".join(path), _side_by_side(np.asarray(weights_GHTS, np.float32))
+        rows, columns = (
+            [str(i) for i in range(size)] if is_latent else list(text)
+            for size, is_latent in zip(weights_HTS.shape[1:], latent(layer))
+        )
+        maps.append(Map(layer, weights_HTS[:, : len(rows), : len(columns)], rows, columns))
+    return maps
+
+
+@cache
+def _reader(cfg: ModelConfig) -> tuple[Callable, list[tuple[str, ...]]]:
+    """Returns a compiled call that gives every layer's weights, and the list that holds their paths after it.
+
+    Both are in the order in which the model computes the layers.
+    """
     # With a cache, variants that work on blocks of positions have their weights by position, too.
     collections = ["intermediates"] + ["cache"] * has_cache(cfg)
-    x_1T, source_1 = jnp.asarray(vocab.encode(text))[None], jnp.array([source])
-    read = jax.jit(partial(model.apply, train=False, mutable=collections))
-    found = read({"params": params}, x_1T, source_1)[1]["intermediates"]["stack"]
-    latent = getattr(lookup(cfg).stack(cfg), "latent_axes", lambda layer: (False, False))
-    maps = []
-    for path, weights in jax.tree_util.tree_leaves_with_path(found):
-        if path[-2].key != "weights":
-            raise UserError(f"variant {cfg.variant!r} has no weights by position to draw")
-        layer = "/".join(key.key for key in path[:-3])  # without `readout`, `weights` and the call's number
-        weights_HTS = _side_by_side(np.asarray(weights, np.float32))
-        names = []
-        for size, is_latent in zip(weights_HTS.shape[1:], latent(layer)):
-            names.append([str(i) for i in range(size)] if is_latent else list(text))
-        rows, columns = names
-        maps.append(Map(layer, weights_HTS[:, : len(rows), : len(columns)], rows, columns))
-    return sorted(maps, key=lambda found: found.layer)
+    paths: list[tuple[str, ...]] = []
+
+    @jax.jit
+    def read(variables, x_1T: jax.Array, source_1: jax.Array) -> list[jax.Array]:
+        _, state = GPT(cfg).apply(variables, x_1T, source_1, train=False, mutable=collections)
+        sown = flatten_dict(state["intermediates"]["stack"])
+        paths[:] = sown  # while JAX traces, the dict still has its order
+        return [weights_GHTS for (weights_GHTS,) in sown.values()]
+
+    return read, paths
 
 
 def _side_by_side(weights_GHTS: np.ndarray) -> np.ndarray:
-    """Returns the weights (H, G T, G S) of groups that see nothing of each other."""
+    """Returns one array (H, G T, G S), with zeros between groups."""
     G, H, T, S = weights_GHTS.shape
     whole_HTS = np.zeros((H, G * T, G * S), np.float32)
     for g, weights_HTS in enumerate(weights_GHTS):

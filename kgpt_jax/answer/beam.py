@@ -1,10 +1,10 @@
-"""Answers out of a given list only: beam search through a trie of its entries.
+"""Chooses answers from a list: a beam search through a trie of the list's entries.
 
-    trie = make_trie(["Rome", "Romania"], vocab)
-    new_BN = best_entries(model, params, prompt_BP, length_B, trie, beams=4)
+    child_XV = make_trie(["Rome", "Romania"], vocab)
+    new_BW = best_entries(model, params, prompt_BP, length_B, child_XV, beams=4, max_new=32)
 
-Axes: `B` questions, `K` beams, `P` characters of a padded prompt, `N` characters of the longest entry and
-its MASK, `V` vocabulary, `X` nodes of the trie.
+Axes: `B` questions, `E` beams, `R` = B E rows, `P` characters of a padded prompt, `W` characters to be
+written, `V` vocabulary, `X` nodes of the trie, `1` an axis of size one.
 """
 
 from functools import partial
@@ -21,11 +21,12 @@ ROOT, NOWHERE = 0, -1
 
 
 def make_trie(entries: list[str], vocab: Vocab) -> np.ndarray:
-    """Returns child_XV: the node that a character leads to, or NOWHERE; every entry ends with a MASK.
+    """Returns child_XV: the node that each character leads to from each node, or NOWHERE.
 
-    Entries with characters that the vocabulary lacks are left out.
+    Node 0 is the root. Every entry ends with a MASK. Entries with characters that the vocabulary lacks are
+    left out.
     """
-    children = [{}]
+    children: list[dict[int, int]] = [{}]
     for entry in sorted(set(entries)):
         if vocab.unknown(entry):
             continue
@@ -45,46 +46,61 @@ def make_trie(entries: list[str], vocab: Vocab) -> np.ndarray:
 def best_entries(
     model, params, prompt_BP: jax.Array, length_B: jax.Array, child_XV: jax.Array, *, beams: int, max_new: int
 ) -> jax.Array:
-    """Returns the likeliest entry that the search finds for each prompt, with its MASK, then PAD: (B, N).
+    """Returns the likeliest entry that the search finds for each prompt: (B, max_new) ids.
 
-    Scores are sums of log probabilities over all characters, MASK included, so that entries of unlike
-    length compete as whole answers. A prompt that leaves no room for an entry gets as much as fits.
+    Args:
+      model: a `GPT`.
+      params: the parameters of one model.
+      prompt_BP: the prompts, padded to the right.
+      length_B: the characters of each prompt. A row of length 0 writes nothing.
+      child_XV: the entries (`make_trie`).
+      beams: how many beginnings are kept for each prompt.
+      max_new: the most characters to write.
+
+    Returns:
+      An entry in each row, with its MASK and filled up with PAD. If a prompt leaves too little room, its
+      entry is cut off.
+
+    The score of an entry is the sum of the log probabilities of its characters and its MASK, so that short
+    and long entries compete as whole answers.
     """
-    B, K, V, last = len(prompt_BP), beams, child_XV.shape[1], model.cfg.seq_len
+    B, E, V, last = len(prompt_BP), beams, child_XV.shape[1], model.cfg.seq_len
     read = partial(model.apply, train=False, mutable=["cache"])
     logits_BPV, cache = read({"params": params}, prompt_BP, length_B)
     end_B = jnp.maximum(length_B - 1, 0)
     logits_BV = jnp.take_along_axis(logits_BPV, end_B[:, None, None], axis=1)[:, 0]
     cache = shortened(cache, model.cfg, prompt_BP.shape[1] + max_new)
-    cache = jax.tree.map(lambda leaf: jnp.repeat(leaf, K, axis=0) if leaf.ndim else leaf, cache)
-    length_R = jnp.repeat(length_B, K)  # R = B K rows
+    cache = jax.tree.map(lambda leaf: jnp.repeat(leaf, E, axis=0) if leaf.ndim else leaf, cache)
+    length_R = jnp.repeat(length_B, E)
 
     def unfinished(carry):
-        i, ended_BK = carry[0], carry[-1]
-        return (i < max_new) & ~ended_BK[:, 0].all()
+        i, ended_BE = carry[0], carry[-1]
+        return (i < max_new) & ~ended_BE[:, 0].all()
 
     def one_character(carry):
-        i, new_BKN, logits_BKV, cache, node_BK, score_BK, ended_BK = carry
-        gain_BKV = jnp.where(child_XV[node_BK] == NOWHERE, -jnp.inf, jax.nn.log_softmax(logits_BKV))
-        stay_V = jnp.where(jnp.arange(V) == PAD_ID, 0.0, -jnp.inf)  # an ended beam adds PAD for nothing
-        gain_BKV = jnp.where(ended_BK[:, :, None], stay_V, gain_BKV)
-        score_BK, flat_BK = lax.top_k((score_BK[:, :, None] + gain_BKV).reshape(B, K * V), K)
-        parent_BK, next_BK = flat_BK // V, flat_BK % V
-        follow = partial(jnp.take_along_axis, indices=parent_BK, axis=1)
-        new_BKN = jnp.take_along_axis(new_BKN, parent_BK[:, :, None], axis=1).at[:, :, i].set(next_BK)
+        i, new_BEW, logits_BEV, cache, node_BE, score_BE, ended_BE = carry
+        gain_BEV = jnp.where(child_XV[node_BE] == NOWHERE, -jnp.inf, jax.nn.log_softmax(logits_BEV))
+        # A beam that has ended goes on with PAD, at no cost.
+        stay_11V = jnp.where(jnp.arange(V) == PAD_ID, 0.0, -jnp.inf)[None, None]
+        gain_BEV = jnp.where(ended_BE[:, :, None], stay_11V, gain_BEV)
+        score_BE, flat_BE = lax.top_k((score_BE[:, :, None] + gain_BEV).reshape(B, E * V), E)
+        parent_BE, next_BE = flat_BE // V, flat_BE % V
+        follow = partial(jnp.take_along_axis, indices=parent_BE, axis=1)
+        new_BEW = jnp.take_along_axis(new_BEW, parent_BE[:, :, None], axis=1).at[:, :, i].set(next_BE)
         position_R = jnp.minimum(length_R + i, last)
-        ended_BK = follow(ended_BK) | (next_BK == MASK_ID) | (position_R == last).reshape(B, K)
-        node_BK = jnp.where(ended_BK, ROOT, child_XV[follow(node_BK), next_BK])
-        parent_R = (jnp.arange(B)[:, None] * K + parent_BK).ravel()
+        ended_BE = follow(ended_BE) | (next_BE == MASK_ID) | (position_R == last).reshape(B, E)
+        node_BE = jnp.where(ended_BE, ROOT, child_XV[follow(node_BE), next_BE])
+        parent_R = (jnp.arange(B)[:, None] * E + parent_BE).ravel()
         cache = jax.tree.map(lambda leaf: leaf[parent_R] if leaf.ndim else leaf, cache)
-        start_R = jnp.minimum(position_R, last - 1)  # what ended beams compute is not used
-        logits_R1V, cache = read({"params": params, **cache}, next_BK.reshape(-1, 1), length_R, start_R)
-        return i + 1, new_BKN, logits_R1V.reshape(B, K, V), cache, node_BK, score_BK, ended_BK
+        start_R = jnp.minimum(position_R, last - 1)  # beams that have ended compute nothing of use
+        logits_R1V, cache = read({"params": params, **cache}, next_BE.reshape(-1, 1), length_R, start_R)
+        return i + 1, new_BEW, logits_R1V.reshape(B, E, V), cache, node_BE, score_BE, ended_BE
 
-    logits_BKV = jnp.broadcast_to(logits_BV[:, None], (B, K, V))
-    first_BK = jnp.where(jnp.arange(K) == 0, 0.0, -jnp.inf) + jnp.zeros((B, 1))  # one beam to begin with
-    new_BKN = jnp.full((B, K, max_new), PAD_ID, jnp.int32)
-    node_BK = jnp.full((B, K), ROOT, jnp.int32)
-    ended_BK = jnp.broadcast_to(length_B[:, None] == 0, (B, K))
-    start = (0, new_BKN, logits_BKV, cache, node_BK, first_BK, ended_BK)
+    logits_BEV = jnp.broadcast_to(logits_BV[:, None], (B, E, V))
+    one_beam_E = jnp.where(jnp.arange(E) == 0, 0.0, -jnp.inf)  # the search begins with one beam
+    first_BE = jnp.broadcast_to(one_beam_E[None], (B, E))
+    new_BEW = jnp.full((B, E, max_new), PAD_ID, jnp.int32)
+    node_BE = jnp.full((B, E), ROOT, jnp.int32)
+    ended_BE = jnp.broadcast_to(length_B[:, None] == 0, (B, E))
+    start = (0, new_BEW, logits_BEV, cache, node_BE, first_BE, ended_BE)
     return lax.while_loop(unfinished, one_character, start)[1][:, 0]

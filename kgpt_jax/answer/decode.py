@@ -1,9 +1,11 @@
-"""Continuing texts: batched and jitted; prompts are read at once, answers written with a cache.
+"""Continues texts in batches: each prompt is read in one pass, then characters are written with a cache.
 
-Axes: `B` rows, `P` characters of a padded prompt, `N` characters to be written, `V` vocabulary.
+Axes: `B` rows, `P` characters of a padded prompt, `W` characters to be written, `T` positions of a text,
+`V` vocabulary, `1` an axis of size one.
 """
 
 import logging
+import re
 from functools import partial
 
 import jax
@@ -12,8 +14,10 @@ import numpy as np
 from jax import lax
 
 from kgpt_jax.config import Config, UserError
-from kgpt_jax.data.vocab import MASK_ID, PAD, PAD_ID
-from kgpt_jax.devices import check_memory
+from kgpt_jax.data.mixture import weights
+from kgpt_jax.data.stage_data import recipe_of
+from kgpt_jax.data.vocab import MASK, MASK_ID, PAD, PAD_ID
+from kgpt_jax.devices import check_memory, to_numpy
 from kgpt_jax.model.attention import shortened
 from kgpt_jax.model.gpt import GPT
 from kgpt_jax.store.compatible import fit_to
@@ -22,7 +26,9 @@ from kgpt_jax.store.params import first_model
 
 log = logging.getLogger(__name__)
 
-WIDTH_STEP = 8  # prompts are padded to multiples of this, and the full width
+WIDTH_STEP = 8  # prompts are padded to a multiple of this, so that few widths are compiled
+SENTENCE_ENDS = ".!?…。！？\"'”’»)]"
+SENTENCE = re.compile(r"[.!?…。！？][\"'”’»)\]]*(?=\s|$)")  # matches the end of a sentence
 
 
 @partial(jax.jit, static_argnames=("model", "max_new", "stop_at_mask", "temperature", "top_k"))
@@ -37,13 +43,25 @@ def continue_texts(
     stop_at_mask: bool,
     temperature: float = 0.0,
     top_k: int = 0,
+    ends_V: jax.Array | None = None,
 ) -> jax.Array:
-    """Returns the up to `max_new` characters (B, max_new) that follow each prompt, then PAD.
+    """Returns the characters that follow each prompt: (B, max_new) ids, filled up with PAD.
 
-    Prompts are the first `length_B` characters of the rows of `prompt_BP`. A row ends at its MASK if
-    `stop_at_mask`, or one past the last position that the model reads; rows of length 0 write nothing.
-    Temperature 0 takes the likeliest character, and draws from the `top_k` likeliest (0: from all)
-    otherwise.
+    Args:
+      model: a `GPT`.
+      params: the parameters of one model.
+      prompt_BP: the prompts, padded to the right.
+      length_B: the characters of each prompt. A row of length 0 writes nothing.
+      key: a key from `jax.random`; not used at temperature 0.
+      max_new: the most characters to write.
+      stop_at_mask: whether a MASK ends a row.
+      temperature: 0 writes the likeliest character. Above 0 characters are drawn at random.
+      top_k: draws from this many likeliest characters; 0 draws from all.
+      ends_V: for each character whether a text may end behind it; None treats MASK as any other character.
+        If it is given, a MASK is written where it is the likeliest character and the text may end. It is not
+        written elsewhere, where it would open a gap, as in span corruption.
+
+    A row also ends after the last position that the model can read.
     """
     B, last = len(prompt_BP), model.cfg.seq_len
     read = partial(model.apply, train=False, mutable=["cache"])
@@ -51,31 +69,42 @@ def continue_texts(
     state = shortened(state, model.cfg, prompt_BP.shape[1] + max_new)
     end_B = jnp.maximum(length_B - 1, 0)
     logits_BV = jnp.take_along_axis(logits_BPV, end_B[:, None, None], axis=1)[:, 0]
+    prompt_end_B = jnp.take_along_axis(prompt_BP, end_B[:, None], axis=1)[:, 0]
 
     def unfinished(carry):
         i, done_B = carry[0], carry[-1]
         return (i < max_new) & ~done_B.all()
 
     def one_character(carry):
-        i, new_BN, logits_BV, cache, done_B = carry
+        i, new_BW, logits_BV, cache, done_B = carry
+        if ends_V is not None:
+            before_B = jnp.where(i == 0, prompt_end_B, new_BW[:, i - 1])
+            logits_BV = _mask_ends_only(logits_BV, ends_V[before_B])
         next_B = _choose(logits_BV, jax.random.fold_in(key, i), temperature, top_k)
         next_B = jnp.where(done_B, PAD_ID, next_B)
         position_B = jnp.minimum(length_B + i, last)
         done_B |= position_B == last
         if stop_at_mask:
             done_B |= next_B == MASK_ID
-        start_B = jnp.minimum(position_B, last - 1)  # what ended rows compute is not used
+        start_B = jnp.minimum(position_B, last - 1)  # rows that have ended compute nothing of use
         logits_B1V, state = read({"params": params, **cache}, next_B[:, None], length_B, start_B)
-        return i + 1, new_BN.at[:, i].set(next_B), logits_B1V[:, 0], state, done_B
+        return i + 1, new_BW.at[:, i].set(next_B), logits_B1V[:, 0], state, done_B
 
-    new_BN = jnp.full((B, max_new), PAD_ID, jnp.int32)
-    return lax.while_loop(unfinished, one_character, (0, new_BN, logits_BV, state, length_B == 0))[1]
+    new_BW = jnp.full((B, max_new), PAD_ID, jnp.int32)
+    return lax.while_loop(unfinished, one_character, (0, new_BW, logits_BV, state, length_B == 0))[1]
+
+
+def _mask_ends_only(logits_BV: jax.Array, may_end_B: jax.Array) -> jax.Array:
+    """Returns logits that leave only MASK where it is likeliest and may end the text, and never elsewhere."""
+    ends_B1 = ((logits_BV.argmax(axis=-1) == MASK_ID) & may_end_B)[:, None]
+    is_mask_1V = jnp.arange(logits_BV.shape[-1])[None] == MASK_ID
+    return jnp.where(ends_B1 == is_mask_1V, logits_BV, -jnp.inf)
 
 
 def _choose(logits_BV: jax.Array, key, temperature: float, top_k: int) -> jax.Array:
     if temperature == 0:
         return logits_BV.argmax(axis=-1).astype(jnp.int32)
-    logits_BV = logits_BV.at[:, PAD_ID].set(-jnp.inf)  # never a target, so its score means nothing
+    logits_BV = logits_BV.at[:, PAD_ID].set(-jnp.inf)  # PAD is never a target, so its score means nothing
     if 0 < top_k < logits_BV.shape[-1]:
         kth_B1 = lax.top_k(logits_BV, top_k)[0][:, -1:]
         logits_BV = jnp.where(logits_BV >= kth_B1, logits_BV, -jnp.inf)
@@ -83,9 +112,15 @@ def _choose(logits_BV: jax.Array, key, temperature: float, top_k: int) -> jax.Ar
 
 
 def check_rows(model, params, rows: int, positions: int, purpose: str, advice: str):
-    """Raises a UserError where answering so many rows at once needs more memory than the machine has.
+    """Raises a UserError if writing this many rows at once needs more memory than the machine has.
 
-    The estimate is a lower bound: the cache of each row, for so many positions, and its last logits.
+    Args:
+      model, params: the model.
+      rows: texts that are written side by side.
+      positions: characters of a text, prompt included.
+      purpose, advice: how the error message begins and ends.
+
+    The estimate is a lower bound: the cache and the last logits of each row.
     """
 
     def kept(params, prompt_1P, length_1):
@@ -95,14 +130,14 @@ def check_rows(model, params, rows: int, positions: int, purpose: str, advice: s
         return logits_1PV[:, -1], shortened(state, model.cfg, positions)
 
     abstract = jax.eval_shape(kept, params, np.zeros((1, 1), np.int32), np.ones(1, np.int32))
-    of_one = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(abstract) if leaf.ndim)
-    check_memory(purpose, rows * of_one, advice)
+    bytes_per_row = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(abstract) if leaf.ndim)
+    check_memory(purpose, rows * bytes_per_row, advice)
 
 
-def pad_prompts(prompts: list[np.ndarray], rows: int, seq_len: int):
-    """Returns `(prompt_BP, length_B)` of id arrays, with rows of length 0 up to `rows`.
+def pad_prompts(prompts: list[np.ndarray], rows: int, seq_len: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns `(prompt_BP, length_B)` for arrays of ids, with B = `rows`.
 
-    P is one of a few widths, so that few programs are compiled.
+    The rows that have no prompt get length 0. P is a multiple of `WIDTH_STEP`, at most `seq_len`.
     """
     longest = max(map(len, prompts), default=1)
     width = min(-(-max(longest, 1) // WIDTH_STEP) * WIDTH_STEP, seq_len)
@@ -114,34 +149,107 @@ def pad_prompts(prompts: list[np.ndarray], rows: int, seq_len: int):
 
 
 def sample(
-    run: Run, config: Config, prompt: str, n: int, max_new: int, temperature: float, top_k: int
+    run: Run,
+    config: Config,
+    prompt: str,
+    n: int,
+    max_new: int,
+    temperature: float,
+    top_k: int,
+    params=None,
 ) -> list[str]:
-    """Returns `n` continuations of a prompt by a run's first model, the prompt included.
+    """Returns `n` continuations of a prompt, each one line that begins with the prompt.
+
+    A run's first model writes them. A text ends
+
+    - where MASK is the likeliest next character. Models that were trained with span corruption have learned
+      this, because a MASK follows the rest of a document there. A model that has never read a whole line
+      (`ends_of_texts`) also expects a MASK as a gap within a sentence; that MASK is not written;
+    - at a line break, because a document is one line;
+    - otherwise behind the last sentence that is complete within `max_new` characters. A model that has read
+      nothing but whole lines has not learned where they end, because padding carries no loss.
+
+    Args:
+      run: the run that writes; its vocabulary must have all characters of the prompt.
+      config: `config.seed` decides what is drawn; the rest must fit the run.
+      prompt: the beginning of the text.
+      n: how many texts.
+      max_new: the most characters to add to the prompt.
+      temperature: 0 writes the likeliest character.
+      top_k: draws from this many likeliest characters; 0 draws from all.
+      params: the parameters of the run's first model; None reads them from the run's folder.
 
     Raises:
-      UserError: the vocabulary lacks a character of the prompt, or it leaves no room.
+      UserError: the vocabulary lacks a character of the prompt, the prompt leaves no room, the run does not
+        fit `config`, or the texts need more memory than there is.
     """
     config = fit_to(run, config)
     seq_len = config.model.seq_len
     if unknown := run.vocab.unknown(prompt):
-        raise UserError(f"--prompt has {unknown!r}, which the vocabulary of {run.folder} lacks")
+        raise UserError(f"the prompt has {unknown!r}, which the vocabulary of {run.folder} lacks")
     if not 1 <= len(prompt) <= seq_len:
-        raise UserError(f"--prompt has {len(prompt)} characters: give 1 to {seq_len}")
-    if max_new > seq_len + 1 - len(prompt):
-        max_new = seq_len + 1 - len(prompt)
-        log.info(f"the model reads {seq_len} characters: writing {max_new}")
-    model, params = GPT(config.model), first_model(run)
+        raise UserError(f"the prompt has {len(prompt)} characters: give 1 to {seq_len}")
+    max_new = min(max_new, seq_len + 1 - len(prompt))
+    model, params = GPT(config.model), first_model(run) if params is None else params
     check_rows(model, params, n, len(prompt) + max_new, f"--num_samples={n}", "lower it")
     prompt_BP, length_B = pad_prompts([run.vocab.encode(prompt)] * n, n, seq_len)
-    new_BN = continue_texts(
+    new_BW = continue_texts(
         model,
         params,
         prompt_BP,
         length_B,
         jax.random.key(config.seed),
         max_new=max_new,
-        stop_at_mask=False,
+        stop_at_mask=True,
         temperature=temperature,
         top_k=top_k,
+        ends_V=ends_of_texts(run, prompt),
     )
-    return [prompt + run.vocab.decode(new_N).rstrip(PAD) for new_N in np.asarray(new_BN)]
+    return [ended(prompt, run.vocab.decode(new_W)) for new_W in np.asarray(new_BW)]
+
+
+def ends_of_texts(run: Run, prompt: str) -> np.ndarray:
+    """Returns for each character of a run's vocabulary whether a MASK behind it ends a text: (V,) bools.
+
+    This is true of all characters if the run was pretrained on whole lines too, or if the prompt has a MASK
+    already, like a question that waits for its answer. Otherwise it is true of those that end a sentence.
+    """
+    if MASK in prompt or "whole_line" in weights(recipe_of(run.config, "pretrain")):
+        return np.ones(len(run.vocab), bool)
+    return np.array([character in SENTENCE_ENDS for character in run.vocab.characters])
+
+
+def ended(prompt: str, new: str) -> str:
+    """Returns a prompt and what a model wrote behind it, as one line up to the end of the text.
+
+    If nothing ends the text, it is cut behind its last complete sentence, if one ends beyond the prompt.
+
+    >>> ended("Al ", "sang.⁇□□")
+    'Al sang.'
+    >>> ended("Al ", "sang. She pla")
+    'Al sang.'
+    >>> ended("Al ", "plays the ha")
+    'Al plays the ha'
+    """
+    lines = new.split(MASK)[0].rstrip(PAD).splitlines() or [""]
+    text = " ".join((prompt + lines[0]).splitlines())
+    if MASK in new or len(lines) > 1:
+        return text
+    ends = [end.end() for end in SENTENCE.finditer(text) if end.end() > len(prompt)]
+    return text[: ends[-1]] if ends else text
+
+
+def logits(model, params, ids_T: np.ndarray, source: int) -> np.ndarray:
+    """Returns the float32 logits (T, V) of one text, whose first `source` characters are given.
+
+    Texts are padded to a few widths, each of which is compiled once. Padding changes nothing, because no
+    position sees a later one.
+    """
+    text_1P, _ = pad_prompts([ids_T], 1, model.cfg.seq_len)
+    logits_1PV = _read(model, params, text_1P, np.array([source], np.int32))
+    return to_numpy(logits_1PV)[0, : len(ids_T)]
+
+
+@partial(jax.jit, static_argnames="model")
+def _read(model, params, x_BT: jax.Array, source_B: jax.Array) -> jax.Array:
+    return model.apply({"params": params}, x_BT, source_B, train=False)

@@ -1,4 +1,4 @@
-"""Evaluation: runs answer the questions that a config names, and their answers are scored.
+"""Evaluation: runs answer questions, and their answers are scored.
 
 found = evaluate(config, run)
 print(found.score.accuracy, found.score.interval)
@@ -23,60 +23,87 @@ log = logging.getLogger(__name__)
 
 
 class Evaluation(NamedTuple):
-    """What runs answered to the evaluation questions, and how much of it is right."""
+    """What runs answered, and how much of it is right.
+
+    Attributes:
+      questions: what was asked.
+      predictions: an answer to each question: the vote of all models.
+      targets: the right answers, or None if the file has none.
+      scored: the rows that count, because no run has learned their answers.
+      score: the score of the vote; None without targets.
+      each: the score of each model by itself.
+      seconds: the time that answering took, without loading.
+    """
 
     questions: list[str]
-    predictions: list[str]  # the vote of all models, one for each question
-    targets: list[str] | None  # the right answers, if the file has any
-    scored: list[int]  # rows that count: no run has learned their answers
-    score: Score | None  # of the vote; None without targets
-    each: list[Score]  # of each model by itself
-    seconds: float  # of answering, without loading
+    predictions: list[str]
+    targets: list[str] | None
+    scored: list[int]
+    score: Score | None
+    each: list[Score]
+    seconds: float
 
 
-def evaluate(config: Config, run: Run, beams: int = 0, voters: Sequence[Path] = ()) -> Evaluation:
-    """Answers the evaluation questions with a run, and scores the answers by exact match.
+def evaluate(
+    config: Config,
+    run: Run,
+    beams: int = 0,
+    voters: Sequence[Path] = (),
+    table: corpus.Table | None = None,
+    params=None,
+) -> Evaluation:
+    """Asks a run questions, and scores its answers by exact match.
 
     Args:
-      config: `config.data` says which questions; the rest must fit the run.
-      run: the run that answers; its models vote if it has several.
-      beams: 0 for greedy answers; otherwise answers come from a list of places only, by a beam search.
+      config: `config.data` names the questions and the corpus; the rest must fit the run.
+      run: the run that answers. If it has several models, they vote.
+      beams: 0 lets the models write any text. Above 0 they choose from a list of places, by a beam search of
+        this width.
       voters: folders of further runs that vote.
+      table: the questions; None reads those of `config.data`.
+      params: the run's parameters; None reads them from its folder.
 
     Raises:
-      UserError: a run does not fit the questions' corpus, or has learned answers that it is asked for and
-        `config.data.skip_learned` does not say to leave these out.
+      UserError: a run does not fit the questions' corpus, or it has learned answers to them and
+        `config.data.skip_learned` is off.
     """
     asked = [(run, fit_to(run, config)), *voting(voters, config)]
     check_corpus(run, config.data)
-    table = corpus.load_questions(config.data)
+    table = corpus.load_questions(config.data) if table is None else table
     corpus.log_notes(table.notes)
     scored = []
     if table.answers is not None:
         scored = unlearned([each for each, _ in asked], table.questions, config.data)
     entries = None
     if beams:
-        known = set(corpus.load_pairs(config.data).answers)
+        known = {answer for _, answer in corpus.load_pairs(config.data).pairs}
         entries = places(corpus.load_documents(config.data).documents, known)
         log.info(f"answers are restricted to {len(entries):,} places")
-    answers, seconds = [], 0.0  # of each model
+    answers, seconds = [], 0.0
     for voter, fitted in asked:
-        if never_asked(voter):
-            log.info(f"note: {voter.folder} was never finetuned on questions: expect no answers of it")
-        said = ask(voter, fitted, table.questions, entries=entries, beams=beams)
-        corpus.log_notes(said.notes)
-        answers += said.answers
-        seconds += said.seconds
+        warn_if_never_asked(voter)
+        given = ask(
+            voter,
+            fitted,
+            table.questions,
+            entries=entries,
+            beams=beams,
+            params=params if voter is run else None,
+        )
+        corpus.log_notes(given.notes)
+        answers += given.answers
+        seconds += given.seconds
     predictions = vote(answers)
     if table.answers is None:
         return Evaluation(table.questions, predictions, None, scored, None, [], seconds)
     right = [table.answers[i] for i in scored]
-    total, *each = (score([said[i] for i in scored], right) for said in [predictions, *answers])
+    total, *each = (score([given[i] for i in scored], right) for given in [predictions, *answers])
     return Evaluation(table.questions, predictions, table.answers, scored, total, each, seconds)
 
 
-def never_asked(run: Run) -> bool:
-    """Tells whether a run was pretrained on documents alone."""
-    return run.facts["stage"] == "pretrain" and "question_answer" not in weights(
-        recipe_of(run.config, "pretrain")
-    )
+def warn_if_never_asked(run: Run):
+    """Logs a note if a run was pretrained on documents alone: it cannot know how to answer."""
+    if run.facts["stage"] != "pretrain":
+        return
+    if "question_answer" not in weights(recipe_of(run.config, "pretrain")):
+        log.info(f"note: {run.folder} was never finetuned on questions: do not expect answers")

@@ -1,11 +1,15 @@
 """Runs answer questions: one run or several, each of one model or several.
 
-for run, config in voting(folders, config):
-    said = ask(run, config, questions)
+    for run, config in voting(folders, config):
+        answers = ask(run, config, questions).answers
+
+Axes: `B` questions, `T` positions of a text, `W` characters to be written, `V` vocabulary, `1` an axis of
+size one.
 """
 
 import dataclasses
 import logging
+import math
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -30,24 +34,55 @@ from kgpt_jax.store.params import load_params, models
 log = logging.getLogger(__name__)
 
 MAX_ANSWER = 32  # characters, as in the course
-
-
-ROWS = 64  # questions answered at once; more would save less than their padding costs
+ROWS = 64  # questions answered at once; more rows would save less than their padding costs
 
 
 def predict(
     model, params, vocab: Vocab, questions: list[str], trie: np.ndarray | None = None, beams: int = 4
 ) -> tuple[list[str], list[str]]:
-    """Returns an answer for each question, in their order, and notes on those read with losses.
+    """Returns an answer to each question, and notes on the questions that could not be asked as they are.
 
-    An answer is what the model writes greedily or, given a trie (`answer/beam.py`), the likeliest of its
-    entries that a search with so many beams finds.
+    Args:
+      model: a `GPT`.
+      params: the parameters of one model.
+      vocab: its vocabulary. Characters that it lacks are left out of a question, with a note.
+      questions: any texts of one line.
+      trie: None writes the likeliest character each time. With a trie (`answer/beam.py`) an answer is the
+        likeliest entry that a beam search finds.
+      beams: the width of that search.
 
-    Characters that the vocabulary lacks are left out; a question that leaves no room for an answer gets
-    the empty one. An answer has no line breaks, so that it fills one line of a file.
+    Returns:
+      `(answers, notes)`. Answers are in the order of the questions and have at most `MAX_ANSWER` characters
+      and no line break. The answer to a question that leaves no room for one is empty, with a note.
+
+    Raises:
+      UserError: the search needs more memory than the machine has.
     """
-    text_length = model.cfg.seq_len + 1
-    notes, prompts = [], []
+    prompts, notes = encode_questions(vocab, questions, model.cfg.seq_len + 1)
+    if trie is None:  # the likeliest character needs no random key
+        write = partial(continue_texts, key=jax.random.key(0), max_new=MAX_ANSWER, stop_at_mask=True)
+    else:
+        positions = min(WIDTH_STEP, model.cfg.seq_len) + MAX_ANSWER
+        check_rows(model, params, ROWS * beams, positions, f"a search with {beams:,} beams", "lower --beams")
+        write = partial(best_entries, child_XV=jnp.asarray(trie), beams=beams, max_new=MAX_ANSWER)
+    answers = [""] * len(questions)
+    for chosen in _batches(prompts):
+        prompt_BP, length_B = pad_prompts([prompts[i] for i in chosen], ROWS, model.cfg.seq_len)
+        new_BW = write(model, params, prompt_BP, length_B)
+        for i, new_W in zip(chosen, to_numpy(new_BW)):
+            answer = vocab.decode(new_W)
+            answers[i] = " ".join(answer.split(MASK)[0].rstrip(PAD).splitlines())
+    return answers, notes
+
+
+def encode_questions(
+    vocab: Vocab, questions: list[str], text_length: int
+) -> tuple[list[np.ndarray], list[str]]:
+    """Returns the ids of each question and its MASK, and notes on what was left out.
+
+    The ids of a question are none if it leaves no room for an answer in `text_length` characters.
+    """
+    prompts, notes = [], []
     for number, question in enumerate(questions, 1):
         if unknown := vocab.unknown(question):
             notes.append(f"question {number}: left out {unknown!r}, which the vocabulary lacks")
@@ -60,56 +95,107 @@ def predict(
             prompts.append(np.zeros(0, np.int32))
         else:
             prompts.append(vocab.encode(question + MASK))
-    if trie is None:
-        # Greedy: the key is never drawn from.
-        write = partial(continue_texts, key=jax.random.key(0), max_new=MAX_ANSWER, stop_at_mask=True)
-    else:
-        positions = min(WIDTH_STEP, model.cfg.seq_len) + MAX_ANSWER
-        check_rows(model, params, ROWS * beams, positions, f"a search with {beams:,} beams", "lower --beams")
-        write = partial(best_entries, child_XV=jnp.asarray(trie), beams=beams, max_new=MAX_ANSWER)
-    answers = [""] * len(questions)
-    by_length = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    for first in range(0, len(by_length), ROWS):
-        chosen = by_length[first : first + ROWS]
-        prompt_BP, length_B = pad_prompts([prompts[i] for i in chosen], ROWS, model.cfg.seq_len)
-        new_BN = write(model, params, prompt_BP, length_B)
-        for i, new_N in zip(chosen, to_numpy(new_BN)):
-            answer = vocab.decode(new_N)
-            answers[i] = " ".join(answer.split(MASK)[0].rstrip(PAD).splitlines())
-    return answers, notes
+    return prompts, notes
+
+
+def _batches(texts: list[np.ndarray]) -> list[list[int]]:
+    """Returns the numbers of the texts in batches of ROWS, the shortest texts first to save padding."""
+    by_length = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+    return [by_length[first : first + ROWS] for first in range(0, len(by_length), ROWS)]
+
+
+def log_probabilities(
+    model, params, vocab: Vocab, questions: list[str], answers: list[str]
+) -> list[float | None]:
+    """Returns the log probability of each answer and the MASK that ends it, in nats, given its question.
+
+    The model reads all of a text in one pass. Questions are encoded as `predict` does it; None stands where a
+    question leaves no room for an answer. An answer that reaches the end of the model's text has no MASK.
+    """
+    text_length = model.cfg.seq_len + 1
+    prompts, _ = encode_questions(vocab, questions, text_length)
+    texts = [
+        np.concatenate([prompt, vocab.encode(answer + MASK)])[:text_length] if len(prompt) else prompt
+        for prompt, answer in zip(prompts, answers)
+    ]
+    found: list[float | None] = [None] * len(texts)
+    for chosen in _batches(texts):
+        text_BT, length_B = pad_prompts([texts[i] for i in chosen], ROWS, text_length)
+        source_B = np.zeros(ROWS, np.int32)
+        source_B[: len(chosen)] = [len(prompts[i]) for i in chosen]
+        scores_B = to_numpy(_score(model, params, text_BT, source_B, length_B))
+        for i, score in zip(chosen, scores_B.tolist()):
+            found[i] = score if len(prompts[i]) else None
+    return found
+
+
+@partial(jax.jit, static_argnames="model")
+def _score(model, params, text_BT: jax.Array, source_B: jax.Array, length_B: jax.Array) -> jax.Array:
+    """Returns the log probability of the characters from number `source_B` up to `length_B`: (B,)."""
+    x_BT, y_BT = text_BT[:, :-1], text_BT[:, 1:]
+    logits_BTV = model.apply({"params": params}, x_BT, jnp.maximum(source_B, 1), train=False)
+    gains_BTV = jax.nn.log_softmax(logits_BTV)
+    gain_BT = jnp.take_along_axis(gains_BTV, y_BT[:, :, None], axis=2)[:, :, 0]
+    place_1T = jnp.arange(1, text_BT.shape[1])[None]
+    wanted_BT = (place_1T >= source_B[:, None]) & (place_1T < length_B[:, None])
+    return jnp.where(wanted_BT, gain_BT, 0.0).sum(axis=1)
+
+
+def mean_log_probability(scores: Sequence[float | None]) -> float | None:
+    """Returns the logarithm of the mean of probabilities, given their logarithms; None if any is None.
+
+    >>> round(mean_log_probability([math.log(0.5), math.log(0.25)]), 4) == round(math.log(0.375), 4)
+    True
+    """
+    known = [score for score in scores if score is not None]
+    if len(known) < len(scores):
+        return None
+    most = max(known)
+    return most + math.log(sum(math.exp(score - most) for score in known) / len(known))
 
 
 class Answers(NamedTuple):
-    """What a run's models answered: a list for each model, in the questions' order."""
+    """What a run's models answered.
+
+    Attributes:
+      answers: a list for each model, in the order of the questions.
+      seconds: the time that answering took, without loading.
+      notes: on questions that could not be asked as they are.
+    """
 
     answers: list[list[str]]
-    seconds: float  # of answering, without what loading takes
-    notes: list[str]  # on the questions
+    seconds: float
+    notes: list[str]
 
 
 def voting(folders: Sequence[Path], config: Config) -> list[tuple[Run, Config]]:
-    """Returns runs, each with its own config, but for data and devices, which are those of `config`.
+    """Returns the runs in these folders, each with its own config; data and devices are those of `config`.
 
-    A UserError where a run does not fit the data.
+    Raises:
+      UserError: a folder holds no run, or the run does not fit the data.
     """
     runs = [read_run(folder) for folder in folders]
     for run in runs:
         check_corpus(run, config.data)
-    shared = {"data": config.data, "model_devices": config.model_devices}
-    return [(run, fit_to(run, dataclasses.replace(run.config, **shared))) for run in runs]
+    own = [
+        dataclasses.replace(run.config, data=config.data, model_devices=config.model_devices) for run in runs
+    ]
+    return [(run, fit_to(run, each)) for run, each in zip(runs, own)]
 
 
 def unlearned(runs: Sequence[Run], questions: Sequence[str], data: DataConfig) -> list[int]:
-    """Returns the rows of the questions that may be scored: no run has learned their answers.
+    """Returns the rows of the questions that may be scored, because no run has learned their answers.
 
-    Prints a note for each run that does not record what it learned. Raises a UserError where a run has
-    learned any of the answers; with `data.skip_learned` these rows are left out, and a UserError says
-    where none is left.
+    Logs a note for each run that does not record what it learned.
+
+    Raises:
+      UserError: a run has learned an answer and `data.skip_learned` is off; or it is on, and no question is
+        left.
     """
     for run in runs:
         if UNKNOWN in learned_by([run]):
             log.info(
-                f"note: what {run.folder} learned is unknown, wholly or in part: it may know the answers"
+                f"note: {run.folder} does not record all that it learned: it may know the answers already"
             )
         if not data.skip_learned:
             refuse_learned(questions, learned_by([run]), str(run.folder))
@@ -121,7 +207,7 @@ def unlearned(runs: Sequence[Run], questions: Sequence[str], data: DataConfig) -
             raise UserError(
                 f"{names} learned the answers to {first}: none is left to score; ask about others"
             )
-        log.info(f"note: left out of the score, as their answers were learned: {first}")
+        log.info(f"note: left out of the score, because their answers were learned: {first}")
     return sorted(set(range(len(questions))) - set(known))
 
 
@@ -132,15 +218,30 @@ def ask(
     purpose: str = "evaluating",
     entries: list[str] | None = None,
     beams: int = 0,
+    params=None,
 ) -> Answers:
-    """Returns what each model of a run answers, with a config that fits it; prints the purpose and which run.
+    """Returns what each model of a run answers.
 
-    Where `entries` are given, answers are among these, by a search with so many beams.
+    Args:
+      run: the run that answers.
+      config: a config that fits it (`fit_to`).
+      questions: what it is asked.
+      purpose: a word for the log line that names the run, "" for no such line.
+      entries: the only answers to choose from; None lets the models write any text.
+      beams: the width of the search among `entries`.
+      params: the run's parameters; None reads them from its folder.
+
+    Raises:
+      UserError: the run has no sound checkpoint, or the search needs more memory than the machine has.
     """
-    model, params = GPT(config.model), load_params(run, purpose, config.model_devices)
+    if params is None:
+        params = load_params(run, purpose, config.model_devices)
+    model = GPT(config.model)
     trie = None if entries is None else make_trie(entries, run.vocab)
-    began, answers, notes = time.perf_counter(), [], []
+    answers: list[list[str]] = []
+    notes: list[str] = []
+    began = time.perf_counter()
     for one in models(run, params):
-        said, notes = predict(model, one, run.vocab, questions, trie, beams)
-        answers.append(said)
+        given, notes = predict(model, one, run.vocab, questions, trie, beams)
+        answers.append(given)
     return Answers(answers, time.perf_counter() - began, notes)

@@ -1,4 +1,4 @@
-"""Predictions for questions, exact match with its interval, and constant baselines."""
+"""Exact match with its interval, the vote of several models, and constant baselines."""
 
 import statistics
 from collections import Counter
@@ -6,17 +6,27 @@ from typing import NamedTuple
 
 
 class Score(NamedTuple):
-    """How many answers are right to the letter."""
+    """How many answers equal the right ones, letter by letter.
+
+    >>> Score(correct=3, total=4).accuracy
+    0.75
+
+    Attributes:
+      correct: the number of right answers.
+      total: the number of answers, 1 or more.
+    """
 
     correct: int
     total: int
 
     @property
     def accuracy(self) -> float:
+        """The share of right answers, from 0 to 1."""
         return self.correct / self.total
 
     @property
     def interval(self) -> tuple[float, float]:
+        """Wilson's 95 % interval for the accuracy."""
         return wilson_interval(self.correct, self.total)
 
 
@@ -26,14 +36,16 @@ def wilson_interval(correct: int, total: int) -> tuple[float, float]:
     >>> [round(end, 4) for end in wilson_interval(25, 500)]
     [0.0341, 0.0728]
     """
-    from scipy.stats import binomtest  # not above: it takes up to a second, and most commands score nothing
+    from scipy.stats import binomtest  # here, because it takes up to a second and most commands score nothing
 
     low, high = binomtest(correct, total).proportion_ci(method="wilson")
     return float(low), float(high)
 
 
 def mean_interval(shares: list[float]) -> tuple[float, float]:
-    """Returns Student's 95 % interval for the mean of shares, one of each seed, cut to 0 .. 1.
+    """Returns Student's 95 % interval for the mean of several seeds' shares, cut to 0 .. 1.
+
+    A single share says nothing: its interval is 0 .. 1.
 
     >>> [round(end, 4) for end in mean_interval([0.7, 0.8, 0.9])]
     [0.5516, 1.0]
@@ -48,10 +60,14 @@ def mean_interval(shares: list[float]) -> tuple[float, float]:
 
 
 def paired_interval(differences: list[float], z: float = 1.959964) -> tuple[float, float]:
-    """Returns the normal 95 % interval for a mean difference, of one difference for each question.
+    """Returns the normal 95 % interval for a mean difference, given the difference for each question.
 
-    What makes a question hard for both sides cancels, which makes it narrower than two separate intervals.
-    A single question says nothing.
+    It is narrower than two separate intervals, because questions that are hard for both sides cancel. A
+    single question says nothing: its interval is -1 .. 1.
+
+    Args:
+      differences: for each question, one side's score minus the other's.
+      z: the half width in standard errors; the default is the 97.5 % quantile of the normal distribution.
 
     >>> [round(end, 4) for end in paired_interval([1, 0, 0, 1])]
     [-0.0658, 1.0658]
@@ -63,26 +79,34 @@ def paired_interval(differences: list[float], z: float = 1.959964) -> tuple[floa
 
 
 def vote(answers: list[list[str]]) -> list[str]:
-    """Returns what most models say to each question; among equals, what the first of them says.
+    """Returns the answer that most models give to each question. At a tie the first of these models decides.
+
+    Args:
+      answers: a list of answers for each model, in the order of the questions.
 
     >>> vote([["Rome", "Oslo"], ["Paris", "Bonn"], ["Rome", "Cork"]])
     ['Rome', 'Oslo']
     """
-    return [Counter(said).most_common(1)[0][0] for said in zip(*answers, strict=True)]
+    return [Counter(given).most_common(1)[0][0] for given in zip(*answers, strict=True)]
 
 
 def score(predictions: list[str], answers: list[str]) -> Score:
-    """Counts exact matches, predictions and answers one to one."""
+    """Counts exact matches. Raises a ValueError if there are not as many predictions as answers."""
     return Score(sum(p == a for p, a in zip(predictions, answers, strict=True)), len(answers))
 
 
 def constants(right: list[str], *answers: str) -> list[tuple[str, Score]]:
-    """Returns (answer, score) of always answering London, and of always giving each of the other answers."""
+    """Returns the baselines (answer, score): always London, and always each of the other answers.
+
+    Args:
+      right: the right answers.
+      *answers: further constant answers to score; repetitions are left out.
+    """
     return [(answer, score([answer] * len(right), right)) for answer in dict.fromkeys(["London", *answers])]
 
 
 def percent(interval: tuple[float, float]) -> str:
-    """Returns an interval as text.
+    """Returns an interval of shares as text.
 
     >>> percent((0.018, 0.094))
     '1.8% to 9.4%'

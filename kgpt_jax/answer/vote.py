@@ -1,10 +1,11 @@
-"""What several models agree on, for one model to learn (distillation).
+"""Answers that most of several models agree on, for one model to learn from (distillation).
 
-The vote is taken once and lies in the new run's folder as `vote.json`: digests of the teachers' parameters
-and of the questions, by which it is known again wherever the teachers lie, and what is learnt.
+The vote is taken once and stored in the new run's folder as `vote.json`. Beside the agreed answers it holds
+digests of the teachers' parameters and of the questions, so that it is recognised wherever the teachers are.
 """
 
 import json
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,15 +25,26 @@ from kgpt_jax.store.compatible import learned_by
 from kgpt_jax.store.folder import write_json
 from kgpt_jax.store.params import load_params, params_digest
 
-FRAMED = 100  # training questions that are looked at to see what stands around a name
+log = logging.getLogger(__name__)
+
+FRAMED = 100  # training questions that show which words surround a name
 VOTE = "vote.json"
 
 
 def vote(config: Config, folder: Path, teachers: Sequence[Path], vocab: Vocab) -> Taught:
-    """Returns what the teachers agree on, as the folder holds it or, the first time, by asking them.
+    """Returns what the teachers agree on: read from the folder or, the first time, by asking them.
 
-    So a training that was interrupted goes on with the same answers on any machine. A UserError says where
-    the folder holds another vote.
+    Because the vote is stored, an interrupted training continues with the same answers on any machine.
+
+    Args:
+      config: the new run's config; `config.data` names the training pairs and the corpus.
+      folder: the new run's folder.
+      teachers: folders of the runs that vote.
+      vocab: the vocabulary of the new model.
+
+    Raises:
+      UserError: the folder holds a vote of other teachers or on other questions, a teacher has learned a
+        question that is held out, or there is only one model to vote.
     """
     path = folder / VOTE
     asked = voting(teachers, config)
@@ -50,12 +62,12 @@ def vote(config: Config, folder: Path, teachers: Sequence[Path], vocab: Vocab) -
                 f"{teachers[0]} holds one model, which is no vote: add runs by --voters, or train by "
                 "--num_seeds"
             )
-        said = []
+        given = []
         for run, own in asked:
-            said += ask(run, own, questions, purpose="asking").answers
-        pairs = agreed(questions, said, question_room(config.model), vocab)
+            given += ask(run, own, questions, purpose="asking").answers
+        pairs = agreed(questions, given, question_room(config.model), vocab)
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(path, wanted | {"models": len(said), "pairs": pairs})
+        write_json(path, wanted | {"models": len(given), "pairs": pairs})
     barrier("the vote is taken")
     try:
         there = json.loads(path.read_text("utf-8"))
@@ -69,48 +81,58 @@ def vote(config: Config, folder: Path, teachers: Sequence[Path], vocab: Vocab) -
         raise UserError(
             f"{path} is a vote of other {what}, as their digest says: give another --workdir, or --start_anew"
         )
-    print(f"more than half of {models} models agree on {len(pairs):,} of {len(questions):,} new questions")
+    log.info(f"more than half of {models} models agree on {len(pairs):,} of {len(questions):,} new questions")
     return Taught(pairs, [str(teacher) for teacher in teachers], learned_by(runs))
 
 
-def agreed(questions: list[str], said: list[list[str]], room: int, vocab: Vocab) -> list[tuple[str, str]]:
-    """Returns the questions to which more than half of the models say the same, and the answer.
+def agreed(questions: list[str], answers: list[list[str]], room: int, vocab: Vocab) -> list[tuple[str, str]]:
+    """Returns the questions to which more than half of the models give the same answer, with that answer.
 
-    Left out is what says nothing, was broken off at the longest that is written, needs more than `room`
-    characters with its question, or has characters that the vocabulary lacks.
+    An answer is left out if it is empty, fills all characters that a model may write (so that it may be cut
+    off), needs more than `room` characters together with its question, or has a character that the vocabulary
+    lacks.
+
+    Args:
+      questions: what was asked.
+      answers: a list for each model, in the order of the questions.
+      room: the characters that a question and its answer may have together.
+      vocab: the vocabulary of the model that is to learn the answers.
 
     >>> agreed(["A?", "B?"], [["Rome", "Oslo"], ["Bonn", ""], ["Rome", "Cork"]], 20, Vocab.of("ABORenom?"))
     [('A?', 'Rome')]
     """
     return [
         (question, answer)
-        for question, answer, each in zip(questions, scoring.vote(said), zip(*said))
+        for question, answer, each in zip(questions, scoring.vote(answers), zip(*answers))
         if 0 < len(answer) < MAX_ANSWER and len(question) + len(answer) <= room
-        if 2 * each.count(answer) > len(said) and not vocab.unknown(question + answer)
+        if 2 * each.count(answer) > len(answers) and not vocab.unknown(question + answer)
     ]
 
 
 def others(config: Config, pairs: list[tuple[str, str]]) -> list[str]:
-    """Returns a question about everybody who has a document and no training pair."""
+    """Returns a question about each person who has a document and no training pair."""
     if config.data.pretrain_corpus_path:
         return questions_like(pairs, corpus.load_documents(config.data).documents)
-    people = generate(config.data.biographies)  # whose documents have no titles
+    people = generate(config.data.biographies)  # their documents have no titles to build questions from
     asked = {question for question, _ in pairs}
     held_out = [question for question, _ in people.train if question not in asked]
     return held_out + [question for question, _ in people.dev] + people.test
 
 
-def questions_like(pairs: list[tuple[str, str]], documents: list[str]) -> list[str]:
-    """Returns the question of the training pairs about everybody who has a document and no pair.
+def questions_like(pairs: list[tuple[str, str]], documents: Sequence[str]) -> list[str]:
+    """Returns the training pairs' question about each person who has a document and no pair.
 
-    What stands around a name is taken from the training questions that hold the title of a document.
+    The words around the name are those of the training questions that contain a document's title.
+
+    Raises:
+      UserError: no training question contains a title.
 
     >>> pairs = [("Where was Al Bo born?", "Oslo"), ("Where was Cy Do born?", "Rome")]
     >>> questions_like(pairs, ["Al Bo. He sang.", "Ed Fa. She sang.", "Ed Fa. She danced."])
     ['Where was Ed Fa born?']
     """
     names = {document[: title_length(document)].removesuffix(". ") for document in documents} - {""}
-    frames = Counter()
+    frames: Counter[tuple[str, str]] = Counter()
     for question, _ in pairs[:FRAMED]:
         if held := [name for name in names if name in question]:
             before, _, after = question.partition(max(held, key=len))

@@ -4,6 +4,7 @@ Documents may begin with a title, `Name. `, as the course's do.
 """
 
 import re
+from collections.abc import Iterable
 
 _TITLE = re.compile(r"(?:(?! is | was ).){1,60}?(?<!\b\w)\. ")
 _CAPITALISED = re.compile(r"\b[^\W\d_a-zß-öø-ÿ][\w'’.-]*\w(?: [^\W\d_a-zß-öø-ÿ][\w'’.-]*\w)*")
@@ -59,7 +60,7 @@ def mentions(document: str, pattern: re.Pattern) -> list[tuple[int, int]]:
     return [(mention.start(), len(mention.group())) for mention in found if mention.group()]
 
 
-def places(documents: list[str], answers: set[str]) -> list[str]:
+def places(documents: Iterable[str], answers: set[str]) -> list[str]:
     """Returns texts that may be places: the answers, and runs of capitalised words after "in" or "at".
 
     >>> places(["Ada Bell. Bell was born at Little Ham and taught Mary ."], {"Oslo"})

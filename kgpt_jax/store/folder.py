@@ -16,7 +16,6 @@ from pathlib import Path
 
 from kgpt_jax.config import Config, UserError, from_dict
 from kgpt_jax.data.vocab import Vocab
-from kgpt_jax.devices import barrier, is_first
 from kgpt_jax.store.digests import damage
 
 try:
@@ -159,6 +158,8 @@ def _check_ours(folder: Path):
 
 def set_aside(folder: Path):
     """Moves the files of a run into a new folder below its `set_aside`, and says so; others stay."""
+    from kgpt_jax.devices import barrier, is_first  # here, so that reading a run takes no JAX
+
     with held(folder):
         there = [folder / name for name in (*WRITTEN, "run.json", "vote.json", ".saving")]
         there = [path for path in there if path.exists()]
@@ -186,6 +187,8 @@ def held(folder: Path):
     Of several processes of one training the first has the lock. It is the system's (flock), which ends with
     its process, however that ends. A folder with files of the same names that no run wrote is refused.
     """
+    from kgpt_jax.devices import is_first
+
     if not is_first():
         yield
         return

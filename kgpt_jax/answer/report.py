@@ -1,0 +1,96 @@
+"""An evaluation as records for other programs, and the wrong answers for a reader."""
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from kgpt_jax.config import DataConfig
+
+if TYPE_CHECKING:
+    from kgpt_jax.answer.evaluate import Evaluation
+
+
+def answer_records(found: "Evaluation") -> list[dict[str, Any]]:
+    """Returns a record for each question: question, answer, target, right, scored.
+
+    `target` and `right` are None without targets. `scored` is false if a run has learned the answer: then it
+    does not count.
+    """
+    scored = set(found.scored)
+    targets: Sequence[str | None] = found.targets or [None] * len(found.questions)
+    return [
+        {
+            "question": question,
+            "answer": answer,
+            "target": target,
+            "right": None if target is None else answer == target,
+            "scored": i in scored,
+        }
+        for i, (question, answer, target) in enumerate(zip(found.questions, found.predictions, targets))
+    ]
+
+
+def wrong_answers(found: "Evaluation") -> list[tuple[str, str, str]]:
+    """Returns (question, answer, right answer) of each scored question whose answer is wrong."""
+    if found.targets is None:
+        return []
+    rows = ((found.questions[i], found.predictions[i], found.targets[i]) for i in found.scored)
+    return [row for row in rows if row[1] != row[2]]
+
+
+def task_name(data: DataConfig) -> str:
+    """Returns a short name of the questions that a config asks.
+
+    >>> task_name(DataConfig(eval_corpus_path="data/birth_dev.tsv")), task_name(DataConfig())
+    ('birth_dev', 'built_in_people')
+    """
+    path = data.finetune_corpus_path if data.n_validation else data.eval_corpus_path
+    name = path.replace("\\", "/").rsplit("/", 1)[-1].rsplit(".", 1)[0] or "built_in_people"
+    return f"{name}_held_out" if data.n_validation else name
+
+
+def harness_results(found: "Evaluation", task: str, config: dict[str, Any]) -> dict[str, Any]:
+    """Returns an evaluation in the shape that lm-evaluation-harness writes, for tools that read it.
+
+    Args:
+      found: the evaluation. Without targets there are no metrics.
+      task: the name of the questions.
+      config: what `config` of the result says: the model, its folder and so on.
+
+    """
+    metrics: dict[str, Any] = {"alias": task}
+    if found.score is not None:
+        metrics["exact_match,none"] = found.score.accuracy
+        metrics["exact_match_stderr,none"] = standard_error(found.score.correct, found.score.total)
+    return {
+        "results": {task: metrics},
+        "group_subtasks": {task: []},
+        "configs": {
+            task: {
+                "task": task,
+                "output_type": "generate_until",
+                "metric_list": [{"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}],
+                "num_fewshot": 0,
+            }
+        },
+        "versions": {task: 1},
+        "n-shot": {task: 0},
+        "higher_is_better": {task: {"exact_match": True}},
+        "n-samples": {task: {"original": len(found.questions), "effective": len(found.scored)}},
+        "config": config,
+        "total_evaluation_time_seconds": found.seconds,
+    }
+
+
+def standard_error(correct: int, total: int) -> float | str:
+    """Returns the standard error of a share, "N/A" for fewer than two questions, as the harness does.
+
+    It is the sample standard deviation of zeros and ones, divided by sqrt(total).
+
+    >>> round(standard_error(30, 100), 4), standard_error(1, 1)
+    (0.0461, 'N/A')
+    """
+    if total < 2:
+        return "N/A"
+    share = correct / total
+    return math.sqrt(share * (1 - share) / (total - 1))
