@@ -15,6 +15,7 @@ setup(
         "test": lines[first + 1 :],
         "dev": ["ruff==0.17.5"],
         "tensorboard": ["tensorboardX>=2.6.4"],
+        "safetensors": ["safetensors>=0.5"],
         "torch": ["torch>=2.6"],
     },
 )

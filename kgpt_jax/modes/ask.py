@@ -2,23 +2,106 @@
 
     python -m kgpt_jax.main --mode=ask --question="Where was Ruth Kaplan born?"
 
---question may be repeated; without it, questions are the lines of standard input.
+--question may be repeated. Without it, questions are the lines of standard input; if that is a terminal, a
+prompt asks for one after the other. Answers go to standard output, everything else to standard error, so that
+a pipe gets answers only.
 """
 
+import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from kgpt_jax.config import UserError
 
 SHARED = ("reading_params_path", "checkpoint", "voters", "question")
+PROMPT = "question: "
 
 
 def run(command):
+    from kgpt_jax.answer.evaluate import warn_if_never_asked
     from kgpt_jax.answer.predict import ask, voting
     from kgpt_jax.answer.score import vote
     from kgpt_jax.modes.evaluate import voters
+    from kgpt_jax.store.params import load_params
 
+    questions = command.flags.question
+    interactive = questions is None and sys.stdin is not None and sys.stdin.isatty()
+    if questions is None:
+        questions = [] if interactive else lines_of(sys.stdin)
     start = command.start("finetune")
     config = command.config(start)
     asked = voting(voters(start.folder, command.flags.voters), config)
-    questions = command.flags.question or [line.strip() for line in sys.stdin if line.strip()]
-    answers = [each for run, fitted in asked for each in ask(run, fitted, questions).answers]
-    for question, answer in zip(questions, vote(answers)):
-        print(f"{question} {answer}")
+    check(questions, config)
+    with notes_on_stderr() as log:
+        loaded = []
+        for voter, fitted in asked:
+            warn_if_never_asked(voter)
+            loaded.append((voter, fitted, load_params(voter, "asking", fitted.model_devices)))
+
+        def answers(questions: list[str]) -> list[str]:
+            given = [ask(voter, fitted, questions, params=params) for voter, fitted, params in loaded]
+            for note in dict.fromkeys(note for one in given for note in one.notes):
+                log.info(f"note: {note}")
+            return vote([each for one in given for each in one.answers])
+
+        if interactive:
+            converse(answers, config)
+        else:
+            for question, answer in zip(questions, answers(questions)):
+                print(f"{question} {answer}")
+
+
+def converse(answers, config):
+    """Reads questions from a terminal and prints their answers, until an empty line or Ctrl-D."""
+    print("Ask your questions. An empty line or Ctrl-D ends.", file=sys.stderr)
+    while True:
+        try:
+            question = input(PROMPT).strip()
+        except EOFError:
+            print()
+            return
+        if not question:
+            return
+        try:
+            check([question], config)
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            continue
+        print(*answers([question]), flush=True)
+
+
+def check(questions: list[str], config):
+    """Raises a UserError that names a question which is empty, has a line break, or leaves no room."""
+    room = config.model.seq_len - 1
+    for question in questions:
+        if not question.strip():
+            raise UserError("a question is empty: give one line of text")
+        if len(question.splitlines()) > 1:
+            raise UserError(f"the question {question!r} has a line break: give --question once for each line")
+        if len(question) > room:
+            raise UserError(
+                f"the question {question[:40]!r}... has {len(question)} characters: at most {room} fit"
+            )
+
+
+def lines_of(file) -> list[str]:
+    """Returns the lines of standard input that are not blank; a UserError if there are none."""
+    try:
+        questions = [line.strip() for line in file or [] if line.strip()]
+    except UnicodeDecodeError as error:
+        raise UserError(f"standard input is not text in UTF-8 ({error.reason})") from None
+    if not questions:
+        raise UserError("standard input has no question: write one on each line, or give --question")
+    return questions
+
+
+@contextmanager
+def notes_on_stderr() -> Iterator[logging.Logger]:
+    """Sends the package's log to standard error meanwhile."""
+    log, handler = logging.getLogger("kgpt_jax"), logging.StreamHandler(sys.stderr)
+    before, log.handlers = log.handlers, [handler]
+    try:
+        yield log
+    finally:
+        log.handlers = before

@@ -1,4 +1,4 @@
-"""--mode=baseline: scores the answer London on the evaluation questions, as the course's london_baseline.
+"""--mode=baseline: scores the constant answer London, like the course's london_baseline.
 
 python -m kgpt_jax.main --mode=baseline
 """

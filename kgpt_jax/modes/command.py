@@ -14,7 +14,7 @@ import textwrap
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from absl import flags
 
@@ -90,7 +90,11 @@ SHARED = {
     "question": Flag(flags.DEFINE_multi_string, None, "The question to answer."),
 }
 PATHS = "config workdir reading_params_path writing_params_path outputs_path voters student_params_path"
-DEFINE = {int: flags.DEFINE_integer, float: flags.DEFINE_float, str: flags.DEFINE_string}
+DEFINE: dict[type, Callable] = {
+    int: flags.DEFINE_integer,
+    float: flags.DEFINE_float,
+    str: flags.DEFINE_string,
+}
 
 
 def parse(words: list[str]) -> "Command | str":
@@ -162,7 +166,7 @@ class Command:
     def workdir(self) -> Path:
         return Path(self.flags.workdir)
 
-    def needed(self, name: str) -> str:
+    def needed(self, name: str) -> Any:
         """Returns the value of a flag that this mode cannot do without."""
         if not self.flags[name].value:
             raise UserError(f"--mode={self.mode} needs --{name}")
@@ -170,7 +174,7 @@ class Command:
 
     def whole_numbers(self, name: str) -> list[int]:
         """Returns the numbers of a flag such as --seeds=1,2,3."""
-        given = self.flags[name].value
+        given = self.flags[name].value or []
         if not given or not all(part.isdecimal() for part in given):
             raise UserError(f"--{name}={','.join(given)}: give whole numbers, as in 1,2,3")
         return [int(part) for part in given]
@@ -310,8 +314,14 @@ def _help(command: Command, full: bool) -> str:
         lines.append(f"config fields (--config.FIELD=VALUE), with their values in {recipe};")
         lines.append("--helpfull says what each is:")
         text = " ".join(f"{name}={value!r}" for name, value in fields.items())
-        options = {"break_long_words": False, "break_on_hyphens": False}
-        lines += textwrap.wrap(text, 100, initial_indent="  ", subsequent_indent="  ", **options)
+        lines += textwrap.wrap(
+            text,
+            100,
+            initial_indent="  ",
+            subsequent_indent="  ",
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
     return "\n".join(lines)
 
 
@@ -324,11 +334,12 @@ def _flag_line(flag: flags.Flag) -> str:
 @cache
 def _explained(kind: type = Config, prefix: str = "") -> dict[str, str]:
     """Returns what config.py says of each field: the comment behind it."""
-    said = {}
+    said: dict[str, str] = {}
     comments = dict(re.findall(r"^    (\w+): .*?  # (.*)$", inspect.getsource(kind), re.MULTILINE))
     for field in dataclasses.fields(kind):
-        if dataclasses.is_dataclass(field.default):
-            said |= _explained(type(field.default), f"{prefix}{field.name}.")
+        kind_of: Any = type(field.default)
+        if dataclasses.is_dataclass(kind_of):
+            said |= _explained(kind_of, f"{prefix}{field.name}.")
         else:
             said[prefix + field.name] = comments.get(field.name, "").capitalize()
     return said

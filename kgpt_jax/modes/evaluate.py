@@ -1,11 +1,14 @@
 """--mode=evaluate: answers the evaluation questions and prints how many answers are right.
 
-    python -m kgpt_jax.main --mode=evaluate --variant=synthesizer
+    python -m kgpt_jax.main --mode=evaluate --variant=synthesizer --show_wrong=5
 
-asks the newest finetuned run, or the one that --reading_params_path names. With --beams=4 answers come from a
-list of places only; with --voters=RUN,RUN further runs vote.
+asks the newest finetuned run, or the one that --reading_params_path names. Three files hold the outcome:
+predictions.txt (an answer a line), answers.jsonl (question, answer, target, right; a JSON object a line) and
+results.json (the score, in the shape of lm-evaluation-harness). With --beams=4 answers are chosen from a list
+of places. With --voters=RUN,RUN further runs vote.
 """
 
+import json
 from pathlib import Path
 
 from absl import flags
@@ -20,10 +23,11 @@ def define_flags(values):
     flags.DEFINE_integer(
         "beams",
         0,
-        "Search among places only, with so many beams; 0: any text.",
+        "Search among places only, with this many beams; 0: any text.",
         lower_bound=0,
         flag_values=values,
     )
+    flags.DEFINE_integer("show_wrong", 0, "Print this many wrong answers.", lower_bound=0, flag_values=values)
 
 
 def run(command):
@@ -33,11 +37,11 @@ def run(command):
     named = start.folder if command.flags.reading_params_path else command.workdir / config.model.variant
     folder = named if command.flags.reading_params_path else named / PREDICTIONS.parent
     outputs = Path(command.flags.outputs_path or folder / predictions_name(beams, len(runs)))
-    evaluate(config, start, outputs, beams, runs[1:])
+    evaluate(config, start, outputs, beams, runs[1:], command.flags.show_wrong)
 
 
 def voters(start: Path, further: list[str]) -> list[Path]:
-    """Returns the runs that vote, the one read first; a UserError if one is named twice."""
+    """Returns the runs that vote, `start` first; a UserError if one is named twice."""
     runs = [start, *map(Path, further)]
     if len({run.resolve() for run in runs}) < len(runs):
         raise UserError(f"--voters={','.join(further)} with {start} names a run twice: each votes once")
@@ -60,22 +64,79 @@ def predictions_kind(beams: int, n_runs: int) -> str:
     return f"{how}, a vote of {n_runs} runs" if n_runs > 1 else how
 
 
-def evaluate(config, run, outputs: Path, beams: int = 0, further: list[Path] = ()):
-    """Evaluates, writes one prediction a line to `outputs`, prints the scores, and returns the evaluation."""
+def beside(predictions: Path, name: str, ending: str) -> Path:
+    """Returns the path of a further output of the evaluation that writes these predictions.
+
+    >>> beside(Path("predictions_4_beams.txt"), "answers", ".jsonl").name
+    'answers_4_beams.jsonl'
+    >>> beside(Path("scratch.txt"), "answers", ".jsonl").name
+    'scratch_answers.jsonl'
+    >>> beside(Path("vanilla.dev.predictions"), "answers", ".jsonl").name
+    'vanilla.dev.predictions.answers.jsonl'
+    """
+    stem = predictions.name.removesuffix(".txt")
+    if stem == predictions.name:
+        return predictions.with_name(f"{stem}.{name}{ending}")
+    if stem.startswith("predictions"):
+        return predictions.with_name(f"{name}{stem.removeprefix('predictions')}{ending}")
+    return predictions.with_name(f"{stem}_{name}{ending}")
+
+
+def evaluate(config, run, outputs: Path, beams: int = 0, further: list[Path] = (), show_wrong: int = 0):
+    """Evaluates a run, writes the outcome to files, prints the scores, and returns the evaluation.
+
+    Args:
+      config: `config.data` names the questions; the rest must fit the run.
+      run: the run that answers.
+      outputs: the file of predictions; answers and results are written beside it.
+      beams: 0 for any text, otherwise the width of a search among places.
+      further: folders of runs that vote with `run`.
+      show_wrong: how many wrong answers to print.
+
+    Raises:
+      UserError: an output cannot be written or would replace something else, or `run` cannot be asked.
+    """
     from kgpt_jax.answer import evaluate as evaluation
+    from kgpt_jax.answer.report import answer_records, harness_results, task_name
     from kgpt_jax.answer.score import constants, mean_interval, percent
+    from kgpt_jax.config import to_dict
     from kgpt_jax.devices import is_first
+    from kgpt_jax.model.gpt import count_params
     from kgpt_jax.store.outputs import check, write_lines
 
     data, kind = config.data, predictions_kind(beams, 1 + len(further))
-    if is_first():  # an output that cannot be written is better known before the work than after
-        check(outputs, kind, [data.pretrain_corpus_path, data.finetune_corpus_path, data.eval_corpus_path])
+    inputs = [data.pretrain_corpus_path, data.finetune_corpus_path, data.eval_corpus_path]
+    answers, results = beside(outputs, "answers", ".jsonl"), beside(outputs, "results", ".json")
+    kinds = {outputs: kind, answers: f"{kind} with their questions", results: f"results of {kind}"}
+    if is_first():  # before the work, so that it is not lost
+        for path, of_kind in kinds.items():
+            check(path, of_kind, inputs)
     found = evaluation.evaluate(config, run, beams, further)
     if is_first():
-        write_lines(outputs, found.predictions, kind)
-    print(f"wrote {len(found.predictions):,} predictions to {outputs}")
+        about = {
+            "model": "kgpt_jax",
+            "model_args": {"folder": str(run.folder), "checkpoint": run.checkpoint},
+            "voters": [str(folder) for folder in further],
+            "model_num_parameters": run.config.n_seeds * count_params(run.config.model),
+            "beams": beams,
+            "random_seed": config.seed,
+            "config": to_dict(config),
+        }
+        contents = {
+            outputs: found.predictions,
+            answers: [json.dumps(record, ensure_ascii=False) for record in answer_records(found)],
+            results: [
+                json.dumps(harness_results(found, task_name(data), about), indent=2, ensure_ascii=False)
+            ],
+        }
+        for path, of_kind in kinds.items():
+            write_lines(path, contents[path], of_kind)
+    print(
+        f"wrote {len(found.predictions):,} predictions to {outputs}, "
+        f"and beside it {answers.name} and {results.name}"
+    )
     if found.score is None:
-        print("the questions have no answers to compare with: nothing scored")
+        print("the questions have no answers to compare with: nothing is scored")
         return found
     if len(found.each) > 1:
         shares = [each.accuracy for each in found.each]
@@ -88,11 +149,23 @@ def evaluate(config, run, outputs: Path, beams: int = 0, further: list[Path] = (
     print(f"95% interval: {percent(found.score.interval)}")
     right = [found.targets[i] for i in found.scored]
     print_constants(constants(right, run.facts.get("most_frequent_answer", "London")))
+    if show_wrong:
+        print_wrong(found, show_wrong)
     return found
 
 
+def print_wrong(found, most: int):
+    """Prints up to `most` wrong answers of an evaluation, each with its question and the right answer."""
+    from kgpt_jax.answer.report import wrong_answers
+
+    wrong = wrong_answers(found)
+    print(f"wrong answers: {min(most, len(wrong))} of {len(wrong)}")
+    for question, answer, target in wrong[:most]:
+        print(f"  {question} {answer or '(nothing)'}; right is {target}")
+
+
 def print_constants(scores):
-    """Prints the scores of answers that are always the same."""
+    """Prints the scores of constant answers, as (answer, score)."""
     from kgpt_jax.answer.score import percent
 
     for answer, score in scores:

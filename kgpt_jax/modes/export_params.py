@@ -1,6 +1,9 @@
-"""--mode=export: writes a run's parameters as a file for the course's PyTorch code.
+"""--mode=export: writes a run's parameters as one file.
 
-python -m kgpt_jax.main --mode=export --writing_params_path=vanilla.params
+    python -m kgpt_jax.main --mode=export --writing_params_path=vanilla.safetensors
+
+A name that ends in .safetensors gives a file with our names, the vocabulary and the settings, which
+--mode=import reads by itself. Any other name gives a .params file for the course's PyTorch code.
 """
 
 from pathlib import Path
@@ -9,15 +12,20 @@ SHARED = ("reading_params_path", "writing_params_path", "checkpoint")
 
 
 def run(command):
+    from kgpt_jax.model.gpt import count_params
     from kgpt_jax.store.compatible import fit_to
     from kgpt_jax.store.outputs import check, record
     from kgpt_jax.store.params import first_model
+    from kgpt_jax.store.safetensors_params import save_safetensors
     from kgpt_jax.store.torch_params import save_torch_params
 
     start = command.start("finetune")
     fit_to(start, command.config(start))
     path = Path(command.needed("writing_params_path"))
     check(path, "parameters")
-    save_torch_params(str(path), first_model(start), start.config.model)
+    if path.suffix == ".safetensors":
+        save_safetensors(str(path), first_model(start), start)
+    else:
+        save_torch_params(str(path), first_model(start), start.config.model)
     record(path, "parameters")
-    print(f"wrote {path}")
+    print(f"wrote {count_params(start.config.model):,} parameters to {path}")

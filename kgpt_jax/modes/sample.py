@@ -1,6 +1,8 @@
-"""--mode=sample: continues a text with a pretrained model, one sample a line.
+"""--mode=sample: continues a text with a pretrained run, and prints one sample a line.
 
-python -m kgpt_jax.main --mode=sample --prompt="Ruth Kaplan" --num_samples=3 --temperature=0.5
+    python -m kgpt_jax.main --mode=sample --prompt="Ruth Kaplan" --num_samples=3 --temperature=0.5
+
+A sample ends where its text ends. `kgpt_jax/answer/decode.py` says how that is known.
 """
 
 from absl import flags
@@ -13,10 +15,18 @@ def define_flags(values):
     flags.DEFINE_integer("num_samples", 4, "How many.", lower_bound=1, flag_values=values)
     flags.DEFINE_integer("max_new", 100, "Characters to add at most.", lower_bound=1, flag_values=values)
     flags.DEFINE_float(
-        "temperature", 1.0, "0 takes the likeliest character.", lower_bound=0.0, flag_values=values
+        "temperature",
+        1.0,
+        "0 takes the likeliest character; higher values draw more freely.",
+        lower_bound=0.0,
+        flag_values=values,
     )
     flags.DEFINE_integer(
-        "top_k", 0, "Draw from so many likeliest; 0: from all.", lower_bound=0, flag_values=values
+        "top_k",
+        0,
+        "Draw from this many likeliest characters; 0: from all.",
+        lower_bound=0,
+        flag_values=values,
     )
 
 

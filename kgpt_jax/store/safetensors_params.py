@@ -1,0 +1,145 @@
+"""Runs as safetensors files: one file with the parameters, the vocabulary and the settings.
+
+    save_safetensors(path, params, run)
+    run, params = load_safetensors(path)
+
+Tensors have our parameters' names, such as "stack/blocks_0/attn/query/kernel", and are float32. The metadata
+holds `format` ("kgpt_jax"), `version` (of the format, "1"), `config` and `facts` (JSON), and `vocab` (its
+characters). The package safetensors is needed for the file format only, and only here.
+"""
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kgpt_jax.config import Config, UserError, from_dict, to_dict
+from kgpt_jax.data.vocab import Vocab
+from kgpt_jax.model.gpt import abstract_params, count_params
+from kgpt_jax.store.folder import FACTS, NOT_OURS, Run, with_todays_names
+
+FORMAT, VERSION = "kgpt_jax", "1"
+KEPT = ("learned", "corpus_digest", "most_frequent_answer")  # facts about what the parameters have learned
+
+
+def save_safetensors(path: str, params, run: Run):
+    """Writes the parameters of one model to a file.
+
+    Args:
+      path: the file; the caller has checked that it may be replaced.
+      params: the model's parameters.
+      run: the run that they belong to: its config, vocabulary and facts are stored too.
+
+    Raises:
+      UserError: safetensors is not installed, or the file cannot be written.
+    """
+    library = _library()
+    arrays = {
+        _joined(place): np.ascontiguousarray(np.asarray(leaf, np.float32))
+        for place, leaf in jax.tree_util.tree_leaves_with_path(params)
+    }
+    metadata = {
+        "format": FORMAT,
+        "version": VERSION,
+        "config": json.dumps(to_dict(dataclasses.replace(run.config, n_seeds=1))),
+        "vocab": run.vocab.characters,
+        "facts": json.dumps({name: run.facts[name] for name in KEPT if name in run.facts}),
+    }
+    try:
+        library.numpy.save_file(arrays, path, metadata)
+    except (OSError, library.SafetensorError) as error:
+        raise UserError(f"cannot write {path}: {_first_line(error)}") from None
+
+
+def load_safetensors(path: str) -> tuple[Run, Any]:
+    """Returns the run that a file describes, with the file as its folder, and its parameters.
+
+    Sizes are compared with the config before arrays are read.
+
+    Raises:
+      UserError: safetensors is not installed, there is no such file, it is damaged or was not written by
+        `save_safetensors`, or its tensors are not those of its config.
+    """
+    library = _library()
+    try:
+        with library.safe_open(path, framework="numpy") as file:
+            run = _described(path, file.metadata() or {})
+            return run, _params(path, file, run.config)
+    except FileNotFoundError:
+        raise UserError(f"no file {path!r}") from None
+    except (OSError, library.SafetensorError) as error:
+        raise UserError(f"{path} is not a sound safetensors file: {_first_line(error)}") from None
+
+
+def _described(path: str, metadata: dict[str, str]) -> Run:
+    """Returns the run that a file's metadata describes."""
+    if metadata.get("format") != FORMAT:
+        raise UserError(f"{path} was not written by --mode=export: its metadata lacks format={FORMAT}")
+    if metadata.get("version") != VERSION:
+        raise UserError(
+            f"{path} has version {metadata.get('version')!r} of the format, and this program reads "
+            f"{VERSION!r}"
+        )
+    if missing := [name for name in ("config", "vocab", "facts") if name not in metadata]:
+        raise UserError(f"{path} lacks {', '.join(missing)} in its metadata: export the run again")
+    try:
+        config, vocab = from_dict(with_todays_names(json.loads(metadata["config"]))), Vocab(metadata["vocab"])
+        facts = json.loads(metadata["facts"])
+        for name in facts.keys() & FACTS.keys():
+            if not isinstance(facts[name], FACTS[name]):
+                raise ValueError(f"facts have {name} {facts[name]!r}")
+        facts = {name: facts[name] for name in KEPT if name in facts}
+    except NOT_OURS as error:
+        raise UserError(f"{path} has damaged metadata: {_first_line(error)}") from None
+    if len(vocab) != config.model.vocab_size or config.n_seeds != 1:
+        raise UserError(
+            f"{path} has a vocabulary of {len(vocab)} symbols and a config for {config.n_seeds} models of "
+            f"{config.model.vocab_size} symbols: these do not belong together"
+        )
+    return Run(Path(path), config, vocab, facts | {"stage": "import", "started_from": path})
+
+
+def _params(path: str, file, config: Config) -> Any:
+    shape_of = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
+    there, asked = sum(map(math.prod, shape_of.values())), count_params(config.model)
+    if there != asked:
+        raise UserError(f"{path} holds {there:,} parameters, and its config asks for {asked:,}")
+
+    def take(place, wanted) -> jax.Array:
+        name = _joined(place)
+        if name not in shape_of:
+            raise UserError(f"{path} has no {name!r}, which variant {config.model.variant!r} needs")
+        if shape_of[name] != wanted.shape:
+            raise UserError(
+                f"{path}: {name} has shape {shape_of[name]}, and its config asks for {wanted.shape}"
+            )
+        if (kind := file.get_slice(name).get_dtype()) != "F32":
+            raise UserError(f"{path}: {name} is of type {kind}: parameters are of type F32")
+        array = file.get_tensor(name)
+        if not np.isfinite(array).all():
+            raise UserError(f"{path}: {name} holds numbers that are NaN or infinite: take an earlier file")
+        return jnp.asarray(array)
+
+    return jax.tree_util.tree_map_with_path(take, abstract_params(config.model))
+
+
+def _joined(place) -> str:
+    return "/".join(key.key for key in place)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+
+
+def _library():
+    try:
+        import safetensors
+        import safetensors.numpy
+    except ImportError:
+        raise UserError("safetensors files need the package safetensors: pip install safetensors") from None
+    return safetensors
