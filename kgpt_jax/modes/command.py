@@ -337,9 +337,10 @@ def _explained(kind: type = Config, prefix: str = "") -> dict[str, str]:
     said: dict[str, str] = {}
     comments = dict(re.findall(r"^    (\w+): .*?  # (.*)$", inspect.getsource(kind), re.MULTILINE))
     for field in dataclasses.fields(kind):
-        kind_of: Any = type(field.default)
-        if dataclasses.is_dataclass(kind_of):
-            said |= _explained(kind_of, f"{prefix}{field.name}.")
+        section: Any = type(field.default)
+        nested = dataclasses.is_dataclass(section)
+        if nested:
+            said |= _explained(section, f"{prefix}{field.name}.")
         else:
             said[prefix + field.name] = comments.get(field.name, "").capitalize()
     return said

@@ -58,23 +58,23 @@ def test_the_best_entry_is_found_where_the_beams_hold_all(variant):
     model, params, _ = tiny.make(variant)
     prompt_BP, length_B = pad_prompts([VOCAB.encode(prompt) for prompt in PROMPTS], 5, 15)
     child_XV = make_trie(ENTRIES, VOCAB)
-    new_BN = np.asarray(
+    new_BW = np.asarray(
         best_entries(model, params, prompt_BP, length_B, child_XV, beams=len(ENTRIES), max_new=6)
     )
-    for prompt, new_N in zip(PROMPTS, new_BN):
+    for prompt, new_W in zip(PROMPTS, new_BW):
         every = scores(model, params, prompt)
-        assert VOCAB.decode(new_N).rstrip("□") == max(every, key=every.get) + MASK
-    assert (new_BN[4] == PAD_ID).all()  # the row of length 0
+        assert VOCAB.decode(new_W).rstrip("□") == max(every, key=every.get) + MASK
+    assert (new_BW[4] == PAD_ID).all()  # the row of length 0
 
 
 def test_one_beam_takes_the_likeliest_character_that_an_entry_has():
     model, params, _ = tiny.make("vanilla")
     prompt_BP, length_B = pad_prompts([VOCAB.encode("face")], 1, 15)
     child_XV = make_trie(["kid", "a"], VOCAB)
-    new_N = np.asarray(best_entries(model, params, prompt_BP, length_B, child_XV, beams=1, max_new=6))[0]
+    new_W = np.asarray(best_entries(model, params, prompt_BP, length_B, child_XV, beams=1, max_new=6))[0]
     logits_TV = model.apply({"params": params}, prompt_BP[:, :4], train=False)[0]
     k, a = (logits_TV[3, VOCAB.id_of[c]] for c in "ka")
-    assert VOCAB.decode(new_N).rstrip("□") == ("kid⁇" if k > a else "a⁇")
+    assert VOCAB.decode(new_W).rstrip("□") == ("kid⁇" if k > a else "a⁇")
 
 
 def test_more_beams_than_memory_holds_are_refused():

@@ -2,13 +2,13 @@ import jax
 import numpy as np
 import pytest
 
-from kgpt_jax import environment
-from kgpt_jax.answer.decode import check_rows, continue_texts, pad_prompts
-from kgpt_jax.config import UserError
-from kgpt_jax.data.vocab import MASK_ID, PAD_ID
+from kgpt_jax import devices
+from kgpt_jax.answer.decode import check_rows, continue_texts, ended, ends_of_texts, pad_prompts, sample
+from kgpt_jax.config import UserError, override
+from kgpt_jax.data.vocab import MASK, MASK_ID, PAD_ID
 from kgpt_jax.model import encoder_decoder
 from kgpt_jax.model.variants import VARIANTS
-from tests import tiny
+from tests import runs, tiny
 
 
 def prompts():
@@ -36,7 +36,7 @@ def test_greedy_equals_reading_everything_again(variant, max_new, stop_at_mask):
     model, params, _ = tiny.make(variant)
     params["head"]["kernel"] = params["head"]["kernel"].at[:, MASK_ID].add(0.3)  # some rows end early
     prompt_BP, length_B = pad_prompts(prompts(), 6, 15)
-    new_BN = np.asarray(
+    new_BW = np.asarray(
         continue_texts(
             model,
             params,
@@ -47,11 +47,11 @@ def test_greedy_equals_reading_everything_again(variant, max_new, stop_at_mask):
             stop_at_mask=stop_at_mask,
         )
     )
-    for prompt, new_N in zip(prompts(), new_BN):
+    for prompt, new_W in zip(prompts(), new_BW):
         expected = one_by_one(model, params, prompt, max_new, stop_at_mask)
-        assert new_N[: len(expected)].tolist() == expected
-        assert (new_N[len(expected) :] == PAD_ID).all()
-    assert (new_BN[4:] == PAD_ID).all()  # rows of length 0
+        assert new_W[: len(expected)].tolist() == expected
+        assert (new_W[len(expected) :] == PAD_ID).all()
+    assert (new_BW[4:] == PAD_ID).all()  # rows of length 0
 
 
 def sampled(temperature, top_k, seed, rows=400):
@@ -111,6 +111,81 @@ def test_the_encoder_runs_once_for_a_batch_of_answers(monkeypatch):
 def test_more_texts_than_memory_holds_are_refused(variant, monkeypatch):
     model, params, _ = tiny.make(variant)
     check_rows(model, params, 4, 10, "--num_samples=4", "lower it")
-    monkeypatch.setattr(environment, "memory", lambda: 4 * model.cfg.vocab_size * 10)  # logits of ten texts
+    monkeypatch.setattr(devices, "memory", lambda: 4 * model.cfg.vocab_size * 10)  # logits of ten texts
     with pytest.raises(UserError, match="--num_samples=10 needs .* lower it"):
         check_rows(model, params, 10, 10, "--num_samples=10", "lower it")
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_mask_is_written_where_a_text_may_end_and_nowhere_else(temperature):
+    """With every score of MASK raised so far that MASK is always the likeliest character."""
+    model, params, _ = tiny.make("vanilla")
+    row_C = np.ones(8, np.float32)  # `ln_f` gives a mean of its biases, so that a bias decides
+    params["ln_f"] = {"scale": 0 * row_C, "bias": row_C}
+    params["head"]["kernel"] = params["head"]["kernel"].at[:, MASK_ID].set(100.0)
+    prompt_BP, length_B = pad_prompts([np.array([5, 4]), np.array([4, 5])], 2, 15)
+
+    def write(**given):
+        options = {"max_new": 6, "stop_at_mask": True, "temperature": temperature, **given}
+        return np.asarray(continue_texts(model, params, prompt_BP, length_B, jax.random.key(3), **options))
+
+    assert (write()[:, 0] == MASK_ID).all()
+    ends_V = np.arange(13) == 4
+    new_BW = write(ends_V=ends_V)
+    assert new_BW[0].tolist() == [MASK_ID, 0, 0, 0, 0, 0]  # behind 4
+    before = 5
+    for after in new_BW[1]:
+        if before in (MASK_ID, PAD_ID):
+            assert after == PAD_ID
+        else:
+            assert (after == MASK_ID) == (before == 4)
+        before = after
+
+
+def test_without_a_likeliest_mask_nothing_ends():
+    model, params, _ = tiny.make("vanilla")
+    params["head"]["kernel"] = params["head"]["kernel"].at[:, MASK_ID].set(0.0)
+    row_C = np.ones(8, np.float32)
+    params["ln_f"] = {"scale": 0 * row_C, "bias": row_C}
+    params["head"]["kernel"] = params["head"]["kernel"].at[:, 3].set(1.0)  # likelier than MASK, always
+    prompt_BP, length_B = pad_prompts([np.array([5])] * 50, 50, 15)
+    options = {"max_new": 5, "stop_at_mask": True, "temperature": 1.0, "ends_V": np.ones(13, bool)}
+    new_BW = np.asarray(continue_texts(model, params, prompt_BP, length_B, jax.random.key(0), **options))
+    assert (new_BW != MASK_ID).all() and (new_BW != PAD_ID).all()
+
+
+@pytest.mark.parametrize(
+    "prompt, new, text",
+    [
+        ("Al ", f"sang.{MASK}□□", "Al sang."),
+        ("Al ", f"sa{MASK}□", "Al sa"),  # the model says that the text ends
+        ("Al ", "sang.\nBo", "Al sang."),
+        ("Al ", "sang. He pl", "Al sang."),
+        ("Al ", 'said "no." He pl', 'Al said "no."'),
+        ("Al ", "has 3.5 ha", "Al has 3.5 ha"),  # a point within a number ends no sentence
+        ("Al. Bo ", "sa", "Al. Bo sa"),  # no sentence ends beyond the prompt
+        ("Al\nBo ", "sang.", "Al Bo sang."),
+        ("Al", "", "Al"),
+    ],
+)
+def test_a_sample_is_one_line_and_ends_where_its_text_ends(prompt, new, text):
+    assert ended(prompt, new) == text
+
+
+def test_who_has_read_whole_lines_may_end_anywhere(tmp_path):
+    run = runs.saved(tmp_path / "a")
+    ends_V = ends_of_texts(run, "Ann")
+    assert {c for c, ends in zip(run.vocab.characters, ends_V) if ends} == set(".'?") & set(
+        run.vocab.characters
+    )
+    assert ends_of_texts(run, f"Where?{MASK}").all()
+    lines = override(runs.CONFIG, {"pretrain.objective": "span_corruption=0.6,whole_line=0.4"})
+    assert ends_of_texts(runs.saved(tmp_path / "b", lines), "Ann").all()
+
+
+def test_samples_leave_no_room_beyond_what_the_model_reads(tmp_path):
+    run = runs.saved(tmp_path)
+    [text] = sample(run, run.config, "a" * 127, n=1, max_new=100, temperature=1.0, top_k=0)
+    assert text.startswith("a" * 127) and len(text) <= 128
+    with pytest.raises(UserError, match="the prompt has 128 characters: give 1 to 127"):
+        sample(run, run.config, "a" * 128, n=1, max_new=100, temperature=1.0, top_k=0)

@@ -2,63 +2,8 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from kgpt_jax.answer import score as evaluate
-from kgpt_jax.answer.predict import predict
 from kgpt_jax.answer.score import Score, mean_interval, score, wilson_interval
-from kgpt_jax.config import UserError
 from kgpt_jax.data.corpus import most_frequent
-from kgpt_jax.data.vocab import Vocab
-from tests import tiny
-
-
-class Parrot:
-    """Stands in for decoding: answers each question with what it says between the stars."""
-
-    def __init__(self, vocab):
-        self.vocab = vocab
-
-    def __call__(self, model, params, prompt_BP, length_B, key, max_new, **_):
-        new_BN = np.zeros((len(prompt_BP), max_new), np.int32)
-        for prompt_P, length, new_N in zip(prompt_BP, length_B, new_BN):
-            said = self.vocab.decode(prompt_P[:length])
-            ids = self.vocab.encode(said.split("*")[1] + "⁇junk" if "*" in said else "")
-            new_N[: len(ids)] = ids[:max_new]
-        return new_BN
-
-
-@pytest.fixture
-def answers(monkeypatch):
-    vocab = Vocab.of("abcdefghijklmnopqrstuvwxyz *\n")
-    monkeypatch.setattr(evaluate, "continue_texts", Parrot(vocab))
-    model, params, _ = tiny.make("vanilla", seq_len=63, block_size=64)
-    return lambda questions: predict(model, params, vocab, questions)
-
-
-def test_every_question_gets_its_own_answer_in_order(answers):
-    rng = np.random.default_rng(0)
-    words = ["".join(rng.choice(list("abcxyz"), n)) for n in rng.integers(1, 20, 300)]
-    questions = ["q" * int(rng.integers(0, 20)) + f"*{word}*" for word in words]
-    assert answers(questions) == (words, [])
-
-
-def test_odd_questions_are_counted_and_keep_their_place(answers):
-    predictions, notes = answers(["*first*", "é*second*!", "x" * 70, "", "*two\nlines*", "*last*"])
-    assert predictions == ["first", "second", "", "", "two lines", "last"]
-    assert notes == [
-        "question 2: left out '!é', which the vocabulary lacks",
-        "question 3: answered with nothing, its 70 characters are more than the 62 that fit",
-    ]
-
-
-def test_predictions_file_has_one_line_a_question(tmp_path):
-    path = tmp_path / "out.txt"
-    evaluate.write_predictions(path, ["Rome", "", "São Paulo"])
-    assert path.read_bytes() == "Rome\n\nSão Paulo\n".encode()
-
-
-def test_a_path_that_cannot_be_written_is_named(tmp_path):
-    with pytest.raises(UserError, match="Is a directory; give another path"):
-        evaluate.write_predictions(tmp_path, [])
 
 
 def test_score_counts_exact_matches():

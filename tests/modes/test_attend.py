@@ -1,10 +1,13 @@
 import dataclasses
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from matplotlib import pyplot
+from matplotlib.figure import Figure
 
-from kgpt_jax.answer.attention import attention_maps
+from kgpt_jax.answer.attention import Map, attention_maps
 from kgpt_jax.config import UserError
 from kgpt_jax.data.vocab import MASK, Vocab
 from kgpt_jax.model.gpt import GPT
@@ -78,6 +81,57 @@ def test_the_picture_is_written(tmp_path):
     assert (tmp_path / "new" / "map.png").read_bytes()[:4] == b"\x89PNG"
     with pytest.raises(UserError, match="cannot write .*map.nopicture: .*; give another --outputs_path"):
         draw(maps, "", tmp_path / "map.nopicture")
+
+
+def size_of(path):
+    return pyplot.imread(path).shape[1::-1]
+
+
+@pytest.mark.parametrize(
+    "n_layer, n_head, chosen", [(4, 8, (None, None)), (4, 8, (2, 3)), (4, 8, (2, None)), (1, 1, (None, None))]
+)
+def test_the_picture_fits_a_screen(tmp_path, n_layer, n_head, chosen):
+    text = "Where was Khatchig Mouradian born?⁇Lebanon"
+    weights_HTS = np.tril(np.ones((n_head, len(text), len(text)), np.float32))
+    maps = [Map(f"blocks_{i}/attn", weights_HTS, list(text), list(text)) for i in range(n_layer)]
+    draw(maps, "vanilla", tmp_path / "map.png", *chosen)
+    width, height = size_of(tmp_path / "map.png")
+    assert 900 <= max(width, height) and width <= 1600 and height <= 1000
+
+
+def drawn(monkeypatch, maps, **chosen):
+    """Returns the titles of the panels, and the labels of the first one's axes."""
+    seen = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: seen.append(figure))
+    draw(maps, "title", Path("nowhere") / "map.png", **chosen)
+    *panels, bar = seen[0].axes
+    assert bar.get_ylabel() == "attention weight"
+    labels = [label.get_text() for label in panels[0].get_yticklabels()]
+    return [panel.get_title() for panel in panels if panel.get_title()], labels
+
+
+def test_layers_and_heads_are_numbered_from_1_and_chosen(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    maps, _, _ = maps_of("vanilla")
+    every, _ = drawn(monkeypatch, maps)
+    assert every == [f"layer {i}, head {h}" for i in (1, 2) for h in (1, 2)]
+    assert drawn(monkeypatch, maps, layer=2, head=1)[0] == ["layer 2, head 1"]
+    assert drawn(monkeypatch, maps, head=2)[0] == ["layer 1, head 2", "layer 2, head 2"]
+    others, _ = drawn(monkeypatch, maps_of("perceiver")[0], head=1)
+    assert others == ["layer 1 (down_block/attn), head 1", "layer 2 (up_block/attn), head 1"]
+    with pytest.raises(UserError, match="--layer=3: the model has layers 1 to 2"):
+        draw(maps, "", tmp_path / "map.png", layer=3)
+    with pytest.raises(UserError, match="--head=3: the model has heads 1 to 2"):
+        draw(maps, "", tmp_path / "map.png", head=3)
+
+
+def test_one_panel_shows_characters_and_many_show_words(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    text = "Where was Khatchig Mouradian born?⁇Lebanon"
+    weights_HTS = np.tril(np.ones((8, len(text), len(text)), np.float32))
+    maps = [Map(f"blocks_{i}/attn", weights_HTS, list(text), list(text)) for i in range(4)]
+    assert "".join(drawn(monkeypatch, maps, layer=1, head=1)[1]) == text.replace(" ", "␣")
+    assert drawn(monkeypatch, maps)[1] == ["Where", "was", "Khatch…", "Mourad…", "born?", "Lebanon"]
 
 
 def test_bfloat16_runs_have_maps_too():

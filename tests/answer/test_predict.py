@@ -1,0 +1,73 @@
+import jax
+import numpy as np
+import pytest
+
+from kgpt_jax.answer import predict as module
+from kgpt_jax.answer.predict import log_probabilities, predict
+from kgpt_jax.data.vocab import MASK, Vocab
+from tests import tiny
+
+VOCAB = Vocab.of("abcdefghijk")  # 13 with PAD and MASK, as the tiny model has
+
+
+class Parrot:
+    """Stands in for decoding: answers each question with what it says between the stars."""
+
+    def __init__(self, vocab):
+        self.vocab = vocab
+
+    def __call__(self, model, params, prompt_BP, length_B, key, max_new, **_):
+        new_BW = np.zeros((len(prompt_BP), max_new), np.int32)
+        for prompt_P, length, new_W in zip(prompt_BP, length_B, new_BW):
+            said = self.vocab.decode(prompt_P[:length])
+            ids = self.vocab.encode(said.split("*")[1] + "⁇junk" if "*" in said else "")
+            new_W[: len(ids)] = ids[:max_new]
+        return new_BW
+
+
+@pytest.fixture
+def answers(monkeypatch):
+    vocab = Vocab.of("abcdefghijklmnopqrstuvwxyz *\n")
+    monkeypatch.setattr(module, "continue_texts", Parrot(vocab))
+    model, params, _ = tiny.make("vanilla", seq_len=63, block_size=64)
+    return lambda questions: predict(model, params, vocab, questions)
+
+
+def test_every_question_gets_its_own_answer_in_order(answers):
+    rng = np.random.default_rng(0)
+    words = ["".join(rng.choice(list("abcxyz"), n)) for n in rng.integers(1, 20, 300)]
+    questions = ["q" * int(rng.integers(0, 20)) + f"*{word}*" for word in words]
+    assert answers(questions) == (words, [])
+
+
+def test_odd_questions_are_counted_and_keep_their_place(answers):
+    predictions, notes = answers(["*first*", "é*second*!", "x" * 70, "", "*two\nlines*", "*last*"])
+    assert predictions == ["first", "second", "", "", "two lines", "last"]
+    assert notes == [
+        "question 2: left out '!é', which the vocabulary lacks",
+        "question 3: answered with nothing, its 70 characters are more than the 62 that fit",
+    ]
+
+
+@pytest.mark.parametrize("variant", ["vanilla", "perceiver", "encoder_decoder"])
+def test_log_probabilities_are_sums_over_the_answer_and_its_end(variant):
+    model, params, _ = tiny.make(variant)
+    questions, answers = ["face", "b", "hedge", "i" * 15], ["dab", "", "kid", ""]
+    found = log_probabilities(model, params, VOCAB, questions, answers)
+    assert found[3] is None  # no room
+    for question, answer, score in zip(questions[:3], answers, found):
+        text = f"{question}{MASK}{answer}{MASK}"
+        x_1T, source_1 = VOCAB.encode(text[:-1])[None], np.array([len(question) + 1])
+        gains_TV = jax.nn.log_softmax(model.apply({"params": params}, x_1T, source_1, train=False)[0])
+        by_hand = sum(
+            float(gains_TV[t, VOCAB.id_of[text[t + 1]]]) for t in range(len(question), len(text) - 1)
+        )
+        assert score == pytest.approx(by_hand, abs=1e-5)
+
+
+def test_an_answer_that_fills_the_text_has_no_end():
+    model, params, _ = tiny.make("vanilla")
+    [score] = log_probabilities(model, params, VOCAB, ["abcdefghij"], ["abcde"])  # 16 with one MASK
+    x_1T = VOCAB.encode(f"abcdefghij{MASK}abcd")[None]
+    gains_TV = jax.nn.log_softmax(model.apply({"params": params}, x_1T, train=False)[0])
+    assert score == pytest.approx(sum(float(gains_TV[10 + i, 2 + i]) for i in range(5)), abs=1e-5)

@@ -1,0 +1,89 @@
+"""--mode=ask: questions from flags, from a pipe and from a terminal."""
+
+import builtins
+import io
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+
+import pytest
+
+from kgpt_jax import main
+from kgpt_jax.store.folder import read_run
+from tests import runs
+from tests.commands import refused, run
+
+ANN, BOB = "Where was Ann born?", "Where was Bob born?"
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory):
+    """The flags that ask a run, and what it answers to ANN and BOB."""
+    flags = ["--mode=ask", f"--reading_params_path={runs.saved(tmp_path_factory.mktemp('run')).folder}"]
+    lines = run(*flags, f"--question={ANN}", f"--question={BOB}").splitlines()
+    assert [line.startswith(question) for line, question in zip(lines, (ANN, BOB), strict=True)] == [True] * 2
+    return flags, [line.removeprefix(f"{question} ") for line, question in zip(lines, (ANN, BOB))]
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_answers_alone_go_to_standard_output(asked, monkeypatch):
+    flags, (ann, bob) = asked
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{BOB}\n\n  {ANN}é \n"))
+    assert run(*flags) == f"{BOB} {bob}\n{ANN}é {ann}\n"
+
+
+def test_notes_go_to_standard_error(asked, monkeypatch):
+    flags, _ = asked
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{ANN}é\n"))
+    with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as err:
+        assert main.main(flags) == 0
+    assert len(out.getvalue().splitlines()) == 1
+    assert "note: question 1: left out 'é', which the vocabulary lacks" in err.getvalue()
+    assert err.getvalue().startswith("asking ")
+
+
+@pytest.mark.parametrize("end", ["", None])  # an empty line, or Ctrl-D
+def test_a_terminal_is_asked_for_one_question_after_the_other(asked, monkeypatch, end):
+    flags, (ann, bob) = asked
+    typed, prompts = iter([ANN, "a" * 300, BOB, end, ANN]), []
+
+    def read(prompt):
+        prompts.append(prompt)
+        line = next(typed)
+        if line is None:
+            raise EOFError
+        return line
+
+    monkeypatch.setattr(sys, "stdin", Terminal())
+    monkeypatch.setattr(builtins, "input", read)
+    out = run(*flags)
+    assert [line for line in out.split("\n") if line] == [line for line in (ann, bob) if line]
+    assert prompts == ["question: "] * 4
+
+
+@pytest.mark.parametrize(
+    "question, complaint",
+    [
+        ("a" * 127, "has 127 characters: at most 126 fit"),
+        ("", "a question is empty"),
+        ("Where?\nWhen?", "has a line break"),
+    ],
+)
+def test_questions_that_cannot_be_asked_are_refused(asked, question, complaint):
+    assert complaint in refused(*asked[0], f"--question={question}")
+
+
+def test_a_pipe_without_questions_is_refused(asked, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\n"))
+    assert "standard input has no question: write one on each line" in refused(*asked[0])
+
+
+def test_further_runs_vote(asked, tmp_path):
+    flags, (ann, _) = asked
+    others = [str(runs.saved(tmp_path / f"{seed}", seed=5).folder) for seed in (1, 2)]
+    answer = run("--mode=ask", f"--reading_params_path={others[0]}", f"--question={ANN}")
+    assert read_run(others[0]).facts["stage"] == "import" and answer != f"{ANN} {ann}\n"
+    assert run(*flags, f"--question={ANN}", f"--voters={','.join(others)}") == answer
