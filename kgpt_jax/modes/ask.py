@@ -13,12 +13,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from kgpt_jax.config import UserError
+from kgpt_jax.modes.command import Command
 
 SHARED = ("reading_params_path", "checkpoint", "voters", "question")
 PROMPT = "question: "
 
 
-def run(command):
+def run(command: Command):
     from kgpt_jax.answer.evaluate import warn_if_never_asked
     from kgpt_jax.answer.predict import ask, voting
     from kgpt_jax.answer.score import vote

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from absl import flags
 
 from kgpt_jax.config import UserError
+from kgpt_jax.modes.command import Command
 
 SHARED = ("reading_params_path", "outputs_path", "checkpoint", "question")
 INCHES, DPI = (16.0, 10.0), 100  # at most 1600 x 1000 pixels, which fits a screen
@@ -22,12 +23,12 @@ MARGIN = 1.2  # inches for titles, labels and the colour bar
 SMALLEST = 7.0  # points of a label, and between two labels
 
 
-def define_flags(values):
+def define_flags(values: flags.FlagValues):
     for name in ("layer", "head"):
         flags.DEFINE_integer(name, None, f"Draw this {name} only, from 1.", lower_bound=1, flag_values=values)
 
 
-def run(command):
+def run(command: Command):
     [question] = command.needed("question")[:1]
     layer, head = command.flags.layer, command.flags.head
     start = command.start("finetune")

@@ -4,11 +4,12 @@ python -m kgpt_jax.main --mode=baseline
 """
 
 from kgpt_jax.config import UserError
+from kgpt_jax.modes.command import Command
 
 SHARED = ()
 
 
-def run(command):
+def run(command: Command):
     from kgpt_jax.answer.score import constants
     from kgpt_jax.data import corpus
     from kgpt_jax.modes.evaluate import print_constants

@@ -14,12 +14,13 @@ from pathlib import Path
 from absl import flags
 
 from kgpt_jax.config import UserError
+from kgpt_jax.modes.command import Command
 
 SHARED = ("reading_params_path", "outputs_path", "checkpoint", "voters")
 PREDICTIONS = Path("evaluate") / "predictions.txt"  # below <workdir>/<variant>/
 
 
-def define_flags(values):
+def define_flags(values: flags.FlagValues):
     flags.DEFINE_integer(
         "beams",
         0,
@@ -30,7 +31,7 @@ def define_flags(values):
     flags.DEFINE_integer("show_wrong", 0, "Print this many wrong answers.", lower_bound=0, flag_values=values)
 
 
-def run(command):
+def run(command: Command):
     start = command.start("finetune")
     runs = voters(start.folder, command.flags.voters)
     config, beams = command.config(start), command.flags.beams

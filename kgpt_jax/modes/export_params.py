@@ -8,10 +8,12 @@ A name that ends in .safetensors gives a file with our names, the vocabulary and
 
 from pathlib import Path
 
+from kgpt_jax.modes.command import Command
+
 SHARED = ("reading_params_path", "writing_params_path", "checkpoint")
 
 
-def run(command):
+def run(command: Command):
     from kgpt_jax.model.gpt import count_params
     from kgpt_jax.store.compatible import fit_to
     from kgpt_jax.store.outputs import check, record

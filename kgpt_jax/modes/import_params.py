@@ -12,11 +12,12 @@ import dataclasses
 from pathlib import Path
 
 from kgpt_jax.config import UserError
+from kgpt_jax.modes.command import Command
 
 SHARED = ("reading_params_path", "writing_params_path")
 
 
-def run(command):
+def run(command: Command):
     from kgpt_jax.model.gpt import count_params
     from kgpt_jax.store.checkpoint import Checkpoints
     from kgpt_jax.store.compatible import open_run
@@ -34,7 +35,7 @@ def run(command):
     print(f"{source} is now the run {folder}: {count_params(config.model):,} parameters")
 
 
-def from_safetensors(source: str, command):
+def from_safetensors(source: str, command: Command):
     """Returns config, vocabulary, facts and parameters of a .safetensors file that --mode=export wrote."""
     from kgpt_jax.store.compatible import fit_to
     from kgpt_jax.store.safetensors_params import load_safetensors
@@ -43,7 +44,7 @@ def from_safetensors(source: str, command):
     return fit_to(start, command.config(start)), start.vocab, start.facts, params
 
 
-def from_course(source: str, command):
+def from_course(source: str, command: Command):
     """Returns config, vocabulary, facts and parameters of a course .params file."""
     from kgpt_jax.data import corpus
     from kgpt_jax.data.vocab import Vocab

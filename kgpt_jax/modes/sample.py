@@ -7,10 +7,12 @@ A sample ends where its text ends. `kgpt_jax/answer/decode.py` says how that is 
 
 from absl import flags
 
+from kgpt_jax.modes.command import Command
+
 SHARED = ("reading_params_path", "checkpoint")
 
 
-def define_flags(values):
+def define_flags(values: flags.FlagValues):
     flags.DEFINE_string("prompt", None, "The text to continue.", flag_values=values)
     flags.DEFINE_integer("num_samples", 4, "How many.", lower_bound=1, flag_values=values)
     flags.DEFINE_integer("max_new", 100, "Characters to add at most.", lower_bound=1, flag_values=values)
@@ -30,7 +32,7 @@ def define_flags(values):
     )
 
 
-def run(command):
+def run(command: Command):
     prompt, given = command.needed("prompt"), command.flags
     start = command.start("pretrain")
     config = command.config(start)
