@@ -17,5 +17,6 @@ setup(
         "tensorboard": ["tensorboardX>=2.6.4"],
         "safetensors": ["safetensors>=0.5"],
         "torch": ["torch>=2.6"],
+        "docs": ["sphinx>=9.0.4,<10", "myst-nb>=1.4.0", "sphinx-book-theme>=1.4.0"],
     },
 )
