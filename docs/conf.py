@@ -31,7 +31,7 @@ extensions = [
 exclude_patterns = ["_build", "jupyter_execute", "**.ipynb_checkpoints"]
 
 # The notebook. "cache" executes it when it has changed; "off" shows it as it is.
-nb_execution_mode = "off"
+nb_execution_mode = "cache"
 nb_execution_in_temp = True
 nb_execution_timeout = 300
 nb_execution_raise_on_error = True
@@ -47,12 +47,14 @@ autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
 toc_object_entries = False
+napoleon_use_rtype = False
 python_use_unqualified_type_names = True
 nitpicky = True
 nitpick_ignore_regex = [
     # Types of other projects: links to them would need a network.
     ("py:.*", r"(jax|flax|optax|numpy|np|jnp|nn|collections|pathlib|typing)(\..*)?"),
-    ("py:.*", r"(Array|Callable|Iterable|Path|Sequence|PRNGKey|Objective)"),
+    ("py:.*", r"(Array|Callable|Iterable|Path|Sequence|PRNGKey|Objective|Map)"),
+    ("py:class", r".* .*|[A-Z]"),  # sentences that Napoleon takes for types
     ("py:.*", r"kgpt_jax\.(data|model|train|store|answer|devices)\..*"),  # modules without a section here
 ]
 doctest_test_doctest_blocks = ""  # examples in docstrings: pytest runs them
