@@ -7,6 +7,7 @@ command line.
 """
 
 import dataclasses
+import re
 import runpy
 from pathlib import Path
 
@@ -37,29 +38,55 @@ def check_local(name: str, path: str):
     _require("://" not in path, f"{name} is {path!r}, which is no local path: {advice}")
 
 
+def read_options(text: str) -> dict[str, int]:
+    """Returns the options that a text such as "bottleneck_dim=32,attention_block=4" gives.
+
+    A UserError if the text is anything else than names with whole numbers.
+
+    >>> read_options("linformer_dim=8, attention_block=4")
+    {'linformer_dim': 8, 'attention_block': 4}
+    """
+    options = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        found = re.fullmatch(r"([a-zA-Z]\w*)\s*=\s*([0-9]{1,9})", part)
+        complaint = f"model.options is {text!r}: give names with whole numbers, as in attention_block=4"
+        _require(found is not None, complaint)
+        _require(found[1] not in options, f"model.options is {text!r}: give {found[1]} once")
+        options[found[1]] = int(found[2])
+    return options
+
+
+def write_options(options: dict[str, int]) -> str:
+    """Returns the text of options, sorted by name, so that equal options are equal texts.
+
+    >>> write_options({"linformer_dim": 8, "attention_block": 4})
+    'attention_block=4,linformer_dim=8'
+    """
+    return ",".join(f"{name}={value}" for name, value in sorted(options.items()))
+
+
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
     """The network. The defaults are the course's full size: 3,323,392 parameters for vanilla."""
 
     variant: str = "vanilla"
     vocab_size: int = 0  # set from the corpus
-    pattern_seed: int = 0  # set from the run's seed: decides what is drawn once and never trained
+    pattern_seed: int = 0  # set from the run's seed: decides the patterns that are drawn and never trained
     block_size: int = 128  # rows of the learned position table
     seq_len: int = 127  # most characters the model reads at once; texts are one longer
     n_layer: int = 4
     n_head: int = 8
     n_embd: int = 256
-    bottleneck_dim: int = 64  # latents of the perceivers
-    attention_block: int = 16  # positions in a block of bigbird and linformer
-    linformer_dim: int = 16  # projected keys of linformer
+    options: str = ""  # the variant's own settings, as in attention_block=4,linformer_dim=8 (--mode=costs)
     dropout: float = 0.1  # on embeddings, attention weights and each sub-layer's output
     remat: bool = False  # compute activations again for the gradient: less memory, a third more work
     products: str = "float32"  # factors of linear layers; auto: bfloat16 on a CPU that multiplies it faster
     dtype: str = "float32"  # of activations; parameters, softmax and loss stay float32
 
     def __post_init__(self):
-        sizes = ("block_size", "seq_len", "n_layer", "n_head", "n_embd")
-        for name in (*sizes, "bottleneck_dim", "attention_block", "linformer_dim"):
+        # The variant's class knows which options there are: `lookup` in model/variants.py checks them.
+        object.__setattr__(self, "options", write_options(read_options(self.options)))
+        for name in ("block_size", "seq_len", "n_layer", "n_head", "n_embd"):
             most = 1_000 if name == "n_layer" else 1_000_000
             value = getattr(self, name)
             _require(0 < value <= most, f"model.{name} is {value}: give 1 to {most:,}")
@@ -243,11 +270,17 @@ def override(config: Config, changes: dict) -> Config:
     >>> override(Config(), {"model.n_layer": 6}).model.n_layer
     6
 
+    A name such as "model.options.bottleneck_dim" changes one of the variant's own options.
+
     Raises:
       UserError: a field is unknown, or its value has the wrong type or is out of range.
     """
     tree = to_dict(config)
     for name, value in changes.items():
+        if name.startswith("model.options."):
+            options = read_options(tree["model"]["options"]) | {name.removeprefix("model.options."): value}
+            tree["model"]["options"] = write_options(options)
+            continue
         _require(name in leaves(), _unknown_field(name))
         *path, last = name.split(".")
         node = tree

@@ -24,15 +24,16 @@ from kgpt_jax.environment import processor
 
 log = logging.getLogger(__name__)
 
-# A parameter's path, and the axis of it that is dealt out over `model`, counted from the end. Of two layers
-# one behind the other the first is cut by columns and the second by rows, so that they meet once, in a sum
-# (Megatron-LM, arXiv 1909.08053). What is not named is on every device.
+# A pattern of a parameter's path, and the axis that is split over `model`, counted from the end; None: the
+# parameter is whole on every device. The first pattern that fits holds. Linear layers are split by columns; the
+# second of two that follow each other is split by rows, so that devices only have to add up its outputs
+# (Megatron-LM, arXiv 1909.08053). What no pattern fits is whole.
 RULES = (
-    (r"(query|key|value|w1|up)/kernel$", -1),
-    (r"(query|key|value|w1|up)/bias$", -1),
+    (r"(^|/)ln\w*/", None),  # norms, whose bias is no linear layer's
     (r"(proj|down)/kernel$", -2),
+    (r"(proj|down)/bias$", None),
+    (r"/(kernel|bias)$", -1),
     (r"tok_emb/embedding$", -2),
-    (r"head/kernel$", -1),
 )
 
 
@@ -75,12 +76,10 @@ def shardings(tree, mesh: Mesh):
         name = "/".join(
             str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", "")))) for key in path
         )
-        spec = [None] * leaf.ndim
-        for pattern, axis in RULES:
-            fits = leaf.ndim >= -axis and leaf.shape[axis] % mesh.shape["model"] == 0
-            if re.search(pattern, name) and fits and mesh.shape["model"] > 1:
-                spec[axis] = "model"
-                break
+        spec, n = [None] * leaf.ndim, mesh.shape["model"]
+        axis = next((axis for pattern, axis in RULES if re.search(pattern, name)), None)
+        if axis is not None and n > 1 and leaf.ndim >= -axis and leaf.shape[axis] % n == 0:
+            spec[axis] = "model"
         return NamedSharding(mesh, P(*spec))
 
     return jax.tree_util.tree_map_with_path(place, tree)

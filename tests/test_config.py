@@ -12,7 +12,9 @@ from kgpt_jax.config import (
     leaves,
     load_recipe,
     override,
+    read_options,
     to_dict,
+    write_options,
 )
 
 
@@ -20,6 +22,14 @@ def test_json_both_ways():
     config = override(Config(), {"model.n_layer": 6, "pretrain.epochs": 650, "data.ascii_pairs": True})
     assert from_dict(to_dict(config)) == config
     assert hash(config) == hash(from_dict(to_dict(config)))
+
+
+def test_options_are_one_text_whatever_their_order():
+    config = override(Config(), {"model.options": " b=02, a=1 "})
+    assert config.model.options == "a=1,b=2" and config == override(Config(), {"model.options": "a=1,b=2"})
+    assert override(config, {"model.options.a": 7, "model.options.c": 3}).model.options == "a=7,b=2,c=3"
+    assert from_dict(to_dict(config)) == config
+    assert read_options(write_options({"b": 2, "a": 1})) == {"a": 1, "b": 2} and read_options("") == {}
 
 
 def test_override_changes_one_field():
@@ -50,6 +60,14 @@ def test_what_is_unknown_or_mistyped_is_refused_with_the_choices():
         (ModelConfig, {"dropout": 1.0}, "model.dropout is 1.0: from 0 to below 1"),
         (ModelConfig, {"n_layer": 0}, "model.n_layer is 0: give 1 to 1,000"),
         (ModelConfig, {"dtype": "int8"}, "'int8': choose from float32, bfloat16"),
+        (
+            ModelConfig,
+            {"options": "window"},
+            "model.options is 'window': give names with whole numbers, as in",
+        ),
+        (ModelConfig, {"options": "window=1.5"}, "give names with whole numbers, as in attention_block=4"),
+        (ModelConfig, {"options": "window=-1"}, "give names with whole numbers, as in attention_block=4"),
+        (ModelConfig, {"options": "a=1,a=2"}, "model.options is 'a=1,a=2': give a once"),
         (TrainConfig, {"epochs": 0}, "epochs is 0"),
         (TrainConfig, {"learning_rate": -1.0}, "learning_rate is -1.0"),
         (TrainConfig, {"beta2": 1.0}, "beta2 is 1.0"),

@@ -1,34 +1,98 @@
-"""The example in CONTRIBUTING.md is a variant."""
+"""The diff in CONTRIBUTING.md makes a variant: applied as it stands, it passes what every variant must."""
 
+import importlib.util
 import re
-from functools import partial
+import sys
 from pathlib import Path
 
 import jax
 import numpy as np
+import pytest
+from jax.sharding import AbstractMesh
 
-from kgpt_jax.config import ModelConfig
+from kgpt_jax.config import ModelConfig, UserError
+from kgpt_jax.devices import shardings
 from kgpt_jax.model import variants
-from kgpt_jax.model.costs import paper_cost
-from kgpt_jax.model.gpt import GPT, abstract_params
+from kgpt_jax.model.gpt import abstract_params, count_params
 from tests import tiny
+from tests.model import test_variants as contract
+from tests.modes import test_costs
 
 CONTRIBUTING = (Path(__file__).parent.parent / "CONTRIBUTING.md").read_text("utf-8")
 
 
-def test_the_example_runs_as_a_variant(monkeypatch):
-    names = {}
-    exec(re.search(r"```python\n(.*?)```", CONTRIBUTING, re.DOTALL)[1], names)
-    line = re.search(r'"average": (attends\(.*\)),', CONTRIBUTING)[1]
-    entry = eval(line, {"attends": variants.attends, **names})
-    monkeypatch.setitem(variants.VARIANTS, "average", entry)
-    size = sum(
-        leaf.size for leaf in jax.tree.leaves(abstract_params(ModelConfig(variant="average", vocab_size=256)))
-    )
-    assert f'"average": {size:_},' in CONTRIBUTING
-    model, params, x_BT = tiny.make("average")
-    assert paper_cost(model.cfg) == "L 2 T C C + L T T C + L 8 T C C + T C V"
-    read = jax.jit(partial(GPT(model.cfg).apply, {"params": params}, train=False))
-    later_BT = x_BT.copy()
-    later_BT[:, 9:] = 3
-    np.testing.assert_array_equal(read(x_BT)[:, :9], read(later_BT)[:, :9])
+def patched(text: str, diff: str) -> str:
+    """Returns a text with the added lines of a diff, each behind the line that the diff shows before it."""
+    lines, behind = text.splitlines(), None
+    for line in diff.splitlines():
+        if line.startswith("+"):
+            lines.insert(behind + 1, line[1:])
+            behind += 1
+        elif line != " ...":
+            behind = lines.index(line[1:])
+    return "\n".join(lines)
+
+
+def load(name: str, path: Path):
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def average(tmp_path_factory):
+    """Applies the diff: a new file, and `variants.py` with two more lines."""
+    folder = tmp_path_factory.mktemp("model")
+    new = re.search(r"`kgpt_jax/model/(\w+\.py)`, new:\n\n```python\n(.*?)```", CONTRIBUTING, re.DOTALL)
+    diff = re.search(r"```diff\n(.*?)```", CONTRIBUTING, re.DOTALL)[1]
+    (folder / new[1]).write_text(new[2])
+    (folder / "variants.py").write_text(patched(Path(variants.__file__).read_text("utf-8"), diff))
+    with pytest.MonkeyPatch.context() as patch:
+        name = f"kgpt_jax.model.{new[1].removesuffix('.py')}"
+        patch.delitem(sys.modules, name, raising=False)
+        load(name, folder / new[1])
+        listed = load("listed_variants", folder / "variants.py").VARIANTS
+        assert listed.keys() - variants.VARIANTS.keys() == {"average"}
+        patch.setitem(variants.VARIANTS, "average", listed["average"])
+        yield "average"
+
+
+def test_it_keeps_what_every_variant_must(average):
+    contract.test_shape_is_kept(average, 7)
+    contract.test_logits_ignore_every_later_character(average, 11)
+    contract.test_no_gradient_comes_from_a_later_position(average, 8)
+    contract.test_padding_to_the_right_changes_nothing(average, 8)
+    contract.test_every_parameter_gets_a_finite_gradient(average)
+    contract.test_cached_logits_equal_uncached(average, 10)
+    contract.test_whose_weights_follow_from_their_own_position_alone(average)
+
+
+def test_its_size_and_cost_are_as_said(average):
+    assert f'"average": {count_params(ModelConfig(variant=average, vocab_size=256)):_}' in CONTRIBUTING
+    test_costs.test_xla_counts_a_forward_pass_as_paper_does(average)
+    test_costs.test_every_variant_has_a_formula(average)
+
+
+def test_its_option_is_read_checked_and_at_its_default_no_option(average):
+    model, params, x_BT = tiny.make(average)
+    assert model.cfg.options == "window=4"
+    seen_TS = contract.gradients(average, 15, n_layer=2).any(axis=-1)
+    expected_TS = np.tril(np.ones((15, 15), bool)) & ~np.tril(np.ones((15, 15), bool), -7)
+    np.testing.assert_array_equal(seen_TS, expected_TS)  # two layers of four positions reach six back
+    assert variants.without_defaults(ModelConfig(variant=average, options="window=16")).options == ""
+    with pytest.raises(UserError, match=r"window is 0: give 1 to 1,000,000; .*'average': window \(positions"):
+        variants.lookup(ModelConfig(variant=average, options="window=0"))
+    with pytest.raises(UserError, match="variant 'average' has no option 'windows'; its options: window "):
+        variants.lookup(ModelConfig(variant=average, options="windows=3"))
+
+
+def test_its_linear_layers_are_split_over_devices(average):
+    params = abstract_params(tiny.model_config(average))
+    places = shardings(params, AbstractMesh((1, 2), ("data", "model")))
+    attention = jax.tree.map(lambda place: tuple(place.spec), places["stack"]["blocks_0"]["attn"])
+    assert attention == {
+        "value": {"kernel": (None, "model"), "bias": ("model",)},
+        "readout": {"proj": {"kernel": ("model", None), "bias": (None,)}},
+    }

@@ -17,6 +17,7 @@ from kgpt_jax.data.objectives import Material, span_corruption
 from kgpt_jax.data.vocab import Vocab
 from kgpt_jax.devices import make_mesh, shardings
 from kgpt_jax.model.gpt import GPT, abstract_params
+from kgpt_jax.model.variants import VARIANTS
 from kgpt_jax.store.compatible import open_run, with_vocab
 from kgpt_jax.store.params import load_params
 from kgpt_jax.train import loop
@@ -26,6 +27,7 @@ from tests import tiny
 
 DOCUMENTS = [f"Ann Bo number {i} was born in {place}." for i in range(8) for place in ("Rome", "Oslo")]
 SIZES = (1, 4)
+AXES = ("data", "model")
 
 
 def train_on_eight():
@@ -69,7 +71,7 @@ def largest_share(tree) -> int:
 @pytest.fixture(scope="module")
 def eight():
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
-    script = [sys.executable, "-c", "from tests.train.test_sharding import train_on_eight; train_on_eight()"]
+    script = [sys.executable, "-c", "from tests.test_devices import train_on_eight; train_on_eight()"]
     environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(script, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
@@ -101,8 +103,28 @@ def test_a_loaded_model_is_shared_from_the_beginning(eight):
         assert eight[size]["answers"] == eight[1]["answers"] and any(eight[1]["answers"])
 
 
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_linear_layer_is_split_and_nothing_else_of_the_stack(variant):
+    params = abstract_params(tiny.model_config(variant))
+    splits = jax.tree.map(lambda place: tuple(place.spec), shardings(params, AbstractMesh((1, 2), AXES)))
+
+    def check(name, values, spec):
+        if "kernel" in values:
+            by_rows = name in ("proj", "down")
+            assert spec["kernel"] == (("model", None) if by_rows else (None, "model")), name
+            assert spec["bias"] == ((None,) if by_rows else ("model",)), name
+            return
+        for key, value in values.items():
+            if isinstance(value, dict):
+                check(key, value, spec[key])
+            else:
+                assert not any(spec[key]), (name, key)
+
+    check("stack", params["stack"], splits["stack"])
+
+
 def test_rules_name_the_axis_that_is_shared():
-    two = AbstractMesh((1, 2), ("data", "model"))
+    two = AbstractMesh((1, 2), AXES)
     made = jax.tree.map(lambda place: tuple(place.spec), shardings(abstract_params(tiny.MODEL), two))
     block = made["stack"]["blocks_0"]
     assert block["mlp"]["up"]["kernel"] == (None, "model")

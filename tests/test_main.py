@@ -96,13 +96,26 @@ def test_a_command_that_nobody_reads_ends_quietly():
     "flags",
     [
         ["--mode=pretrain", "--variant=perceiver", "--bottleneck_dim=128"],
-        ["--mode=pretrain", "--variant=perceiver_ar", "--config.model.bottleneck_dim=128"],
+        ["--mode=pretrain", "--variant=perceiver_ar", "--config.model.options=bottleneck_dim=128"],
         ["--mode=compare", "--variants=vanilla,perceiver", "--bottleneck_dim=128"],
     ],
 )
 def test_more_latents_than_positions_are_refused(flags, tmp_path):
     complaint = refused(*flags, f"--workdir={tmp_path}", *TINY)
     assert "bottleneck_dim 128 is beyond model.seq_len 127: give less" in complaint
+
+
+def test_a_field_that_is_a_variants_own_option_is_named():
+    complaint = refused("--mode=pretrain", "--variant=bigbird", "--config.model.attention_block=4")
+    assert "own setting is given as --config.model.options=attention_block=NUMBER" in complaint
+
+
+def test_an_option_that_no_variant_has_is_refused(tmp_path):
+    complaint = refused("--mode=pretrain", "--bottleneck_dim=8", f"--workdir={tmp_path}", *TINY)
+    assert "variant 'vanilla' has no option 'bottleneck_dim'; its options: none" in complaint
+    complaint = refused("--mode=recall", "--variants=vanilla,rope", "--bottleneck_dim=8")
+    assert "none of the variants vanilla, rope has an option 'bottleneck_dim': leave it out" in complaint
+    assert not any(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

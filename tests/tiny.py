@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kgpt_jax.config import Config, ModelConfig, TrainConfig
+from kgpt_jax.config import Config, ModelConfig, TrainConfig, write_options
 from kgpt_jax.model.gpt import GPT, abstract_params
-from kgpt_jax.model.variants import VARIANTS
+from kgpt_jax.model.variants import VARIANTS, options_of
 
+OPTIONS = {"attention_block": 4, "bottleneck_dim": 6, "linformer_dim": 3}
 MODEL = ModelConfig(
     vocab_size=13,
     block_size=16,
@@ -18,17 +19,23 @@ MODEL = ModelConfig(
     n_layer=2,
     n_head=2,
     n_embd=8,
-    bottleneck_dim=6,
-    attention_block=4,
-    linformer_dim=3,
     dropout=0.0,
 )
 
 
+def model_config(variant, **changes) -> ModelConfig:
+    """Returns a tiny model's config, with options that let blocks and latents matter in 15 positions."""
+    cfg = dataclasses.replace(MODEL, variant=variant, **changes)
+    if "options" in changes or variant not in VARIANTS:
+        return cfg
+    small = {name: OPTIONS.get(name, min(option.default, 4)) for name, option in options_of(cfg).items()}
+    return dataclasses.replace(cfg, options=write_options(small))
+
+
 def config(variant="vanilla", **train) -> Config:
-    """A whole config around the tiny model, its size given by the vocabulary later."""
+    """Returns a whole config around the tiny model; the vocabulary gives its size later."""
     stage = TrainConfig(**{"epochs": 2, "batch_size": 4, "warmup_tokens": 0, "save_every": 3} | train)
-    model = dataclasses.replace(MODEL, variant=variant, block_size=64, seq_len=63, dropout=0.1)
+    model = model_config(variant, block_size=64, seq_len=63, dropout=0.1)
     return Config(model=model, pretrain=stage, finetune=stage, scratch=stage)
 
 
@@ -40,7 +47,7 @@ def make(variant, **changes):
 
 @cache
 def _make(variant, **changes):
-    cfg = dataclasses.replace(MODEL, variant=variant, **changes)
+    cfg = model_config(variant, **changes)
     rng = np.random.default_rng(0)
     x_BT = rng.integers(2, cfg.vocab_size, (3, cfg.seq_len)).astype(np.int32)
     model = GPT(cfg)
@@ -53,5 +60,5 @@ def _make(variant, **changes):
 
 
 def source_B(variant, length, rows=3):
-    """Returns how many characters are given: `length`, or 1 where that makes no difference."""
+    """Returns how many characters of each row are given: `length`, or 1 if the variant does not ask."""
     return np.full(rows, length if VARIANTS[variant].whole_source else 1, np.int32)

@@ -1,14 +1,14 @@
-"""Causal attention, and what every attention shares: projections, cache, mask, readout.
+"""Causal attention, and the parts that attentions share: projections, cache, mask, readout.
 
-Axes: `B` batch, `T` positions that ask, `S` positions that are looked at, `C` channels, `H` heads,
-`K` head size, `1` an axis of size one.
+An attention is a module `(x_BTC, pos_BT, *, train) -> y_BTC` in which no position sees a later one. `pos_BT`
+holds the positions of the inputs in their texts, or `pos_1T` if all rows have the same. The class attribute
+`cost` is the number of multiplications for one text (`model/costs.py` lists the letters), and `options` are
+its own settings (`model/options.py`).
 
-An attention is a module `(x_BTC, pos_BT, *, train) -> y_BTC` in which position t never sees a later one;
-`pos_BT` (or `pos_1T`, where all rows agree) says which positions these are. `cost` counts its multiplications
-for one text (`explore/costs.py` lists the letters).
+Decoding reads the prompt in one call and then one position in each call. The caller makes the "cache"
+collection mutable, and `remember` keeps there the keys and values of earlier calls.
 
-Decoding reads the prompt at once and then position by position: when the caller makes the "cache"
-collection mutable, `remember` keeps what earlier calls left there.
+Axes: `B` batch, `T` query position, `S` key position, `C` channels, `H` heads, `K` head size, `1` size one.
 """
 
 from collections.abc import Callable
@@ -25,32 +25,37 @@ from kgpt_jax.model.dropout import Dropout
 
 
 def heads(cfg: ModelConfig, name: str, x_BTC: jax.Array) -> jax.Array:
-    """Returns a linear layer of the inputs, cut into heads: (B, H, T, K).
-
-    Heads come before positions: with the other order XLA copies the whole cache for each character on a CPU.
-    """
+    """Returns a linear layer of the inputs, split into heads: (B, H, T, K)."""
+    # Heads come before positions: in the other order XLA copies the whole cache for each character on a CPU.
     B, T, _ = x_BTC.shape
     h_BTC = dense(cfg, cfg.n_embd, name)(x_BTC)
     return jnp.swapaxes(h_BTC.reshape(B, T, cfg.n_head, cfg.head_dim), 1, 2)
 
 
 def remember(module: nn.Module, name: str, new: jax.Array, pos_BT: jax.Array) -> jax.Array:
-    """Returns what is known of all positions: `new` (B, ..., T, C) or, in decoding, the cache it went into.
+    """Returns an array's values at all positions that are known so far.
 
-    The cache has `seq_len` positions, or as many as `shortened` has left; those that a row has not reached
-    hold what the mask hides.
+    Args:
+      module: the layer that keeps the array.
+      name: the array's name in the layer's cache.
+      new: the values at the positions of this call, (B, ..., T, K); any last axis will do.
+      pos_BT: these positions; each row's are consecutive.
+
+    Returns:
+      `new` itself or, in decoding, the cache (B, ..., S, K) with `new` written into it. S is `seq_len`, or
+      the length that `shortened` has left. The mask must hide the positions that a row has not reached yet.
     """
     if not module.is_mutable_collection("cache"):
         return new
-    B, *rest, _, C = new.shape
-    cache = module.variable("cache", name, jnp.zeros, (B, *rest, module.cfg.seq_len, C), new.dtype)
+    B, *rest, _, K = new.shape
+    cache = module.variable("cache", name, jnp.zeros, (B, *rest, module.cfg.seq_len, K), new.dtype)
     start_B = jnp.broadcast_to(pos_BT[:, 0], (B,))
     cache.value = jax.vmap(partial(lax.dynamic_update_slice_in_dim, axis=-2))(cache.value, new, start_B)
     return cache.value
 
 
 def shortened(cache, cfg: ModelConfig, positions: int):
-    """Returns a cache that has room for fewer positions than `seq_len`, so that less of it is read."""
+    """Returns a cache cut from `seq_len` to fewer positions, so that each step of decoding reads less."""
 
     def cut(leaf: jax.Array) -> jax.Array:
         return leaf[..., :positions, :] if leaf.ndim > 1 and leaf.shape[-2] == cfg.seq_len else leaf
@@ -59,34 +64,42 @@ def shortened(cache, cfg: ModelConfig, positions: int):
 
 
 def once(module: nn.Module, name: str, make: Callable[[], jax.Array]) -> jax.Array:
-    """Returns `make()` or, in decoding, what it returned at the first call."""
+    """Returns `make()`. In decoding only the first call runs `make`; the cache keeps its result."""
     if not module.is_mutable_collection("cache"):
         return make()
     return module.variable("cache", name, make).value
 
 
 def pattern_name(module: nn.Module) -> str:
-    """Returns the name that a layer draws its untrained pattern from: its path and, unless it is 0, the seed.
+    """Returns the name that seeds a layer's untrained pattern: its path and, unless it is 0, `pattern_seed`.
 
-    Models that train side by side (`n_seeds`) share the seed and so the patterns.
+    Models that train side by side (`n_seeds`) have one `pattern_seed` and so the same patterns.
     """
     path, seed = "/".join(module.path), module.cfg.pattern_seed
     return f"{path} {seed}" if seed else path
 
 
 def causal(pos_BT: jax.Array, S: int) -> jax.Array:
-    """Returns the mask (B, 1, T, S) of the positions up to one's own."""
+    """Returns the mask (B, 1, T, S) in which each query sees the keys up to its own position."""
     return jnp.arange(S) <= pos_BT[:, None, :, None]
 
 
 def same(h_BHTK: jax.Array, pos_BT: jax.Array) -> jax.Array:
+    """Returns queries or keys as they are: the default `turn` of `queries_keys_values`."""
     return h_BHTK
 
 
 def queries_keys_values(module: nn.Module, x_BTC: jax.Array, pos_BT: jax.Array, turn=same):
-    """Returns scaled queries of the new positions, and keys and values of all that are known.
+    """Returns queries of this call's positions, and keys and values of all positions known so far.
 
-    `turn(h_BHTK, pos_BT)` is applied to queries and keys.
+    Args:
+      module: the attention layer, which gets the linear layers "query", "key" and "value".
+      x_BTC: the layer's inputs.
+      pos_BT: their positions.
+      turn: `(h_BHTK, pos_BT) -> h_BHTK`, applied to queries and keys.
+
+    Returns:
+      `q_BHTK`, divided by sqrt(K), `k_BHSK` and `v_BHSK`.
     """
     cfg = module.cfg
     q_BHTK = turn(heads(cfg, "query", x_BTC), pos_BT) * cfg.head_dim**-0.5
@@ -96,20 +109,29 @@ def queries_keys_values(module: nn.Module, x_BTC: jax.Array, pos_BT: jax.Array, 
 
 
 def dot_products(q_BHTK: jax.Array, k_BHSK: jax.Array) -> jax.Array:
+    """Returns the score of each key for each query, (B, H, T, S)."""
     return jnp.einsum("BHTK,BHSK->BHTS", q_BHTK, k_BHSK)
 
 
 class Readout(nn.Module):
-    """Softmax of the scores that the mask leaves, the values' mean under it, and the output projection.
+    """From scores to outputs: mask, softmax, weighted mean of the values, output projection.
 
-    Who makes the "intermediates" collection mutable finds the softmax there, under the name `sown`.
+    `jax.nn.dot_product_attention` is not used: on CPUs it is no faster and its gradient is slower, and it has
+    neither dropout nor access to the weights.
+
+    Attributes:
+      cfg: the model's config.
+      sown: the name of the softmax in the "intermediates" collection, for callers that make it mutable.
+        "weights" means that the columns are positions.
     """
 
     cfg: ModelConfig
-    sown: str = "weights"  # by position; another name where columns are not positions
+    sown: str = "weights"
 
     @nn.compact
-    def __call__(self, att_BHTS: jax.Array, seen_B1TS: jax.Array, v_BHSK: jax.Array, *, train: bool):
+    def __call__(
+        self, att_BHTS: jax.Array, seen_B1TS: jax.Array, v_BHSK: jax.Array, *, train: bool
+    ) -> jax.Array:
         cfg = self.cfg
         B, _, T, _ = att_BHTS.shape
         att_BHTS = jnp.where(seen_B1TS, att_BHTS.astype(jnp.float32), -jnp.inf)
@@ -135,15 +157,17 @@ class CausalAttention(nn.Module):
 
 
 class MemoryAttention(nn.Module):
-    """softmax(Q K^T / sqrt(K)) V with queries from x, keys and values from a memory, and any mask.
+    """softmax(Q K^T / sqrt(K)) V with queries from x, and keys and values from a memory.
 
-    `seen_B1TS` says who sees whom; each position must see one. Nothing is cached.
+    `seen_B1TS` is the mask; each query must see at least one key. The layer keeps no cache.
     """
 
     cfg: ModelConfig
 
     @nn.compact
-    def __call__(self, x_BTC: jax.Array, memory_BSC: jax.Array, seen_B1TS: jax.Array, *, train: bool):
+    def __call__(
+        self, x_BTC: jax.Array, memory_BSC: jax.Array, seen_B1TS: jax.Array, *, train: bool
+    ) -> jax.Array:
         q_BHTK = heads(self.cfg, "query", x_BTC) * self.cfg.head_dim**-0.5
         k_BHSK = heads(self.cfg, "key", memory_BSC)
         v_BHSK = heads(self.cfg, "value", memory_BSC)

@@ -1,7 +1,7 @@
-"""BigBird (arXiv 2007.14062), causal: each block of positions looks at a few blocks, not at all.
+"""BigBird (arXiv 2007.14062) in a causal form: each block of positions looks at four blocks at most.
 
-Axes: `B` batch, `T` positions that ask, `S` positions that are looked at, `C` channels, `H` heads,
-`K` head size, `N` blocks of the text, `W` positions of a block, `G` blocks that a block looks at.
+Axes: `B` batch, `T` query position, `S` key position, `C` channels, `H` heads, `K` head size, `G` blocks of
+the text, `W` positions in a block, `4` blocks that a block looks at, `1` size one.
 """
 
 import zlib
@@ -13,15 +13,17 @@ import numpy as np
 
 from kgpt_jax.config import ModelConfig
 from kgpt_jax.model.attention import Readout, causal, dot_products, pattern_name, queries_keys_values
+from kgpt_jax.model.options import Option
 
-LOOKED_AT = 4  # its own block and the one before (window), the first (global), and one random
+BLOCK = Option("attention_block", 16, "positions in a block", letter="W")
 
 
-def looked_at(N: int, seed: str) -> np.ndarray:
-    """Returns the blocks (N, 4) that each block looks at; -1 where there are fewer.
+def looked_at(G: int, seed: str) -> np.ndarray:
+    """Returns the numbers of the blocks that each block looks at, (G, 4); -1 where there are fewer.
 
-    The random one lies between the first and the window. It follows from the seed and the block's number
-    alone, so that a longer text changes nothing for its beginning.
+    A block looks at itself and the block before it (the window), at the first block (global), and at one
+    random block between the first and the window. The random block follows from the seed and the block's
+    number alone, so that a longer text changes nothing for its beginning.
 
     >>> looked_at(4, "")
     array([[ 0, -1, -1, -1],
@@ -29,55 +31,58 @@ def looked_at(N: int, seed: str) -> np.ndarray:
            [ 2,  1,  0, -1],
            [ 3,  2,  0,  1]])
     """
-    blocks_NG = np.full((N, LOOKED_AT), -1)
-    for n in range(N):
-        between = sorted(range(1, n - 1), key=lambda m: zlib.crc32(f"{seed} {n} {m}".encode()))
-        blocks = list(dict.fromkeys([n, max(n - 1, 0), 0, *between[:1]]))
-        blocks_NG[n, : len(blocks)] = blocks
-    return blocks_NG
+    blocks_G4 = np.full((G, 4), -1)
+    for g in range(G):
+        between = sorted(range(1, g - 1), key=lambda m: zlib.crc32(f"{seed} {g} {m}".encode()))
+        blocks = list(dict.fromkeys([g, max(g - 1, 0), 0, *between[:1]]))
+        blocks_G4[g, : len(blocks)] = blocks
+    return blocks_G4
 
 
 class BigBirdAttention(nn.Module):
     """softmax(Q K^T / sqrt(K)) V over a window, the first block and a random block, up to one's own position.
 
-    The blocks looked at are gathered, so that the cost grows with the length and not with its square.
-    Unlike the original's, the first block sees no more than any other: looking ahead is not for GPTs.
+    Each block gathers the blocks that it looks at, so the cost grows with the text's length and not with its
+    square. In the original the first block sees the whole text; here it must not look ahead.
     """
 
     cfg: ModelConfig
     cost = "4 T C C + 8 T W C"
+    options = (BLOCK,)
 
     @nn.compact
     def __call__(self, x_BTC: jax.Array, pos_BT: jax.Array, *, train: bool) -> jax.Array:
-        W = self.cfg.attention_block
-        N = -(-self.cfg.seq_len // W)
-        blocks_NG = looked_at(N, pattern_name(self))
+        W = BLOCK.of(self.cfg)
+        G = -(-self.cfg.seq_len // W)
+        blocks_G4 = looked_at(G, pattern_name(self))
         q_BHTK, k_BHSK, v_BHSK = queries_keys_values(self, x_BTC, pos_BT)
         readout = Readout(self.cfg, name="readout")
-        if self.is_mutable_collection("cache"):  # few positions ask: a mask costs less than gathering
-            looked_NN = (blocks_NG[:, :, None] == np.arange(N)).any(axis=1)
+        if self.is_mutable_collection("cache"):  # for the few queries of a call a mask is cheaper
+            looked_GG = (blocks_G4[:, :, None] == np.arange(G)).any(axis=1)
             S = k_BHSK.shape[2]
-            looked_NS = looked_NN.repeat(W, axis=1)[:, :S]
-            seen_B1TS = causal(pos_BT, S) & jnp.asarray(looked_NS)[pos_BT // W][:, None]
+            looked_GS = looked_GG.repeat(W, axis=1)[:, :S]
+            seen_B1TS = causal(pos_BT, S) & jnp.asarray(looked_GS)[pos_BT // W][:, None]
             return readout(dot_products(q_BHTK, k_BHSK), seen_B1TS, v_BHSK, train=train)
         B, H, T, K = q_BHTK.shape
-        N = -(-T // W)
-        blocks_NG = blocks_NG[:N]
+        G = -(-T // W)
+        blocks_G4 = blocks_G4[:G]
 
-        def in_blocks(h_BHTK: jax.Array) -> jax.Array:
-            h_BHTK = jnp.pad(h_BHTK, ((0, 0), (0, 0), (0, N * W - T), (0, 0)))
-            return jnp.moveaxis(h_BHTK.reshape(B, H, N, W, K), 2, 1)
+        def in_blocks(h_BHSK: jax.Array) -> jax.Array:
+            """Returns (B, G, H, W, K), padded with zeros."""
+            h_BHSK = jnp.pad(h_BHSK, ((0, 0), (0, 0), (0, G * W - T), (0, 0)))
+            return jnp.moveaxis(h_BHSK.reshape(B, H, G, W, K), 2, 1)
 
         def gathered(h_BHSK: jax.Array) -> jax.Array:
-            """Returns for each block, as a row of the batch, the positions that it looks at."""
-            h_BNGHWK = in_blocks(h_BHSK)[:, blocks_NG]
-            return jnp.swapaxes(h_BNGHWK, 2, 3).reshape(B * N, H, LOOKED_AT * W, K)
+            """Returns the positions that each block looks at; a block is a row: (B G, H, 4 W, K)."""
+            h_BG4HWK = in_blocks(h_BHSK)[:, blocks_G4]
+            return jnp.swapaxes(h_BG4HWK, 2, 3).reshape(B * G, H, 4 * W, K)
 
-        q_BHTK = in_blocks(q_BHTK).reshape(B * N, H, W, K)
-        pos_NGW = blocks_NG[:, :, None] * W + np.arange(W)
-        own_NW = np.arange(N * W).reshape(N, W)
-        seen_NWS = (pos_NGW.reshape(N, 1, -1) <= own_NW[:, :, None]) & (pos_NGW >= 0).reshape(N, 1, -1)
-        seen_B1TS = jnp.tile(seen_NWS, (B, 1, 1))[:, None]
+        # From here on each block is a row of the batch: B stands for B G, T for W, and S for 4 W.
+        q_BHTK = in_blocks(q_BHTK).reshape(B * G, H, W, K)
+        pos_G4W = blocks_G4[:, :, None] * W + np.arange(W)
+        own_GT = np.arange(G * W).reshape(G, W)
+        seen_GTS = (pos_G4W.reshape(G, 1, -1) <= own_GT[:, :, None]) & (pos_G4W >= 0).reshape(G, 1, -1)
+        seen_B1TS = jnp.tile(seen_GTS, (B, 1, 1))[:, None]
         att_BHTS = dot_products(q_BHTK, gathered(k_BHSK))
         y_BTC = readout(att_BHTS, seen_B1TS, gathered(v_BHSK), train=train)
-        return y_BTC.reshape(B, N * W, H * K)[:, :T]
+        return y_BTC.reshape(B, G * W, H * K)[:, :T]

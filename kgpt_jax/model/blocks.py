@@ -1,6 +1,6 @@
-"""Mlp, blocks and Stack: what stands between the embeddings and the head.
+"""Mlp, blocks and Stack: the layers between the embeddings and the head.
 
-Axes: `B` batch, `T` positions, `S` positions that are looked at, `C` channels, `1` an axis of size one.
+Axes: `B` batch, `T` query position, `S` key position, `C` channels, `F` = 4 C, `1` size one.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ LayerNorm = partial(nn.LayerNorm, epsilon=1e-5)
 
 
 class Mlp(nn.Module):
-    """Two layers with the exact GELU between, four times as wide inside."""
+    """Two linear layers with the exact GELU between them; the first makes four times as many channels."""
 
     cfg: ModelConfig
 
@@ -46,9 +46,14 @@ class Block(nn.Module):
 
 
 class MemoryBlock(nn.Module):
-    """A pre-norm Transformer layer that attends to a memory, under any mask; its input may be the memory.
+    """A pre-norm Transformer layer whose queries attend to a memory, under any mask.
 
-    Input and memory go through the same norm, or only one of them.
+    The memory may be the input itself. One norm, ln1, serves both.
+
+    Attributes:
+      cfg: the model's config.
+      norm_input: normalise the input before its queries are made.
+      norm_memory: normalise the memory before its keys and values are made.
     """
 
     cfg: ModelConfig
@@ -56,7 +61,9 @@ class MemoryBlock(nn.Module):
     norm_memory: bool = True
 
     @nn.compact
-    def __call__(self, x_BTC: jax.Array, memory_BSC: jax.Array, seen_B1TS: jax.Array, *, train: bool):
+    def __call__(
+        self, x_BTC: jax.Array, memory_BSC: jax.Array, seen_B1TS: jax.Array, *, train: bool
+    ) -> jax.Array:
         cfg = self.cfg
         ln1 = LayerNorm(dtype=cfg.dtype, name="ln1")
         h_BTC = ln1(x_BTC) if self.norm_input else x_BTC
@@ -67,20 +74,21 @@ class MemoryBlock(nn.Module):
 
 
 def through(block: nn.Module, *inputs: jax.Array, train: bool) -> jax.Array:
-    """Calls a block; with `cfg.remat` its activations are not kept for the gradient but computed again."""
+    """Returns the block's output. With `cfg.remat` the backward pass computes its activations again."""
     if not (block.cfg.remat and train):
         return block(*inputs, train=train)
     return nn.remat(lambda block, *inputs: block(*inputs, train=train))(block, *inputs)
 
 
 class Stack(nn.Module):
-    """`n_layer` blocks, one after the other."""
+    """`n_layer` blocks around the same kind of attention, one after the other."""
 
     cfg: ModelConfig
     attention: Callable[..., nn.Module]
 
     @property
     def cost(self) -> str:
+        """The multiplications for one text: those of the attention and the MLP, in each layer."""
         block = f"{self.attention.cost} + 8 T C C"
         return " + ".join(f"L {term}" for term in block.split(" + "))
 

@@ -1,21 +1,23 @@
-"""What a variant costs: parameters, multiplications on paper, and XLA's own counts.
+"""The cost of a variant on paper: its formula, and the multiplications of a forward pass and of training.
 
-On paper a cost is a sum of products, such as `4 T C C + 2 T T C`. Letters: `T` positions of the text, `C`
-channels, `H` heads, `L` layers (`L-1`, `L-2`: but for one or two), `V` vocabulary, `M` latents or
-positions of a segment, but at most T, `W` positions of a block, `D` projected keys, `R` rank of random
-scores, `F` length of the two factors of a synthesizer's row together. Only multiplications in sums of
-products are counted, each with its addition as two FLOPs; softmax, norms and GELU are not, and masked
-scores are.
+A cost is a sum of products, such as `4 T C C + 2 T T C`. A class states the cost of its layers in its
+attribute `cost`, with these letters:
+
+    T  positions of the text        L        layers
+    C  channels                     L-1 L-2  layers without one, without two
+    H  heads                        V        characters of the vocabulary
+
+and with letters of its own: the `letter` of each of its `options`, and those that its static method
+`letters(cfg)` returns.
+
+Only multiplications in sums of products count, each with its addition as two FLOPs. Softmax, norms and GELU
+do not count; scores that the mask hides do.
 """
 
 import math
 
-import jax
-
 from kgpt_jax.config import ModelConfig
-from kgpt_jax.model.gpt import abstract_params
-from kgpt_jax.model.synthesizer import RANK, factors
-from kgpt_jax.model.variants import lookup
+from kgpt_jax.model.variants import described, lookup, options_of
 
 
 def paper_cost(cfg: ModelConfig) -> str:
@@ -24,7 +26,7 @@ def paper_cost(cfg: ModelConfig) -> str:
 
 
 def paper_flops(cfg: ModelConfig, T: int) -> int:
-    """Returns the FLOPs of a forward pass over one text of T characters, on paper."""
+    """Returns the FLOPs of a forward pass over one text of T characters."""
     letters = {
         "T": T,
         "C": cfg.n_embd,
@@ -33,34 +35,28 @@ def paper_flops(cfg: ModelConfig, T: int) -> int:
         "L-1": cfg.n_layer - 1,
         "L-2": cfg.n_layer - 2,
         "V": cfg.vocab_size,
-        "M": min(cfg.bottleneck_dim, T),
-        "W": cfg.attention_block,
-        "D": cfg.linformer_dim,
-        "R": RANK,
-        "F": sum(factors(cfg.seq_len)),
     }
+    for option in options_of(cfg).values():
+        value = option.of(cfg)
+        letters[option.letter] = min(value, T) if option.within == "seq_len" else value
+    letters |= getattr(described(cfg), "letters", lambda cfg: {})(cfg)
 
-    def value(factor: str) -> int:
+    def value_of(factor: str) -> int:
         return int(factor) if factor.isdecimal() else letters[factor]
 
-    return 2 * sum(math.prod(map(value, term.split())) for term in paper_cost(cfg).split(" + "))
+    return 2 * sum(math.prod(map(value_of, term.split())) for term in paper_cost(cfg).split(" + "))
 
 
 def training_flops(cfg: ModelConfig, tokens: int, n_texts: int) -> float:
-    """Returns the FLOPs of training on so many texts of so many tokens together, on paper.
+    """Returns the FLOPs of training once on `n_texts` texts of `tokens` characters in all.
 
-    All texts count as of mean length. The gradient takes twice what the forward pass does (arXiv 2001.08361).
+    Each text counts as of mean length. The gradient takes twice the FLOPs of the forward pass
+    (arXiv 2001.08361).
     """
     T = -(-tokens // n_texts)
     return 3 * paper_flops(cfg, T) / T * tokens
 
 
 def formula(cfg: ModelConfig) -> str:
-    """Returns the first sentence of the docstring of what attends."""
-    stack = lookup(cfg).stack(cfg)
-    described = getattr(stack, "attention", type(stack))
-    return described.__doc__.splitlines()[0].split(" (arXiv")[0].rstrip(".")
-
-
-def parameters(cfg: ModelConfig) -> int:
-    return sum(leaf.size for leaf in jax.tree.leaves(abstract_params(cfg)))
+    """Returns a variant's formula: the first line of its class's docstring, without the reference."""
+    return described(cfg).__doc__.splitlines()[0].split(" (arXiv")[0].rstrip(".")

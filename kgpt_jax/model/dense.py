@@ -1,6 +1,6 @@
-"""The linear layer: with `cfg.products` its matrix products may take bfloat16 factors.
+"""The linear layer. With `cfg.products` set to bfloat16, its matrix products round their factors.
 
-Axes: `N` positions of all texts, `C` channels in, `F` channels out.
+Axes: `B` batch, here all axes but the last in one, `I` channels in, `O` channels out.
 """
 
 from functools import partial
@@ -17,7 +17,7 @@ normal_init = nn.initializers.normal(0.02)
 
 
 def dense(cfg: ModelConfig, features: int, name: str) -> nn.Module:
-    """Returns a linear layer with a bias."""
+    """Returns a linear layer with a bias, initialised as GPT-2's: N(0, 0.02) and 0."""
     return nn.Dense(
         features,
         dtype=cfg.dtype,
@@ -28,41 +28,48 @@ def dense(cfg: ModelConfig, features: int, name: str) -> nn.Module:
 
 
 def factor_type(products: str) -> str:
-    """Returns what `cfg.products` stands for: "auto" is bfloat16 where a CPU has instructions for it."""
+    """Returns the type that factors are rounded to: "auto" is bfloat16 on a CPU that multiplies it faster."""
     if products != "auto":
         return products
     fast = {"amx_bf16", "avx512_bf16"} & set(processor("flags").split())
     return "bfloat16" if jax.default_backend() == "cpu" and fast else "float32"
 
 
-def _dot_general(x, w_CF, dimensions, precision=None):
-    """Stands in for `lax.dot_general` in `nn.Dense`, where the last axis of x meets the first of w."""
-    return product(x, w_CF, "bfloat16").astype(x.dtype)
+def _dot_general(x, w_IO, dimensions, precision=None):
+    """Replaces `lax.dot_general` in `nn.Dense`, which contracts the last axis of x with the first of w."""
+    return product(x, w_IO, "bfloat16").astype(x.dtype)
 
 
-def product(x: jax.Array, w_CF: jax.Array, factors: str) -> jax.Array:
-    """Returns x w, (..., F), in float32, from factors rounded to `factors`, and gradients likewise.
+def product(x: jax.Array, w_IO: jax.Array, factors: str) -> jax.Array:
+    """Returns x w from rounded factors; its gradients are products of rounded factors too.
 
-    XLA's fast path for bfloat16 on CPUs takes row-major factors only, hence the transposes that are really
-    made. In float32, too, the gradient of w then costs a transpose of x, and not one of all of x w.
+    Args:
+      x: any number of axes, the last of them I.
+      w_IO: the matrix.
+      factors: the type that both are rounded to, "float32" or "bfloat16".
+
+    Returns:
+      A float32 array with O in the place of I.
     """
-    x_NC = x.reshape(-1, x.shape[-1])
-    y_NF = _product(x_NC.astype(jnp.float32), w_CF.astype(jnp.float32), factors)
-    return y_NF.reshape(*x.shape[:-1], -1)
+    # XLA's fast bfloat16 kernels on CPUs take row-major factors only, so the backward pass really transposes.
+    # In float32 this pays as well: the gradient of w transposes x, and not the larger x w.
+    x_BI = x.reshape(-1, x.shape[-1])
+    y_BO = _product(x_BI.astype(jnp.float32), w_IO.astype(jnp.float32), factors)
+    return y_BO.reshape(*x.shape[:-1], -1)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _product(x_NC, w_CF, factors):
-    return _dot(x_NC, w_CF, factors)
+def _product(x_BI, w_IO, factors):
+    return _dot(x_BI, w_IO, factors)
 
 
-def _forward(x_NC, w_CF, factors):
-    return _dot(x_NC, w_CF, factors), (x_NC.astype(factors), w_CF.astype(factors))
+def _forward(x_BI, w_IO, factors):
+    return _dot(x_BI, w_IO, factors), (x_BI.astype(factors), w_IO.astype(factors))
 
 
-def _backward(factors, saved, g_NF):
-    x_NC, w_CF = saved
-    return _dot(g_NF, _row_major(w_CF.T), factors), _dot(_row_major(x_NC.T), g_NF, factors)
+def _backward(factors, saved, g_BO):
+    x_BI, w_IO = saved
+    return _dot(g_BO, _row_major(w_IO.T), factors), _dot(_row_major(x_BI.T), g_BO, factors)
 
 
 _product.defvjp(_forward, _backward)

@@ -1,7 +1,9 @@
-"""Dropout whose masks come from a hash of each element's number.
+"""Dropout whose masks come from a hash of each element's index.
 
-JAX's own random bits (threefry) cost a CPU more than the matrix products of a layer; the hash costs next
-to nothing. Its randomness is tested: rates, and independence of positions, layers and updates.
+JAX's own random bits (threefry) cost a CPU more than a layer's matrix products; the hash costs next to
+nothing. Tests check its rates and that positions, layers and updates are independent.
+
+Axes: `2` two words of seed.
 """
 
 import math
@@ -13,9 +15,9 @@ from jax import lax
 
 
 class Dropout(nn.Module):
-    """Drops each element with chance `rate` and scales the rest by 1 / (1 - rate), in training only.
+    """In training, sets each element to 0 with probability `rate` and scales the others by 1 / (1 - rate).
 
-    `train=True` needs a "dropout" key.
+    With `train=True` the caller must give a "dropout" key.
     """
 
     rate: float
@@ -29,13 +31,13 @@ class Dropout(nn.Module):
 
 
 def hash_bits(seed_2: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Returns uint32 bits, one hash for each element: of its number, mixed with two words of seed."""
+    """Returns a uint32 hash for each element of an array of this shape, of its index and the seed."""
     number = lax.iota(jnp.uint32, math.prod(shape)).reshape(shape)
     return _mix(_mix(number * jnp.uint32(0x9E3779B9) + seed_2[0]) ^ seed_2[1])
 
 
 def _mix(h: jax.Array) -> jax.Array:
-    """Returns MurmurHash3's finaliser (Appleby 2011): each bit in changes each bit out in half the cases."""
+    """Returns MurmurHash3's finaliser (Appleby 2011): one other input bit flips each output bit half the time."""
     h = (h ^ (h >> 16)) * jnp.uint32(0x85EBCA6B)
     h = (h ^ (h >> 13)) * jnp.uint32(0xC2B2AE35)
     return h ^ (h >> 16)

@@ -1,12 +1,14 @@
-"""The original Transformer's two stacks (arXiv 1706.03762), for texts whose first part is given.
+"""The original Transformer's encoder and decoder (arXiv 1706.03762), for texts whose first part is given.
 
-Axes: `B` batch, `T` positions, `S` positions that are looked at, `C` channels.
+The encoder reads the source, a question or a corrupted document, in both directions. The decoder reads from
+the source's last character on; that character, the MASK, is its first input. (A text without a MASK has its
+first character as source.) Both keep the text's own columns and mask each other's part, so that batches,
+positions and targets are the same as for every other variant.
 
-The encoder reads the source (a question, a corrupted document) in both directions, the decoder what
-follows, from the source's last character on: that is a MASK, or the first character of a text that has
-none, and serves as the decoder's first input. Both work in the text's own columns, each with the other's
-part masked, so that batches, positions and targets are the same as for every other variant. Blocks are
-pre-norm and positions learned, like all of ours; the original's are post-norm and sinusoids.
+As in our other variants, blocks are pre-norm and positions are learned; the original has post-norm blocks and
+sinusoids.
+
+Axes: `B` batch, `T` query position, `S` key position, `C` channels, `H` heads, `K` head size, `1` size one.
 """
 
 import flax.linen as nn
@@ -21,9 +23,9 @@ from kgpt_jax.model.blocks import LayerNorm, MemoryBlock, Mlp, through
 class EncoderDecoder(nn.Module):
     """softmax(Q K^T / sqrt(K)) V three times: in the source, in the answer up to one's own, across.
 
-    `n_layer` blocks in each of the two stacks. In decoding the encoder runs at the first call, with the
-    whole source; what it found is kept as keys and values. Positions before the source's last have
-    outputs that mean nothing.
+    Encoder and decoder have `n_layer` blocks each. In decoding the encoder runs in the first call, which must
+    hold the whole source; the cache keeps its keys and values. Outputs before the source's last position
+    mean nothing.
     """
 
     cfg: ModelConfig
@@ -32,7 +34,7 @@ class EncoderDecoder(nn.Module):
     @nn.compact
     def __call__(self, x_BTC: jax.Array, pos_BT: jax.Array, source_B: jax.Array, *, train: bool) -> jax.Array:
         cfg = self.cfg
-        source_B = jnp.maximum(source_B, 1)  # rows of padding have none
+        source_B = jnp.maximum(source_B, 1)  # a row of padding has no source
         encoder = Encoder(cfg, name="encoder")
         memory_BSC = once(self, "memory", lambda: encoder(x_BTC, source_B, train=train))
         for i in range(cfg.n_layer):
@@ -42,7 +44,7 @@ class EncoderDecoder(nn.Module):
 
 
 class Encoder(nn.Module):
-    """The source (B, S, C), read in both directions; positions behind it are not seen."""
+    """Reads the source (B, S, C) in both directions; no position sees what follows the source."""
 
     cfg: ModelConfig
 
@@ -55,7 +57,7 @@ class Encoder(nn.Module):
 
 
 class DecoderBlock(nn.Module):
-    """Attention to what has been answered so far, attention to the source, and an MLP."""
+    """Attention to the answer so far, attention to the source, and an MLP."""
 
     cfg: ModelConfig
 
@@ -71,7 +73,7 @@ class DecoderBlock(nn.Module):
 
 
 class AnswerAttention(nn.Module):
-    """softmax(Q K^T / sqrt(K)) V over the positions from the source's last up to one's own."""
+    """softmax(Q K^T / sqrt(K)) V over the positions from the source's last one up to one's own."""
 
     cfg: ModelConfig
 
@@ -79,14 +81,14 @@ class AnswerAttention(nn.Module):
     def __call__(self, x_BTC: jax.Array, pos_BT: jax.Array, source_B: jax.Array, *, train: bool) -> jax.Array:
         q_BHTK, k_BHSK, v_BHSK = queries_keys_values(self, x_BTC, pos_BT)
         S = k_BHSK.shape[2]
-        # Positions inside the source see themselves: a softmax over nothing is not a number.
+        # Positions inside the source see themselves: a softmax over no scores at all is NaN.
         oneself = jnp.arange(S) == pos_BT[:, None, :, None]
         seen_B1TS = causal(pos_BT, S) & ~within(source_B - 1, S) | oneself
         return Readout(self.cfg, name="readout")(dot_products(q_BHTK, k_BHSK), seen_B1TS, v_BHSK, train=train)
 
 
 class SourceAttention(nn.Module):
-    """softmax(Q K^T / sqrt(K)) V with keys and values from the encoder, made once in a decoding."""
+    """softmax(Q K^T / sqrt(K)) V with keys and values from the encoder; decoding makes them once."""
 
     cfg: ModelConfig
 

@@ -1,6 +1,6 @@
 """The whole network: token and position embeddings -> stack -> norm -> head.
 
-Axes: `B` batch, `T` positions, `S` all positions, `C` channels, `V` vocabulary.
+Axes: `B` batch, `T` query position, `S` key position, `C` channels, `V` vocabulary, `1` size one.
 """
 
 import dataclasses
@@ -19,14 +19,21 @@ from kgpt_jax.model.variants import lookup
 
 
 class GPT(nn.Module):
-    """Characters' ids (B, T) -> float32 logits (B, T, V), T at most `cfg.seq_len`.
+    """Scores the next character at each position, given the characters up to that position.
 
-    Logits at t are the scores of character t + 1 given those up to t. `source_B` says how many characters
-    of each row are given; a variant that reads them as a whole has meaningful logits from the last of
-    them on. `train=True` needs a "dropout" key.
+    The call's arguments and result:
 
-    Decoding: the first call, with `mutable=["cache"]`, reads the prompts, which may be padded to the right;
-    each further one, with the cache that it returned, one character a row, at position `start_B`.
+    - `x_BT`: ids of characters; T is at most `cfg.seq_len`.
+    - `source_B`: how many characters of each row are given, by default 1. A variant that reads the source as
+      a whole has meaningful logits from the source's last character on.
+    - `start_B`: decoding only, the position of the first character of each row.
+    - `train`: turns dropout on; the caller must then give a "dropout" key.
+    - result: float32 logits (B, T, V); those at t score character t + 1.
+
+    To decode, call with `mutable=["cache"]`. The first call reads the prompts, which may be padded to the
+    right. Each further call takes the cache that the call before returned, and one character a row.
+
+    A ValueError if there are more than `cfg.seq_len` positions.
     """
 
     cfg: ModelConfig
@@ -40,8 +47,8 @@ class GPT(nn.Module):
         pos_BT = jnp.arange(T)[None] if start_B is None else start_B[:, None] + jnp.arange(T)
         h_BTC = nn.Embed(cfg.vocab_size, cfg.n_embd, embedding_init=normal_init, name="tok_emb")(x_BT)
         if variant.learned_positions:
-            pos_PC = self.param("pos_emb", nn.initializers.zeros, (cfg.block_size, cfg.n_embd))
-            h_BTC += pos_PC[pos_BT]
+            pos_SC = self.param("pos_emb", nn.initializers.zeros, (cfg.block_size, cfg.n_embd))
+            h_BTC += pos_SC[pos_BT]
         h_BTC = Dropout(cfg.dropout)(h_BTC.astype(cfg.dtype), train=train)
         stack = variant.stack(cfg, name="stack")
         if self.is_mutable_collection("cache") and not has_cache(cfg):
@@ -56,7 +63,7 @@ class GPT(nn.Module):
 
 @cache
 def has_cache(cfg: ModelConfig) -> bool:
-    """Tells whether the variant's stack keeps a cache; where it does not, decoding reads all again."""
+    """Tells whether the variant's stack keeps a cache. Without one, decoding runs it again on all inputs."""
 
     def variables(key):
         x_1TC = jnp.zeros((1, 1, cfg.n_embd), cfg.dtype)
@@ -67,16 +74,14 @@ def has_cache(cfg: ModelConfig) -> bool:
 
 
 def abstract_params(cfg: ModelConfig):
-    """Returns the shapes and types of a model's parameters without making any."""
+    """Returns the shapes and types of a model's parameters (`jax.ShapeDtypeStruct`) without making them."""
     x_BT = jnp.zeros((1, 1), jnp.int32)
     return jax.eval_shape(lambda key: GPT(cfg).init(key, x_BT, train=False), jax.random.key(0))["params"]
 
 
 def count_params(cfg: ModelConfig) -> int:
-    """Returns the number of a model's parameters.
-
-    All variants have as many in each further layer, so that a few tell those of a thousand.
-    """
+    """Returns the number of a model's parameters."""
+    # Each layer from the third on has as many: two small models tell the number for a thousand layers.
     if cfg.n_layer > 3:
         two, three = (count_params(dataclasses.replace(cfg, n_layer=n)) for n in (2, 3))
         return two + (cfg.n_layer - 2) * (three - two)

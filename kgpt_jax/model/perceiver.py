@@ -1,8 +1,8 @@
 """The course's perceiver (after arXiv 2103.03206), and Perceiver AR (arXiv 2202.07765).
 
-Axes: `B` batch, `T` positions, `C` channels, `M` latents or positions of a segment.
+Neither keeps a cache: decoding reads the text again for every character.
 
-Neither caches: in decoding the text is read again for every character.
+Axes: `B` batch, `T` query position, `C` channels, `M` latents, `1` size one.
 """
 
 import math
@@ -14,12 +14,15 @@ import jax.numpy as jnp
 from kgpt_jax.config import ModelConfig, UserError
 from kgpt_jax.model.attention import causal
 from kgpt_jax.model.blocks import MemoryBlock, through
+from kgpt_jax.model.options import Option
+
+BOTTLENECK = Option("bottleneck_dim", 64, "latents", letter="M", within="seq_len")
 
 
 def initial_latents(key: jax.Array, shape_MC: tuple[int, int]) -> jax.Array:
     """Returns the course's initial latents: uniform between plus and minus sqrt(6 / (M C + C))."""
-    # The course calls torch.nn.init.xavier_uniform_ on a tensor (1, M, C). PyTorch takes axes 0 and 1 for
-    # outputs and inputs and C for the kernel's size, so that fan_in is M C and fan_out is C.
+    # The course calls torch.nn.init.xavier_uniform_ on a tensor (1, M, C). PyTorch takes these axes for
+    # outputs, inputs and the size of a kernel, so that fan_in is M C and fan_out is C.
     M, C = shape_MC
     bound = math.sqrt(6 / (M * C + C))
     return jax.random.uniform(key, shape_MC, minval=-bound, maxval=bound)
@@ -28,8 +31,8 @@ def initial_latents(key: jax.Array, shape_MC: tuple[int, int]) -> jax.Array:
 class Perceiver(nn.Module):
     """softmax(Q_latents K^T) V, n_layer - 2 causal blocks on the latents, softmax(Q K_latents^T) V.
 
-    To look ahead nowhere, the course lets latent j see the tokens up to j, and token t the latents up to
-    t. With 4 latents and 7 tokens:
+    So that no position looks ahead, the course lets latent j see the tokens up to j, and token t the latents
+    up to t. With 4 latents and 7 tokens:
 
         token      0 1 2 3 4 5 6         latent   0 1 2 3
         latent 0   x . . . . . .         token 0  x . . .
@@ -40,18 +43,21 @@ class Perceiver(nn.Module):
                                          token 5  x x x x
                                          token 6  x x x x
 
-    No latent ever sees token 4 or a later one. So a token from there on knows of the first 4 and of
-    itself, and of nothing between: in a text longer than the latents are many, the middle is lost.
+    No latent ever sees token 4 or a later one. Token 6 therefore knows only the first 4 tokens and itself:
+    the model loses the middle of a text that has more characters than there are latents.
 
-    As in the course, the first and the last block normalise the latents, and not the tokens.
+    As in the course, the first and the last block normalise the latents and not the tokens.
+
+    A UserError if there are fewer than two layers.
     """
 
     cfg: ModelConfig
+    options = (BOTTLENECK,)
     cost = "2 T C C + 10 M C C + 2 T M C + L-2 12 M C C + L-2 2 M M C + 10 T C C + 2 M C C + 2 T M C"
 
     @staticmethod
     def latent_axes(layer: str) -> tuple[bool, bool]:
-        """Tells whether a layer's attention weights have latents for rows, and for columns."""
+        """Tells whether the rows of a layer's attention weights are latents, and whether its columns are."""
         return "up_block" not in layer, "down_block" not in layer
 
     @nn.compact
@@ -59,8 +65,8 @@ class Perceiver(nn.Module):
         cfg, (B, T, C) = self.cfg, x_BTC.shape
         if cfg.n_layer < 2:
             raise UserError("variant 'perceiver' has a block down and one up: it needs two layers or more")
-        latents_MC = self.param("latents", initial_latents, (cfg.bottleneck_dim, C))
-        M = min(cfg.bottleneck_dim, T)  # later latents are seen by later tokens only
+        latents_MC = self.param("latents", initial_latents, (BOTTLENECK.of(cfg), C))
+        M = min(len(latents_MC), T)  # only tokens from T on would see the others
         latents_BMC = jnp.broadcast_to(latents_MC[:M].astype(x_BTC.dtype), (B, M, C))
         pos_1M = jnp.arange(M)[None]
         block = MemoryBlock(cfg, norm_memory=False, name="down_block")
@@ -75,13 +81,14 @@ class Perceiver(nn.Module):
 class PerceiverAR(nn.Module):
     """softmax(Q K^T / sqrt(K)) V over the whole past in the first layer, over one's segment in the others.
 
-    Perceiver AR turns the last M positions into latents: they attend to the whole text once, and to each
-    other in all further layers. The paper computes the logits of these M positions only. Here every
-    segment of M positions takes its turn as the last at the same time, so that all positions have logits,
-    and no position loses sight of an earlier one.
+    Perceiver AR turns the last M positions into latents, which attend to the whole text in the first layer
+    and to each other in the others. The paper computes logits for these M positions only. Here each segment
+    of M positions becomes latents, all segments at once, so that every position has logits and still sees
+    all earlier positions.
     """
 
     cfg: ModelConfig
+    options = (BOTTLENECK,)
     cost = "12 T C C + 2 T T C + L-1 12 T C C + L-1 2 T M C"
 
     @nn.compact
@@ -89,7 +96,7 @@ class PerceiverAR(nn.Module):
         cfg, (B, T, C) = self.cfg, x_BTC.shape
         block = MemoryBlock(cfg, name="blocks_0")
         x_BTC = through(block, x_BTC, x_BTC, causal(pos_BT, T), train=train)
-        M = min(cfg.bottleneck_dim, T)
+        M = min(BOTTLENECK.of(cfg), T)
         segments = -(-T // M)
         padded_BTC = jnp.pad(x_BTC, ((0, 0), (0, segments * M - T), (0, 0)))
         x_BMC = padded_BTC.reshape(B * segments, M, C)

@@ -1,7 +1,7 @@
 """Rotary position embedding (arXiv 2104.09864): positions turn queries and keys, nothing is learned.
 
-Axes: `B` batch, `T` positions that ask, `S` positions that are looked at, `C` channels, `H` heads,
-`K` head size, `P` = K/2 pairs of channels.
+Axes: `B` batch, `T` query position, `S` key position, `C` channels, `H` heads, `K` head size, `P` = K / 2
+pairs of channels, `1` size one.
 """
 
 import flax.linen as nn
@@ -15,9 +15,9 @@ BASE = 10_000.0
 
 
 def rotate(h_BHTK: jax.Array, pos_BT: jax.Array) -> jax.Array:
-    """Turns channels 2p and 2p + 1, taken as a point in the plane, by the angle pos * 10000^(-2p/K).
+    """Turns each pair of channels (2p, 2p + 1), a point in the plane, by the angle pos * 10000^(-2p/K).
 
-    The dot product of a query turned by t and a key turned by s depends on t - s only.
+    The dot product of a query at position t and a key at position s then depends on t - s only.
     """
     *shape, K = h_BHTK.shape
     rate_P = BASE ** (-jnp.arange(0, K, 2) / K)
@@ -29,7 +29,10 @@ def rotate(h_BHTK: jax.Array, pos_BT: jax.Array) -> jax.Array:
 
 
 class RotaryAttention(nn.Module):
-    """softmax(rot(Q) rot(K)^T / sqrt(K)) V over the positions up to one's own."""
+    """softmax(rot(Q) rot(K)^T / sqrt(K)) V over the positions up to one's own.
+
+    A UserError if heads have an odd number of channels.
+    """
 
     cfg: ModelConfig
     cost = "4 T C C + 2 T T C"

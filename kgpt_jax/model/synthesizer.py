@@ -1,11 +1,11 @@
-"""The synthesizer family (arXiv 2005.00743): attention whose weights need no dot product of positions.
+"""The synthesizer family (arXiv 2005.00743): attention weights without dot products of positions.
 
-Axes: `B` batch, `T` positions that ask, `S` positions that are looked at, `P` positions of a table that
-ask (`seq_len` of them, as of S), `C` channels, `H` heads, `K` head size, `R` rank.
+Scores have one column for each key position, so the parameters belong to `seq_len` positions and no more.
+Docstrings count the parameters of one layer without its output projection, and give their number at full
+size: C is 256, H is 8, K is 32, and S, which is `seq_len`, is 127.
 
-Scores have a column for each position that can be looked at, so that these models have parameters for
-`seq_len` positions (127 at the course's size) and no more. Numbers of parameters are those of one layer
-without the output projection, N standing for `seq_len`; at full size C is 256, H 8, K 32, N 127.
+Axes: `B` batch, `T` query position, `S` key position, `C` channels, `H` heads, `K` head size, `R` rank, `2`
+the two weights of a mixture. A table of scores for each pair of positions has shape (H, S, S).
 """
 
 import math
@@ -28,18 +28,19 @@ from kgpt_jax.model.attention import (
     remember,
 )
 from kgpt_jax.model.dense import product
+from kgpt_jax.model.options import Option
 
-RANK = 8  # of factorized random scores, as in the paper
+RANK = Option("rank", 8, "columns of each random factor, 8 in the paper", letter="R")
 
 
-def factors(N: int) -> tuple[int, int]:
-    """Returns the lengths (a, b) of a factorized row of N scores: near sqrt(N), their product N or more.
+def factors(S: int) -> tuple[int, int]:
+    """Returns the lengths (a, b) of the two factors of a row of S scores: near sqrt(S), with a b >= S.
 
     >>> factors(127)
     (11, 12)
     """
-    b = math.isqrt(N - 1) + 1
-    return -(-N // b), b
+    b = math.isqrt(S - 1) + 1
+    return -(-S // b), b
 
 
 def _uniform(key, shape) -> jax.Array:
@@ -47,27 +48,36 @@ def _uniform(key, shape) -> jax.Array:
 
 
 def _read(module: nn.Module, scores: Callable[[int], jax.Array], x_BTC, pos_BT, train: bool) -> jax.Array:
-    """Returns the readout of `scores(S)`, (B, H, T, S), for as many columns as positions are known."""
+    """Returns the readout of scores that need no keys.
+
+    Args:
+      module: the attention layer, which gets the layers "value" and "readout".
+      scores: returns the scores (B, H, T, S) for the first S key positions.
+      x_BTC: the layer's inputs.
+      pos_BT: their positions.
+      train: turns dropout on.
+    """
     v_BHSK = remember(module, "values", heads(module.cfg, "value", x_BTC), pos_BT)
     S = v_BHSK.shape[2]
     return Readout(module.cfg, name="readout")(scores(S), causal(pos_BT, S), v_BHSK, train=train)
 
 
 def _hidden(cfg: ModelConfig, x_BTC: jax.Array) -> jax.Array:
+    """Returns relu(X A + a) by head: (B, H, T, K)."""
     return nn.relu(heads(cfg, "w1", x_BTC))
 
 
-def _rows(table_HPS: jax.Array, x_BTC: jax.Array, pos_BT: jax.Array, S: int) -> jax.Array:
-    """Returns the rows of the positions that ask, the same for every text: (B, H, T, S)."""
-    att_BHTS = jnp.moveaxis(table_HPS[:, pos_BT, :S], 0, 1).astype(x_BTC.dtype)
+def _rows(table_HSS: jax.Array, x_BTC: jax.Array, pos_BT: jax.Array, S: int) -> jax.Array:
+    """Returns a table's rows of the query positions, (B, H, T, S), which are the same for every text."""
+    att_BHTS = jnp.moveaxis(table_HSS[:, pos_BT, :S], 0, 1).astype(x_BTC.dtype)
     return jnp.broadcast_to(att_BHTS, (len(x_BTC), *att_BHTS.shape[1:]))
 
 
 class SynthesizerAttention(nn.Module):
     """softmax(relu(X A + a) B + b) X V per head: each row of weights from its own position alone.
 
-    Dense synthesizer. B is shared by the heads, as in the course. Parameters: 2 (C C + C) for w1 and the
-    values, K N + N for w2 and b2: 135,775.
+    This is the paper's dense synthesizer. The heads share B and b, as in the course. Parameters: 2 (C C + C)
+    for w1 and the values, K S + S for w2 and b2; in all 135,775.
     """
 
     cfg: ModelConfig
@@ -90,13 +100,18 @@ class SynthesizerAttention(nn.Module):
 class FactorizedDenseAttention(nn.Module):
     """softmax(A(X) * B(X)) X V per head: two short rows, one stretched, one repeated, multiplied.
 
-    The score of s is A's entry s // b times B's entry s % b, A having a entries and B having b, both near
-    sqrt(N), and both an affine function of relu(X W + w). Parameters: 2 (C C + C) for w1 and the values,
-    (K + 1) (a + b) for the rows, a = 11, b = 12: 132,343.
+    Row A has a entries and row B has b, both near sqrt(S), and both are affine functions of relu(X W + w).
+    The score of key s is A[s // b] B[s % b]. Parameters: 2 (C C + C) for w1 and the values, (K + 1) (a + b)
+    for the rows, a = 11, b = 12; in all 132,343. The letter A in the cost is a + b.
     """
 
     cfg: ModelConfig
-    cost = "3 T C C + T F C + T T H + T T C"
+    cost = "3 T C C + T A C + T T H + T T C"
+
+    @staticmethod
+    def letters(cfg: ModelConfig) -> dict[str, int]:
+        """Returns the letters of `cost` that follow from the config."""
+        return {"A": sum(factors(cfg.seq_len))}
 
     @nn.compact
     def __call__(self, x_BTC: jax.Array, pos_BT: jax.Array, *, train: bool) -> jax.Array:
@@ -109,7 +124,7 @@ class FactorizedDenseAttention(nn.Module):
             bias = self.param(f"b2_{name}", nn.initializers.constant(start), (size,))
             return h_BHTK @ w + bias.astype(h_BHTK.dtype)
 
-        # Of a product of two zeros neither factor would learn, so that one starts at 1.
+        # One factor starts at 1: in a product of two zeros neither would get a gradient.
         long_BHTS = jnp.repeat(row("a", a, 0.0), b, axis=-1)
         att_BHTS = long_BHTS * jnp.tile(row("b", b, 1.0), a)
         return _read(self, lambda S: att_BHTS[..., :S], x_BTC, pos_BT, train)
@@ -118,7 +133,7 @@ class FactorizedDenseAttention(nn.Module):
 class RandomAttention(nn.Module):
     """softmax(R) X V per head: R is trained, and the same for every text.
 
-    Parameters: C C + C for the values, H N N for R: 194,824.
+    Parameters: C C + C for the values, H S S for R; in all 194,824.
     """
 
     cfg: ModelConfig
@@ -126,16 +141,16 @@ class RandomAttention(nn.Module):
 
     @nn.compact
     def __call__(self, x_BTC: jax.Array, pos_BT: jax.Array, *, train: bool) -> jax.Array:
-        H, N = self.cfg.n_head, self.cfg.seq_len
-        table_HPS = self.param("scores", nn.initializers.normal(1.0), (H, N, N))
-        return _read(self, lambda S: _rows(table_HPS, x_BTC, pos_BT, S), x_BTC, pos_BT, train)
+        H, S = self.cfg.n_head, self.cfg.seq_len
+        table_HSS = self.param("scores", nn.initializers.normal(1.0), (H, S, S))
+        return _read(self, lambda S: _rows(table_HSS, x_BTC, pos_BT, S), x_BTC, pos_BT, train)
 
 
 class FixedRandomAttention(nn.Module):
     """softmax(R) X V per head: R is drawn once and never trained.
 
-    R follows from the layer's name and `pattern_seed`, so that no checkpoint has to hold it, and not from
-    JAX's settings. Parameters: C C + C for the values: 65,792.
+    R follows from the layer's name and `pattern_seed` alone. So no checkpoint has to hold it, and no setting
+    of JAX changes it. Parameters: C C + C for the values, 65,792.
     """
 
     cfg: ModelConfig
@@ -143,30 +158,32 @@ class FixedRandomAttention(nn.Module):
 
     @nn.compact
     def __call__(self, x_BTC: jax.Array, pos_BT: jax.Array, *, train: bool) -> jax.Array:
-        H, N = self.cfg.n_head, self.cfg.seq_len
+        H, S = self.cfg.n_head, self.cfg.seq_len
         with jax.ensure_compile_time_eval(), jax.threefry_partitionable(True):
             key = jax.random.key(zlib.crc32(pattern_name(self).encode()), impl="threefry2x32")
-            table_HPS = jax.random.normal(key, (H, N, N), jnp.float32)
-        table_HPS = lax.optimization_barrier(table_HPS)  # else XLA spends seconds on folding it
-        return _read(self, lambda S: _rows(table_HPS, x_BTC, pos_BT, S), x_BTC, pos_BT, train)
+            table_HSS = jax.random.normal(key, (H, S, S), jnp.float32)
+        table_HSS = lax.optimization_barrier(table_HSS)  # XLA would spend seconds on folding the constant
+        return _read(self, lambda S: _rows(table_HSS, x_BTC, pos_BT, S), x_BTC, pos_BT, train)
 
 
 class FactorizedRandomAttention(nn.Module):
     """softmax(R1 R2^T) X V per head: R1 and R2 have rank 8, are trained, and the same for every text.
 
-    Parameters: C C + C for the values, 2 H N 8 for R1 and R2: 82,048.
+    Parameters: C C + C for the values, 2 H S R for R1 and R2; in all 82,048.
     """
 
     cfg: ModelConfig
+    options = (RANK,)
     cost = "2 T C C + T T R H + T T C"
 
     @nn.compact
     def __call__(self, x_BTC: jax.Array, pos_BT: jax.Array, *, train: bool) -> jax.Array:
-        shape = (self.cfg.n_head, self.cfg.seq_len, RANK)
-        spread = nn.initializers.normal(RANK**-0.25)  # scores as widely spread as those of R
-        ask_HPR = self.param("ask", spread, shape)
+        R = RANK.of(self.cfg)
+        shape = (self.cfg.n_head, self.cfg.seq_len, R)
+        spread = nn.initializers.normal(R**-0.25)  # scores have variance 1, as those of RandomAttention
+        ask_HSR = self.param("ask", spread, shape)
         answer_HSR = self.param("answer", spread, shape)
-        asked_BTHR = jnp.moveaxis(ask_HPR[:, pos_BT], 0, 2)
+        asked_BTHR = jnp.moveaxis(ask_HSR[:, pos_BT], 0, 2)
 
         def scores(S: int) -> jax.Array:
             att_BHTS = jnp.einsum("BTHR,HSR->BHTS", asked_BTHR, answer_HSR[:, :S]).astype(x_BTC.dtype)
@@ -178,8 +195,8 @@ class FactorizedRandomAttention(nn.Module):
 class MixtureAttention(nn.Module):
     """softmax(m R + (1 - m) Q K^T / sqrt(K)) V per head: random scores and dot products, m trained.
 
-    (m, 1 - m) is the softmax of two parameters. Parameters: 3 (C C + C) for queries, keys and values,
-    H N N for R, 2 for the mixture: 326,410.
+    The weights m and 1 - m are the softmax of two parameters. Parameters: 3 (C C + C) for queries, keys and
+    values, H S S for R, 2 for the mixture; in all 326,410.
     """
 
     cfg: ModelConfig
@@ -187,10 +204,10 @@ class MixtureAttention(nn.Module):
 
     @nn.compact
     def __call__(self, x_BTC: jax.Array, pos_BT: jax.Array, *, train: bool) -> jax.Array:
-        H, N = self.cfg.n_head, self.cfg.seq_len
-        table_HPS = self.param("scores", nn.initializers.normal(1.0), (H, N, N))
+        H, S = self.cfg.n_head, self.cfg.seq_len
+        table_HSS = self.param("scores", nn.initializers.normal(1.0), (H, S, S))
         m_2 = nn.softmax(self.param("mixture", nn.initializers.zeros, (2,))).astype(x_BTC.dtype)
         q_BHTK, k_BHSK, v_BHSK = queries_keys_values(self, x_BTC, pos_BT)
-        S = k_BHSK.shape[2]
-        att_BHTS = m_2[0] * _rows(table_HPS, x_BTC, pos_BT, S) + m_2[1] * dot_products(q_BHTK, k_BHSK)
-        return Readout(self.cfg, name="readout")(att_BHTS, causal(pos_BT, S), v_BHSK, train=train)
+        known = k_BHSK.shape[2]
+        att_BHTS = m_2[0] * _rows(table_HSS, x_BTC, pos_BT, known) + m_2[1] * dot_products(q_BHTK, k_BHSK)
+        return Readout(self.cfg, name="readout")(att_BHTS, causal(pos_BT, known), v_BHSK, train=train)

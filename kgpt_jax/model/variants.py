@@ -1,23 +1,31 @@
-"""The one list of variants: what each puts between the embeddings and the head.
+"""The one list of variants: the stack of layers that each puts between the embeddings and the head.
 
-A stack is a module `(x_BTC, pos_BT, source_B, *, train) -> y_BTC`. `pos_BT` holds the inputs' positions in
-their texts, `source_B` how many characters of each text are given rather than to be predicted. Position t
-never sees a later one, unless both belong to a source that the stack reads as a whole. No other file asks
-which variant runs.
+A stack is a module `(x_BTC, pos_BT, source_B, *, train) -> y_BTC`:
+
+- `x_BTC`: the embedded characters, and `y_BTC` the channels that the head reads;
+- `pos_BT`: the position of each input in its text, or `pos_1T` if all rows have the same;
+- `source_B`: how many characters of each text are given; the model predicts those that follow.
+
+Position t never sees a later position, unless both belong to a source that the stack reads as a whole. No
+other file asks which variant runs.
+
+Axes: `B` batch, `T` query position, `C` channels, `1` size one.
 """
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import NamedTuple
 
 import flax.linen as nn
 
-from kgpt_jax.config import ModelConfig, UserError
+from kgpt_jax.config import ModelConfig, UserError, read_options, write_options
 from kgpt_jax.model.attention import CausalAttention
 from kgpt_jax.model.bigbird import BigBirdAttention
 from kgpt_jax.model.blocks import Stack
 from kgpt_jax.model.encoder_decoder import EncoderDecoder
 from kgpt_jax.model.linformer import LinformerAttention
+from kgpt_jax.model.options import Option
 from kgpt_jax.model.perceiver import Perceiver, PerceiverAR
 from kgpt_jax.model.rope import RotaryAttention
 from kgpt_jax.model.synthesizer import (
@@ -31,24 +39,32 @@ from kgpt_jax.model.synthesizer import (
 
 
 class Variant(NamedTuple):
-    """A stack, and what the rest of the program must know of it."""
+    """A stack, and what the rest of the program must know of it.
+
+    Attributes:
+      stack: makes the stack of a `ModelConfig`.
+      learned_positions: the embeddings have a learned vector for each position. False: the stack tells
+        positions apart itself.
+      whole_source: the stack reads the source as a whole, and the model predicts only what follows it.
+      compares: attention weights compare positions. False: each row of them follows from its own position.
+    """
 
     stack: Callable[..., nn.Module]
-    learned_positions: bool = True  # False: the stack tells positions apart itself
-    whole_source: bool = False  # True: the source is read as a whole, and only what follows is predicted
-    bottleneck: bool = False  # True: it has `bottleneck_dim` latents
-    compares: bool = True  # False: a row of attention weights follows from its own position alone
+    learned_positions: bool = True
+    whole_source: bool = False
+    compares: bool = True
 
 
-def attends(attention, **differences) -> Variant:
+def attends(attention: Callable[..., nn.Module], **differences) -> Variant:
+    """Returns the variant that puts an attention into ordinary blocks."""
     return Variant(partial(Stack, attention=attention), **differences)
 
 
 VARIANTS = {
     "vanilla": attends(CausalAttention),
     "rope": attends(RotaryAttention, learned_positions=False),
-    "perceiver": Variant(Perceiver, bottleneck=True),
-    "perceiver_ar": Variant(PerceiverAR, bottleneck=True),
+    "perceiver": Variant(Perceiver),
+    "perceiver_ar": Variant(PerceiverAR),
     "synthesizer": attends(SynthesizerAttention, compares=False),
     "synthesizer_factorized": attends(FactorizedDenseAttention, compares=False),
     "synthesizer_random": attends(RandomAttention, compares=False),
@@ -62,7 +78,63 @@ VARIANTS = {
 
 
 def lookup(cfg: ModelConfig) -> Variant:
-    """Returns the variant that `cfg.variant` names, or raises a UserError that lists the names."""
+    """Returns the variant that `cfg.variant` names.
+
+    Raises:
+      UserError: there is no such variant, which lists the variants; or `cfg.options` names an option that
+        the variant lacks, or gives a value out of range, which lists the variant's options.
+    """
+    known, given = options_of(cfg), read_options(cfg.options)
+    listed = ", ".join(map(str, known.values())) or "none"
+    if unknown := [name for name in given if name not in known]:
+        raise UserError(f"variant {cfg.variant!r} has no option {unknown[0]!r}; its options: {listed}")
+    for option in known.values():
+        try:
+            option.check(cfg)
+        except UserError as error:
+            raise UserError(f"{error}; options of variant {cfg.variant!r}: {listed}") from None
+    return VARIANTS[cfg.variant]
+
+
+def described(cfg: ModelConfig) -> type[nn.Module]:
+    """Returns the class whose docstring, `cost` and `options` describe a variant: its attention or its stack.
+
+    A UserError lists the variants if there is none of that name.
+    """
     if cfg.variant not in VARIANTS:
         raise UserError(f"unknown variant {cfg.variant!r}; choose from {', '.join(VARIANTS)}")
-    return VARIANTS[cfg.variant]
+    stack = VARIANTS[cfg.variant].stack(cfg)
+    return getattr(stack, "attention", type(stack))
+
+
+def options_of(cfg: ModelConfig) -> dict[str, Option]:
+    """Returns the options that the variant's class declares, by name."""
+    return {option.name: option for option in getattr(described(cfg), "options", ())}
+
+
+def without_defaults(cfg: ModelConfig) -> ModelConfig:
+    """Returns `cfg` without the options that equal their defaults, so that equal models have equal configs.
+
+    Raises a UserError where `lookup` does.
+    """
+    lookup(cfg)
+    known = options_of(cfg)
+    kept = {name: value for name, value in read_options(cfg.options).items() if value != known[name].default}
+    return dataclasses.replace(cfg, options=write_options(kept))
+
+
+def each(cfg: ModelConfig, names: Iterable[str]) -> list[ModelConfig]:
+    """Returns the configs of several variants. Each takes those of `cfg.options` that it has.
+
+    Raises:
+      UserError: none of the variants has one of the options, or `lookup` refuses one of the configs.
+    """
+    given, used, configs = read_options(cfg.options), set(), []
+    for name in names:
+        one = dataclasses.replace(cfg, variant=name, options="")
+        own = {option: value for option, value in given.items() if option in options_of(one)}
+        configs.append(without_defaults(dataclasses.replace(one, options=write_options(own))))
+        used |= own.keys()
+    if unused := [option for option in given if option not in used]:
+        raise UserError(f"none of the variants {', '.join(names)} has an option {unused[0]!r}: leave it out")
+    return configs

@@ -22,7 +22,7 @@ from kgpt_jax.modes.evaluate import PREDICTIONS
 SHARED = ("seeds",)
 COURSE = "configs/course_2024.py"
 PARTS = {
-    "positions": ["model.variant"],
+    "positions": ["model.variant", "model.options"],
     "objective": ["pretrain.objective"],
     "texts behind others": ["pretrain.preceded"],
     "optimiser": ["pretrain.muon_learning_rate", "pretrain.learning_rate", "pretrain.weight_decay"],

@@ -69,7 +69,9 @@ COMMON = {
     "finetune_lr": Flag(
         flags.DEFINE_float, None, "Peak learning rate of finetuning.", "finetune.learning_rate"
     ),
-    "bottleneck_dim": Flag(flags.DEFINE_integer, None, "Latents of the perceivers.", "model.bottleneck_dim"),
+    "bottleneck_dim": Flag(
+        flags.DEFINE_integer, None, "Latents of the perceivers.", "model.options.bottleneck_dim"
+    ),
 }
 SHARED = {
     "reading_params_path": Flag(
@@ -236,13 +238,17 @@ class Command:
                 there = start.config.data
                 documents = {name: getattr(there, name) for name in ("pretrain_corpus_path", "biographies")}
                 config = dataclasses.replace(config, data=dataclasses.replace(config.data, **documents))
-        changes = {} if start is None else {"model.variant": start.config.model.variant}
+        given = {}
         for name in leaves():
             if name not in DECIDED and (value := self.flags[f"config.{name}"].value) is not None:
-                changes[name] = value
+                given[name] = value
         for name, flag in COMMON.items():
             if flag.field and (value := self.flags[name].value) is not None:
-                changes[flag.field] = value
+                given[flag.field] = value
+        model = config.model if start is None else start.config.model
+        variant = given.get("model.variant", model.variant)
+        options = model.options if variant == model.variant else ""  # options belong to their variant
+        changes = {"model.variant": variant, "model.options": options} | given
         # One rule: a flag for finetuning applies to finetuning from scratch too, unless that has its own.
         scratch = {
             name.replace("finetune.", "scratch.", 1): value
@@ -274,6 +280,9 @@ def _unknown(name: str, mode: str, values: flags.FlagValues) -> str:
     listed = sorted(flag for flag in values if flag.startswith("config.") == fields)
     near = difflib.get_close_matches(name, listed, n=1)
     hint = f"did you mean --{near[0]}? " if near else ""
+    option = name.removeprefix("config.model.")
+    if option != name:
+        hint += f"a variant's own setting is given as --config.model.options={option}=NUMBER; "
     return f"unknown flag --{name}: {hint}choose from {', '.join(listed)}"
 
 

@@ -5,6 +5,7 @@
 Results that are in `--workdir` already are reused. The modes copies and ablate use `result` and `table_row`.
 """
 
+import dataclasses
 import json
 import statistics
 from pathlib import Path
@@ -33,12 +34,15 @@ def compare(config: Config, variants: list[str], seeds: list[int], workdir: Path
       workdir: a result lives in `<workdir>/seed_<seed>/<variant>/` and is reused, so that seeds may be spread
         over processes.
     """
+    from kgpt_jax.model.variants import each
+
+    models = each(config.model, variants)
     results = {variant: [] for variant in variants}
     for seed in seeds:
-        for variant in variants:
-            changes = {"seed": seed, "data.biographies.seed": seed, "model.variant": variant}
-            root = workdir / f"seed_{seed}" / variant
-            results[variant].append(result(override(config, changes), root))
+        for model in models:
+            changed = override(config, {"seed": seed, "data.biographies.seed": seed})
+            root = workdir / f"seed_{seed}" / model.variant
+            results[model.variant].append(result(dataclasses.replace(changed, model=model), root))
     print("\n| variant | right | 95 % interval | seeds | seconds |\n| --- | --- | --- | --- | --- |")
     for variant in variants:
         print(table_row(f"`{variant}`", results[variant]))
@@ -55,11 +59,11 @@ def result(config: Config, root: Path) -> dict:
     Raises:
       UserError: the result there belongs to another config, or the questions have no answers.
     """
-    from kgpt_jax.store.folder import write_json
+    from kgpt_jax.store.folder import with_todays_names, write_json
 
     path = root / "result.json"
     if path.exists():
-        there, asked = leaves(from_dict(_read(path)["config"])), leaves(config)
+        there, asked = leaves(from_dict(with_todays_names(_read(path)["config"]))), leaves(config)
         if changed := [name for name in there if there[name] != asked[name]]:
             name = changed[0]
             raise UserError(

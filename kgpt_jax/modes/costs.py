@@ -20,17 +20,21 @@ def define_flags(values: flags.FlagValues):
 
 
 def run(command: Command):
-    from kgpt_jax.model.costs import formula, paper_cost, paper_flops, parameters
+    from kgpt_jax.model.costs import formula, paper_cost, paper_flops
+    from kgpt_jax.model.gpt import count_params
+    from kgpt_jax.model.variants import each, options_of
     from kgpt_jax.train.costs import forward_counts, update_counts
 
     config, lengths = command.config(), command.whole_numbers("lengths")
-    models = [
-        replace(config.model, variant=name, vocab_size=config.model.vocab_size or 256)
-        for name in command.variants()
-    ]
+    sized = replace(config.model, vocab_size=config.model.vocab_size or 256)
+    models = each(sized, command.variants())
     print(f"{'variant':<30}{'parameters':>11}  what attends")
     for cfg in models:
-        print(f"{cfg.variant:<30}{parameters(cfg):>11,}  {formula(cfg)}")
+        print(f"{cfg.variant:<30}{count_params(cfg):>11,}  {formula(cfg)}")
+    print(f"\n{'variant':<30}options (--config.model.options=NAME=NUMBER)")
+    for cfg in models:
+        for option in options_of(cfg).values():
+            print(f"{cfg.variant:<30}{option}")
     print(f"\n{'variant':<30}multiplications of a forward pass")
     for cfg in models:
         print(f"{cfg.variant:<30}{paper_cost(cfg)}")

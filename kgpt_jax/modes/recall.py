@@ -5,8 +5,6 @@ python -m kgpt_jax.main --mode=recall --variants=vanilla,synthesizer
 The task is described in kgpt_jax/train/recall.py.
 """
 
-import dataclasses
-
 from kgpt_jax.config import UserError
 from kgpt_jax.modes.command import Command
 
@@ -14,13 +12,13 @@ SHARED = ("variants",)
 
 
 def run(command: Command):
+    from kgpt_jax.model.variants import each
     from kgpt_jax.train.recall import KEYS, TEXTS, recall
 
     config = command.config()
     print(f"{'variant':<30}{'right':>8}   of {TEXTS * KEYS:,}; guessing gives {1 / KEYS:.1%}")
-    for name in command.variants():
+    for cfg in each(config.model, command.variants()):
         try:
-            right = recall(dataclasses.replace(config.model, variant=name), seed=config.seed)
-            print(f"{name:<30}{right:>8.1%}", flush=True)
+            print(f"{cfg.variant:<30}{recall(cfg, seed=config.seed):>8.1%}", flush=True)
         except UserError as error:  # a variant that needs more layers
-            print(f"{name:<30}{'-':>8}   {error}")
+            print(f"{cfg.variant:<30}{'-':>8}   {error}")

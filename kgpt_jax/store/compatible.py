@@ -16,6 +16,7 @@ from kgpt_jax.data import corpus
 from kgpt_jax.data.holdout import UNKNOWN
 from kgpt_jax.data.vocab import Vocab
 from kgpt_jax.devices import barrier, is_first, made_on
+from kgpt_jax.model.variants import without_defaults
 from kgpt_jax.store.digests import damage, seal
 from kgpt_jax.store.folder import Run, any_saved, read_run, saved_steps, write_json
 
@@ -130,11 +131,15 @@ def learned_by(runs: Iterable[Run]) -> frozenset[str]:
 
 
 def with_vocab(config: Config, vocab: Vocab, pattern_seed: int = 0) -> Config:
-    """Returns the config with the size of the vocabulary and the pattern seed in it.
+    """Returns the config with the size of the vocabulary, the pattern seed, and no option at its default.
 
-    A run that starts from nothing takes its own seed for that, one that starts from another the other's.
+    A run that starts from nothing takes its own seed for the patterns, one that starts from another that run's.
+
+    Raises:
+      UserError: there is no such variant, or it lacks one of the options or refuses its value.
     """
-    model = dataclasses.replace(config.model, vocab_size=len(vocab), pattern_seed=pattern_seed)
+    model = without_defaults(config.model)
+    model = dataclasses.replace(model, vocab_size=len(vocab), pattern_seed=pattern_seed)
     return dataclasses.replace(config, model=model)
 
 

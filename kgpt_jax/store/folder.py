@@ -38,6 +38,12 @@ FACTS = {
     "taught_by": list,
 }
 RENAMED = {"pieces": "microbatches", "stripes": "shards"}  # fields that older versions named otherwise
+# Fields of the model that are options of some variants now: the default then, and the variants that read them.
+FIELDS_THEN = {
+    "bottleneck_dim": (64, ("perceiver", "perceiver_ar")),
+    "attention_block": (16, ("bigbird", "linformer")),
+    "linformer_dim": (16, ("linformer",)),
+}
 # What files that we did not write may raise.
 NOT_OURS = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
@@ -82,10 +88,21 @@ def read_run(folder: str | Path, checkpoint: str = "newest") -> Run:
 
 
 def with_todays_names(tree):
-    """Returns what a run of an older version wrote, with the names that its fields have today."""
+    """Returns what a run of an older version wrote, with the fields that we have today.
+
+    `tree` is the content of a JSON file of a run's folder, or any part of it.
+    """
     if not isinstance(tree, dict):
         return tree
-    return {RENAMED.get(name, name): with_todays_names(value) for name, value in tree.items()}
+    today = {RENAMED.get(name, name): with_todays_names(value) for name, value in tree.items()}
+    if "variant" in today and FIELDS_THEN.keys() & today.keys():
+        then = {name: today.pop(name) for name in FIELDS_THEN if name in today}
+        today["options"] = ",".join(
+            f"{name}={value}"
+            for name, value in then.items()
+            if value != FIELDS_THEN[name][0] and today["variant"] in FIELDS_THEN[name][1]
+        )
+    return today
 
 
 def _trees(folder: Path) -> list:

@@ -6,7 +6,6 @@ one on `pos_emb` and the perceiver's latents. PyTorch is needed for the file for
 
 import re
 import zipfile
-from collections.abc import Collection
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +16,7 @@ from kgpt_jax.model.gpt import abstract_params
 from kgpt_jax.model.rope import BASE
 
 LEADING_ONE = ("pos_emb", "stack/latents")
+LATENTS = "down_block.C"  # the course's name of the perceiver's latents, of shape (1, M, C)
 RENAMED = (
     (r"^stack/", ""),
     (r"^latents$", "down_block/C"),
@@ -63,7 +63,8 @@ def from_torch(arrays: dict, cfg: ModelConfig) -> dict:
         return jnp.asarray(array.reshape(wanted.shape), wanted.dtype)
 
     params = jax.tree_util.tree_map_with_path(take, abstract_params(cfg))
-    constants = buffers(arrays.keys() - left.keys(), cfg) if left else {}
+    used = {name: array for name, array in arrays.items() if name not in left}
+    constants = buffers(used, cfg) if left else {}
     for name, array in sorted(left.items()):
         if name not in constants:
             raise UserError(
@@ -82,7 +83,7 @@ def _check_shape(name: str, array: np.ndarray, shape: tuple):
     if array.shape != shape:
         raise UserError(
             f"{name} has shape {array.shape} where the config gives {shape}: set --config.model.n_embd, "
-            "n_head, block_size, seq_len, bottleneck_dim and the vocabulary to the file's"
+            "n_head, block_size, seq_len, options and the vocabulary to the file's"
         )
 
 
@@ -97,17 +98,17 @@ def to_torch(params) -> dict:
     return arrays
 
 
-def buffers(names: Collection[str], cfg: ModelConfig) -> dict:
-    """Returns the constants that the course's modules keep beside the parameters of these names."""
+def buffers(arrays: dict, cfg: ModelConfig) -> dict:
+    """Returns the constants that the course's modules keep beside these parameters, `{course name: array}`."""
     constants = {}
-    for name in names:
+    for name in arrays:
         if not name.endswith("attn.value.weight"):
             continue
         attention = name.removesuffix("value.weight")
-        on_latents = "down_block.C" in names and attention.startswith("blocks")
-        size = cfg.bottleneck_dim if on_latents else cfg.block_size
+        on_latents = LATENTS in arrays and attention.startswith("blocks")
+        size = arrays[LATENTS].shape[1] if on_latents else cfg.block_size
         constants[f"{attention}mask"] = np.tril(np.ones((1, 1, size, size), np.float32))
-        if "pos_emb" not in names:
+        if "pos_emb" not in arrays:
             torch = _torch()  # in float32 as the course: float64 differs by 4e-6 at position 127
             rate_P = 1 / BASE ** (torch.arange(0, cfg.head_dim, 2).float() / cfg.head_dim)
             angle_TP = torch.outer(torch.arange(cfg.block_size).float(), rate_P)
@@ -157,7 +158,7 @@ def _check_size(path: str, cfg: ModelConfig):
     if not zipfile.is_zipfile(path):  # an older file, whose arrays are not packed
         return
     parameters = sum(leaf.size for leaf in jax.tree.leaves(abstract_params(cfg)))
-    masks = cfg.n_layer * max(cfg.block_size, cfg.bottleneck_dim) ** 2
+    masks = cfg.n_layer * cfg.block_size**2
     most = 2 * 4 * (parameters + masks) + 1_000_000
     with zipfile.ZipFile(path) as file:
         there = sum(entry.file_size for entry in file.infolist())

@@ -1,5 +1,6 @@
 """Attention weights, read off the papers' formulas in plain NumPy."""
 
+import dataclasses
 from functools import partial
 
 import jax
@@ -17,13 +18,14 @@ from kgpt_jax.model.synthesizer import (
 )
 from tests import tiny
 
+CFG = dataclasses.replace(tiny.MODEL, options="attention_block=4,linformer_dim=3")
 T, H, K = 11, tiny.MODEL.n_head, tiny.MODEL.head_dim
 X_TC = np.random.default_rng(1).standard_normal((T, tiny.MODEL.n_embd)).astype(np.float32)
 
 
 def applied(attention):
     """Returns the attention's random parameters, its output and its weights (H, T, S) on one text."""
-    module = attention(tiny.MODEL)
+    module = attention(CFG)
     inputs = X_TC[None], jnp.arange(T)[None]
     shapes = jax.eval_shape(partial(module.init, train=False), jax.random.key(0), *inputs)["params"]
     rng = np.random.default_rng(2)
@@ -47,10 +49,10 @@ def softmax(score_TS):
 def factorized_dense(params, head):
     a, b = factors(tiny.MODEL.seq_len)
     hidden_TK = np.maximum(layer(params, "w1", head), 0)
-    long_Ta = hidden_TK @ params["w2_a"] + params["b2_a"]
-    repeated_Tb = hidden_TK @ params["w2_b"] + params["b2_b"]
-    assert (long_Ta.shape[1], repeated_Tb.shape[1]) == (a, b) == (4, 4)
-    return np.array([[long_Ta[t, s // b] * repeated_Tb[t, s % b] for s in range(T)] for t in range(T)])
+    stretched_T4 = hidden_TK @ params["w2_a"] + params["b2_a"]
+    repeated_T4 = hidden_TK @ params["w2_b"] + params["b2_b"]
+    assert (stretched_T4.shape[1], repeated_T4.shape[1]) == (a, b) == (4, 4)
+    return np.array([[stretched_T4[t, s // b] * repeated_T4[t, s % b] for s in range(T)] for t in range(T)])
 
 
 def random(params, head):
@@ -90,7 +92,8 @@ def test_synthesizers_weights(attention, scores):
 
 def test_linformer_position_by_position():
     params, y_TC, _ = applied(LinformerAttention)
-    W, heads_TC = tiny.MODEL.attention_block, np.zeros_like(X_TC)
+    W, heads_TC = 4, np.zeros_like(X_TC)
+    assert params["E"].shape == (3, CFG.seq_len)
     for head in range(H):
         q_TK, k_TK, v_TK = (layer(params, name, head) for name in ("query", "key", "value"))
         for t in range(T):

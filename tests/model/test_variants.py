@@ -1,7 +1,7 @@
 """What every variant must keep, and what each is known for."""
 
 import dataclasses
-from functools import partial
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ from kgpt_jax.model.bigbird import looked_at
 from kgpt_jax.model.gpt import GPT, abstract_params, has_cache
 from kgpt_jax.model.rope import rotate
 from kgpt_jax.model.synthesizer import SynthesizerAttention
-from kgpt_jax.model.variants import VARIANTS
+from kgpt_jax.model.variants import VARIANTS, each, lookup, without_defaults
 from kgpt_jax.store.checkpoint import Checkpoints
 from kgpt_jax.store.compatible import open_run
 from tests import tiny
@@ -37,13 +37,24 @@ FULL_SIZE = {  # at vocabulary 256; the first four are the course's own counts
 }
 # Of `synthesizer_random_fixed`, first layer and head: what position 3 gives to positions 0 to 3.
 FIXED_SCORES = [-1.2867748, 0.9271476, -0.46324304, -1.8940898]
+BFLOAT16 = [("float32", "bfloat16", 0.03), ("bfloat16", "float32", 0.05)]  # dtype, products, most difference
 SOURCE = 4  # characters given, in tests of variants that read them as a whole
 every_variant = pytest.mark.parametrize("variant", VARIANTS)
 
 
 @partial(jax.jit, static_argnames="model")
-def logits(model, params, x_BT, source_B=None):
+def _logits(model, params, x_BT, source_B):
     return model.apply({"params": params}, x_BT, source_B, train=False)
+
+
+def logits(model, params, x_BT, source_B=None):
+    """Returns the logits; tests that read texts of one length share one compiled program."""
+    return _logits(model, params, x_BT, np.ones(len(x_BT), np.int32) if source_B is None else source_B)
+
+
+@partial(jax.jit, static_argnames="model")
+def decode(model, variables, *inputs):
+    return model.apply(variables, *inputs, train=False, mutable=["cache"])
 
 
 def first_predicted(variant):
@@ -56,7 +67,7 @@ def stack_inputs(variant, T):
     return x_BTC, jnp.arange(T)[None], tiny.source_B(variant, SOURCE, rows=2)
 
 
-@every_variant
+@pytest.mark.parametrize("variant", FULL_SIZE)
 def test_full_size_parameter_count(variant):
     shapes = abstract_params(ModelConfig(variant=variant, vocab_size=256))
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == FULL_SIZE[variant]
@@ -86,6 +97,7 @@ def test_logits_ignore_every_later_character(variant, T):
         assert (before[:, t + 1 :] != after[:, t + 1 :]).any()
 
 
+@cache
 def gradients(variant, T, **changes):
     """Returns the derivatives (T, S, C) of each output's sum by each input, of a stack by itself."""
     model, params, _ = tiny.make(variant, **changes)
@@ -99,7 +111,7 @@ def gradients(variant, T, **changes):
 
 
 @every_variant
-@pytest.mark.parametrize("T", [8, 11])
+@pytest.mark.parametrize("T", [8, 15])
 def test_no_gradient_comes_from_a_later_position(variant, T):
     grad_TSC = gradients(variant, T)
     for t in range(first_predicted(variant), T):
@@ -108,7 +120,7 @@ def test_no_gradient_comes_from_a_later_position(variant, T):
 
 
 @every_variant
-@pytest.mark.parametrize("T", [1, 4, 9])
+@pytest.mark.parametrize("T", [1, 8, 11])
 def test_padding_to_the_right_changes_nothing(variant, T):
     model, params, x_BT = tiny.make(variant)
     padded_BT = x_BT.copy()
@@ -118,39 +130,66 @@ def test_padding_to_the_right_changes_nothing(variant, T):
     np.testing.assert_allclose(short, padded[:, :T], rtol=1e-5, atol=2e-6)
 
 
+@partial(jax.jit, static_argnames="model")
+@partial(jax.grad, argnums=1, has_aux=True)
+def gradient_and_logits(model, params, x_BT, source_B):
+    logits_BTV = model.apply({"params": params}, x_BT, source_B, train=False)
+    return -jax.nn.log_softmax(logits_BTV)[..., 3].mean(), logits_BTV
+
+
 @every_variant
 def test_every_parameter_gets_a_finite_gradient(variant):
     model, params, x_BT = tiny.make(variant)
-
-    def loss_fn(params):
-        log_p_BTV = jax.nn.log_softmax(logits(model, params, x_BT, tiny.source_B(variant, SOURCE)))
-        return -log_p_BTV[..., 3].mean()
-
-    for path, grad in jax.tree_util.tree_leaves_with_path(jax.jit(jax.grad(loss_fn))(params)):
+    gradient, _ = gradient_and_logits(model, params, x_BT, tiny.source_B(variant, SOURCE))
+    for path, grad in jax.tree_util.tree_leaves_with_path(gradient):
         name = jax.tree_util.keystr(path)
         assert jnp.isfinite(grad).all(), name
         # A key's bias adds the same to all scores of a row, which softmax takes away again.
         assert grad.any() or "['key']['bias']" in name, name
 
 
+def relative_difference(tree, exact):
+    ours, exact = (
+        np.concatenate([np.asarray(leaf, np.float64).ravel() for leaf in jax.tree.leaves(part)])
+        for part in (tree, exact)
+    )
+    return np.linalg.norm(ours - exact) / np.linalg.norm(exact)
+
+
+@pytest.mark.parametrize(
+    "variant, dtype, products, most",
+    [(variant, *setting) for variant in VARIANTS for setting in BFLOAT16]
+    + [("vanilla", "bfloat16", "bfloat16", 0.05)],
+)
+def test_bfloat16_factors_and_activations_stay_close_to_float32(variant, dtype, products, most):
+    model, params, x_BT = tiny.make(variant)
+    other = GPT(dataclasses.replace(model.cfg, dtype=dtype, products=products))
+    source_B = tiny.source_B(variant, SOURCE)
+    exact, exact_BTV = gradient_and_logits(model, params, x_BT, source_B)
+    gradient, logits_BTV = gradient_and_logits(other, params, x_BT, source_B)
+    # 0 would mean that the setting has no effect.
+    assert 0 < relative_difference(gradient, exact) < most
+    assert logits_BTV.dtype == jnp.float32
+    assert 0 < relative_difference(logits_BTV, exact_BTV) < 0.03
+
+
 @every_variant
-@pytest.mark.parametrize("prompt", [1, 6, 14])
+@pytest.mark.parametrize("prompt", [1, 10])  # the second ends inside of a block
 def test_cached_logits_equal_uncached(variant, prompt):
     model, params, x_BT = tiny.make(variant)
     source_B = tiny.source_B(variant, prompt)
-    read = jax.jit(partial(model.apply, train=False, mutable=["cache"]))
-    part, cache = read({"params": params}, x_BT[:, :prompt], source_B)
+    part, cache = decode(model, {"params": params}, x_BT[:, :prompt], source_B)
     parts = [part]
     for t in range(prompt, 15):
         start_B = np.full(3, t, np.int32)
-        part, cache = read({"params": params} | cache, x_BT[:, t : t + 1], source_B, start_B)
+        part, cache = decode(model, {"params": params} | cache, x_BT[:, t : t + 1], source_B, start_B)
         parts.append(part)
     cached, uncached = np.concatenate(parts, axis=1), logits(model, params, x_BT, source_B)
     np.testing.assert_allclose(cached, uncached, rtol=1e-5, atol=1e-5)
 
 
 def test_who_keeps_a_cache():
-    without = {name for name in VARIANTS if not has_cache(dataclasses.replace(tiny.MODEL, variant=name))}
+    without = {name for name in FULL_SIZE if not has_cache(tiny.model_config(name))}
     assert without == {"perceiver", "perceiver_ar"}
 
 
@@ -190,15 +229,6 @@ def test_whose_weights_follow_from_their_own_position_alone(variant):
     else:
         row_BHS, other_BHS = (weights(ids)[0][:, :, t] for ids in (x_BT, other_BT))  # of the first layer
         np.testing.assert_array_equal(row_BHS, other_BHS)
-
-
-@every_variant
-def test_bfloat16_stays_close(variant):
-    model, params, x_BT = tiny.make(variant)
-    half = GPT(dataclasses.replace(model.cfg, dtype="bfloat16"))
-    full_BTV, half_BTV = logits(model, params, x_BT), logits(half, params, x_BT)
-    assert half_BTV.dtype == jnp.float32
-    assert jnp.linalg.norm(half_BTV - full_BTV) < 0.03 * jnp.linalg.norm(full_BTV)
 
 
 @every_variant
@@ -268,7 +298,7 @@ def test_the_perceiver_forgets_what_its_latents_cannot_hold():
     np.testing.assert_array_equal(gradients("perceiver", 15, n_layer=4).any(axis=-1), expected_TS)
 
 
-@pytest.mark.parametrize("variant", sorted(VARIANTS.keys() - {"perceiver", "bigbird", "encoder_decoder"}))
+@pytest.mark.parametrize("variant", sorted(FULL_SIZE.keys() - {"perceiver", "bigbird", "encoder_decoder"}))
 def test_all_others_lose_nothing(variant):
     np.testing.assert_array_equal(gradients(variant, 15).any(axis=-1), np.tril(np.ones((15, 15), bool)))
 
@@ -315,7 +345,7 @@ def test_what_is_never_trained_follows_from_the_pattern_seed(variant):
     params, x_BT = tiny.make(variant, **long)[1:]
 
     def read(seed):
-        model = GPT(dataclasses.replace(tiny.MODEL, variant=variant, pattern_seed=seed, **long))
+        model = GPT(tiny.model_config(variant, pattern_seed=seed, **long))
         return np.asarray(logits(model, params, x_BT))
 
     assert (read(0) == read(0)).all() and (read(7) == read(7)).all()
@@ -325,3 +355,43 @@ def test_what_is_never_trained_follows_from_the_pattern_seed(variant):
 def test_unknown_variant_lists_the_known():
     with pytest.raises(UserError, match="unknown variant 'gated'; choose from vanilla, rope, "):
         tiny.make("gated")
+
+
+@pytest.mark.parametrize(
+    "variant, options, complaint",
+    [
+        ("vanilla", "window=3", "variant 'vanilla' has no option 'window'; its options: none"),
+        (
+            "bigbird",
+            "linformer_dim=3",
+            r"'bigbird' has no option 'linformer_dim'; its .* attention_block \(p",
+        ),
+        ("linformer", "attention_block=0", r"attention_block is 0: give 1 to 1,000,000; .* linformer_dim \("),
+        (
+            "perceiver",
+            "bottleneck_dim=16",
+            "bottleneck_dim 16 is beyond model.seq_len 15: give less; options",
+        ),
+    ],
+)
+def test_an_option_that_a_variant_refuses_lists_its_options(variant, options, complaint):
+    with pytest.raises(UserError, match=complaint):
+        lookup(tiny.model_config(variant, options=options))
+
+
+def test_an_option_at_its_default_is_no_other_model():
+    """So a run goes on whether its command gives the default or not; the default may exceed `seq_len`."""
+    cfg = ModelConfig(variant="linformer", options="linformer_dim=16,attention_block=4")
+    assert without_defaults(cfg).options == "attention_block=4"
+    short = ModelConfig(variant="perceiver", seq_len=15, vocab_size=9)
+    assert lookup(short) and abstract_params(short)["stack"]["latents"].shape == (64, 256)
+
+
+def test_several_variants_take_the_options_that_they_have():
+    given = ModelConfig(options="attention_block=4,linformer_dim=3")
+    configs = each(given, ["vanilla", "bigbird", "linformer"])
+    assert [cfg.options for cfg in configs] == ["", "attention_block=4", "attention_block=4,linformer_dim=3"]
+    with pytest.raises(
+        UserError, match="none of the variants vanilla, bigbird has an option 'linformer_dim'"
+    ):
+        each(given, ["vanilla", "bigbird"])

@@ -64,7 +64,7 @@ def test_the_encoder_reads_both_ways_and_the_decoder_what_follows():
 
 
 def test_segments_stand_side_by_side():
-    maps = {found.layer: found.weights_HTS[0] for found in maps_of("perceiver_ar", bottleneck_dim=6)[0]}
+    maps = {found.layer: found.weights_HTS[0] for found in maps_of("perceiver_ar")[0]}
     assert maps["blocks_0/attn"][10, 0] > 0  # the first layer looks at the whole past
     later = maps["blocks_1/attn"]
     assert later[5, 0] > 0 and later[10, 6] > 0 and not later[6:, :6].any()

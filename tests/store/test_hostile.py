@@ -1,6 +1,5 @@
 """Files that mean harm: nothing in them is executed, and what they ask for is looked at before it is made."""
 
-import dataclasses
 import hashlib
 import json
 import os
@@ -65,7 +64,7 @@ def course_file(variant, path):
     """Writes a course file; returns its content and its config."""
     import torch
 
-    cfg = dataclasses.replace(tiny.MODEL, variant=variant)
+    cfg = tiny.model_config(variant)
     save_torch_params(str(path), tiny.make(variant)[1], cfg)
     return torch.load(path, weights_only=True), cfg
 

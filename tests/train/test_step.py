@@ -180,9 +180,7 @@ COURSE_INIT = {  # course name -> kind and scale, written from the course's code
 
 @pytest.mark.parametrize("variant", ["vanilla", "synthesizer", "rope", "perceiver"])
 def test_initial_distributions_are_the_courses(variant):
-    size = dict(
-        n_layer=3, n_head=8, n_embd=256, bottleneck_dim=64, vocab_size=90, block_size=128, seq_len=127
-    )
+    size = dict(n_layer=3, n_head=8, n_embd=256, vocab_size=90, block_size=128, seq_len=127)
     model = GPT(dataclasses.replace(tiny.MODEL, variant=variant, **size))
     params = init_state(model, make_optimizer(TrainConfig()), jax.random.key(0)).params
     for name, array in to_torch(params).items():
