@@ -69,7 +69,7 @@ def largest_share(tree) -> int:
 @pytest.fixture(scope="module")
 def eight():
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
-    script = [sys.executable, "-c", "from tests.train.test_sharding import train_on_eight; train_on_eight()"]
+    script = [sys.executable, "-c", "from tests.test_devices import train_on_eight; train_on_eight()"]
     environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(script, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
