@@ -70,21 +70,8 @@ class Checkpoints:
             found = self._asked_for() if read_only else self._newest_valid()
         found = broadcast(-1 if found is None else found)
         self.step = None if found < 0 else found
-        if read_only:
-            options = ocp.CheckpointManagerOptions(read_only=True)
-        else:
-            # Checkpoints of older versions have no metrics: BestN keeps them all.
-            best = checkpoint_managers.BestN(get_metric_fn=_loss_of, reverse=True, n=1)
-            options = ocp.CheckpointManagerOptions(
-                best_fn=_loss_of,  # only this makes Orbax read the losses of earlier processes' checkpoints
-                preservation_policy=checkpoint_managers.AnyPreservationPolicy(
-                    [checkpoint_managers.LatestN(2), best]
-                ),
-                # A checkpoint is complete when `save` returns, and a full disk is known at once.
-                enable_async_checkpointing=False,
-            )
         with quiet():
-            self.manager = ocp.CheckpointManager(self.folder, options=options)
+            self.manager = ocp.CheckpointManager(self.folder, options=_options(read_only))
 
     def _asked_for(self) -> int | None:
         """Returns the update that `run.checkpoint` asks for, None if that is the newest and there is none."""
@@ -283,6 +270,19 @@ class Checkpoints:
                 f"checkpoint {self.folder / str(self.step)} cannot be read ({_reason(error)}): "
                 "try again, or move it away to go back to the one before"
             ) from None
+
+
+def _options(read_only: bool) -> ocp.CheckpointManagerOptions:
+    """Returns Orbax's options: keep the newest two checkpoints and the one of least loss."""
+    if read_only:
+        return ocp.CheckpointManagerOptions(read_only=True)
+    # Checkpoints of older versions have no metrics: BestN keeps them all.
+    best = checkpoint_managers.BestN(get_metric_fn=_loss_of, reverse=True, n=1)
+    return ocp.CheckpointManagerOptions(
+        best_fn=_loss_of,  # only this makes Orbax read the losses of earlier processes' checkpoints
+        preservation_policy=checkpoint_managers.AnyPreservationPolicy([checkpoint_managers.LatestN(2), best]),
+        enable_async_checkpointing=False,  # so that `save` returns, or reports a full disk, once all is written
+    )
 
 
 def _loss_of(metrics: dict) -> float:

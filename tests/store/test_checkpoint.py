@@ -167,13 +167,13 @@ def test_checkpoints_of_older_versions_are_kept(run):
     """They record no metrics for Orbax: any of them may be the best."""
     with Checkpoints(run) as checkpoints:
         for step in (1, 2):
-            checkpoints.save(state_of(run)._replace(step=jnp.int32(step)), seconds=1.0, loss=step)
+            checkpoints.save(state_of(run)._replace(step=jnp.int32(step)), seconds=1.0, loss=float(step))
     for step in (1, 2):
         shutil.rmtree(run.folder / "checkpoints" / str(step) / "metrics")
         seal(run.folder / "checkpoints" / str(step))
     with Checkpoints(run) as checkpoints:
         for step in (3, 4, 5):
-            checkpoints.save(state_of(run)._replace(step=jnp.int32(step)), seconds=1.0, loss=step)
+            checkpoints.save(state_of(run)._replace(step=jnp.int32(step)), seconds=1.0, loss=float(step))
     assert {path.name for path in (run.folder / "checkpoints").iterdir()} == {"1", "2", "3", "4", "5"}
     with Checkpoints(read_run(run.folder, "best"), read_only=True) as checkpoints:
         assert checkpoints.step == 1
