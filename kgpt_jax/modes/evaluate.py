@@ -6,6 +6,7 @@ asks the newest finetuned run, or the one that --reading_params_path names. With
 list of places only; with --voters=RUN,RUN further runs vote.
 """
 
+from contextlib import suppress
 from pathlib import Path
 
 from absl import flags
@@ -86,9 +87,21 @@ def evaluate(config, run, outputs: Path, beams: int = 0, further: list[Path] = (
     correct, total = float(found.score.correct), float(found.score.total)
     print(f"Correct: {correct} out of {total}: {correct / total * 100}%")
     print(f"95% interval: {percent(found.score.interval)}")
+    if is_first() and not further and not beams and run.checkpoint == "newest":
+        draw_score(run.folder, found.score)
     right = [found.targets[i] for i in found.scored]
     print_constants(constants(right, run.facts.get("most_frequent_answer", "London")))
     return found
+
+
+def draw_score(folder: Path, score):
+    """Redraws a run's `loss.png` with the score in its title. More training draws it without, as it was."""
+    from kgpt_jax.answer.score import percent
+    from kgpt_jax.train.progress import draw_loss
+
+    right = f"{score.correct} of {score.total} held-out questions right"
+    with suppress(OSError):  # another user's run
+        draw_loss(folder, f"{right}: {score.accuracy:.1%}, 95% interval {percent(score.interval)}")
 
 
 def print_constants(scores):

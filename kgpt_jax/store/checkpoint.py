@@ -281,7 +281,7 @@ def _options(read_only: bool) -> ocp.CheckpointManagerOptions:
     return ocp.CheckpointManagerOptions(
         best_fn=_loss_of,  # only this makes Orbax read the losses of earlier processes' checkpoints
         preservation_policy=checkpoint_managers.AnyPreservationPolicy([checkpoint_managers.LatestN(2), best]),
-        enable_async_checkpointing=False,  # so that `save` returns, or reports a full disk, once all is written
+        enable_async_checkpointing=False,  # `save` returns, or reports a full disk, at the end
     )
 
 

@@ -225,18 +225,18 @@ def draw_loss(folder: Path, held_out: str = ""):
 
     Args:
       folder: the run's folder, `<variant>/<stage>`: these two names are the title.
-      held_out: a second line for the title: how many held-out questions the finished run answers correctly.
+      held_out: a second line for the title, such as how many held-out questions the finished run answers.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     records = read_metrics(folder / "metrics.jsonl")
     step, epoch, lr = (np.array([record[name] for record in records]) for name in ("step", "epoch", "lr"))
     loss = np.array([record.get("loss") for record in records], float)  # NaN where every model skipped
     if not np.isfinite(loss).any():
         return
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
     figure, (top, bottom) = pyplot.subplots(
         2, 1, sharex=True, figsize=(8, 5), height_ratios=(3, 1), layout="constrained"
     )
