@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from kgpt_jax import environment
+from kgpt_jax import devices
 from kgpt_jax.answer.predict import predict
 from kgpt_jax.config import UserError, override, to_dict
 from kgpt_jax.data.batches import epoch_batches
@@ -35,8 +35,13 @@ class Killed(Exception):
     pass
 
 
+def one_layer(n_seeds=1, **train):
+    """Returns the tiny config with one layer, which compiles twice as fast as two."""
+    return override(with_vocab(tiny.config(**train), VOCAB), {"n_seeds": n_seeds, "model.n_layer": 1})
+
+
 def start(folder, n_seeds=1, start_params=None, **train):
-    config = dataclasses.replace(with_vocab(tiny.config(**train), VOCAB), n_seeds=n_seeds)
+    config = one_layer(n_seeds, **train)
     run = open_run(folder, config, VOCAB, {"stage": "pretrain"})
     objective = span_corruption(Material(DOCUMENTS, []), VOCAB, config.model)
     return loop.train(run, config.pretrain, objective, len(DOCUMENTS), start_params)[0]
@@ -97,7 +102,7 @@ def test_resumed_equals_unbroken_to_the_bit(tmp_path, steps_of_users, variant, m
     broken, unbroken = (whole_state(tmp_path / name, 12) for name in ("killed", "unbroken"))
     for name in ("params", "opt_state"):
         leaves = [jax.tree.leaves(state[name]) for state in (broken, unbroken)]
-        assert len(leaves[0]) == len(leaves[1]) > 20
+        assert len(leaves[0]) == len(leaves[1]) > 15
         assert all((np.asarray(a) == np.asarray(b)).all() for a, b in zip(*leaves))
     metrics = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("killed", "unbroken")]
     assert metrics[0] == metrics[1]
@@ -106,7 +111,7 @@ def test_resumed_equals_unbroken_to_the_bit(tmp_path, steps_of_users, variant, m
 
 def test_chunks_are_gone_through_in_order_and_resumed_within(tmp_path, monkeypatch):
     """Ten documents in chunks of four, four and two: five updates of two examples an epoch."""
-    config = with_vocab(tiny.config(epochs=2, batch_size=2, save_every=3), VOCAB)
+    config = one_layer(epochs=2, batch_size=2, save_every=3)
     made = []
 
     def chunk(i):
@@ -163,7 +168,7 @@ def test_metrics_count_what_each_update_reads(tmp_path):
         "group_by_length": False,
     }
     start(tmp_path, **changes)
-    config = with_vocab(tiny.config(**changes), VOCAB)
+    config = one_layer(**changes)
     objective = span_corruption(Material(DOCUMENTS, []), VOCAB, config.model)
     expected = [
         sum(np.count_nonzero(batch.x_BT) for batch in epoch_batches(objective, config.pretrain, 0, epoch))
@@ -186,7 +191,7 @@ def test_the_folder_holds_what_it_should(tmp_path):
     }
     steps = {path.name for path in (tmp_path / "checkpoints").iterdir()}
     assert steps == {"3", "6"}
-    assert json.loads((tmp_path / "config.json").read_text()) == to_dict(with_vocab(tiny.config(), VOCAB))
+    assert json.loads((tmp_path / "config.json").read_text()) == to_dict(one_layer())
 
 
 def poison(monkeypatch, updates):
@@ -234,7 +239,7 @@ def test_a_run_gives_up_after_five_in_a_row(tmp_path, monkeypatch):
 
 def diverged(n_seeds, which):
     """Returns first parameters of several models, of which one has infinite logits."""
-    config = with_vocab(tiny.config(), VOCAB)
+    config = one_layer()
     state = init_state(GPT(config.model), make_optimizer(config.pretrain), jax.random.key(0))
     several = jax.tree.map(lambda leaf: np.stack([leaf] * n_seeds), state.params)
     several["head"]["kernel"][which] = 3e38
@@ -349,7 +354,7 @@ def test_what_cannot_fit_is_refused_before_it_is_made():
 
 
 def test_an_update_that_cannot_fit_is_refused_before_it_is_run(tmp_path, monkeypatch):
-    monkeypatch.setattr(environment, "memory", lambda: 1e5)
+    monkeypatch.setattr(devices, "memory", lambda: 1e5)
     with pytest.raises(UserError, match="an update needs .* GB of memory or more"):
         start(tmp_path)
 
