@@ -13,6 +13,7 @@ import json
 import resource
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 from kgpt_jax.environment import prepare
@@ -38,10 +39,10 @@ def jax_train(config: dict, updates: int):
     model, tx = GPT(config.model), make_optimizer(cfg)
     rates = learning_rates(cfg, n_examples, config.model.seq_len)
     mesh = make_mesh(-(-cfg.batch_size // n_microbatches(cfg)), config.model_devices)
-    state = init_state(model, tx, jax.random.key(0), None, cfg.ema_decay > 0, mesh)
+    state = init_state(model, tx, jax.random.key(0), mesh=mesh)
     quiet = _Quiet()
-    train_steps = make_train_steps(model, tx, jax.random.key(1), cfg.ema_decay, mesh)
-    dispatcher = Dispatcher(train_steps, cfg, quiet, None, state, mesh)
+    train_steps = make_train_steps(model, tx, mesh)
+    dispatcher = Dispatcher(train_steps, jax.random.key(1), rates, cfg, quiet, None, state, mesh)
     feed = Feed(data, config.model, cfg, 0, mesh)
     drawn = itertools.chain.from_iterable(epoch for _, epoch in feed.chunks(range(cfg.epochs)))
     numbers = itertools.count()
@@ -56,10 +57,10 @@ def jax_train(config: dict, updates: int):
         ]
         cells = sum(microbatch.batch.x_BT.size for _, microbatch in ahead)
         while ahead:
-            state, n = dispatcher.send(state, ahead, rates)
+            state, n = dispatcher.send(state, ahead)
             ahead = ahead[n:]
-            dispatcher.settle(leave=1)
-        dispatcher.settle(leave=0)
+            dispatcher.collect(under_way=1)
+        dispatcher.collect(under_way=0)
         seconds = time.perf_counter() - began - quiet.left_out
         return {"seconds": seconds / updates, "cells": cells / updates}
 
@@ -146,15 +147,15 @@ def jax_seeds(config: dict, updates: int, seeds: int):
     from kgpt_jax.data.batches import epoch_batches, split, stack
     from kgpt_jax.model.gpt import GPT
     from kgpt_jax.train.optimizer import make_optimizer
-    from kgpt_jax.train.step import init_state, make_train_steps, no_sums
+    from kgpt_jax.train.step import init_state, make_train_steps, zero_sums
 
     config = from_dict(config)
     data, _ = _data(config)
     model, tx = GPT(config.model), make_optimizer(config.pretrain)
     microbatches = stack(split(epoch_batches(data.make(0, 0), config.pretrain, 0, 0)[0], 1) * updates)
-    train_steps = make_train_steps(model, tx, jax.random.split(jax.random.key(1), seeds))
+    train_steps = partial(make_train_steps(model, tx), jax.random.split(jax.random.key(1), seeds))
     state = init_state(model, tx, jax.random.split(jax.random.key(0), seeds))
-    return _again_and_again(train_steps, state, no_sums(state), microbatches)
+    return _again_and_again(train_steps, state, zero_sums(state), microbatches)
 
 
 def jax_step(config: dict, rows: int, updates: int):
@@ -166,16 +167,16 @@ def jax_step(config: dict, rows: int, updates: int):
     from kgpt_jax.data.batches import Batch, split, stack
     from kgpt_jax.model.gpt import GPT
     from kgpt_jax.train.optimizer import make_optimizer
-    from kgpt_jax.train.step import init_state, make_train_steps, no_sums
+    from kgpt_jax.train.step import init_state, make_train_steps, zero_sums
 
     config = from_dict(config)
     model, tx = GPT(config.model), make_optimizer(config.pretrain)
     x_BT = _full_texts(config.model, rows).astype(np.int32)
     batch = Batch(x_BT, x_BT, np.ones(rows, np.int32))
     microbatches = stack(split(batch, 1) * updates)
-    train_steps = make_train_steps(model, tx, jax.random.key(1))
+    train_steps = partial(make_train_steps(model, tx), jax.random.key(1))
     state = init_state(model, tx, jax.random.key(0))
-    return _again_and_again(train_steps, state, no_sums(state), microbatches)
+    return _again_and_again(train_steps, state, zero_sums(state), microbatches)
 
 
 def _full_texts(cfg, rows: int):

@@ -113,32 +113,31 @@ class ModelConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """One stage of training: AdamW or Muon under a schedule that is counted in tokens."""
+    """One stage of training: AdamW or Muon, with a learning rate that depends on the tokens read so far."""
 
     objective: str = ""  # or a mixture, "a=0.7,b=0.3"; empty: span_corruption, or question_answer to finetune
-    preceded: float = 0.0  # share of texts that stand behind another one, where both fit
+    preceded: float = 0.0  # fraction of texts that follow another text in their row, if both fit
     epochs: int = 10
     batch_size: int = 128
     learning_rate: float = 6e-4  # peak
-    muon_learning_rate: float = 0.0  # peak for the blocks' matrices under Muon; 0: AdamW for all
+    muon_learning_rate: float = 0.0  # peak for the blocks' matrices under Muon; 0: AdamW for all parameters
     warmup_tokens: int = 10_240
-    schedule: str = "cosine"  # or wsd: warm up, stay, and fall in a line
-    final_tokens: int = 0  # where the rate reaches its floor; 0 means at the end of the run
-    text_tokens: int = 0  # that the schedule counts for each text; 0: as many as the model reads
-    decay_from: float = 0.6  # wsd: share of the tokens after which the rate falls
-    floor: float = 0.1  # of the peak rate
-    first_step_at_peak: bool = False  # the course sets the rate after each update, for the next
+    schedule: str = "cosine"  # or wsd: warmup, constant rate, linear decay
+    final_tokens: int = 0  # tokens after which the decay ends; 0: at the end of the run
+    text_tokens: int = 0  # tokens that the schedule counts per text; 0: model.seq_len
+    decay_from: float = 0.6  # wsd: fraction of final_tokens after which the rate decays
+    floor: float = 0.1  # least rate of the decay, as a fraction of the peak
+    first_step_at_peak: bool = (
+        False  # as in the course, which sets the rate after each update for the next one
+    )
     beta1: float = 0.9
     beta2: float = 0.95
-    weight_decay: float = 0.1  # AdamW: of all but biases; Muon: of the blocks' matrices only
+    weight_decay: float = 0.1  # AdamW: all parameters but biases; Muon: the blocks' matrices only
     clip_norm: float = 1.0
-    ema_decay: float = 0.0  # above 0, training hands on a moving average of its parameters
     shuffle: bool = True
-    group_by_length: bool = True  # batches of texts of like length, so that little padding is left
-    microbatches: int = (
-        0  # of a batch, split by length; 0: 8 on a CPU where group_by_length is off, otherwise 1
-    )
-    steps_per_dispatch: int = 8  # updates, or microbatches of them, between two visits to Python
+    group_by_length: bool = True  # batches of texts of like length, which need little padding
+    microbatches: int = 0  # per batch, split by length; 0: 1, but 8 on a CPU without group_by_length
+    steps_per_dispatch: int = 8  # most microbatches that one call of the compiled program takes
     save_every: int = 500  # updates between checkpoints
 
     def __post_init__(self):
@@ -154,7 +153,7 @@ class TrainConfig:
         )
         for name in ("preceded", "decay_from", "floor"):
             _require(0 <= getattr(self, name) <= 1, f"{name} is {getattr(self, name)}: from 0 to 1")
-        for name in ("beta1", "beta2", "ema_decay"):
+        for name in ("beta1", "beta2"):
             _require(0 <= getattr(self, name) < 1, f"{name} is {getattr(self, name)}: from 0 to below 1")
 
 

@@ -1,8 +1,8 @@
-"""Where arrays live: the mesh of devices, and each parameter's place on it. All else is ignorant of devices.
+"""The devices: the mesh, the placement of arrays on it, exchange between processes, and memory.
 
-The mesh has two axes: texts are dealt out over `data`, and large parameters over `model`, as RULES say. With
-one device both have size 1. Each process holds its own devices' part of every array; it is given whole NumPy
-arrays, and puts on its devices what belongs there.
+No other file knows how many devices or processes there are. The mesh has two axes: the rows of a batch are
+sharded over `data`, and large parameters over `model`, as RULES say. With one device both have size 1. Each
+process holds the shards of its own devices: it takes whole NumPy arrays and copies its shards from them.
 """
 
 import logging
@@ -25,8 +25,8 @@ from kgpt_jax.environment import processor
 log = logging.getLogger(__name__)
 
 # A pattern of a parameter's path, and the axis that is split over `model`, counted from the end; None: the
-# parameter is whole on every device. The first pattern that fits holds. Linear layers are split by columns; the
-# second of two that follow each other is split by rows, so that devices only have to add up its outputs
+# parameter is whole on every device. The first pattern that fits holds. Linear layers are split by columns. The
+# second layer of two that follow each other is split by rows, so that devices only have to add up its outputs
 # (Megatron-LM, arXiv 1909.08053). What no pattern fits is whole.
 RULES = (
     (r"(^|/)ln\w*/", None),  # norms, whose bias is no linear layer's
@@ -38,9 +38,15 @@ RULES = (
 
 
 def make_mesh(n_rows: int | None, model_devices: int = 1) -> Mesh:
-    """Returns a mesh of all devices that can share a microbatch of `n_rows` texts evenly; None: of all devices.
+    """Returns a mesh with axes (`data`, `model`) of as many devices as can share the work evenly.
 
-    A UserError where that leaves out devices of other processes, or where `model_devices` do not fit.
+    Args:
+      n_rows: the texts of a microbatch, which the size of the `data` axis must divide; None: all devices.
+      model_devices: the size of the `model` axis.
+
+    Raises:
+      UserError: `model_devices` does not divide the number of devices, or a process would be left without
+        work.
     """
     devices = jax.devices()
     if len(devices) % model_devices:
@@ -67,9 +73,13 @@ def make_mesh(n_rows: int | None, model_devices: int = 1) -> Mesh:
 
 
 def shardings(tree, mesh: Mesh):
-    """Returns each leaf's place, by its path and RULES; `tree` may be of parameters or of what follows them.
+    """Returns the sharding of each leaf, which follows from its path by RULES.
 
-    An axis that `model` does not divide stays whole.
+    An axis whose size the `model` axis does not divide is not sharded.
+
+    Args:
+      tree: parameters, or a tree that contains trees like theirs, such as an optimiser's state.
+      mesh: the devices.
     """
 
     def place(path, leaf) -> NamedSharding:
@@ -85,8 +95,8 @@ def shardings(tree, mesh: Mesh):
     return jax.tree_util.tree_map_with_path(place, tree)
 
 
-def put(tree, mesh: Mesh):
-    """Returns arrays of parameters, NumPy's or on whatever devices, each in its place."""
+def place_params(tree, mesh: Mesh):
+    """Returns parameters, NumPy arrays or JAX arrays on any devices, placed as `shardings` says."""
 
     def one(leaf, place) -> jax.Array:
         if isinstance(leaf, jax.Array) and len(leaf.devices()) > 1:
@@ -98,21 +108,22 @@ def put(tree, mesh: Mesh):
 
 
 def to_numpy(array) -> np.ndarray:
-    """Returns an array as a whole, in every process, wherever its parts lie."""
+    """Returns a whole array as NumPy, in every process. All processes must call this at the same point."""
     if isinstance(array, jax.Array) and not array.is_fully_addressable:
         return multihost_utils.process_allgather(array, tiled=True)
     return np.asarray(array)
 
 
-def whole(mesh: Mesh) -> NamedSharding:
-    """Returns the place of what every device has a copy of."""
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Returns the sharding of an array of which every device has a copy."""
     return NamedSharding(mesh, P())
 
 
-def own_shares(mesh: Mesh) -> list[int]:
-    """Returns which of the shares of a batch, one for each position along `data`, this process trains on.
+def own_positions(mesh: Mesh) -> list[int]:
+    """Returns the positions along the mesh's `data` axis whose rows this process must have.
 
-    Processes have the same shares or none in common; where they don't, each is given all.
+    They are those of its own devices. If the devices of several processes overlap in some positions but not
+    in all, every process gets all positions.
     """
     owners = [frozenset(device.process_index for device in devices) for devices in mesh.devices]
     different = set(owners)
@@ -120,18 +131,23 @@ def own_shares(mesh: Mesh) -> list[int]:
     return [i for i, processes in enumerate(owners) if not apart or jax.process_index() in processes]
 
 
-def deal(array: np.ndarray, mesh: Mesh, axis: int, shares: Sequence[int] | None = None) -> jax.Array:
-    """Returns an array whose `axis` is dealt out over `data`; each process puts down its own part.
+def place_rows(array: np.ndarray, mesh: Mesh, axis: int, positions: Sequence[int] | None = None) -> jax.Array:
+    """Returns a JAX array with one axis, that of the rows, sharded over `data`.
 
-    The array that is given holds these `shares` of it, one behind the other, or, with None, all.
+    Args:
+      array: the rows of `positions`, in their order.
+      mesh: the devices.
+      axis: the axis of the rows.
+      positions: the positions along `data` whose rows the array holds, among them this process's own; None:
+        all.
     """
-    shares = range(mesh.shape["data"]) if shares is None else shares
-    size, rest = divmod(array.shape[axis], len(shares))
-    assert not rest, f"{array.shape[axis]} rows are no {len(shares)} even shares"
+    positions = range(mesh.shape["data"]) if positions is None else positions
+    size, rest = divmod(array.shape[axis], len(positions))
+    assert not rest, f"{array.shape[axis]} rows do not divide evenly over {len(positions)} positions"
     shape = (*array.shape[:axis], size * mesh.shape["data"], *array.shape[axis + 1 :])
 
     def part(index: tuple[slice, ...]) -> np.ndarray:
-        first = shares.index((index[axis].start or 0) // size) * size
+        first = positions.index((index[axis].start or 0) // size) * size
         return array[(*index[:axis], slice(first, first + size))]
 
     place = NamedSharding(mesh, P(*[None] * axis, "data"))
@@ -139,32 +155,35 @@ def deal(array: np.ndarray, mesh: Mesh, axis: int, shares: Sequence[int] | None 
 
 
 def is_first() -> bool:
-    """Tells whether this is the process that writes files and the screen."""
+    """Returns whether this is the process that writes files and prints."""
     return jax.process_index() == 0
 
 
 def barrier(purpose: str):
-    """Returns when all processes have come here."""
+    """Waits until all processes have called this. `purpose` must be the same in all."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(purpose)
 
 
 def any_process(flag: bool) -> bool:
-    """Tells whether any process says so; all must ask."""
+    """Returns whether `flag` is true in any process. All processes must call this at the same point."""
     if jax.process_count() == 1:
         return flag
     return bool(multihost_utils.process_allgather(np.array(flag)).any())
 
 
 def all_gather(numbers: np.ndarray) -> np.ndarray:
-    """Returns the numbers of every process, along a new first axis; they have 32 bits. All must ask."""
+    """Returns the numbers of all processes, stacked along a new first axis.
+
+    All processes must call this at the same point, with arrays of one shape and a 32-bit type.
+    """
     if jax.process_count() == 1:
         return numbers[None]
     return multihost_utils.process_allgather(numbers)
 
 
 def broadcast(number: int | float) -> int | float:
-    """Returns the first process's number, in all of them."""
+    """Returns the first process's number in every process. All must call this at the same point."""
     if jax.process_count() == 1:
         return number
     return multihost_utils.broadcast_one_to_all(np.array(number)).item()
@@ -174,13 +193,17 @@ WHEELS = {"gpu": "jax[cuda13]", "cuda": "jax[cuda13]", "tpu": "jax[tpu]"}
 
 
 def find_devices(platform: str | None = None):
-    """Starts JAX's devices; a UserError where it finds none of the platform.
+    """Initialises JAX's devices.
 
-    None stands for the platform that JAX_PLATFORMS names.
+    Args:
+      platform: the platform that an error names; None: the one in the variable JAX_PLATFORMS.
+
+    Raises:
+      UserError: JAX finds no device of the platform. The message says which wheel to install.
     """
     try:
         jax.devices()
-    except (RuntimeError, AssertionError):  # without its CUDA plugin JAX fails an assertion
+    except (RuntimeError, AssertionError):  # JAX without its CUDA plugin fails an assertion
         platform = platform or os.environ.get("JAX_PLATFORMS") or "device"
         wheel = WHEELS.get(platform, "jax")
         raise UserError(
@@ -190,7 +213,7 @@ def find_devices(platform: str | None = None):
 
 
 def memory() -> float:
-    """Returns the bytes of this machine's memory, infinity where the system does not say."""
+    """Returns this machine's memory in bytes, infinity if the operating system does not tell."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):  # Windows
@@ -198,9 +221,14 @@ def memory() -> float:
 
 
 def check_memory(purpose: str, needed: float, advice: str):
-    """Raises a UserError with the advice where `needed` bytes are more than this machine's memory.
+    """Raises a UserError if something needs more memory than this machine has.
 
-    Asks nothing where arrays lie elsewhere, on other devices than CPUs or in several processes.
+    Nothing is checked if arrays are in another memory: on devices other than CPUs, or in several processes.
+
+    Args:
+      purpose: what needs the memory; the message begins with it.
+      needed: bytes.
+      advice: the end of the message.
     """
     there = memory()
     if needed > there and jax.default_backend() == "cpu" and jax.process_count() == 1:
@@ -211,7 +239,7 @@ def check_memory(purpose: str, needed: float, advice: str):
 
 
 def made_on() -> dict[str, str | int]:
-    """Returns what decides the bits of a result beside the config: versions, processor, devices, threads."""
+    """Returns the environment that decides a result's bits: versions, processor, devices, threads."""
     import jaxlib
 
     names = ("flax", "optax", "numpy")

@@ -11,8 +11,6 @@ import signal
 import sys
 from importlib import import_module
 
-from absl import logging as absl_logging
-
 from kgpt_jax import course, environment, modes
 from kgpt_jax.modes import command as commands
 from kgpt_jax.modes.errors import explanation
@@ -72,11 +70,10 @@ class Screen(logging.Handler):
 
 
 def show_log():
-    """Shows the package's log on the screen. Orbax's stays silent: what matters in it, it also raises."""
+    """Shows the package's log on the screen."""
     ours = logging.getLogger("kgpt_jax")
     ours.handlers, ours.propagate = [Screen()], False
     ours.setLevel(logging.INFO)
-    absl_logging.set_verbosity(absl_logging.FATAL)
 
 
 if __name__ == "__main__":

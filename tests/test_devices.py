@@ -37,7 +37,7 @@ def train_on_eight():
         config = with_vocab(
             tiny.config(epochs=2, batch_size=8, microbatches=1, muon_learning_rate=0.02), vocab
         )
-        config = override(config, {"model_devices": model_devices, "model.n_embd": 64})
+        config = override(config, {"model_devices": model_devices, "model.n_embd": 64, "model.n_layer": 1})
         with tempfile.TemporaryDirectory() as folder:
             run = open_run(Path(folder), config, vocab, {"stage": "pretrain"})
             objective = span_corruption(Material(DOCUMENTS, []), vocab, config.model)
@@ -87,9 +87,9 @@ def test_shared_parameters_give_the_same_losses(eight):
 
 def test_each_device_holds_its_share_of_the_large_parameters(eight):
     assert eight[1]["bytes"] == eight[1]["all"]
-    # Positions 64 x 64, norms 4 x 64 and biases of what is cut by rows 2 x 64 a block, last norm 2 x 64:
+    # Positions 64 x 64, the block's norms 4 x 64 and biases of what is cut by rows 2 x 64, last norm 2 x 64:
     # each is a float32 on every device, beside its two moments under Adam.
-    copied = 3 * 4 * (64 * 64 + 2 * (4 * 64 + 2 * 64) + 2 * 64)
+    copied = 3 * 4 * (64 * 64 + (4 * 64 + 2 * 64) + 2 * 64)
     for size in SIZES[1:]:
         expected = copied + (eight[1]["all"] - copied) / size
         assert eight[size]["bytes"] == pytest.approx(expected, abs=32)  # and some counters

@@ -9,6 +9,7 @@ of places. With --voters=RUN,RUN further runs vote.
 """
 
 import json
+from contextlib import suppress
 from pathlib import Path
 
 from absl import flags
@@ -148,6 +149,8 @@ def evaluate(config, run, outputs: Path, beams: int = 0, further: list[Path] = (
     correct, total = float(found.score.correct), float(found.score.total)
     print(f"Correct: {correct} out of {total}: {correct / total * 100}%")
     print(f"95% interval: {percent(found.score.interval)}")
+    if is_first() and not further and not beams and run.checkpoint == "newest":
+        draw_score(run.folder, found.score)
     right = [found.targets[i] for i in found.scored]
     print_constants(constants(right, run.facts.get("most_frequent_answer", "London")))
     if show_wrong:
@@ -163,6 +166,16 @@ def print_wrong(found, most: int):
     print(f"wrong answers: {min(most, len(wrong))} of {len(wrong)}")
     for question, answer, target in wrong[:most]:
         print(f"  {question} {answer or '(nothing)'}; right is {target}")
+
+
+def draw_score(folder: Path, score):
+    """Redraws a run's `loss.png` with the score in its title. More training draws it without, as it was."""
+    from kgpt_jax.answer.score import percent
+    from kgpt_jax.train.progress import draw_loss
+
+    right = f"{score.correct} of {score.total} held-out questions right"
+    with suppress(OSError):  # another user's run
+        draw_loss(folder, f"{right}: {score.accuracy:.1%}, 95% interval {percent(score.interval)}")
 
 
 def print_constants(scores):

@@ -1,4 +1,10 @@
-"""Orbax checkpoints of a run's whole state, and its parameters out of them."""
+"""Orbax checkpoints of a run: its whole training state, or its parameters alone.
+
+with Checkpoints(run) as checkpoints:
+    if checkpoints.step:
+        state, seconds = checkpoints.restore(state)
+    checkpoints.save(state, seconds, loss)
+"""
 
 import errno
 import json
@@ -10,76 +16,65 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from absl import logging as absl_logging
 from jax.sharding import Mesh
 from orbax.checkpoint import checkpoint_managers
 
 from kgpt_jax.config import UserError, to_dict
-from kgpt_jax.devices import barrier, broadcast, is_first, make_mesh, shardings, whole
+from kgpt_jax.devices import barrier, broadcast, is_first, make_mesh, replicated, shardings
 from kgpt_jax.store.digests import SEAL, damage, seal
 from kgpt_jax.store.folder import NOT_OURS, Run, any_saved, free_place, saved_steps
 
 log = logging.getLogger(__name__)
 
-TEMPORARY = ".orbax-checkpoint-tmp"  # how Orbax ends the names of what it is writing
-TENSORSTORES_ERROR = re.compile(r"os_error_code='(\d+)'")  # as it says it, among much else
+TEMPORARY = ".orbax-checkpoint-tmp"  # Orbax ends the names of unfinished folders with this
+TENSORSTORES_ERROR = re.compile(r"os_error_code='(\d+)'")  # where TensorStore's long messages give the errno
 SECONDS_TO_GIVE_UP = 10
 
 
-class Kept(checkpoint_managers.PreservationPolicy):
-    """Keeps the newest two checkpoints and the one of least loss.
-
-    The losses are remembered here: Orbax's own policy forgets those of before the process began.
-    """
-
-    def __init__(self, losses: dict[int, float]):
-        self.losses = losses  # by step, of those where it is finite
-
-    def should_preserve(self, checkpoints: Sequence, *, context) -> list[bool]:
-        steps = [checkpoint.step for checkpoint in checkpoints]
-        judged = [step for step in steps if step in self.losses]
-        kept = {*sorted(steps)[-2:], *sorted(judged, key=self.losses.get)[:1]}
-        return [step in kept for step in steps]
-
-
 class Checkpoints:
-    """The checkpoints of one run, each whole or not there: the newest two, and the one of least loss.
+    """The checkpoints of one run, in `<run>/checkpoints/<update>`: the newest two, and the one of least loss.
 
-    A checkpoint is valid if its digest file exists and matches; one that is not is named and passed over.
-    Training moves it into the run's `set_aside`, since it may be sound; a reader (`read_only`) leaves it,
-    since it may be what a training that still runs is about to write. Only what an interrupted save of ours
-    left is removed. One that training cannot even read is a UserError, and so is a folder whose checkpoints
-    are all invalid: training does not start anew by itself. `step` is that of the newest valid one, for a
-    reader of the one that `run.checkpoint` asks for, and None without one.
+    A checkpoint is valid if its digest file (`store/digests.py`) exists and matches. An invalid checkpoint is
+    logged and passed over. Training moves it into the run's `set_aside`, because parts of it may still be of
+    use. A reader leaves it in place, because a training that still runs may be about to finish it. Only what
+    an interrupted save of our own left behind is removed.
+
+    Args:
+      run: the run; `run.checkpoint` says which checkpoint a reader gets.
+      read_only: whether to read a run rather than to train it.
+
+    Attributes:
+      step: the update of the checkpoint in use, None if there is none: the newest valid checkpoint or, for a
+        reader, the one that `run.checkpoint` asks for.
+
+    Raises:
+      UserError: a checkpoint cannot be read (training only), no checkpoint is valid although there are some
+        (training only, which does not start anew by itself), or the one that a reader asks for does not
+        exist.
     """
 
     def __init__(self, run: Run, read_only: bool = False):
         self.run = run
         self.folder = (run.folder / "checkpoints").absolute()  # Orbax fails late on relative paths
-        self.saving = run.folder / ".saving"  # holds the number of the update that is being saved
+        self.saving = run.folder / ".saving"  # names the update whose checkpoint is being written
         found = None
         if is_first():
-            found = self._chosen() if read_only else self._newest_sound()
+            found = self._asked_for() if read_only else self._newest_valid()
         found = broadcast(-1 if found is None else found)
         self.step = None if found < 0 else found
-        self.kept = Kept({} if read_only else dict(self._losses()))
-        if read_only:
-            options = ocp.CheckpointManagerOptions(read_only=True)
-        else:
-            # Not in the background: what is saved is saved when `save` returns, and a disk that is full says
-            # so at once.
-            options = ocp.CheckpointManagerOptions(
-                preservation_policy=self.kept, enable_async_checkpointing=False
-            )
-        self.manager = ocp.CheckpointManager(self.folder, options=options)
+        with quiet():
+            self.manager = ocp.CheckpointManager(self.folder, options=_options(read_only))
 
-    def _chosen(self) -> int | None:
-        """Returns the step that `run.checkpoint` asks for, None if it is the newest and there is none."""
+    def _asked_for(self) -> int | None:
+        """Returns the update that `run.checkpoint` asks for, None if that is the newest and there is none."""
         steps, which = sorted(saved_steps(self.run.folder), reverse=True), self.run.checkpoint
         if which == "best":
             losses = dict(self._losses())
@@ -99,9 +94,9 @@ class Checkpoints:
             raise UserError(f"{self.run.folder} has no sound checkpoint {which}: its checkpoints are {there}")
         return None
 
-    def _newest_sound(self) -> int | None:
-        """Returns the newest valid step; moves what is invalid aside, and removes what is half written."""
-        self._remove_broken_off()
+    def _newest_valid(self) -> int | None:
+        """Returns the newest valid update. Moves invalid checkpoints aside, and removes unfinished ones."""
+        self._remove_unfinished()
         problems = {}
         for step in saved_steps(self.run.folder):
             path = self.folder / str(step)
@@ -112,21 +107,22 @@ class Checkpoints:
                     f"checkpoint {path} cannot be read ({error.strerror}), and may be sound: mend "
                     "that, or move it away to go on from the one before"
                 ) from None
-        sound = [step for step, problem in problems.items() if not problem]
-        if problems and not sound:
+        valid = [step for step, problem in problems.items() if not problem]
+        if problems and not valid:
             raise UserError(
                 f"no checkpoint of {self.run.folder} is sound: {self.folder / str(max(problems))}: "
                 f"{problems[max(problems)]}; bring its files back, or give --start_anew, which sets aside "
                 "what is there and trains from the first update"
             )
-        for step in problems.keys() - set(sound):
+        for step in problems.keys() - set(valid):
             path, aside = self.folder / str(step), free_place(self.run.folder, f"checkpoint_{step}")
             aside.parent.mkdir(exist_ok=True)
             path.rename(aside)
             log.info(f"note: checkpoint {path} is passed over: {problems[step]}; it lies in {aside} now")
-        return max(sound, default=None)
+        return max(valid, default=None)
 
     def _losses(self) -> Iterator[tuple[int, float]]:
+        """Yields (update, loss) of each checkpoint that records a finite loss."""
         for step in saved_steps(self.run.folder):
             try:
                 loss = json.loads((self.folder / str(step) / "meta" / "metadata").read_text("utf-8"))["loss"]
@@ -135,15 +131,19 @@ class Checkpoints:
             if isinstance(loss, float):
                 yield step, loss
 
-    def _remove_broken_off(self, seconds_gone: float = 0.0):
-        """Removes what is half written, until it has been gone for a while: TensorStore may still write."""
-        step = self.saving.read_text() if self.saving.exists() else ""  # of our own save, broken off
+    def _remove_unfinished(self, seconds_gone: float = 0.0):
+        """Removes unfinished checkpoints of our own.
+
+        After a save that failed, threads of TensorStore may still be writing: with `seconds_gone`, nothing
+        new must have appeared for so long.
+        """
+        step = self.saving.read_text() if self.saving.exists() else ""
         began = gone = time.monotonic()
         while True:
-            broken = list(self.folder.glob(f"*{TEMPORARY}"))
+            unfinished = list(self.folder.glob(f"*{TEMPORARY}"))
             if step.isdecimal() and not (self.folder / step / SEAL).exists():
-                broken += self.folder.glob(step)
-            for path in broken:
+                unfinished += self.folder.glob(step)
+            for path in unfinished:
                 shutil.rmtree(path, ignore_errors=True)
                 gone = time.monotonic()
             now = time.monotonic()
@@ -156,23 +156,28 @@ class Checkpoints:
         return self
 
     def __exit__(self, *_):
-        self.manager.close()
+        with quiet():
+            self.manager.close()
 
     def save(self, state, seconds: float, loss: float):
-        """Writes a checkpoint; `loss` is what it is judged by. A UserError where it cannot be written."""
-        trees = {"params": state.result, "opt_state": state.opt_state}
-        if state.average:
-            trees["raw_params"] = state.params
-        self._save(int(state.step.max()), seconds, loss, **trees)
+        """Writes a checkpoint of the whole state, and deletes those that are not kept.
+
+        Args:
+          state: the `TrainState`.
+          seconds: of training so far.
+          loss: decides which checkpoint is the best one; NaN if it is unknown.
+
+        Raises:
+          UserError: the checkpoint cannot be written; nothing of it stays on the disk.
+        """
+        self._save(int(state.step.max()), seconds, loss, params=state.params, opt_state=state.opt_state)
 
     def save_params(self, params):
-        """Writes parameters alone, as step 0: a run to start from, not to go on with."""
+        """Writes parameters alone, as update 0: for a run to start from, which cannot be resumed."""
         self._save(0, 0.0, 0.0, params=params)
 
     def _save(self, step: int, seconds: float, loss: float, **trees):
-        loss = broadcast(loss)  # which alone keeps account
-        if math.isfinite(loss):
-            self.kept.losses[step] = loss
+        loss = broadcast(loss)  # only the first process knows it
         meta = {
             "config": to_dict(self.run.config),
             "vocab": {"characters": self.run.vocab.characters},
@@ -186,24 +191,26 @@ class Checkpoints:
             needed = sum(leaf.nbytes for leaf in jax.tree.leaves(trees))
             if needed > shutil.disk_usage(self.run.folder).free:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            sys.unraisablehook = lambda _: None  # TensorStore tells each of its callbacks of an error
+            sys.unraisablehook = lambda _: None  # else each callback of TensorStore prints the same error
             if is_first():
                 self.saving.write_text(str(step))
-            self.manager.save(
-                step,
-                args=ocp.args.Composite(meta=ocp.args.JsonSave(meta), **items),
-            )
+            with quiet():
+                self.manager.save(
+                    step,
+                    args=ocp.args.Composite(meta=ocp.args.JsonSave(meta), **items),
+                    metrics={"loss": loss if math.isfinite(loss) else math.inf},
+                )
             if is_first():
                 seal(self.folder / str(step))
                 self.saving.unlink()
             barrier("the checkpoint is sealed")
         except Exception as error:  # Orbax and TensorStore raise every kind
             if jax.process_count() > 1 and not _is_systems(error):
-                raise  # another process is gone
+                raise  # another process has ended
             for thread in set(threading.enumerate()) - threads:
-                wait_for(thread)  # Orbax's, which may still write
-            if is_first():  # what was half written would keep a full disk full
-                self._remove_broken_off(seconds_gone=2.0)
+                wait_for(thread)  # a thread of Orbax may still be writing
+            if is_first():  # an unfinished checkpoint would keep a full disk full
+                self._remove_unfinished(seconds_gone=2.0)
             last = "none yet" if self.step is None else self.folder / str(self.step)
             raise UserError(
                 f"cannot save update {step} in {self.folder} ({_reason(error)}): the last good "
@@ -214,23 +221,32 @@ class Checkpoints:
         self.step = step
 
     def restore(self, like) -> tuple:
-        """Returns the newest state and the seconds of training behind it; `like` gives the shapes."""
+        """Returns the state of checkpoint `step`, and the seconds of training up to it.
+
+        Args:
+          like: a `TrainState` with the shapes, types and places of the state to restore.
+
+        Raises:
+          UserError: the checkpoint cannot be read.
+        """
         trees = {"params": like.params, "opt_state": like.opt_state}
-        if like.average:
-            trees["raw_params"] = like.params
         items = {name: ocp.args.StandardRestore(_abstract(tree)) for name, tree in trees.items()}
         found = self._restore(meta=ocp.args.JsonRestore(), **items)
         state = like._replace(
             step=jnp.full_like(like.step, self.step), params=found.params, opt_state=found.opt_state
         )
-        if like.average:
-            state = state._replace(params=found.raw_params, average=found.params)
         return state, found.meta["seconds"]
 
     def restore_params(self, like, model_devices: int = 1):
-        """Returns the newest parameters alone; `like` gives the shapes.
+        """Returns the parameters alone of checkpoint `step`.
 
-        Where several `model_devices` share a parameter, none ever holds all of it (`train/sharding.py`).
+        Args:
+          like: their shapes and types.
+          model_devices: devices that share each large parameter: none ever holds all of it (`devices.RULES`).
+            With 1, the parameters are on this process's first device.
+
+        Raises:
+          UserError: there is no valid checkpoint, or it cannot be read.
         """
         if self.step is None:
             if any_saved(self.run.folder):
@@ -241,13 +257,14 @@ class Checkpoints:
             raise UserError(f"{self.run.folder} has no checkpoint yet: give its training command again")
         places = shardings(like, make_mesh(None, model_devices)) if model_devices > 1 else None
         params = self._restore(params=ocp.args.StandardRestore(_abstract(like, places))).params
-        if places is None and jax.process_count() > 1:  # from all devices to one's own
+        if places is None and jax.process_count() > 1:  # from all devices to this process's own
             params = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)), params)
         return params
 
     def _restore(self, **items):
         try:
-            return self.manager.restore(self.step, args=ocp.args.Composite(**items))
+            with quiet():
+                return self.manager.restore(self.step, args=ocp.args.Composite(**items))
         except Exception as error:  # Orbax and TensorStore raise every kind
             raise UserError(
                 f"checkpoint {self.folder / str(self.step)} cannot be read ({_reason(error)}): "
@@ -255,21 +272,52 @@ class Checkpoints:
             ) from None
 
 
+def _options(read_only: bool) -> ocp.CheckpointManagerOptions:
+    """Returns Orbax's options: keep the newest two checkpoints and the one of least loss."""
+    if read_only:
+        return ocp.CheckpointManagerOptions(read_only=True)
+    # Checkpoints of older versions have no metrics: BestN keeps them all.
+    best = checkpoint_managers.BestN(get_metric_fn=_loss_of, reverse=True, n=1)
+    return ocp.CheckpointManagerOptions(
+        best_fn=_loss_of,  # only this makes Orbax read the losses of earlier processes' checkpoints
+        preservation_policy=checkpoint_managers.AnyPreservationPolicy([checkpoint_managers.LatestN(2), best]),
+        enable_async_checkpointing=False,  # `save` returns, or reports a full disk, at the end
+    )
+
+
+def _loss_of(metrics: dict) -> float:
+    return metrics["loss"]
+
+
+@contextmanager
+def quiet():
+    """Silences the log of Orbax, which goes through absl: Orbax also raises every error that it logs."""
+    logger = absl_logging.get_absl_logger()
+    level = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
 def wait_for(thread: threading.Thread):
-    """Waits until a thread has ended, at most SECONDS_TO_GIVE_UP once it runs."""
+    """Waits until a thread has ended: at most SECONDS_TO_GIVE_UP for its start, and as long for its end."""
     deadline = time.monotonic() + SECONDS_TO_GIVE_UP
     while time.monotonic() < deadline:
         try:
             return threading.Thread.join(thread, SECONDS_TO_GIVE_UP)
-        except RuntimeError:  # it is being started, and cannot be joined yet
+        except RuntimeError:  # the thread is being started, and cannot be joined yet
             time.sleep(0.01)
 
 
 def _is_systems(error: Exception) -> bool:
+    """Returns whether an error comes from the operating system, such as a full disk."""
     return isinstance(error, OSError) or TENSORSTORES_ERROR.search(str(error)) is not None
 
 
 def _reason(error: Exception) -> str:
+    """Returns in a few words why Orbax failed."""
     if number := TENSORSTORES_ERROR.search(str(error)):
         return os.strerror(int(number[1]))
     if isinstance(error, OSError) and error.strerror:
@@ -278,14 +326,18 @@ def _reason(error: Exception) -> str:
 
 
 def _abstract(tree, places=None):
-    """Returns the tree's shapes, types and places: its arrays' own, else this process's first device."""
+    """Returns the shapes, types and shardings of a tree's leaves, as Orbax needs them to restore it.
+
+    The shardings are `places` or, if that is None, those of JAX arrays; leaves of other kinds go to this
+    process's first device, or to all devices if there are several processes.
+    """
     if places is not None:
         return jax.tree.map(
             lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), tree, places
         )
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     if jax.process_count() > 1:
-        device = whole(Mesh(np.array(jax.devices()), ("all",)))
+        device = replicated(Mesh(np.array(jax.devices()), ("all",)))
 
     def abstract(leaf):
         place = leaf.sharding if isinstance(leaf, jax.Array) else device

@@ -1,8 +1,6 @@
-"""May this run resume, or that one start from it? Every check of a run against what is asked for.
+"""Checks whether a run may be resumed, and whether another may start from it or read it.
 
-run = open_run(folder, config, vocab, facts)    a run to train: made now, or checked to be the same one
-config = fit_to(run, config)                    a run to start from or to read
-check_corpus(run, config.data)
+Before training comes `open_run`; before a run is started from or read come `fit_to` and `check_corpus`.
 """
 
 import dataclasses
@@ -24,12 +22,22 @@ log = logging.getLogger(__name__)
 
 
 def open_run(folder: Path, config: Config, vocab: Vocab, facts: dict) -> Run:
-    """Returns the run in `folder`, made now or, if it has a checkpoint, checked to be the same run.
+    """Returns the run in `folder`: a new one or, if the folder has a checkpoint, the one that it holds.
 
-    Raises a UserError that names both values where config, vocabulary or data differ. Says where the machine
-    or the libraries do, as the bits of the results may then differ too.
+    Logs a note if the machine or a library differs from when the run began, because then its results may not
+    be bit-identical to those of an uninterrupted run.
+
+    Args:
+      folder: the run's folder, created if need be.
+      config: the recipe.
+      vocab: the characters of the corpus.
+      facts: what `run.json` records.
+
+    Raises:
+      UserError: the folder holds a run with another config, vocabulary or data; the message gives both
+        values. Or the folder cannot be created.
     """
-    if not is_first():  # the first process makes the folder
+    if not is_first():  # the first process creates the folder
         barrier("the run is open")
         there = read_run(folder)
         return dataclasses.replace(there, config=_with_pattern_of(there, config))
@@ -39,6 +47,7 @@ def open_run(folder: Path, config: Config, vocab: Vocab, facts: dict) -> Run:
 
 
 def _open(run: Run) -> Run:
+    """Does the work of `open_run` in the first process."""
     folder, facts = run.folder, run.facts
     if any_saved(folder):
         old = read_run(folder)
@@ -65,14 +74,18 @@ def _open(run: Run) -> Run:
 
 
 def _files(run: Run) -> dict:
+    """Returns the content of each file of a run's manifest."""
     config, characters = to_dict(run.config), {"characters": run.vocab.characters}
     return {"run.json": run.facts, "vocab.json": characters, "config.json": config}
 
 
 def fit_to(run: Run, config: Config) -> Config:
-    """Returns `config` with the run's vocabulary size and pattern seed; a UserError where the run differs.
+    """Returns `config` with the vocabulary size and the pattern seed of the run that is started from or read.
 
-    Dropout, dtype, products and remat may differ: they are no part of the parameters' shapes.
+    Dropout, dtype, products and remat may differ from the run's, because they do not change the parameters.
+
+    Raises:
+      UserError: another field of the model differs, or the number of models.
     """
     if run.config.n_seeds != config.n_seeds:
         raise UserError(
@@ -90,10 +103,10 @@ def fit_to(run: Run, config: Config) -> Config:
 
 
 def check_corpus(run: Run, data: DataConfig):
-    """Raises a UserError where a run was pretrained on other documents than those of `data`.
+    """Raises a UserError if a run was pretrained on other documents than those of `data`.
 
-    `data.other_corpus` allows other documents whose characters the run's vocabulary has. Documents whose file
-    is gone are not compared: a run holds all that answering takes.
+    `data.other_corpus` allows other documents if the run's vocabulary has all their characters. If the file
+    of the run's documents no longer exists, nothing is compared: a run can answer without it.
     """
     path, there = data.pretrain_corpus_path, run.config.data
     if not path and not there.pretrain_corpus_path:
@@ -123,9 +136,9 @@ def check_corpus(run: Run, data: DataConfig):
 
 
 def learned_by(runs: Iterable[Run]) -> frozenset[str]:
-    """Returns the fingerprints of the questions that these runs, or the runs they started from, learned.
+    """Returns the fingerprints of the questions that runs learned, including the runs they started from.
 
-    UNKNOWN is among them if a run does not record what it learned.
+    The set contains UNKNOWN if a run does not record what it learned.
     """
     return frozenset(mark for run in runs for mark in run.facts.get("learned", UNKNOWN).split())
 
@@ -133,7 +146,8 @@ def learned_by(runs: Iterable[Run]) -> frozenset[str]:
 def with_vocab(config: Config, vocab: Vocab, pattern_seed: int = 0) -> Config:
     """Returns the config with the size of the vocabulary, the pattern seed, and no option at its default.
 
-    A run that starts from nothing takes its own seed for the patterns, one that starts from another that run's.
+    The pattern seed is the run's own seed in a run that starts from scratch, and otherwise that of the run it
+    starts from.
 
     Raises:
       UserError: there is no such variant, or it lacks one of the options or refuses its value.
@@ -144,11 +158,12 @@ def with_vocab(config: Config, vocab: Vocab, pattern_seed: int = 0) -> Config:
 
 
 def _with_pattern_of(run: Run, config: Config) -> Config:
-    """Returns the config with the pattern seed of the run that it resumes; an old run has 0."""
+    """Returns the config with the pattern seed of the run that it resumes. Runs of older versions have 0."""
     return override(config, {"model.pattern_seed": run.config.model.pattern_seed})
 
 
 def _check_same(new: Run, old: Run):
+    """Raises a UserError unless `new` may go on with the checkpoints of `old`."""
     stage = old.facts["stage"]
     relevant = ("seed", "n_seeds", "model.", f"{stage}.")
     there, asked = leaves(old.config), leaves(new.config)

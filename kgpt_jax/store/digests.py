@@ -1,9 +1,10 @@
-"""Digests of files, by which damage is noticed: `SHA256SUMS`, which `sha256sum -c` reads, too.
+"""Digest files, which show whether a folder is complete and undamaged.
 
-    seal(folder)      once all files in it are complete
-    damage(folder)    "" or, in a few words, what is wrong with the first bad one
+    seal(folder)              # when all its files are complete
+    problem = damage(folder)  # "" if it is valid
 
-A last line, a comment, holds the digest of the lines above it.
+A folder is valid if its digest file, SHA256SUMS, exists and matches. `sha256sum -c` reads this file, too. Its
+last line is a comment with the digest of the lines above it.
 """
 
 import hashlib
@@ -15,7 +16,15 @@ SEAL = "SHA256SUMS"
 
 
 def seal(folder: Path, names: list[str] | None = None):
-    """Writes the digests of the named files, or of all below the folder, whole or not at all."""
+    """Writes a folder's digest file.
+
+    Args:
+      folder: the folder.
+      names: the files to cover; None covers all files below the folder.
+
+    Raises:
+      OSError: a file cannot be read or written; no digest file stays behind.
+    """
     if names is None:
         files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != SEAL)
         names = [path.relative_to(folder).as_posix() for path in files]
@@ -33,9 +42,10 @@ def seal(folder: Path, names: list[str] | None = None):
 
 
 def damage(folder: Path) -> str:
-    """Returns what is wrong with the files that the folder's seal names, or "" where all are as they were.
+    """Returns what is wrong with the first bad file that a folder's digest file names, "" if all are valid.
 
-    An OSError, but for a file that is missing, is the system's and tells nothing about the files.
+    Raises:
+      OSError: a file cannot be read. It may be undamaged. (A missing file is damage, and raises nothing.)
     """
     try:
         text = (folder / SEAL).read_bytes().decode()
@@ -52,7 +62,7 @@ def damage(folder: Path) -> str:
         if path.is_absolute() or ".." in path.parts or "\0" in name:
             return f"{SEAL} names a file outside of the folder"
         try:
-            # Reading what is no file might wait forever.
+            # Only regular files are read: a pipe would block.
             if not stat.S_ISREG((folder / name).stat().st_mode) or _digest(folder / name) != digest:
                 return f"{name} has changed"
         except (FileNotFoundError, NotADirectoryError):

@@ -1,7 +1,11 @@
-"""A run's folder: `config.json`, `vocab.json`, and `run.json`; beside them lie its checkpoints.
+"""A run's folder: its manifest (`config.json`, `vocab.json`, `run.json`), its lock, and where its files lie.
 
-Everything that a later stage needs is in the folder it starts from. `run.json` holds the stage, where it
-started, and digests of its data and first parameters, so that a run is only ever resumed as itself.
+    run = read_run("runs/vanilla/finetune")
+    with held(folder):
+        ...  # no other process trains in it
+
+A folder holds everything that a later stage needs. `run.json` records the stage, the run it started from, and
+digests of its data and first parameters, so that a run cannot be resumed as another one by mistake.
 """
 
 import dataclasses
@@ -37,39 +41,49 @@ FACTS = {
     "shards": int,
     "taught_by": list,
 }
-RENAMED = {"pieces": "microbatches", "stripes": "shards"}  # fields that older versions named otherwise
-# Fields of the model that are options of some variants now: the default then, and the variants that read them.
+# Fields of older versions: those with another name today, and those that are gone.
+RENAMED = {"pieces": "microbatches", "stripes": "shards"}
+REMOVED = ("ema_decay",)
+# Former fields of the model that are options of some variants today: their default, and these variants.
 FIELDS_THEN = {
     "bottleneck_dim": (64, ("perceiver", "perceiver_ar")),
     "attention_block": (16, ("bigbird", "linformer")),
     "linformer_dim": (16, ("linformer",)),
 }
-# What files that we did not write may raise.
+# Errors that damaged or foreign JSON may cause.
 NOT_OURS = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What a run is; `folder` is where it lives."""
+    """One training: its folder, and the manifest in it."""
 
     folder: Path
     config: Config
     vocab: Vocab
-    facts: dict  # stage, corpus digest, where it started, most frequent answer
-    checkpoint: str = "newest"  # or "best", or an update's number: what is read of it
+    facts: dict  # run.json: FACTS, digests, and the run it started from
+    checkpoint: str = "newest"  # which checkpoint a reader gets: "newest", "best" or an update's number
 
 
 def read_run(folder: str | Path, checkpoint: str = "newest") -> Run:
-    """Returns the run that a folder holds, or raises a UserError that says what is missing.
+    """Returns the run that a folder holds.
 
-    Where its files are damaged, the newest sound checkpoint knows what they said. `checkpoint` says which
-    parameters a reader gets: "newest", "best", which has the least loss, or an update's number.
+    If the manifest is damaged, the copy of it in the newest valid checkpoint is used, with a note in the log.
+
+    Args:
+      folder: the run's folder.
+      checkpoint: which parameters a reader gets: "newest", "best" (the least loss) or an update's number.
+
+    Raises:
+      UserError: the folder holds no run, or one that is damaged or that this version cannot read.
     """
     folder = Path(folder)
     if checkpoint not in ("newest", "best") and not checkpoint.isdecimal():
         raise UserError(f"checkpoint {checkpoint!r}: give newest, best or an update's number")
     try:
-        config, vocab, facts = map(with_todays_names, _trees(folder))
+        trees = _trees(folder)
+        _refuse_averaged(folder, trees[0])
+        config, vocab, facts = map(with_todays_names, trees)
     except UserError:
         raise
     except OSError as error:
@@ -87,14 +101,25 @@ def read_run(folder: str | Path, checkpoint: str = "newest") -> Run:
         raise UserError(f"{folder} is damaged: {error}") from None
 
 
+def _refuse_averaged(folder: Path, config: dict):
+    """Raises a UserError if an older version averaged a run's parameters, which this version does not do."""
+    for stage in ("pretrain", "finetune", "scratch"):
+        if decay := config.get(stage, {}).get("ema_decay"):
+            raise UserError(
+                f"{folder} has {stage}.ema_decay {decay}, and this version does not average parameters: use "
+                "the version that trained it, or train another run"
+            )
+
+
 def with_todays_names(tree):
-    """Returns what a run of an older version wrote, with the fields that we have today.
+    """Returns JSON that any version of this program wrote, with the fields that this version has.
 
     `tree` is the content of a JSON file of a run's folder, or any part of it.
     """
     if not isinstance(tree, dict):
         return tree
-    today = {RENAMED.get(name, name): with_todays_names(value) for name, value in tree.items()}
+    kept = {name: value for name, value in tree.items() if name not in REMOVED}
+    today = {RENAMED.get(name, name): with_todays_names(value) for name, value in kept.items()}
     if "variant" in today and FIELDS_THEN.keys() & today.keys():
         then = {name: today.pop(name) for name in FIELDS_THEN if name in today}
         today["options"] = ",".join(
@@ -106,7 +131,7 @@ def with_todays_names(tree):
 
 
 def _trees(folder: Path) -> list:
-    """Returns config, vocabulary and facts, from a run's files or, if they are damaged, its checkpoint."""
+    """Returns config, vocabulary and facts as JSON: the manifest's or, if it is damaged, a checkpoint's."""
     if folder.is_file():
         raise UserError(f"{folder} is a file: --mode=import makes a run of a course .params file")
     if not holds_run(folder):
@@ -124,7 +149,7 @@ def _trees(folder: Path) -> list:
 
 
 def _remembered(folder: Path) -> list | None:
-    """Returns config, vocabulary and facts as the newest sound checkpoint holds them, None without one."""
+    """Returns what the newest valid checkpoint holds of `_trees`, None if there is none."""
     for step in sorted(saved_steps(folder), reverse=True):
         checkpoint = folder / "checkpoints" / str(step)
         if not damage(checkpoint):
@@ -134,27 +159,28 @@ def _remembered(folder: Path) -> list | None:
 
 
 def saved_steps(folder: Path) -> Iterator[int]:
-    """Yields the steps of a run's checkpoints, in no order, sound or not."""
+    """Yields the updates that a run has checkpoints of, in no order, valid or not."""
     found = (folder / "checkpoints").glob("*")
     return (int(path.name) for path in found if path.name.isdecimal() and path.is_dir())
 
 
 def any_saved(folder: Path) -> bool:
-    """Tells whether a run has a checkpoint, sound or not; that of an imported run has step 0."""
+    """Returns whether a run has a checkpoint, valid or not; an imported run has one of update 0."""
     return next(saved_steps(folder), None) is not None
 
 
 def holds_run(folder: Path) -> bool:
-    """Tells whether a folder holds a run, be it of its checkpoints only."""
+    """Returns whether a folder holds a run, or at least checkpoints of one."""
     return (folder / "config.json").exists() or any_saved(folder)
 
 
+# What a training writes into its folder.
 WRITTEN = ("config.json", "vocab.json", "SHA256SUMS", "metrics.jsonl", "loss.png", "checkpoints")
-ASIDE = "set_aside"  # a folder in a run's folder, for what the run does not use any more
+ASIDE = "set_aside"  # a folder in the run's folder for what the run no longer uses
 
 
 def _check_ours(folder: Path):
-    """Raises a UserError where a run in `folder` would replace files that no run of ours wrote."""
+    """Raises a UserError if a training in `folder` would replace files that this program did not write."""
     if any_saved(folder):
         return
     try:
@@ -174,7 +200,13 @@ def _check_ours(folder: Path):
 
 
 def set_aside(folder: Path):
-    """Moves the files of a run into a new folder below its `set_aside`, and says so; others stay."""
+    """Moves a run's files into a new folder below its `set_aside`, with a note in the log.
+
+    Files that a training does not write stay where they are.
+
+    Raises:
+      UserError: another process trains in the folder.
+    """
     from kgpt_jax.devices import barrier, is_first  # here, so that reading a run takes no JAX
 
     with held(folder):
@@ -190,7 +222,7 @@ def set_aside(folder: Path):
 
 
 def free_place(folder: Path, name: str) -> Path:
-    """Returns a path below a run's `set_aside` that nothing has yet."""
+    """Returns a path below a run's `set_aside` that does not exist yet: `<name>_1`, `<name>_2`, ..."""
     number = 1
     while (place := folder / ASIDE / f"{name}_{number}").exists():
         number += 1
@@ -199,10 +231,14 @@ def free_place(folder: Path, name: str) -> Path:
 
 @contextmanager
 def held(folder: Path):
-    """Keeps a second training out of a run's folder; a UserError names the process that holds it.
+    """Locks a run's folder, which is created if need be, so that only one training works in it.
 
-    Of several processes of one training the first has the lock. It is the system's (flock), which ends with
-    its process, however that ends. A folder with files of the same names that no run wrote is refused.
+    The first process of a training holds the lock. The operating system releases it when that process ends,
+    even if the process is killed (flock).
+
+    Raises:
+      UserError: another process holds the lock (the message names it), the folder cannot be created, or it
+        has files that a training would replace and that this program did not write.
     """
     from kgpt_jax.devices import is_first
 
@@ -234,7 +270,7 @@ def held(folder: Path):
 
 
 def write_json(path: Path, tree):
-    """Writes a JSON file whole or not at all."""
+    """Writes a JSON file; if that fails, the old file stays and an OSError is raised."""
     temporary = path.with_name(path.name + ".tmp")
     try:
         temporary.write_text(json.dumps(tree, indent=2, ensure_ascii=False) + "\n", "utf-8")

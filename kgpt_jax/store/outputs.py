@@ -1,10 +1,10 @@
-"""Files that a command writes for its user: nothing is overwritten but what we wrote ourselves.
+"""Output files for the user: we overwrite only files that we wrote ourselves.
 
-    check(path, "greedy answers", inputs=[...])    before the work begins
-    record(path, "greedy answers")                 once the file is complete
+    check(path, "greedy answers", inputs=[...])  # before the work begins
+    write_lines(path, lines, "greedy answers")
 
-A hidden file beside each output says what it holds and its SHA-256. So a file that was edited, or that
-another program wrote, is known and left alone.
+A hidden file beside each output records the kind of its content and its SHA-256. This shows whether somebody
+has edited the output, or another program has written it; then we leave it alone.
 """
 
 import hashlib
@@ -18,7 +18,16 @@ _GIVE_ANOTHER = "give another path"
 
 
 def check(path: Path, kind: str, inputs: Iterable[str | Path] = ()):
-    """Raises a UserError unless `path` can be written, and is new or holds our own output of this kind."""
+    """Checks that an output may be written; creates its folder if need be.
+
+    Args:
+      path: the output.
+      kind: what it will hold, in a few words.
+      inputs: files that the command reads.
+
+    Raises:
+      UserError: `path` is an input, cannot be written, or exists and is not our own output of the same kind.
+    """
     try:
         if any(
             other and Path(other).exists() and path.resolve() == Path(other).resolve() for other in inputs
@@ -36,7 +45,11 @@ def check(path: Path, kind: str, inputs: Iterable[str | Path] = ()):
 
 
 def record(path: Path, kind: str):
-    """Records the digest of a file that we wrote, in a hidden file beside it."""
+    """Records in a hidden file beside `path` that we wrote it, and which kind of content it has.
+
+    Raises:
+      UserError: the hidden file cannot be written.
+    """
     try:
         _note(path).write_text(json.dumps({"kind": kind, "sha256": _digest(path)}) + "\n", "utf-8")
     except OSError as error:
@@ -44,7 +57,11 @@ def record(path: Path, kind: str):
 
 
 def write_lines(path: Path, lines: Iterable[str], kind: str):
-    """Writes a file of lines, and records it as ours; the caller has checked the path."""
+    """Writes an output line by line and records it as ours. The caller has called `check` before the work.
+
+    Raises:
+      UserError: the file cannot be written.
+    """
     try:
         path.write_text("".join(line + "\n" for line in lines), "utf-8", newline="\n")
     except OSError as error:
@@ -53,11 +70,12 @@ def write_lines(path: Path, lines: Iterable[str], kind: str):
 
 
 def cannot_write(path: Path, error: OSError) -> UserError:
-    """Returns the error of an output that the system does not let us write."""
+    """Returns the error to raise for an output that cannot be written."""
     return UserError(f"cannot write {path}: {error.strerror}; {_GIVE_ANOTHER}")
 
 
 def _check_ours(path: Path, kind: str):
+    """Raises a UserError if a file is not our own output of this kind."""
     try:
         noted = json.loads(_note(path).read_text("utf-8"))
         there, digest = noted["kind"], noted["sha256"]
@@ -70,6 +88,7 @@ def _check_ours(path: Path, kind: str):
 
 
 def _note(path: Path) -> Path:
+    """Returns the path of the hidden file beside an output."""
     return path.with_name(f".{path.name}.kgpt.json")
 
 

@@ -1,4 +1,4 @@
-"""A run's parameters out of its checkpoint, for whoever reads a run rather than trains it."""
+"""Loads the parameters of a run from its checkpoint, for everything but training."""
 
 import hashlib
 import logging
@@ -16,10 +16,18 @@ log = logging.getLogger(__name__)
 
 
 def load_params(run: Run, purpose: str = "", model_devices: int = 1):
-    """Returns the newest parameters of a run, and says which they are if there is a `purpose`.
+    """Returns the parameters in the checkpoint that `run.checkpoint` names.
 
-    Those of several models have a leading axis. They lie on the first device, or on all, where several share
-    each (see `restore_params`).
+    Args:
+      run: the run.
+      purpose: how the log line begins that names the checkpoint ("starting from"); "" logs nothing.
+      model_devices: devices that share each large parameter; with 1, parameters are on the first device.
+
+    Returns:
+      A tree of arrays; with a leading axis if the run has several models (`n_seeds`).
+
+    Raises:
+      UserError: there is no valid checkpoint, it cannot be read, or it does not fit into memory.
     """
     with Checkpoints(run, read_only=True) as checkpoints:
         params, step = checkpoints.restore_params(shapes(run), model_devices), checkpoints.step
@@ -31,7 +39,11 @@ def load_params(run: Run, purpose: str = "", model_devices: int = 1):
 
 
 def shapes(run: Run):
-    """Returns the shapes and types of a run's parameters; a UserError where they are beyond this machine."""
+    """Returns the shapes and types of a run's parameters, with a leading axis if it has several models.
+
+    Raises:
+      UserError: they do not fit into this machine's memory.
+    """
     needed, there = 4 * run.config.n_seeds * count_params(run.config.model), memory()
     if needed > there:
         raise UserError(
@@ -46,21 +58,21 @@ def shapes(run: Run):
 
 
 def models(run: Run, params) -> list:
-    """Returns the parameters of each of the run's models."""
+    """Returns a list with the parameters of each of the run's models, from what `load_params` returns."""
     if run.config.n_seeds == 1:
         return [params]
     return [jax.tree.map(lambda leaf, k=k: leaf[k], params) for k in range(run.config.n_seeds)]
 
 
 def first_model(run: Run, purpose: str = ""):
-    """Returns the newest parameters of the run's first model."""
+    """Returns the parameters of the run's first model; otherwise as `load_params`."""
     if run.config.n_seeds > 1:
         log.info(f"{run.folder} holds {run.config.n_seeds} models: the first is used")
     return models(run, load_params(run, purpose))[0]
 
 
 def params_digest(params) -> str:
-    """Returns a short SHA-256 of the parameters' bits."""
+    """Returns the first 16 hexadecimal digits of the SHA-256 of the parameters' bits."""
     digest = hashlib.sha256()
     for leaf in jax.tree.leaves(params):
         digest.update(np.ascontiguousarray(to_numpy(leaf)).tobytes())

@@ -99,7 +99,7 @@ def to_torch(params) -> dict:
 
 
 def buffers(arrays: dict, cfg: ModelConfig) -> dict:
-    """Returns the constants that the course's modules keep beside these parameters, `{course name: array}`."""
+    """Returns the constants that the course keeps beside these parameters, `{course name: array}`."""
     constants = {}
     for name in arrays:
         if not name.endswith("attn.value.weight"):

@@ -11,7 +11,7 @@ from kgpt_jax.data.batches import Batch, split, stack
 from kgpt_jax.data.vocab import MASK_ID
 from kgpt_jax.model.gpt import GPT, abstract_params
 from kgpt_jax.train.optimizer import make_optimizer
-from kgpt_jax.train.step import init_state, make_train_steps, no_sums
+from kgpt_jax.train.step import init_state, make_train_steps, zero_sums
 
 
 class Counts(NamedTuple):
@@ -33,11 +33,11 @@ def update_counts(cfg: ModelConfig, T: int, batch_size: int = 1) -> Counts:
     """Compiles an AdamW update on texts of T characters and returns XLA's counts."""
     model, tx, key = GPT(cfg), make_optimizer(TrainConfig()), jax.random.key(0)
     state = jax.eval_shape(lambda key: init_state(model, tx, key), key)
-    sums = jax.eval_shape(no_sums, state)
+    sums = jax.eval_shape(zero_sums, state)
     x_BT = np.full((batch_size, T), MASK_ID, np.int32)
     microbatch = stack(split(Batch(x_BT, x_BT, np.ones(batch_size, np.int32)), 1))
     lr_J, n = np.zeros(1, np.float32), np.int32(1)
-    return _counts(make_train_steps(model, tx, key).lower(state, sums, microbatch, lr_J, n))
+    return _counts(make_train_steps(model, tx).lower(key, state, sums, microbatch, lr_J, n))
 
 
 def _counts(lowered) -> Counts:

@@ -29,7 +29,7 @@ from kgpt_jax.data.batches import (
     size_of,
 )
 from kgpt_jax.data.chunks import Chunks
-from kgpt_jax.devices import all_gather, own_shares
+from kgpt_jax.devices import all_gather, own_positions
 from kgpt_jax.train.step import predicted
 
 log = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ class Feed:
         self.data, self.model_cfg, self.cfg, self.seed = data, model_cfg, cfg, seed
         n_positions, n_shards = mesh.shape["data"], data.n_shards
         even = n_shards % n_positions == 0
-        self.positions = own_shares(mesh) if even else list(range(n_positions))
+        self.positions = own_positions(mesh) if even else list(range(n_positions))
         self.has_all = len(self.positions) == n_positions
         self.shards = [
             i for i in range(n_shards) if self.has_all or i * n_positions // n_shards in self.positions

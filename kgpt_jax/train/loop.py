@@ -1,6 +1,12 @@
-"""The one loop that every stage of training shares.
+"""The training loop, one for every stage.
 
-Axes: `M` models that train side by side, `U` updates, `J` microbatches of one dispatch.
+    params, seconds = train(run, config.pretrain, objective, n_examples)
+
+Each turn of the loop in `train` is one stretch of updates: up to the next checkpoint, or to the end of the
+chunk of data that is laid out as arrays. The `Dispatcher` sends a stretch to the devices, several
+microbatches at a time, and collects the losses.
+
+Axes: `J` microbatches of one dispatch, `E` models that train side by side, `U` updates.
 """
 
 import logging
@@ -22,12 +28,12 @@ from kgpt_jax.data.objectives import Objective
 from kgpt_jax.devices import (
     broadcast,
     check_memory,
-    deal,
     is_first,
     make_mesh,
+    place_rows,
+    replicated,
     shardings,
     to_numpy,
-    whole,
 )
 from kgpt_jax.model.gpt import GPT, count_params
 from kgpt_jax.store.checkpoint import Checkpoints
@@ -35,13 +41,13 @@ from kgpt_jax.store.folder import Run
 from kgpt_jax.train.feed import Feed, n_microbatches
 from kgpt_jax.train.optimizer import learning_rates, make_optimizer
 from kgpt_jax.train.progress import NoProgress, Progress, clock
-from kgpt_jax.train.step import Sums, TrainState, init_state, make_train_steps, no_sums
+from kgpt_jax.train.step import Sums, TrainState, init_state, make_train_steps, zero_sums
 from kgpt_jax.train.stop import Stop
 
 log = logging.getLogger(__name__)
 
-SECONDS_PER_DISPATCH = 0.5  # a slow machine gets less work at once, so that it stops soon when asked to
-MOST_SKIPPED = 5  # updates in a row without a finite loss and gradient, before a run gives up
+SECONDS_PER_DISPATCH = 0.5  # short, so that a slow machine, too, stops soon when asked to
+MOST_SKIPPED = 5  # skipped updates in a row after which a model counts as diverged
 
 
 def train(
@@ -52,26 +58,38 @@ def train(
     start_params=None,
     tensorboard: bool = False,
 ):
-    """Trains the run to its end, from its newest checkpoint if it has one.
+    """Trains a run to its end, from its newest checkpoint if it has one.
 
-    Returns the parameters, along a leading axis those of several models if the config has `n_seeds` of
-    them, and the seconds of training, compilation left out. `start_params` are those to start from; None
-    draws them from the config's seed. A model skips an update whose loss or gradient is not finite. One
-    that has skipped five in a row is named, and the others go on; once all have, a UserError names the newest
-    checkpoint. SIGTERM or SIGINT ends the process once the update under way is saved (`train/stop.py`).
+    Args:
+      run: the run to train; its folder is this process's alone (see `store.folder.held`).
+      cfg: the stage of training.
+      objective: the examples of an epoch, or the chunks that they come in.
+      n_examples: the number of examples in an epoch.
+      start_params: parameters to start from; None draws new ones from the config's seed.
+      tensorboard: whether to write event files for TensorBoard, too.
+
+    Returns:
+      The parameters, with a leading axis E if the config has several models (`n_seeds`), and the seconds of
+      training, those before a resume included and compilation left out.
+
+    Raises:
+      UserError: every model has skipped MOST_SKIPPED updates in a row, a parameter is not finite, an update
+        needs more memory than there is, or a checkpoint cannot be read or written.
+      SystemExit: SIGTERM or SIGINT asked the process to stop, and the update under way is saved.
     """
-    seed = run.config.seed
+    n_seeds, seed = run.config.n_seeds, run.config.seed
     init_key, dropout_key = jax.random.split(jax.random.key(seed))
-    if run.config.n_seeds > 1:
-        init_key, dropout_key = (jax.random.split(key, run.config.n_seeds) for key in (init_key, dropout_key))
-    model, tx = GPT(run.config.model), make_optimizer(cfg)
+    if n_seeds > 1:
+        init_key, dropout_key = (jax.random.split(key, n_seeds) for key in (init_key, dropout_key))
     rates = learning_rates(cfg, n_examples, run.config.model.seq_len)
-    data = objective if isinstance(objective, Chunks) else Chunks.of(objective, n_examples)
-    ends = np.cumsum(data.updates(cfg)).tolist()  # of the chunks, in updates of an epoch
-    per_epoch = ends[-1]
+    model, tx = GPT(run.config.model), make_optimizer(cfg)
     mesh = make_mesh(-(-cfg.batch_size // n_microbatches(cfg)), run.config.model_devices)
+    state = init_state(model, tx, init_key, start_params, mesh)
+
+    data = objective if isinstance(objective, Chunks) else Chunks.of(objective, n_examples)
+    chunk_ends = np.cumsum(data.updates(cfg)).tolist()  # in updates since the start of the epoch
+    n_chunks, per_epoch = len(chunk_ends), chunk_ends[-1]
     feed = Feed(data, run.config.model, cfg, seed, mesh)
-    state = init_state(model, tx, init_key, start_params, cfg.ema_decay > 0, mesh)
 
     with Checkpoints(run) as checkpoints, Stop() as stop:
         step, seconds = checkpoints.step or 0, 0.0
@@ -79,168 +97,228 @@ def train(
             state, seconds = checkpoints.restore(state)
         if step == len(rates):
             log.info(f"{run.folder} is finished: {step} updates, {clock(seconds)} of training")
-            return state.result, seconds
+            return state.params, seconds
         if step:
             log.info(f"resuming {run.folder} at update {step} of {len(rates)}")
         kind = Progress if is_first() else NoProgress
         progress = kind(run.folder, step, rates, per_epoch, seconds, tensorboard)
-        train_steps = make_train_steps(model, tx, dropout_key, cfg.ema_decay, mesh)
-        dispatcher = Dispatcher(train_steps, cfg, progress, checkpoints, state, mesh, feed.positions)
-        begun = step // per_epoch * len(ends) + bisect_right(ends, step % per_epoch)  # chunks
-        for number, updates in feed.chunks(range(begun, cfg.epochs * len(ends))):
-            epoch, chunk = divmod(number, len(ends))
-            end = epoch * per_epoch + ends[chunk]
-            first = end - len(updates)
-            while step < end:
-                until = min(step + cfg.save_every - step % cfg.save_every, end)
-                microbatches = [
-                    (i, microbatch) for i in range(step, until) for microbatch in updates[i - first]
-                ]
-                while microbatches:
-                    state, n = dispatcher.send(state, microbatches, rates)
-                    under_way, microbatches = microbatches[n - 1][0], microbatches[n:]
-                    dispatcher.settle(leave=1)
-                    if stop.agreed():  # no further than to the end of the update
-                        microbatches = [
-                            microbatch for microbatch in microbatches if microbatch[0] == under_way
-                        ]
-                        until = under_way + 1
-                step, stopping = until, stop.agreed()
+        train_steps = make_train_steps(model, tx, mesh)
+        dispatcher = Dispatcher(
+            train_steps, dropout_key, rates, cfg, progress, checkpoints, state, mesh, feed.positions
+        )
+
+        # Chunks are numbered through all epochs. A resumed run begins within the chunk of its next update.
+        first_chunk = step // per_epoch * n_chunks + bisect_right(chunk_ends, step % per_epoch)
+        for chunk, updates in feed.chunks(range(first_chunk, cfg.epochs * n_chunks)):
+            chunk_end = chunk // n_chunks * per_epoch + chunk_ends[chunk % n_chunks]
+            chunk_start = chunk_end - len(updates)
+            while step < chunk_end:
+                next_save = step + cfg.save_every - step % cfg.save_every
+                stretch = range(step, min(next_save, chunk_end))
+                queue = [(i, microbatch) for i in stretch for microbatch in updates[i - chunk_start]]
+                state, step = dispatcher.run(state, queue, stop)
+                stopping = stop.agreed()
                 if step % cfg.save_every == 0 or step == len(rates) or stopping:
-                    dispatcher.settle(leave=0)
-                    good_M = np.atleast_1d(to_numpy(all_finite(state)))
-                    if not good_M.all():
-                        several = f" of model {np.argmin(good_M) + 1} of {len(good_M)}"
-                        raise not_finite(str(step), checkpoints, several if len(good_M) > 1 else "")
+                    dispatcher.collect(under_way=0)
+                    check_finite(state, step, checkpoints)
                     checkpoints.save(state, progress.seconds(), progress.loss_since_save())
                     progress.draw()
                 if stopping:
                     stop.exit(step, len(rates))
         progress.close()
-        return state.result, progress.seconds()
+        return state.params, progress.seconds()
+
+
+class Dispatch(NamedTuple):
+    """Microbatches that were sent to the devices, and whose metrics are not fetched yet."""
+
+    step: int  # updates completed before these microbatches
+    last_J: list[int]  # the positions of those microbatches that complete an update
+    tokens_J: list[int]  # characters of each microbatch, padding left out
+    metrics: dict[str, jax.Array]  # as `step.train_steps` returns them
+
+
+class Dispatcher:
+    """Sends microbatches to the devices, several at once, and reports their losses when these are known.
+
+    The microbatches of one dispatch have one width, so that there is one compiled program per width. How many
+    they are follows from the time that the last dispatch took: about SECONDS_PER_DISPATCH, and at most
+    `cfg.steps_per_dispatch`. The devices always have one dispatch to work on while Python prepares the next.
+
+    Args:
+      train_steps: what `make_train_steps` returns.
+      dropout_key: the run's key, or an array of E keys.
+      rates: the learning rate of every update of the run.
+      cfg: the stage of training.
+      progress: is told about every update and about compilation.
+      checkpoints: where an error finds the newest checkpoint to name.
+      state: the state before the first dispatch; only its shapes are used.
+      mesh: the devices.
+      positions: the positions along the mesh's `data` axis whose rows the microbatches hold; None: all rows.
+    """
+
+    def __init__(
+        self,
+        train_steps,
+        dropout_key: jax.Array,
+        rates: np.ndarray,
+        cfg: TrainConfig,
+        progress: Progress | NoProgress,
+        checkpoints: Checkpoints | None,
+        state: TrainState,
+        mesh: Mesh,
+        positions: Sequence[int] | None = None,
+    ):
+        self.train_steps, self.dropout_key, self.rates = train_steps, dropout_key, rates
+        self.capacity, self.mesh, self.positions = cfg.steps_per_dispatch, mesh, positions
+        self.progress, self.checkpoints = progress, checkpoints
+        places = Sums(replicated(mesh), shardings(state.params, mesh))
+        self.sums = jax.jit(zero_sums, out_shardings=places)(state)
+        self.compiled = {}  # a program for each width
+        self.limit = 1  # microbatches in the next dispatch, by the first process's clock
+        self.under_way = deque()  # of Dispatch
+        self.collected = time.perf_counter()  # when metrics were fetched last
+        self.tokens = 0  # of the update under way
+        self.skipped_E = np.zeros(state.step.size, int)  # each model's skipped updates in a row
+
+    def run(
+        self, state: TrainState, queue: list[tuple[int, Microbatch]], stop: Stop
+    ) -> tuple[TrainState, int]:
+        """Trains on a queue of (updates before it, microbatch), and returns the state and the updates made.
+
+        Once all processes agree to stop, it goes on only to the end of the update under way.
+        """
+        while queue:
+            state, n = self.send(state, queue)
+            update, queue = queue[n - 1][0], queue[n:]
+            self.collect(under_way=1)
+            if stop.agreed():
+                queue = [(i, microbatch) for i, microbatch in queue if i == update]
+        return state, update + 1
+
+    def send(self, state: TrainState, queue: list[tuple[int, Microbatch]]) -> tuple[TrainState, int]:
+        """Sends the first microbatches of the queue; returns the new state and how many they were."""
+        numbers, microbatches = zip(*queue[: self.limit])
+        widths = [microbatch.batch.x_BT.shape[1] for microbatch in microbatches]
+        width = widths[0]
+        n = next((j for j, other in enumerate(widths) if other != width), len(widths))
+        microbatches = microbatches[:n]
+        # The program has a fixed number of places; it never looks at what fills up the last ones.
+        stacked = stack([*microbatches, *[microbatches[0]] * (self.capacity - n)])
+        batch = Batch(*(place_rows(leaf, self.mesh, 1, self.positions) for leaf in stacked.batch))
+        rate_J = np.zeros(self.capacity, np.float32)
+        rate_J[:n] = self.rates[list(numbers[:n])]
+        args = (self.dropout_key, state, self.sums, stacked._replace(batch=batch), rate_J, np.int32(n))
+        if width not in self.compiled:
+            self.compiled[width] = self.compile(args)
+        state, self.sums, metrics = self.compiled[width](*args)
+        last_J = [j for j, microbatch in enumerate(microbatches) if microbatch.last]
+        tokens_J = [int(microbatch.tokens) for microbatch in microbatches]
+        self.under_way.append(Dispatch(numbers[0], last_J, tokens_J, metrics))
+        return state, n
+
+    def compile(self, args: tuple):
+        """Returns the program for these arguments' shapes; a UserError if it needs too much memory."""
+        began = time.perf_counter()
+        program = self.train_steps.lower(*args).compile()
+        seconds = time.perf_counter() - began
+        if needed := program.memory_analysis():
+            most = needed.argument_size_in_bytes + needed.temp_size_in_bytes
+            check_memory("an update", most, "lower batch_size, or raise microbatches")
+        self.progress.leave_out(seconds)
+        self.collected += seconds
+        return program
+
+    def collect(self, under_way: int):
+        """Waits until at most `under_way` dispatches are left on the devices, and reports all others.
+
+        Raises:
+          UserError: every model has skipped MOST_SKIPPED updates in a row.
+        """
+        while len(self.under_way) > under_way:
+            step, last_J, tokens_J, metrics = self.under_way.popleft()
+            loss_EU, norm_EU = (np.atleast_2d(metrics[name])[:, last_J] for name in ("loss", "grad_norm"))
+            self.set_limit(len(tokens_J))
+            self.progress.record(step, loss_EU, norm_EU, self.tokens_of_updates(last_J, tokens_J))
+            finite_EU = np.isfinite(loss_EU) & np.isfinite(norm_EU)
+            for update, finite_E in enumerate(finite_EU.T, step + 1):
+                self.count_skipped(update, finite_E)
+
+    def set_limit(self, n: int):
+        """Sets how many microbatches the next dispatch takes; the time since the last call was that of n."""
+        now = time.perf_counter()
+        seconds_each = max((now - self.collected) / n, 1e-9)
+        self.collected = now
+        # Each process has a clock of its own, and all must send the same dispatches.
+        self.limit = broadcast(min(max(1, int(SECONDS_PER_DISPATCH / seconds_each)), self.capacity))
+
+    def tokens_of_updates(self, last_J: list[int], tokens_J: list[int]) -> list[int]:
+        """Returns the tokens of each completed update; those of an incomplete one count for the next call."""
+        completed = []
+        for j, tokens in enumerate(tokens_J):
+            self.tokens += tokens
+            if j in last_J:
+                completed.append(self.tokens)
+                self.tokens = 0
+        return completed
+
+    def count_skipped(self, update: int, finite_E: np.ndarray):
+        """Takes in which models made an update. Logs each model that has diverged; see `collect`."""
+        self.skipped_E = np.where(finite_E, 0, self.skipped_E + 1)
+        if (self.skipped_E >= MOST_SKIPPED).all():
+            raise not_finite(f"{update}, the fifth in a row", self.checkpoints)
+        for model in np.flatnonzero(self.skipped_E == MOST_SKIPPED) + 1:
+            log.info(
+                f"note: model {model} of {len(finite_E)} has skipped {MOST_SKIPPED} updates in a row, "
+                f"up to {update}: it may have diverged; the others go on"
+            )
 
 
 def check_fits(config: Config, stage: str):
-    """Raises a UserError where a stage of training is certain to need more memory than there is.
+    """Raises a UserError if a stage of training is certain to need more memory than there is.
 
-    The estimate is a lower bound. It counts parameters, gradients, optimiser state and average, the
-    characters of a batch, and the embeddings and logits of one microbatch as if all its texts were short.
+    The estimate is a lower bound. It counts parameters, gradients and optimiser state, the characters of a
+    batch, and the embeddings and logits of one microbatch as if all its texts were short.
+
+    Args:
+      config: the recipe, with the size of the vocabulary in it.
+      stage: the name of the stage: pretrain, finetune or scratch.
     """
     cfg, model = getattr(config, stage), config.model
-    copies = 2 + (1 if cfg.muon_learning_rate else 2) + (cfg.ema_decay > 0)
-    state = 4 * config.n_seeds * copies * count_params(model)
+    copies = 2 + (1 if cfg.muon_learning_rate else 2)  # parameters, gradients, one or two moments
+    state_bytes = 4 * config.n_seeds * copies * count_params(model)
     purpose = f"{stage}, with {config.n_seeds * count_params(model):,} parameters,"
-    check_memory(purpose, state, "lower model.n_embd, model.n_layer or n_seeds")
+    check_memory(purpose, state_bytes, "lower model.n_embd, model.n_layer or n_seeds")
     rows, width = -(-cfg.batch_size // n_microbatches(cfg)), min(WIDTH_STEP, model.seq_len)
-    position = model.n_embd * jnp.dtype(model.dtype).itemsize + 4 * model.vocab_size
-    texts = width * (8 * cfg.batch_size + config.n_seeds * rows * position)
+    position_bytes = model.n_embd * jnp.dtype(model.dtype).itemsize + 4 * model.vocab_size
+    text_bytes = width * (8 * cfg.batch_size + config.n_seeds * rows * position_bytes)
     purpose = f"{stage}, with {cfg.batch_size:,} texts a batch,"
-    check_memory(purpose, state + texts, f"lower {stage}.batch_size, or raise {stage}.microbatches")
+    check_memory(
+        purpose, state_bytes + text_bytes, f"lower {stage}.batch_size, or raise {stage}.microbatches"
+    )
+
+
+def check_finite(state: TrainState, step: int, checkpoints: Checkpoints):
+    """Raises a UserError if any parameter of any model is infinite or NaN."""
+    finite_E = np.atleast_1d(to_numpy(all_finite(state)))
+    if not finite_E.all():
+        which = f" of model {np.argmin(finite_E) + 1} of {len(finite_E)}" if len(finite_E) > 1 else ""
+        raise not_finite(str(step), checkpoints, which)
 
 
 @jax.jit
 def all_finite(state: TrainState) -> jax.Array:
-    """Tells whether no parameter is infinite or NaN, of several models for each."""
-    axes = state.step.ndim  # 1 where several models lie along a leading axis
+    """Returns whether all parameters are finite: a bool, or one for each model, (E,)."""
+    model_axes = state.step.ndim  # 1 if there are several models, else 0
     leaves = jax.tree.leaves(state.params)
-    return jnp.stack([jnp.isfinite(x).all(axis=tuple(range(axes, x.ndim))) for x in leaves]).all(axis=0)
+    return jnp.stack([jnp.isfinite(x).all(axis=tuple(range(model_axes, x.ndim))) for x in leaves]).all(axis=0)
 
 
 def not_finite(step: str, checkpoints: Checkpoints, which: str = "") -> UserError:
+    """Returns the error of a run that has diverged; it names the newest checkpoint."""
     newest = checkpoints.step
     return UserError(
         f"the loss{which} is not finite at update {step}; the last good checkpoint is "
         f"{checkpoints.folder / str(newest) if newest else 'none yet'}; "
         "try a lower learning rate, in another --workdir"
     )
-
-
-class Sent(NamedTuple):
-    """Work under way; its metrics are fetched when the next has been sent off."""
-
-    step: int  # updates made before it
-    last_J: list[int]  # which of its microbatches complete an update
-    tokens_J: list[int]  # of each microbatch, padding left out
-    metrics: dict
-
-
-class Dispatcher:
-    """Sends microbatches of one width off together, and takes in the metrics of those sent before."""
-
-    def __init__(
-        self,
-        train_steps,
-        cfg: TrainConfig,
-        progress: Progress,
-        checkpoints: Checkpoints | None,
-        state: TrainState,
-        mesh: Mesh,
-        shares: Sequence[int] | None = None,
-    ):
-        self.train_steps, self.most, self.mesh = train_steps, cfg.steps_per_dispatch, mesh
-        self.shares = shares  # of the rows, that the microbatches hold; None: all
-        self.progress, self.checkpoints = progress, checkpoints
-        places = Sums(whole(mesh), shardings(state.params, mesh))
-        self.sums = jax.jit(no_sums, out_shardings=places)(state)
-        self.compiled = {}  # by width
-        self.limit = 1  # microbatches that take about SECONDS_PER_DISPATCH, on the first process's clock
-        self.sent = deque()
-        self.settled = time.perf_counter()
-        self.skipped_M = np.zeros(state.step.size, int)  # updates in a row, up to the last one, of each model
-        self.tokens = 0  # of the update under way
-
-    def send(self, state: TrainState, microbatches: list[tuple[int, Microbatch]], rates: np.ndarray):
-        """Takes (updates made before, microbatch); returns the new state and how many it has seen."""
-        numbers, microbatches = zip(*microbatches[: self.limit])
-        widths = [microbatch.batch.x_BT.shape[1] for microbatch in microbatches]
-        n = next((i for i, width in enumerate(widths) if width != widths[0]), len(widths))
-        microbatches = microbatches[:n]
-        filled = [*microbatches, *[microbatches[0]] * (self.most - n)]  # the filling is never looked at
-        lr_J = np.zeros(self.most, np.float32)
-        lr_J[:n] = rates[list(numbers[:n])]
-        together = stack(filled)
-        batch = Batch(*(deal(part, self.mesh, 1, self.shares) for part in together.batch))
-        args = (state, self.sums, together._replace(batch=batch), lr_J, np.int32(n))
-        if widths[0] not in self.compiled:
-            began = time.perf_counter()
-            self.compiled[widths[0]] = self.train_steps.lower(*args).compile()
-            took = time.perf_counter() - began
-            if needed := self.compiled[widths[0]].memory_analysis():
-                most = needed.argument_size_in_bytes + needed.temp_size_in_bytes
-                check_memory("an update", most, "lower batch_size, or raise microbatches")
-            self.progress.leave_out(took)
-            self.settled += took
-        state, self.sums, metrics = self.compiled[widths[0]](*args)
-        last_J = [j for j, microbatch in enumerate(microbatches) if microbatch.last]
-        tokens_J = [int(microbatch.tokens) for microbatch in microbatches]
-        self.sent.append(Sent(numbers[0], last_J, tokens_J, metrics))
-        return state, n
-
-    def settle(self, leave: int):
-        """Waits for all but the `leave` last dispatches and reports them."""
-        while len(self.sent) > leave:
-            step, last_J, tokens_J, metrics = self.sent.popleft()
-            loss_MU, norm_MU = (np.atleast_2d(metrics[name])[:, last_J] for name in ("loss", "grad_norm"))
-            now = time.perf_counter()
-            per_microbatch = (now - self.settled) / len(tokens_J)
-            limit = min(max(1, int(SECONDS_PER_DISPATCH / max(per_microbatch, 1e-9))), self.most)
-            self.limit = broadcast(limit)
-            self.settled = now
-            tokens = []
-            for j, count in enumerate(tokens_J):
-                self.tokens += count
-                if j in last_J:
-                    tokens.append(self.tokens)
-                    self.tokens = 0
-            self.progress.record(step, loss_MU, norm_MU, tokens)
-            good_MU = np.isfinite(loss_MU) & np.isfinite(norm_MU)
-            for number, good_M in enumerate(good_MU.T, step + 1):
-                self.skipped_M = np.where(good_M, 0, self.skipped_M + 1)
-                few_M = self.skipped_M < MOST_SKIPPED
-                if not few_M.any():
-                    raise not_finite(f"{number}, the fifth in a row", self.checkpoints)
-                for model in np.flatnonzero(self.skipped_M == MOST_SKIPPED) + 1:
-                    log.info(
-                        f"note: model {model} of {len(few_M)} has skipped {MOST_SKIPPED} updates in a row, "
-                        f"up to {number}: it may have diverged; the others go on"
-                    )

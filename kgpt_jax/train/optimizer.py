@@ -1,7 +1,13 @@
 """AdamW or Muon, and the learning rate of every update, counted in tokens.
 
-The rate is not part of the optimiser: it is a plain array, made in float64 on the host, that the
-training step is handed along with its batches. So it can be printed, tested and plotted as it is.
+    rates = learning_rates(cfg, n_examples, seq_len)  # float64 NumPy, one for each update
+    tx = make_optimizer(cfg)
+    updates, opt_state = tx.update(grads, opt_state, params, learning_rate=rates[i])
+
+The schedule is a plain array on the host, so that it can be printed, plotted and tested. The optimiser takes
+the rate of each update as an extra argument, rather than holding the schedule itself, for two reasons.
+Optax's schedules count the updates that were made, and a skipped update must still use up its rate. A
+schedule inside the compiled program would also compile another program for every number of epochs.
 """
 
 import jax
@@ -13,38 +19,61 @@ from kgpt_jax.config import TrainConfig
 from kgpt_jax.data.batches import steps_per_epoch
 
 
-def make_optimizer(cfg: TrainConfig) -> optax.GradientTransformation:
-    """Returns gradient clipping and AdamW, or Muon where `muon_learning_rate` is not 0.
+def make_optimizer(cfg: TrainConfig) -> optax.GradientTransformationExtraArgs:
+    """Returns gradient clipping followed by AdamW, or by Muon if `muon_learning_rate` is not 0.
 
-    The training step subtracts `lr` times its updates, where lr is the rate of AdamW.
+    Its `update` takes the keyword argument `learning_rate`: the rate of AdamW. Muon's rate is always
+    `muon_learning_rate / learning_rate` times that.
 
-    AdamW decays all parameters but biases. Muon decays the blocks' matrices only: what it leaves to Adam
-    (embeddings, head, norms, biases) does not decay. Where all of that but biases decayed as well,
+    AdamW decays all parameters but biases. Muon decays the blocks' matrices only: the parameters that it
+    leaves to Adam (embeddings, head, norms, biases) do not decay. We compared this with decaying all of them
+    but biases:
 
         python -m kgpt_jax.main --mode=all --variant=vanilla --config.data.biographies.seed=S --seed=S
 
-    got 117, 116 and 117 of 120 answers right for S = 11, 12 and 13, and as it is now 112, 107 and 117 (one
-    core of a Xeon with AMX, jax 0.10.2). Over the seeds the gain is 3.9 points with a 95 % interval from -5.4
-    to 13.2: not clear, so the simpler rule stayed.
+    With decay, 117, 116 and 117 of 120 answers are right for S = 11, 12 and 13; without, 112, 107 and 117
+    (one core of a Xeon with AMX, jax 0.10.2). Over the seeds the gain is 3.9 points with a 95 % interval from
+    -5.4 to 13.2: not clear, so we kept the simpler rule.
     """
     clip = optax.clip_by_global_norm(cfg.clip_norm)
     if not cfg.muon_learning_rate:
         adam = optax.scale_by_adam(cfg.beta1, cfg.beta2, eps=1e-8)
-        return optax.chain(clip, adam, optax.add_decayed_weights(cfg.weight_decay, mask=decayed))
-    # Optax's Muon subtracts already: rates below 0 leave that to the step.
-    orthogonal = muon(
-        -cfg.muon_learning_rate / cfg.learning_rate,
+        decay = optax.add_decayed_weights(cfg.weight_decay, mask=decayed)
+        return scale_by_given_rate(optax.chain(clip, adam, decay))
+    downhill = muon(  # its updates for an AdamW rate of 1
+        cfg.muon_learning_rate / cfg.learning_rate,
         weight_decay=cfg.weight_decay,
-        adam_learning_rate=-1.0,
+        adam_learning_rate=1.0,
         adam_b1=cfg.beta1,
         adam_b2=cfg.beta2,
         muon_weight_dimension_numbers=block_matrices,
     )
-    return optax.chain(clip, orthogonal)
+    return scale_by_given_rate(optax.chain(clip, downhill), flip_sign=False)
+
+
+def scale_by_given_rate(
+    inner: optax.GradientTransformation, flip_sign: bool = True
+) -> optax.GradientTransformationExtraArgs:
+    """Returns `inner` with its updates multiplied by a learning rate that each call of `update` is given.
+
+    It is `optax.scale_by_learning_rate` without a count. The state is that of `inner` and nothing else: a
+    link of its own in the chain would change the tree of the state, and Orbax would refuse older checkpoints.
+
+    Args:
+      inner: the transformation before it.
+      flip_sign: whether to multiply by minus the rate, as for an `inner` whose updates point uphill.
+    """
+
+    def update(updates, state, params=None, *, learning_rate):
+        factor = -learning_rate if flip_sign else learning_rate
+        updates, state = inner.update(updates, state, params)
+        return jax.tree.map(lambda update: factor * update, updates), state
+
+    return optax.GradientTransformationExtraArgs(inner.init, update)
 
 
 def block_matrices(params) -> dict:
-    """Marks what Muon turns orthogonal: the linear layers of the blocks, each by itself."""
+    """Marks the parameters that Muon orthogonalises: the kernel of each linear layer of the blocks."""
 
     def dimensions(path, param):
         names = [key.key for key in path]
@@ -56,18 +85,24 @@ def block_matrices(params) -> dict:
 
 
 def decayed(params) -> dict:
-    """Marks what decays under AdamW: as in the course, all but biases, embeddings too."""
+    """Marks the parameters that AdamW decays: all but biases, as in the course; embeddings decay too."""
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key != "bias", params)
 
 
 def learning_rates(cfg: TrainConfig, n_examples: int, seq_len: int) -> np.ndarray:
-    """Returns the float64 rate of each update of the run.
+    """Returns the learning rate of each update of a run, float64 of shape (epochs * updates per epoch,).
 
-    Tokens are counted as minGPT does, padding included: `cfg.text_tokens`, or else `seq_len`, for every
-    example. The rate of an
-    update is that of the tokens up to and with its own; with `first_step_at_peak`, as in the course,
-    that of the tokens before it, but the peak for the first. Otherwise, warming up takes at most a tenth
-    of the run.
+    The rate follows from the tokens read so far. They are counted as minGPT does, padding included:
+    `cfg.text_tokens` for each example or, if that is 0, `seq_len`. The last batch of an epoch may be shorter.
+
+    An update's rate is that of the tokens up to the end of its own batch. With `first_step_at_peak`, as in
+    the course, it is that of the tokens before its batch, and the first update has the peak rate. Without it,
+    the warmup takes at most a tenth of the run.
+
+    Args:
+      cfg: the stage of training.
+      n_examples: the number of examples in an epoch.
+      seq_len: the most characters that the model reads at once.
     """
     seq_len = cfg.text_tokens or seq_len
     steps = steps_per_epoch(n_examples, cfg)
@@ -82,10 +117,12 @@ def learning_rates(cfg: TrainConfig, n_examples: int, seq_len: int) -> np.ndarra
 
 
 def rate_factor(cfg: TrainConfig, tokens: np.ndarray, warmup_tokens: int, final_tokens: int) -> np.ndarray:
-    """Returns the share of the peak rate after `tokens`: a linear rise, then a fall to `cfg.floor`.
+    """Returns the rate after `tokens` as a fraction of the peak rate: a linear warmup, then a decay.
 
-    "cosine" is minGPT's, which is not clipped: past `final_tokens` the rate rises again, as in the course
-    of 2021. "wsd" stays at the peak and falls in a line (warmup-stable-decay, arXiv 2404.06395).
+    "cosine" is minGPT's formula: half a cosine that reaches 0 at `final_tokens`, but never less than
+    `cfg.floor`. It is not clipped: past `final_tokens` the rate rises again, as in the course of 2021. "wsd"
+    (warmup-stable-decay, arXiv 2404.06395) stays at the peak up to the fraction `cfg.decay_from` of
+    `final_tokens`, then decays linearly to `cfg.floor`.
     """
     rise = tokens / max(1, warmup_tokens)
     if cfg.schedule == "wsd":

@@ -1,8 +1,9 @@
-"""What a training run shows: the line on the screen, `metrics.jsonl`, and `loss.png`.
+"""Reports a training run: a line on the screen, `metrics.jsonl`, and `loss.png`.
 
-`metrics.jsonl` has one record for each update and no times, so a resumed run's equals an unbroken one's.
+`metrics.jsonl` has one record for each update and no times, so that the file of a resumed run equals that of
+an uninterrupted one.
 
-Axes: `M` models that train side by side, `U` updates.
+Axes: `E` models that train side by side, `U` updates.
 """
 
 import json
@@ -17,13 +18,25 @@ from kgpt_jax.config import UserError
 
 log = logging.getLogger(__name__)
 
-NUMBERS = ("step", "epoch", "lr", "tokens")  # that every record has
+NUMBERS = ("step", "epoch", "lr", "tokens")  # fields that every record has
 SECONDS_BETWEEN_LINES = 5.0
 SECONDS_BETWEEN_DRAWINGS = 30.0
 
 
 class Progress:
-    """Reports one run. Its clock leaves out compiling; `seconds` is the time before this start."""
+    """Reports one run from one start of the process to its end.
+
+    Args:
+      folder: the run's folder.
+      start_step: updates made before this start.
+      rates: the learning rate of every update of the run.
+      per_epoch: updates in an epoch.
+      seconds: seconds of training before this start.
+      tensorboard: whether to write event files for TensorBoard, too.
+
+    Raises:
+      UserError: `tensorboard` is set, and tensorboardX is not installed.
+    """
 
     def __init__(
         self,
@@ -39,38 +52,41 @@ class Progress:
         self.file = _keep_metrics(folder / "metrics.jsonl", start_step)
         self.seconds_before = seconds
         self.started = self.last_line = self.last_drawn = time.perf_counter()
-        self.compiling = 0.0
+        self.left_out = 0.0  # seconds
         self.start_step = start_step
         self.tokens = 0  # since the last line
-        self.losses, self.losses_since_save = [], []
-        self.skipped = 0  # updates since this start, each model's counted
+        self.losses, self.losses_since_save = [], []  # since the last line, since the last checkpoint
+        self.skipped = 0  # updates since this start, summed over the models
 
     def seconds(self) -> float:
-        """Returns the run's seconds of training, those before a resume included."""
-        return self.seconds_before + time.perf_counter() - self.started - self.compiling
+        """Returns the seconds of training, those before a resume included and compilation left out."""
+        return self.seconds_before + time.perf_counter() - self.started - self.left_out
 
     def loss_since_save(self) -> float:
-        """Returns the mean loss of the updates since it was last asked for, NaN without one."""
+        """Returns the mean loss of the updates since the last call, NaN if there are none."""
         mean, self.losses_since_save = _mean(self.losses_since_save), []
         return mean
 
     def leave_out(self, seconds: float):
-        """Takes seconds of something else than training out of the clock."""
-        self.compiling += seconds
+        """Does not count these last seconds as training."""
+        self.left_out += seconds
         self.last_line += seconds
 
-    def record(self, step: int, loss_MU: np.ndarray, norm_MU: np.ndarray, tokens: list[int]):
-        """Takes in the updates, maybe none, that follow the first `step`; prints a line if one is due.
+    def record(self, step: int, loss_EU: np.ndarray, norm_EU: np.ndarray, tokens: list[int]):
+        """Records updates, and prints a line if the last one is long ago.
 
-        Losses and norms of gradients have a row for each model. The record of an update holds the means of
-        those that are finite, and which models skipped it. Tokens are those that each update has read,
-        padding left out.
+        Args:
+          step: updates before these.
+          loss_EU: the loss of each model at each update; U may be 0. The record of an update holds the mean
+            over the models whose loss and gradient norm are finite, and the numbers of the others.
+          norm_EU: the norm of the gradient.
+          tokens: characters that each update has read, padding left out.
         """
-        losses = [_mean(loss_M) for loss_M in loss_MU.T.tolist()]
-        norms = [_mean(norm_M) for norm_M in norm_MU.T.tolist()]
-        good_UM = (np.isfinite(loss_MU) & np.isfinite(norm_MU)).T
-        made = zip(losses, norms, good_UM, tokens, strict=True)
-        for number, (loss, norm, good_M, n_tokens) in enumerate(made, step + 1):
+        losses = [_mean(loss_E) for loss_E in loss_EU.T.tolist()]
+        norms = [_mean(norm_E) for norm_E in norm_EU.T.tolist()]
+        finite_UE = (np.isfinite(loss_EU) & np.isfinite(norm_EU)).T
+        updates = zip(losses, norms, finite_UE, tokens, strict=True)
+        for number, (loss, norm, finite_E, n_tokens) in enumerate(updates, step + 1):
             entry = {
                 "step": number,
                 "epoch": self._epoch(number),
@@ -79,11 +95,11 @@ class Progress:
                 "grad_norm": norm,
                 "tokens": n_tokens,
             }
-            if not good_M.any():
+            if not finite_E.any():
                 entry |= {"loss": None, "grad_norm": None, "skipped": True}  # JSON has no NaN
-            elif not good_M.all():
-                entry["skipped_models"] = (np.flatnonzero(~good_M) + 1).tolist()
-            self.skipped += int((~good_M).sum())
+            elif not finite_E.all():
+                entry["skipped_models"] = (np.flatnonzero(~finite_E) + 1).tolist()
+            self.skipped += int((~finite_E).sum())
             self.file.write(json.dumps(entry) + "\n")
             if self.events and "skipped" not in entry:
                 for name in ("loss", "lr", "grad_norm"):
@@ -92,14 +108,14 @@ class Progress:
         self.losses_since_save += losses
         self.tokens += sum(tokens)
         self.file.flush()
-        now, made = time.perf_counter(), step + len(losses)
-        if self.losses and (now - self.last_line >= SECONDS_BETWEEN_LINES or made == len(self.rates)):
-            self._print(made, now)
+        now, step = time.perf_counter(), step + len(losses)
+        if self.losses and (now - self.last_line >= SECONDS_BETWEEN_LINES or step == len(self.rates)):
+            self._print(step, now)
 
     def _print(self, step: int, now: float):
         elapsed = max(now - self.last_line, 1e-9)
-        in_all = now - self.started - self.compiling
-        left = in_all / max(step - self.start_step, 1) * (len(self.rates) - step)
+        trained = now - self.started - self.left_out
+        left = trained / max(step - self.start_step, 1) * (len(self.rates) - step)
         log.info(
             f"step {step:>{len(str(len(self.rates)))}}/{len(self.rates)}"
             f"  epoch {self._epoch(step)}/{len(self.rates) // self.per_epoch}"
@@ -113,7 +129,7 @@ class Progress:
         return (step - 1) // self.per_epoch + 1
 
     def draw(self):
-        """Draws `loss.png` with what was recorded so far, unless it was drawn just now."""
+        """Draws `loss.png`, unless that was done less than SECONDS_BETWEEN_DRAWINGS ago."""
         began = time.perf_counter()
         if began - self.last_drawn < SECONDS_BETWEEN_DRAWINGS:
             return
@@ -123,7 +139,7 @@ class Progress:
         self.leave_out(self.last_drawn - began)
 
     def close(self):
-        """Closes the files and draws the whole loss."""
+        """Closes the files and draws `loss.png`."""
         self.file.close()
         draw_loss(self.folder)
         if self.events:
@@ -131,7 +147,7 @@ class Progress:
 
 
 class NoProgress:
-    """Stands in for `Progress` in all processes but the first: it reports nothing."""
+    """Takes the place of `Progress` in all processes but the first, and reports nothing."""
 
     def __init__(self, *_):
         pass
@@ -156,12 +172,16 @@ class NoProgress:
 
 
 def _mean(losses: list[float]) -> float:
+    """Returns the mean of the finite losses, NaN if there are none."""
     finite = [loss for loss in losses if math.isfinite(loss)]
     return sum(finite) / len(finite) if finite else math.nan
 
 
 def read_metrics(path: Path) -> list[dict]:
-    """Returns the records of `metrics.jsonl`, without lines that a kill or a damaged disk left unreadable."""
+    """Returns the records of a `metrics.jsonl`, [] if there is no such file.
+
+    Lines that cannot be read, after a kill or on a damaged disk, are left out.
+    """
     records = []
     if path.exists():
         for line in path.read_bytes().split(b"\n"):
@@ -169,7 +189,7 @@ def read_metrics(path: Path) -> list[dict]:
                 record = json.loads(line)
             except (ValueError, RecursionError):
                 continue
-            # Runs of older versions have no tokens.
+            # Records of older versions have no tokens.
             numbers = {"tokens": 0, **record} if isinstance(record, dict) else {}
             if all(isinstance(numbers.get(name), int | float) for name in NUMBERS):
                 records.append(record)
@@ -177,7 +197,7 @@ def read_metrics(path: Path) -> list[dict]:
 
 
 def _keep_metrics(path: Path, step: int):
-    """Opens `metrics.jsonl` for going on after `step`: later records of a killed run are dropped."""
+    """Opens `metrics.jsonl` to append after `step`; drops later records, which a killed run left behind."""
     kept = [json.dumps(record) + "\n" for record in read_metrics(path) if record["step"] <= step]
     temporary = path.with_name(path.name + ".tmp")
     try:
@@ -197,30 +217,65 @@ def _event_writer(folder: Path, step: int):
     return SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
 
-def draw_loss(folder: Path):
-    """Writes `loss.png` from `metrics.jsonl`: the loss and the learning rate of every update."""
+def draw_loss(folder: Path, held_out: str = ""):
+    """Writes a run's `loss.png`: the loss and the learning rate of every update, from `metrics.jsonl`.
+
+    A batch holds texts of like length, so its loss says as much about its texts as about the model. The bold
+    line is therefore the mean of each whole epoch.
+
+    Args:
+      folder: the run's folder, `<variant>/<stage>`: these two names are the title.
+      held_out: a second line for the title, such as how many held-out questions the finished run answers.
+    """
+    records = read_metrics(folder / "metrics.jsonl")
+    step, epoch, lr = (np.array([record[name] for record in records]) for name in ("step", "epoch", "lr"))
+    loss = np.array([record.get("loss") for record in records], float)  # NaN where every model skipped
+    if not np.isfinite(loss).any():
+        return
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    records = [record for record in read_metrics(folder / "metrics.jsonl") if record.get("loss") is not None]
-    if not records:
-        return
-    step, loss, lr = (np.array([record[name] for record in records]) for name in ("step", "loss", "lr"))
-    window = max(1, len(loss) // 100)
-    smooth = np.convolve(loss, np.ones(window) / window, mode="valid")
     figure, (top, bottom) = pyplot.subplots(
         2, 1, sharex=True, figsize=(8, 5), height_ratios=(3, 1), layout="constrained"
     )
-    top.plot(step, loss, color="tab:blue", alpha=0.3, linewidth=0.8)
-    top.plot(step[window - 1 :], smooth, color="tab:blue", label=f"mean of {window} updates")
-    top.set(ylabel="loss (nats per character)", title=f"{folder.parent.name}, {folder.name}")
-    top.legend()
-    bottom.plot(step, lr, color="tab:orange")
-    bottom.set(xlabel="update", ylabel="learning rate")
-    figure.savefig(folder / "loss.png", dpi=120)
-    pyplot.close(figure)
+    ends, means = epoch_means(step, epoch, loss)
+    if len(ends) > 1:
+        top.plot(step, loss, color="tab:blue", alpha=0.3, linewidth=0.8, label="each update")
+        top.plot(ends, means, color="tab:blue", linewidth=1.8, label="mean of each epoch")
+        top.legend(frameon=False)
+    else:
+        top.plot(step, loss, color="tab:blue", linewidth=1.2)
+    top.set(ylabel="loss (nats per character)", ylim=(0, 1.05 * np.nanmax(loss)))
+    top.set_title(f"{folder.absolute().parent.name}, {folder.name}" + (f"\n{held_out}" if held_out else ""))
+    bottom.plot(step, lr, color="tab:orange", linewidth=1.5)
+    bottom.set(xlabel="update", ylabel="learning rate", ylim=(0, None))
+    for axes in (top, bottom):
+        axes.grid(alpha=0.25)
+        axes.margins(x=0.01)
+        axes.spines[["top", "right"]].set_visible(False)
+    temporary = folder / "loss.png.tmp"
+    try:
+        figure.savefig(temporary, dpi=120, format="png")
+        temporary.replace(folder / "loss.png")
+    finally:
+        temporary.unlink(missing_ok=True)
+        pyplot.close(figure)
+
+
+def epoch_means(step: np.ndarray, epoch: np.ndarray, loss: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the last update and the mean loss of each epoch that is complete.
+
+    >>> epoch_means(np.arange(1, 6), np.array([1, 1, 2, 2, 3]), np.array([4.0, 2.0, 2.0, np.nan, 9.0]))
+    (array([2, 4]), array([3., 2.]))
+    """
+    finite = np.isfinite(loss)
+    numbers, counts = np.unique(epoch, return_counts=True)
+    complete = [number for number in numbers[counts == counts.max()] if finite[epoch == number].any()]
+    ends = [step[epoch == number].max() for number in complete]
+    means = [loss[(epoch == number) & finite].mean() for number in complete]
+    return np.array(ends), np.array(means)
 
 
 def clock(seconds: float) -> str:

@@ -20,7 +20,7 @@ from kgpt_jax.data.batches import Batch, split, stack
 from kgpt_jax.data.vocab import PAD_ID
 from kgpt_jax.model.gpt import GPT
 from kgpt_jax.train.optimizer import learning_rates, make_optimizer
-from kgpt_jax.train.step import init_state, make_train_steps, no_sums, predicted
+from kgpt_jax.train.step import init_state, make_train_steps, predicted, zero_sums
 
 KEYS = 16  # and as many values: guessing is right once in 16
 FIRST_PAIR = 2
@@ -66,12 +66,12 @@ def recall(cfg: ModelConfig, updates: int = 2000, seed: int = 0) -> float:
     tx = make_optimizer(stage)
     init_key, dropout_key = jax.random.split(jax.random.key(seed))
     state, rng = init_state(model, tx, init_key), np.random.default_rng((seed, 0))
-    train_steps, sums = make_train_steps(model, tx, dropout_key), no_sums(state)
+    train_steps, sums = make_train_steps(model, tx), zero_sums(state)
     for first in range(0, updates, 100):
         lr_I = rates[first : first + 100].astype(np.float32)
         texts = [recall_texts(rng, 64) for _ in lr_I]
         microbatches = stack([split(predicted(model.cfg, batch), 1)[0] for batch in texts])
-        state, sums, _ = train_steps(state, sums, microbatches, lr_I, len(lr_I))
+        state, sums, _ = train_steps(dropout_key, state, sums, microbatches, lr_I, len(lr_I))
     x_BT, y_BT, source_B = recall_texts(np.random.default_rng((seed, 1)), TEXTS)
     logits_BTV = jax.jit(lambda params: model.apply({"params": params}, x_BT, source_B, train=False))(
         state.params

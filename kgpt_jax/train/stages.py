@@ -3,7 +3,7 @@
     trained = pretrain(config, Path("runs/vanilla/pretrain"))
     trained = finetune(config, Path("runs/vanilla/finetune"), start=trained.run)
 
-Both go on with what the folder holds already, and return at once if that run is finished.
+Both resume a run that was interrupted, and return at once if it is finished.
 """
 
 import logging
@@ -25,20 +25,20 @@ log = logging.getLogger(__name__)
 
 
 class Trained(NamedTuple):
-    """A run that is trained to its end, and the seconds that took, without compilation."""
+    """A run that is trained to its end, and the seconds of training, compilation left out."""
 
     run: Run
     seconds: float
 
 
 def pretrain(config: Config, folder: Path, tensorboard: bool = False, taught: Taught = NOT_TAUGHT) -> Trained:
-    """Trains a new model on the corpus's documents, and on what is `taught` besides.
+    """Trains a new model on documents.
 
     Args:
       config: the recipe; `config.data` says where the documents are.
-      folder: the run's folder, made if need be; a run in it that was interrupted goes on.
-      tensorboard: writes event files for TensorBoard too.
-      taught: questions with answers that other models gave (distillation).
+      folder: the run's folder, created if need be; an interrupted run in it is resumed.
+      tensorboard: whether to write event files for TensorBoard, too.
+      taught: further questions to learn, with answers that other models gave (distillation).
 
     Raises:
       UserError: the corpus cannot be read, the model cannot fit into memory, or the folder holds another run.
@@ -49,7 +49,7 @@ def pretrain(config: Config, folder: Path, tensorboard: bool = False, taught: Ta
     config = with_vocab(config, vocab, config.seed)
     check_fits(config, "pretrain")
     objective, n_examples, facts = load_stage_data(config, "pretrain", vocab, taught, documents)
-    # Where no pairs are learned, the data are the documents alone.
+    # If no questions are learned, the data consist of the documents alone.
     facts["corpus_digest"] = corpus.digest(documents) if facts["learned"] else facts["data_digest"]
     with held(folder):
         run = open_run(folder, config, vocab, facts)
@@ -68,10 +68,10 @@ def finetune(
 
     Args:
       config: the recipe; `config.data` says where the training pairs are.
-      folder: the run's folder, made if need be; a run in it that was interrupted goes on.
+      folder: the run's folder, created if need be; an interrupted run in it is resumed.
       start: the run whose parameters and vocabulary training starts with; None trains from scratch.
-      tensorboard: writes event files for TensorBoard too.
-      taught: further questions, with answers that other models gave (distillation).
+      tensorboard: whether to write event files for TensorBoard, too.
+      taught: further questions to learn, with answers that other models gave (distillation).
 
     Raises:
       UserError: the data cannot be read, `start` does not fit `config` or has learned a question that is held

@@ -1,9 +1,24 @@
-"""The loss, the training state, and the jitted step of training.
+"""The training step: adds up the gradients of microbatches, and updates the parameters after the last one.
 
-Axes: `B` batch, `T` positions, `V` vocabulary, `J` microbatches in one dispatch. Given an array of keys for one,
-`init_state` and `make_train_steps` have as many models at once, along a leading axis of the state.
+    state = init_state(model, tx, init_key)
+    sums = zero_sums(state)
+    train_steps = make_train_steps(model, tx)
+    state, sums, metrics = train_steps(dropout_key, state, sums, microbatches, rate_J, n)
+
+One call sends many microbatches to the devices at once. Below it, each function calls the next:
+
+    train_steps     loops over the microbatches of one call
+    train_step      adds one microbatch's loss and gradient to the sums
+    end_update      checks the sums of a whole update, and clears them
+    apply_gradient  changes the parameters
+
+Several models can train side by side: give arrays of keys, and every leaf of the state has a leading axis
+`E`.
+
+Axes: `B` batch, `T` query position, `V` vocabulary, `J` microbatches of one call, `E` models side by side.
 """
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -16,147 +31,185 @@ from jax.sharding import Mesh
 from kgpt_jax.config import ModelConfig
 from kgpt_jax.data.batches import Batch, Microbatch
 from kgpt_jax.data.vocab import PAD_ID
-from kgpt_jax.devices import put, shardings, whole
+from kgpt_jax.devices import place_params, replicated, shardings
+from kgpt_jax.model.gpt import GPT
 from kgpt_jax.model.variants import lookup
 
 
 class TrainState(NamedTuple):
-    """All that training changes."""
+    """Everything that training changes."""
 
-    step: jax.Array  # int32, updates made
+    step: jax.Array  # int32: the number of updates so far, skipped ones included
     params: Any
-    opt_state: Any
-    average: Any = ()  # of the parameters over the last updates, where `ema_decay` asks for it
-
-    @property
-    def result(self):
-        """The parameters that training hands on."""
-        return self.average or self.params
+    opt_state: optax.OptState
 
 
 class Sums(NamedTuple):
-    """What the microbatches of the update under way have added up to."""
+    """Loss and gradient of the update under way, summed over its microbatches so far."""
 
     loss: jax.Array
     grads: Any
 
 
-def cross_entropy_sum(logits_BTV: jax.Array, y_BT: jax.Array) -> jax.Array:
-    """Returns the sum of -log p(target) over the targets that are not PAD, in float32."""
-    losses_BT = optax.softmax_cross_entropy_with_integer_labels(logits_BTV.astype(jnp.float32), y_BT)
-    return (losses_BT * (y_BT != PAD_ID)).sum()
-
-
-def predicted(cfg: ModelConfig, batch: Batch) -> Batch:
-    """Returns the batch without the targets that the variant leaves out: it reads a source as a whole."""
-    if not lookup(cfg).whole_source:
-        return batch
-    follows_BT = np.arange(batch.y_BT.shape[1]) >= batch.source_B[:, None] - 1
-    return batch._replace(y_BT=np.where(follows_BT, batch.y_BT, PAD_ID))
-
-
 def init_state(
-    model,
-    tx: optax.GradientTransformation,
-    key: jax.Array,
-    params=None,
-    averaged: bool = False,
-    mesh: Mesh | None = None,
+    model: GPT, tx: optax.GradientTransformation, key: jax.Array, params=None, mesh: Mesh | None = None
 ) -> TrainState:
-    """Returns a fresh state; `key` decides the parameters where none are given.
+    """Returns the state before the first update.
 
-    With a mesh, each part lies where `shardings` puts it.
+    Args:
+      model: the network.
+      tx: the optimiser.
+      key: a key that new parameters are drawn from, or an array of E keys for E models.
+      params: parameters to start from; None draws new ones.
+      mesh: the devices; each leaf is placed as `shardings` says. None leaves that to JAX.
     """
 
     def init(key, params):
         if params is None:
             params = model.init(key, jnp.zeros((1, 1), jnp.int32), train=False)["params"]
-        average = jax.tree.map(jnp.copy, params) if averaged else ()
-        return TrainState(jnp.zeros((), jnp.int32), params, tx.init(params), average)
+        return TrainState(jnp.zeros((), jnp.int32), params, tx.init(params))
 
     init = jax.vmap(init) if key.ndim else init
-    params = put(params, mesh) if mesh and params is not None else params
+    params = place_params(params, mesh) if mesh and params is not None else params
     places = shardings(jax.eval_shape(init, key, params), mesh) if mesh else None
-    # One program, where op by op takes seconds to start.
+    # As one program: without jit, JAX takes seconds to compile every operation by itself.
     return jax.jit(init, out_shardings=places)(key, params)
 
 
-def no_sums(state: TrainState) -> Sums:
-    """Returns what an update begins with: zeros."""
+def zero_sums(state: TrainState) -> Sums:
+    """Returns the sums before the first microbatch of an update."""
     return Sums(jnp.zeros(state.step.shape), jax.tree.map(jnp.zeros_like, state.params))
 
 
-def make_train_steps(
-    model,
-    tx: optax.GradientTransformation,
-    dropout_key: jax.Array,
-    ema_decay: float = 0.0,
-    mesh: Mesh | None = None,
-):
-    """Returns a jitted `(state, sums, microbatches, lr_J, n) -> (state, sums, metrics)` that takes in n microbatches.
+def make_train_steps(model: GPT, tx: optax.GradientTransformation, mesh: Mesh | None = None):
+    """Returns the jitted function `train_steps`, with `model` and `tx` filled in.
 
-    `microbatches` holds J of them, stacked on a leading axis; `lr_J` is the rate of each one's update, which is
-    made when its last microbatch is in; `sums` is what the microbatches before have added up to. Metrics are arrays over
-    J, zero but at the last microbatches. The number n is traced, so a shorter dispatch compiles nothing. Dropout
-    follows from the numbers of update and microbatch: a resumed run draws what the unbroken one would have.
+    The result is called as `train_steps(dropout_key, state, sums, microbatches, rate_J, n)`. It donates the
+    buffers of `state` and `sums`. With an array of E keys it trains E models on the same microbatches; their
+    metrics have shape (E, J).
 
-    An update whose loss or gradient is not finite changes nothing but the count of updates; of several models
-    each is judged by itself.
-
-    After update i a state's average, if it has one, is a moving one of decay min(`ema_decay`, i / (i + 9)):
-    it forgets the first parameters sooner. Metrics of several models have an axis of models before J. With a
-    mesh, the state stays where `init_state` put it.
+    Args:
+      model: the network.
+      tx: the optimiser; its `update` takes the learning rate as an extra argument (see `make_optimizer`).
+      mesh: the devices; state and sums stay where `init_state` placed them. None leaves that to JAX.
     """
 
-    def loss_fn(params, microbatch: Microbatch, key):
-        x_BT, y_BT, source_B = microbatch.batch
-        logits_BTV = model.apply({"params": params}, x_BT, source_B, train=True, rngs={"dropout": key})
-        return microbatch.weight * cross_entropy_sum(logits_BTV, y_BT)
-
-    def update(state: TrainState, sums: Sums, lr):
-        norm = optax.tree.norm(sums.grads)
-        good = jnp.isfinite(sums.loss) & jnp.isfinite(norm)
-        state = lax.cond(good, changed, skipped, state, sums, lr)
-        return state, no_sums(state), {"loss": sums.loss, "grad_norm": norm}
-
-    def changed(state: TrainState, sums: Sums, lr):
-        updates, opt_state = tx.update(sums.grads, state.opt_state, state.params)
-        params = jax.tree.map(lambda p, u: p - lr * u, state.params, updates)
-        step = state.step + 1
-        decay = jnp.minimum(ema_decay, step / (step + 9))
-        average = state.average and jax.tree.map(
-            lambda a, p: decay * a + (1 - decay) * p, state.average, params
-        )
-        return TrainState(step, params, opt_state, average)
-
-    def skipped(state: TrainState, sums: Sums, lr):
-        return state._replace(step=state.step + 1)
-
-    def not_yet(state: TrainState, sums: Sums, lr):
-        return state, sums, {"loss": jnp.zeros(()), "grad_norm": jnp.zeros(())}
-
-    def train_steps(
-        dropout_key, state: TrainState, sums: Sums, microbatches: Microbatch, lr_J: jax.Array, n: jax.Array
-    ):
-        def one(j, carry):
-            state, sums, metrics = carry
-            microbatch = jax.tree.map(lambda part: part[j], microbatches)
-            key = jax.random.fold_in(jax.random.fold_in(dropout_key, state.step), microbatch.number)
-            new = Sums(*jax.value_and_grad(loss_fn)(state.params, microbatch, key))
-            sums = jax.tree.map(jnp.add, sums, new)
-            state, sums, new = lax.cond(microbatch.last, update, not_yet, state, sums, lr_J[j])
-            return state, sums, {name: metrics[name].at[j].set(new[name]) for name in metrics}
-
-        nothing = {name: jnp.zeros(lr_J.shape) for name in ("loss", "grad_norm")}
-        return lax.fori_loop(0, n, one, (state, sums, nothing))
-
-    several = jax.vmap(train_steps, in_axes=(0, 0, 0, None, None, None))
-
-    def in_place(state: TrainState, sums: Sums, *args):
-        state, sums, metrics = (several if dropout_key.ndim else train_steps)(dropout_key, state, sums, *args)
-        if mesh:  # what comes out lies where it came in
+    # The key is an argument rather than a constant, so that runs with other seeds share the compiled program.
+    def run(dropout_key, state: TrainState, sums: Sums, *args):
+        steps = partial(train_steps, model, tx)
+        if dropout_key.ndim:
+            steps = jax.vmap(steps, in_axes=(0, 0, 0, None, None, None))
+        state, sums, metrics = steps(dropout_key, state, sums, *args)
+        if mesh:
             state, sums = (lax.with_sharding_constraint(x, shardings(x, mesh)) for x in (state, sums))
-            metrics = lax.with_sharding_constraint(metrics, whole(mesh))
+            metrics = lax.with_sharding_constraint(metrics, replicated(mesh))
         return state, sums, metrics
 
-    return jax.jit(in_place, donate_argnums=(0, 1))
+    return jax.jit(run, donate_argnums=(1, 2))
+
+
+def train_steps(
+    model: GPT,
+    tx: optax.GradientTransformation,
+    dropout_key: jax.Array,
+    state: TrainState,
+    sums: Sums,
+    microbatches: Microbatch,
+    rate_J: jax.Array,
+    n: jax.Array,
+) -> tuple[TrainState, Sums, dict[str, jax.Array]]:
+    """Trains on the first `n` of J microbatches.
+
+    Args:
+      model: the network.
+      tx: the optimiser.
+      dropout_key: the run's key. Each microbatch folds in the numbers of its update and of itself, so that a
+        resumed run drops what the uninterrupted run would have dropped.
+      state: the state before these microbatches.
+      sums: the sums before these microbatches: an update may be split over several calls.
+      microbatches: J of them, stacked along the first axis of every leaf.
+      rate_J: the learning rate of the update that each microbatch belongs to.
+      n: how many to use. It is traced, so that a shorter call does not compile another program.
+
+    Returns:
+      The new state, the new sums, and {"loss", "grad_norm"}: float32 arrays (J,) that hold the mean loss per
+      target (in nats) and the norm of the gradient at the last microbatch of each update, and 0 elsewhere.
+    """
+
+    def body(j, carry):
+        state, sums, metrics_J = carry
+        microbatch = jax.tree.map(lambda leaf: leaf[j], microbatches)
+        state, sums, metrics = train_step(model, tx, dropout_key, state, sums, microbatch, rate_J[j])
+        return state, sums, {name: metrics_J[name].at[j].set(metrics[name]) for name in metrics}
+
+    no_metrics_J = {name: jnp.zeros(rate_J.shape) for name in ("loss", "grad_norm")}
+    return lax.fori_loop(0, n, body, (state, sums, no_metrics_J))
+
+
+def train_step(model: GPT, tx, dropout_key, state: TrainState, sums: Sums, microbatch: Microbatch, rate):
+    """Adds one microbatch to the sums, and makes the update after the last. Returns as `end_update` does."""
+    key = jax.random.fold_in(jax.random.fold_in(dropout_key, state.step), microbatch.number)
+    loss, grads = jax.value_and_grad(weighted_loss)(state.params, model, microbatch, key)
+    sums = jax.tree.map(jnp.add, sums, Sums(loss, grads))
+    return lax.cond(microbatch.last, partial(end_update, tx), continue_update, state, sums, rate)
+
+
+def end_update(tx, state: TrainState, sums: Sums, rate: jax.Array):
+    """Makes the update whose sums are complete.
+
+    An update whose loss or gradient is not finite is skipped: parameters and optimiser state stay as they
+    are, and only the count of updates goes on. Under `vmap` each model is judged by its own loss and
+    gradient.
+
+    Returns:
+      The new state, cleared sums, and the update's loss and gradient norm, which may not be finite.
+    """
+    metrics = {"loss": sums.loss, "grad_norm": optax.tree.norm(sums.grads)}
+    finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"])
+    state = lax.cond(finite, partial(apply_gradient, tx), skip_update, state, sums.grads, rate)
+    return state._replace(step=state.step + 1), zero_sums(state), metrics
+
+
+def continue_update(state: TrainState, sums: Sums, rate: jax.Array):
+    """Changes nothing, since more microbatches of the update follow. Returns as `end_update` does."""
+    return state, sums, {"loss": jnp.zeros(()), "grad_norm": jnp.zeros(())}
+
+
+def apply_gradient(tx, state: TrainState, grads, rate: jax.Array) -> TrainState:
+    """Returns the state with parameters and optimiser state changed."""
+    updates, opt_state = tx.update(grads, state.opt_state, state.params, learning_rate=rate)
+    return state._replace(params=optax.apply_updates(state.params, updates), opt_state=opt_state)
+
+
+def skip_update(state: TrainState, grads, rate: jax.Array) -> TrainState:
+    """Returns the state unchanged."""
+    return state
+
+
+def weighted_loss(params, model: GPT, microbatch: Microbatch, key: jax.Array) -> jax.Array:
+    """Returns the microbatch's part of the mean loss of its batch: these parts add up to the mean."""
+    x_BT, y_BT, source_B = microbatch.batch
+    logits_BTV = model.apply({"params": params}, x_BT, source_B, train=True, rngs={"dropout": key})
+    return microbatch.weight * cross_entropy_sum(logits_BTV, y_BT)
+
+
+def cross_entropy_sum(logits_BTV: jax.Array, y_BT: jax.Array) -> jax.Array:
+    """Returns the sum of -log p(target), in nats and float32, over the targets that are not PAD.
+
+    >>> float(cross_entropy_sum(jnp.zeros((1, 2, 4)), jnp.array([[3, PAD_ID]])))  # log 4
+    1.3862943649291992
+    """
+    losses_BT = optax.softmax_cross_entropy_with_integer_labels(logits_BTV.astype(jnp.float32), y_BT)
+    return (losses_BT * (y_BT != PAD_ID)).sum()
+
+
+def predicted(cfg: ModelConfig, batch: Batch) -> Batch:
+    """Returns the batch with only those targets that the variant predicts.
+
+    Most variants predict every character. One that reads a source as a whole (an encoder) sees all of the
+    first `source_B` characters at once, so these are no targets: they become PAD.
+    """
+    if not lookup(cfg).whole_source:
+        return batch
+    follows_BT = np.arange(batch.y_BT.shape[1]) >= batch.source_B[:, None] - 1
+    return batch._replace(y_BT=np.where(follows_BT, batch.y_BT, PAD_ID))

@@ -1,6 +1,7 @@
-"""Stopping by a signal: the update under way ends, its checkpoint is saved, the process ends with a status.
+"""Stops training on a signal: after the update under way, a checkpoint is saved and the process ends.
 
-SIGTERM ends it with 143 and SIGINT (Ctrl-C) with 130, as shells report them. A second signal ends it at once.
+The exit status is 143 for SIGTERM and 130 for SIGINT (Ctrl-C), as shells report them. A second signal ends
+the process at once.
 """
 
 import logging
@@ -15,27 +16,31 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Stop:
-    """While entered, takes the first signal for a wish.
+    """A context in which the first signal is a request to stop, rather than the end of the process.
 
-    with Stop() as stop:
-        while not stop.agreed():
-            ...
+        with Stop() as stop:
+            while not stop.agreed():
+                ...
+
+    A request that comes too late for the work to see it takes effect when the context ends. Outside the main
+    thread, where Python allows no signal handlers, signals work as usual.
+
+    Attributes:
+      asked: the signal that requested the stop, None if there was none.
     """
 
-    asked = None  # or the signal
+    asked = None
 
     def __enter__(self):
         self.before = {}
-        if (
-            threading.current_thread() is threading.main_thread()
-        ):  # Python lets no other thread handle signals
+        if threading.current_thread() is threading.main_thread():
             self.before = {number: signal.signal(number, self._ask) for number in SIGNALS}
         return self
 
     def __exit__(self, error, *_):
         for number, handler in self.before.items():
             signal.signal(number, handler)
-        if self.asked and error is None:  # training ended before it could heed the wish: what follows must
+        if self.asked and error is None:  # the work ended before it saw the request
             signal.raise_signal(self.asked)
 
     def _ask(self, number: int, frame):
@@ -44,15 +49,15 @@ class Stop:
             signal.signal(each, signal.SIG_DFL)
 
     def agreed(self) -> bool:
-        """Tells whether any process was asked to stop. Of several, all must ask at the same point."""
-        # Not what holds by now: of a signal that has come meanwhile the other processes do not know.
+        """Returns whether any process was asked to stop. All processes must call this at the same point."""
+        # Not `self.asked`: a signal that has come meanwhile is not known to the other processes yet.
         agreed = any_process(self.asked is not None)
         if agreed:
             self.asked = self.asked or signal.SIGTERM
         return agreed
 
     def exit(self, step: int, n_steps: int):
-        """Ends the process, its work saved."""
+        """Ends the process with the signal's exit status, after the caller has saved update `step`."""
         log.info(
             f"stopped by {self.asked.name} at update {step} of {n_steps}: the same command goes on from there"
         )

@@ -1,10 +1,12 @@
 import errno
 import json
+import logging
 import os
 import random
 import resource
 import shutil
 import threading
+from functools import cache
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +19,7 @@ from kgpt_jax.model.gpt import GPT
 from kgpt_jax.store import checkpoint
 from kgpt_jax.store.checkpoint import Checkpoints
 from kgpt_jax.store.compatible import open_run, with_vocab
-from kgpt_jax.store.digests import seal
+from kgpt_jax.store.digests import damage, seal
 from kgpt_jax.store.folder import held, read_run, set_aside
 from kgpt_jax.store.params import load_params
 from kgpt_jax.train.optimizer import make_optimizer
@@ -35,8 +37,12 @@ def run(tmp_path):
 
 
 def state_of(run, seed=0):
-    tx = make_optimizer(run.config.pretrain)
-    state = init_state(GPT(run.config.model), tx, jax.random.key(seed))
+    return _state_of(run.config, seed)
+
+
+@cache
+def _state_of(config, seed):
+    state = init_state(GPT(config.model), make_optimizer(config.pretrain), jax.random.key(seed))
     return state._replace(step=jnp.int32(7))
 
 
@@ -112,17 +118,20 @@ def test_damage_to_any_file_of_a_checkpoint_is_noticed_and_the_one_before_is_use
     shutil.copytree(run.folder, pristine)
     newest = pristine / "checkpoints" / "8"
     files = [path.relative_to(pristine) for path in sorted(newest.rglob("*")) if path.is_file()]
+    if how != "deleted":
+        files = [name for name in files if (pristine / name).stat().st_size]  # else there is nothing to harm
     assert len(files) > 10
     rng = random.Random(0)
     for name in files:
-        shutil.rmtree(run.folder)
-        shutil.copytree(pristine, run.folder)
-        if how != "deleted" and not (run.folder / name).stat().st_size:
-            continue  # nothing in it to harm
+        assert not damage(run.folder / "checkpoints" / "8")
         harm(run.folder / name, how, rng)
-        with Checkpoints(run, read_only=True) as checkpoints:
-            assert checkpoints.step == 7, name
-        assert "checkpoints/8 is passed over: " in capsys.readouterr().out
+        assert damage(run.folder / "checkpoints" / "8"), name
+        if name != files[-1]:
+            (run.folder / name).unlink(missing_ok=True)
+            shutil.copy2(pristine / name, run.folder / name)
+    with Checkpoints(run, read_only=True) as checkpoints:
+        assert checkpoints.step == 7
+    assert "checkpoints/8 is passed over: " in capsys.readouterr().out
     assert equal(load_params(run), before.params)
 
 
@@ -152,6 +161,51 @@ def test_the_newest_two_and_the_best_are_kept(run, starts):
                 state = state_of(run)._replace(step=jnp.int32(i + 1))
                 checkpoints.save(state, seconds=1.0, loss=losses[i])
     assert {path.name for path in (run.folder / "checkpoints").iterdir()} == {"2", "5", "6"}
+
+
+def test_checkpoints_of_older_versions_are_kept(run):
+    """They record no metrics for Orbax: any of them may be the best."""
+    with Checkpoints(run) as checkpoints:
+        for step in (1, 2):
+            checkpoints.save(state_of(run)._replace(step=jnp.int32(step)), seconds=1.0, loss=float(step))
+    for step in (1, 2):
+        shutil.rmtree(run.folder / "checkpoints" / str(step) / "metrics")
+        seal(run.folder / "checkpoints" / str(step))
+    with Checkpoints(run) as checkpoints:
+        for step in (3, 4, 5):
+            checkpoints.save(state_of(run)._replace(step=jnp.int32(step)), seconds=1.0, loss=float(step))
+    assert {path.name for path in (run.folder / "checkpoints").iterdir()} == {"1", "2", "3", "4", "5"}
+    with Checkpoints(read_run(run.folder, "best"), read_only=True) as checkpoints:
+        assert checkpoints.step == 1
+
+
+def test_orbax_is_silent_and_its_log_is_left_as_it_was(run, caplog):
+    logger = logging.getLogger("absl")
+    before, logger.level = logger.level, logging.DEBUG
+    logger.addHandler(caplog.handler)
+    try:
+        with Checkpoints(run) as checkpoints:
+            checkpoints.save(state_of(run), seconds=1.0, loss=2.0)
+            checkpoints.restore(state_of(run))
+        load_params(run)
+        assert logger.level == logging.DEBUG and not caplog.records
+    finally:
+        logger.removeHandler(caplog.handler)
+        logger.level = before
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.9])
+def test_a_run_of_an_older_version_that_could_average_parameters(run, decay):
+    """ema_decay 0, the default then, averaged nothing."""
+    old = to_dict(run.config)
+    old["finetune"]["ema_decay"] = decay
+    (run.folder / "config.json").write_text(json.dumps(old))
+    seal(run.folder, ["run.json", "vocab.json", "config.json"])
+    if decay:
+        with pytest.raises(UserError, match="run has finetune.ema_decay 0.9, and this version does not aver"):
+            read_run(run.folder)
+    else:
+        assert read_run(run.folder) == run
 
 
 def test_what_may_be_sound_is_not_removed(run, monkeypatch, capsys):

@@ -14,7 +14,7 @@ from kgpt_jax.model.gpt import GPT
 from kgpt_jax.model.rope import rotate
 from kgpt_jax.store.torch_params import buffers, from_torch, load_torch_params, save_torch_params, to_torch
 from kgpt_jax.train.optimizer import learning_rates, make_optimizer
-from kgpt_jax.train.step import TrainState, cross_entropy_sum, make_train_steps, no_sums
+from kgpt_jax.train.step import TrainState, cross_entropy_sum, make_train_steps, zero_sums
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 NAMES = ("vanilla", "synthesizer", "rope", "perceiver")
@@ -101,12 +101,13 @@ def test_five_training_steps(name):
     rates = learning_rates(FIVE_STEPS, n_examples=3, seq_len=15)
     np.testing.assert_allclose(rates, numbers["lrs_used"], rtol=1e-12)
     tx = make_optimizer(FIVE_STEPS)
-    train_steps = make_train_steps(GPT(cfg), tx, jax.random.key(0))
+    train_steps = make_train_steps(GPT(cfg), tx)
     state = TrainState(np.int32(0), params, tx.init(params))
     x_IBT, y_IBT = (numbers[name].astype(np.int32) for name in ("x", "y"))
     batches = [Batch(x_BT, y_BT, np.zeros(3, np.int32)) for x_BT, y_BT in zip(x_IBT, y_IBT)]
     microbatches = stack([split(batch, 1)[0] for batch in batches])
-    state, _, metrics = train_steps(state, no_sums(state), microbatches, rates.astype(np.float32), 5)
+    key, rate_J = jax.random.key(0), rates.astype(np.float32)
+    state, _, metrics = train_steps(key, state, zero_sums(state), microbatches, rate_J, 5)
     np.testing.assert_allclose(metrics["loss"], numbers["losses"], rtol=1e-4)
     np.testing.assert_allclose(metrics["grad_norm"], numbers["grad_norms"], rtol=1e-4)
     # Adam blows noise up; that it moves no logit is tested below.

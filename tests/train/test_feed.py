@@ -43,7 +43,7 @@ def small_config(**train):
 
 def feed_of(config, documents, positions, n_positions, monkeypatch):
     """Returns the feed of a process whose devices have these positions of the data axis."""
-    monkeypatch.setattr(feeding, "own_shares", lambda mesh: positions)
+    monkeypatch.setattr(feeding, "own_positions", lambda mesh: positions)
     data = load_stage_data(config, "pretrain", VOCAB, documents=documents).chunks
     mesh = SimpleNamespace(shape={"data": n_positions})
     return Feed(data, config.model, config.pretrain, 0, mesh)
@@ -121,7 +121,7 @@ def test_rows_of_some_positions_are_placed_like_those_of_all(positions, monkeypa
 
     monkeypatch.setattr(jax, "make_array_from_callback", put_down)
     monkeypatch.setattr(sharding, "NamedSharding", lambda mesh, spec: spec)
-    found, expected = sharding.deal(own, SimpleNamespace(shape={"data": 4}), 1, positions)
+    found, expected = sharding.place_rows(own, SimpleNamespace(shape={"data": 4}), 1, positions)
     assert found == expected
 
 
@@ -157,7 +157,7 @@ def test_processes_have_the_same_positions_or_none_in_common(owners, mine, monke
     devices = [[SimpleNamespace(process_index=i) for i in row] for row in owners]
     for process, positions in enumerate(mine):
         monkeypatch.setattr(jax, "process_index", lambda process=process: process)
-        assert sharding.own_shares(SimpleNamespace(devices=devices)) == positions
+        assert sharding.own_positions(SimpleNamespace(devices=devices)) == positions
 
 
 @pytest.mark.parametrize("shards", [1, 4])

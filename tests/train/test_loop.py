@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from kgpt_jax import environment
+from kgpt_jax import devices
 from kgpt_jax.answer.predict import predict
 from kgpt_jax.config import UserError, override, to_dict
 from kgpt_jax.data.batches import epoch_batches
@@ -35,8 +35,13 @@ class Killed(Exception):
     pass
 
 
+def one_layer(n_seeds=1, **train):
+    """Returns the tiny config with one layer, which compiles twice as fast as two."""
+    return override(with_vocab(tiny.config(**train), VOCAB), {"n_seeds": n_seeds, "model.n_layer": 1})
+
+
 def start(folder, n_seeds=1, start_params=None, **train):
-    config = dataclasses.replace(with_vocab(tiny.config(**train), VOCAB), n_seeds=n_seeds)
+    config = one_layer(n_seeds, **train)
     run = open_run(folder, config, VOCAB, {"stage": "pretrain"})
     objective = span_corruption(Material(DOCUMENTS, []), VOCAB, config.model)
     return loop.train(run, config.pretrain, objective, len(DOCUMENTS), start_params)[0]
@@ -54,10 +59,10 @@ def stop_at(monkeypatch, update):
     """Lets training break off before an update, and send one at a time."""
     send = loop.Dispatcher.send
 
-    def send_until(self, state, microbatches, rates):
-        if microbatches[0][0] == update:
+    def send_until(self, state, queue):
+        if queue[0][0] == update:
             raise Killed
-        return send(self, state, microbatches, rates)
+        return send(self, state, queue)
 
     monkeypatch.setattr(loop, "SECONDS_PER_DISPATCH", 0.0)
     monkeypatch.setattr(loop.Dispatcher, "send", send_until)
@@ -69,7 +74,7 @@ def steps_of_users(monkeypatch):
     make, options = loop.make_train_steps, {"xla_backend_optimization_level": 3}
 
     def optimised(*args):
-        return jax.jit(make(*args).__wrapped__, donate_argnums=(0, 1), compiler_options=options)
+        return jax.jit(make(*args).__wrapped__, donate_argnums=(1, 2), compiler_options=options)
 
     monkeypatch.setattr(loop, "make_train_steps", optimised)
 
@@ -78,15 +83,14 @@ def steps_of_users(monkeypatch):
 def test_resumed_equals_unbroken_to_the_bit(tmp_path, steps_of_users, variant, muon_learning_rate):
     """Broken off within an epoch, and with another number of updates or microbatches in a dispatch."""
     microbatches = 1 if muon_learning_rate else 2
-    averaged = {"ema_decay": 0.9, "n_seeds": 2} if muon_learning_rate else {}
     how = dict(
         variant=variant,
         muon_learning_rate=muon_learning_rate,
         epochs=4,
         save_every=4,
         microbatches=microbatches,
+        n_seeds=2 if muon_learning_rate else 1,
     )
-    how |= averaged
     start(tmp_path / "unbroken", **how)  # three updates an epoch
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
         stop_at(patch, 7)
@@ -96,9 +100,9 @@ def test_resumed_equals_unbroken_to_the_bit(tmp_path, steps_of_users, variant, m
     start(tmp_path / "killed", **how)
 
     broken, unbroken = (whole_state(tmp_path / name, 12) for name in ("killed", "unbroken"))
-    for name in ("params", "opt_state", *(["raw_params"] if averaged else [])):
+    for name in ("params", "opt_state"):
         leaves = [jax.tree.leaves(state[name]) for state in (broken, unbroken)]
-        assert len(leaves[0]) == len(leaves[1]) > 20
+        assert len(leaves[0]) == len(leaves[1]) > 15
         assert all((np.asarray(a) == np.asarray(b)).all() for a, b in zip(*leaves))
     metrics = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("killed", "unbroken")]
     assert metrics[0] == metrics[1]
@@ -107,7 +111,7 @@ def test_resumed_equals_unbroken_to_the_bit(tmp_path, steps_of_users, variant, m
 
 def test_chunks_are_gone_through_in_order_and_resumed_within(tmp_path, monkeypatch):
     """Ten documents in chunks of four, four and two: five updates of two examples an epoch."""
-    config = with_vocab(tiny.config(epochs=2, batch_size=2, save_every=3), VOCAB)
+    config = one_layer(epochs=2, batch_size=2, save_every=3)
     made = []
 
     def chunk(i):
@@ -155,7 +159,7 @@ def test_a_finished_run_says_so_and_does_nothing(tmp_path, capsys):
 
 
 def test_metrics_count_what_each_update_reads(tmp_path):
-    """Where an update goes off in several dispatches, too: five microbatches of two texts, three at a time."""
+    """Also if an update takes several dispatches: five microbatches of two texts, three at a time."""
     changes = {
         "epochs": 2,
         "batch_size": 10,
@@ -164,7 +168,7 @@ def test_metrics_count_what_each_update_reads(tmp_path):
         "group_by_length": False,
     }
     start(tmp_path, **changes)
-    config = with_vocab(tiny.config(**changes), VOCAB)
+    config = one_layer(**changes)
     objective = span_corruption(Material(DOCUMENTS, []), VOCAB, config.model)
     expected = [
         sum(np.count_nonzero(batch.x_BT) for batch in epoch_batches(objective, config.pretrain, 0, epoch))
@@ -187,7 +191,7 @@ def test_the_folder_holds_what_it_should(tmp_path):
     }
     steps = {path.name for path in (tmp_path / "checkpoints").iterdir()}
     assert steps == {"3", "6"}
-    assert json.loads((tmp_path / "config.json").read_text()) == to_dict(with_vocab(tiny.config(), VOCAB))
+    assert json.loads((tmp_path / "config.json").read_text()) == to_dict(one_layer())
 
 
 def poison(monkeypatch, updates):
@@ -235,7 +239,7 @@ def test_a_run_gives_up_after_five_in_a_row(tmp_path, monkeypatch):
 
 def diverged(n_seeds, which):
     """Returns first parameters of several models, of which one has infinite logits."""
-    config = with_vocab(tiny.config(), VOCAB)
+    config = one_layer()
     state = init_state(GPT(config.model), make_optimizer(config.pretrain), jax.random.key(0))
     several = jax.tree.map(lambda leaf: np.stack([leaf] * n_seeds), state.params)
     several["head"]["kernel"][which] = 3e38
@@ -258,12 +262,13 @@ def test_skips_of_different_models_are_no_row(tmp_path):
     """Two models that skip by turns: neither skips twice in a row."""
     state = TrainState(np.zeros(2, np.int32), {}, ())
     told = SimpleNamespace(record=lambda *_: None)
-    dispatcher = loop.Dispatcher(None, tiny.config().pretrain, told, None, state, loop.make_mesh(1, 1))
-    by_turns_MU = np.where((np.arange(10) + np.arange(2)[:, None]) % 2, np.nan, 1.0)
-    metrics = {"loss": by_turns_MU, "grad_norm": np.ones((2, 10))}
-    dispatcher.sent.append(loop.Sent(0, list(range(10)), [1] * 10, metrics))
-    dispatcher.settle(leave=0)
-    assert dispatcher.skipped_M.tolist() == [1, 0]
+    cfg, mesh = tiny.config().pretrain, loop.make_mesh(1, 1)
+    dispatcher = loop.Dispatcher(None, None, None, cfg, told, None, state, mesh)
+    by_turns_EU = np.where((np.arange(10) + np.arange(2)[:, None]) % 2, np.nan, 1.0)
+    metrics = {"loss": by_turns_EU, "grad_norm": np.ones((2, 10))}
+    dispatcher.under_way.append(loop.Dispatch(0, list(range(10)), [1] * 10, metrics))
+    dispatcher.collect(under_way=0)
+    assert dispatcher.skipped_E.tolist() == [1, 0]
 
 
 def test_parameters_that_are_not_finite_are_not_saved(tmp_path, monkeypatch):
@@ -285,10 +290,10 @@ def test_a_stopped_run_has_saved_its_last_update_and_goes_on_to_the_same_bits(tm
     start(tmp_path / "unbroken", microbatches=2)
     send = loop.Dispatcher.send
 
-    def send_and_signal(self, state, microbatches, rates):
-        if microbatches[0][0] == 1 and microbatches[0][1].number == 0:
+    def send_and_signal(self, state, queue):
+        if queue[0][0] == 1 and queue[0][1].number == 0:
             signal.raise_signal(signal.SIGTERM)
-        return send(self, state, microbatches, rates)
+        return send(self, state, queue)
 
     monkeypatch.setattr(loop, "SECONDS_PER_DISPATCH", 0.0)  # one microbatch at a time
     monkeypatch.setattr(loop.Dispatcher, "send", send_and_signal)
@@ -351,7 +356,7 @@ def test_what_cannot_fit_is_refused_before_it_is_made():
 
 
 def test_an_update_that_cannot_fit_is_refused_before_it_is_run(tmp_path, monkeypatch):
-    monkeypatch.setattr(environment, "memory", lambda: 1e5)
+    monkeypatch.setattr(devices, "memory", lambda: 1e5)
     with pytest.raises(UserError, match="an update needs .* GB of memory or more"):
         start(tmp_path)
 

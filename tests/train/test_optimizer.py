@@ -117,11 +117,12 @@ def test_without_a_gradient_only_what_decays_shrinks(muon_learning_rate, shrinki
     tx = make_optimizer(
         TrainConfig(learning_rate=1e-3, muon_learning_rate=muon_learning_rate, weight_decay=0.1)
     )
-    updates, _ = tx.update(jax.tree.map(jnp.zeros_like, params), tx.init(params), params)
-    for path, update in jax.tree_util.tree_leaves_with_path(updates):
+    no_grads = jax.tree.map(jnp.zeros_like, params)
+    updates, _ = tx.update(no_grads, tx.init(params), params, learning_rate=1e-3)
+    for path, param in jax.tree_util.tree_leaves_with_path(optax.apply_updates(params, updates)):
         name = "/".join(key.key for key in path)
         expected = factor if re.match(shrinking, name) else 1.0
-        np.testing.assert_allclose(1 - 1e-3 * update, expected, rtol=1e-6, err_msg=name)
+        np.testing.assert_allclose(param, expected, rtol=1e-6, err_msg=name)
 
 
 def test_muon_turns_the_blocks_matrices_orthogonal_and_leaves_the_rest_to_adam():
@@ -129,8 +130,9 @@ def test_muon_turns_the_blocks_matrices_orthogonal_and_leaves_the_rest_to_adam()
     grads = jax.tree.map(lambda p: jax.random.normal(jax.random.key(p.size), p.shape), params)
     cfg = TrainConfig(learning_rate=1e-3, muon_learning_rate=0.02, weight_decay=0.0, clip_norm=1e9)
     tx = make_optimizer(cfg)
-    updates, _ = tx.update(grads, tx.init(params), params)
-    up_CF = updates["stack"]["blocks_0"]["mlp"]["up"]["kernel"] / 20  # of the rate of AdamW
+    updates, _ = tx.update(grads, tx.init(params), params, learning_rate=1.0)
+    updates = jax.tree.map(jnp.negative, updates)  # so that they point along the gradient
+    up_CF = updates["stack"]["blocks_0"]["mlp"]["up"]["kernel"] / 20  # Muon's rate, for a rate of 1 of AdamW
     singular = jnp.linalg.svd(up_CF, compute_uv=False) / np.sqrt(128 / 32)  # Muon's scale by shape
     assert 0.5 < singular.min() and singular.max() < 1.5
     gradient_CF = grads["stack"]["blocks_0"]["mlp"]["up"]["kernel"]
@@ -146,15 +148,14 @@ def test_muon_turns_the_blocks_matrices_orthogonal_and_leaves_the_rest_to_adam()
 def test_muon_learns_downhill():
     """Twenty updates on one batch lower its loss, by the same sign as AdamW's."""
     from kgpt_jax.data.batches import Batch, split, stack
-    from kgpt_jax.train.step import TrainState, make_train_steps, no_sums
+    from kgpt_jax.train.step import TrainState, make_train_steps, zero_sums
 
     model, params, x_BT = tiny.make("vanilla")
     tx = make_optimizer(TrainConfig(learning_rate=3e-3, muon_learning_rate=0.02))
     one = split(Batch(x_BT, np.roll(x_BT, -1, axis=1), np.ones(3, np.int32)), 1)
     state = TrainState(jnp.int32(0), params, tx.init(params))
-    train_steps = make_train_steps(model, tx, jax.random.key(0))
-    lr_J = np.full(20, 3e-3, np.float32)
-    losses = train_steps(state, no_sums(state), stack(one * 20), lr_J, 20)[2]["loss"]
+    train_steps, key, rate_J = make_train_steps(model, tx), jax.random.key(0), np.full(20, 3e-3, np.float32)
+    losses = train_steps(key, state, zero_sums(state), stack(one * 20), rate_J, 20)[2]["loss"]
     assert losses[-1] < 0.8 * losses[0]
 
 

@@ -85,5 +85,30 @@ def test_tensorboard_files_are_an_extra(tmp_path):
     assert list((tmp_path / "tensorboard").glob("events.out.tfevents.*"))
 
 
+def test_the_picture_gives_means_of_whole_epochs_and_what_is_held_out(tmp_path, monkeypatch):
+    """Epochs of 40 updates whose batches go from short to long texts: their means fall without a beat."""
+    from matplotlib.axes import Axes
+
+    drawn, titles = [], []
+    plot, title = Axes.plot, Axes.set_title
+    monkeypatch.setattr(
+        Axes, "plot", lambda axes, x, y, **how: drawn.append((x, y)) or plot(axes, x, y, **how)
+    )
+    monkeypatch.setattr(Axes, "set_title", lambda axes, said: titles.append(said) or title(axes, said))
+    folder = tmp_path / "vanilla" / "pretrain"
+    folder.mkdir(parents=True)
+    report = Progress(folder, 0, np.full(400, 1e-3), per_epoch=40, seconds=0.0)
+    epoch_U, place_U = np.divmod(np.arange(390), 40)  # the tenth epoch is under way
+    loss_U = 5.0 - 0.25 * epoch_U + place_U / 40
+    report.record(0, loss_U[None], np.ones((1, 390)), tokens=[1] * 390)
+    report.file.close()
+    progress.draw_loss(folder, "right: 7 of 10")
+    x, y = drawn[1]
+    assert x.tolist() == list(range(40, 361, 40))
+    np.testing.assert_allclose(np.diff(y), -0.25)
+    assert titles == ["vanilla, pretrain\nright: 7 of 10"]
+    assert [path.name for path in folder.glob("loss*")] == ["loss.png"]
+
+
 def test_clock():
     assert [clock(s) for s in (0, 59.6, 3725)] == ["0:00:00", "0:01:00", "1:02:05"]
