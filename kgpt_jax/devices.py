@@ -25,9 +25,9 @@ from kgpt_jax.environment import processor
 log = logging.getLogger(__name__)
 
 # A pattern of a parameter's path, and the axis that is split over `model`, counted from the end; None: the
-# parameter is whole on every device. The first pattern that fits holds. Linear layers are split by columns. The
-# second layer of two that follow each other is split by rows, so that devices only have to add up its outputs
-# (Megatron-LM, arXiv 1909.08053). What no pattern fits is whole.
+# parameter is whole on every device. The first pattern that fits holds. Linear layers are split by columns.
+# Of two layers that follow each other, the second is split by rows, so that devices only have to add up its
+# outputs (Megatron-LM, arXiv 1909.08053). What no pattern fits is whole.
 RULES = (
     (r"(^|/)ln\w*/", None),  # norms, whose bias is no linear layer's
     (r"(proj|down)/kernel$", -2),

@@ -37,7 +37,7 @@ def hash_bits(seed_2: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 
 
 def _mix(h: jax.Array) -> jax.Array:
-    """Returns MurmurHash3's finaliser (Appleby 2011): another input bit flips each output bit half the time."""
+    """Returns MurmurHash3's finaliser (Appleby 2011): each input bit flips each output bit half the time."""
     h = (h ^ (h >> 16)) * jnp.uint32(0x85EBCA6B)
     h = (h ^ (h >> 13)) * jnp.uint32(0xC2B2AE35)
     return h ^ (h >> 16)
