@@ -81,7 +81,7 @@ def pattern_name(module: nn.Module) -> str:
 
 def causal(pos_BT: jax.Array, S: int) -> jax.Array:
     """Returns the mask (B, 1, T, S) in which each query sees the keys up to its own position."""
-    return jnp.arange(S) <= pos_BT[:, None, :, None]
+    return jnp.arange(S)[None, None, None] <= pos_BT[:, None, :, None]
 
 
 def same(h_BHTK: jax.Array, pos_BT: jax.Array) -> jax.Array:

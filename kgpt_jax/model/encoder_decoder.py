@@ -82,7 +82,7 @@ class AnswerAttention(nn.Module):
         q_BHTK, k_BHSK, v_BHSK = queries_keys_values(self, x_BTC, pos_BT)
         S = k_BHSK.shape[2]
         # Positions inside the source see themselves: a softmax over no scores at all is NaN.
-        oneself = jnp.arange(S) == pos_BT[:, None, :, None]
+        oneself = jnp.arange(S)[None, None, None] == pos_BT[:, None, :, None]
         seen_B1TS = causal(pos_BT, S) & ~within(source_B - 1, S) | oneself
         return Readout(self.cfg, name="readout")(dot_products(q_BHTK, k_BHSK), seen_B1TS, v_BHSK, train=train)
 
@@ -104,4 +104,4 @@ class SourceAttention(nn.Module):
 
 def within(source_B: jax.Array, S: int) -> jax.Array:
     """Returns the mask (B, 1, 1, S) of the first `source_B` positions."""
-    return jnp.arange(S) < source_B[:, None, None, None]
+    return jnp.arange(S)[None, None, None] < source_B[:, None, None, None]

@@ -44,7 +44,7 @@ class GPT(nn.Module):
         if T > cfg.seq_len:
             raise ValueError(f"{T} positions where the model reads {cfg.seq_len} at most")
         source_B = jnp.ones(B, jnp.int32) if source_B is None else source_B
-        pos_BT = jnp.arange(T)[None] if start_B is None else start_B[:, None] + jnp.arange(T)
+        pos_BT = jnp.arange(T)[None] if start_B is None else start_B[:, None] + jnp.arange(T)[None]
         h_BTC = nn.Embed(cfg.vocab_size, cfg.n_embd, embedding_init=normal_init, name="tok_emb")(x_BT)
         if variant.learned_positions:
             pos_SC = self.param("pos_emb", nn.initializers.zeros, (cfg.block_size, cfg.n_embd))

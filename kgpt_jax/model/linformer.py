@@ -84,9 +84,9 @@ def _all_pasts_and_owns(h_BHSK: jax.Array, e_DS: jax.Array, G: int, W: int) -> j
 def _past_and_own(h_BHSK: jax.Array, e_DS: jax.Array, block_B: jax.Array, W: int) -> jax.Array:
     """Returns the keys or values that one block of each row looks at: (B, H, D + W, K)."""
     S = h_BHSK.shape[2]
-    past_BS = (jnp.arange(S) < block_B[:, None] * W).astype(h_BHSK.dtype)
+    past_BS = (jnp.arange(S)[None] < block_B[:, None] * W).astype(h_BHSK.dtype)
     past_BHDK = jnp.einsum("DS,BS,BHSK->BHDK", e_DS[:, :S], past_BS, h_BHSK)
-    own_BW = jnp.minimum(block_B[:, None] * W + jnp.arange(W), S - 1)
+    own_BW = jnp.minimum(block_B[:, None] * W + jnp.arange(W)[None], S - 1)
     own_BHWK = jnp.take_along_axis(h_BHSK, own_BW[:, None, :, None], axis=2)
     return jnp.concatenate([past_BHDK, own_BHWK], axis=2)
 
@@ -95,5 +95,5 @@ def _seen(block_B: jax.Array, offset_BT: jax.Array, D: int, W: int) -> jax.Array
     """Returns the mask (B, 1, T, D + W): the past, except in the first block, and one's own block so far."""
     B, T = len(block_B), offset_BT.shape[1]
     past_BTD = jnp.broadcast_to(block_B[:, None, None] > 0, (B, T, D))
-    own_BTW = jnp.broadcast_to(jnp.arange(W) <= offset_BT[:, :, None], (B, T, W))
+    own_BTW = jnp.broadcast_to(jnp.arange(W)[None, None] <= offset_BT[:, :, None], (B, T, W))
     return jnp.concatenate([past_BTD, own_BTW], axis=-1)[:, None]

@@ -21,7 +21,7 @@ def rotate(h_BHTK: jax.Array, pos_BT: jax.Array) -> jax.Array:
     """
     *shape, K = h_BHTK.shape
     rate_P = BASE ** (-jnp.arange(0, K, 2) / K)
-    angle_B1TP = pos_BT[:, None, :, None] * rate_P
+    angle_B1TP = pos_BT[:, None, :, None] * rate_P[None, None, None]
     cos, sin = jnp.cos(angle_B1TP), jnp.sin(angle_B1TP)
     even, odd = h_BHTK[..., 0::2], h_BHTK[..., 1::2]
     turned = jnp.stack([even * cos - odd * sin, even * sin + odd * cos], axis=-1)

@@ -92,7 +92,7 @@ class SynthesizerAttention(nn.Module):
 
         def scores(S: int) -> jax.Array:
             factors = str(h_BHTK.dtype)
-            return product(h_BHTK, w2_KS[:, :S], factors).astype(factors) + b2_S[:S]
+            return product(h_BHTK, w2_KS[:, :S], factors).astype(factors) + b2_S[None, None, None, :S]
 
         return _read(self, scores, x_BTC, pos_BT, train)
 
@@ -122,7 +122,7 @@ class FactorizedDenseAttention(nn.Module):
         def row(name: str, size: int, start: float) -> jax.Array:
             w = self.param(f"w2_{name}", _uniform, (cfg.head_dim, size)).astype(h_BHTK.dtype)
             bias = self.param(f"b2_{name}", nn.initializers.constant(start), (size,))
-            return h_BHTK @ w + bias.astype(h_BHTK.dtype)
+            return h_BHTK @ w + bias.astype(h_BHTK.dtype)[None, None, None]
 
         # One factor starts at 1: in a product of two zeros neither would get a gradient.
         long_BHTS = jnp.repeat(row("a", a, 0.0), b, axis=-1)
