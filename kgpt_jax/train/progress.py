@@ -241,7 +241,7 @@ def draw_loss(folder: Path, held_out: str = ""):
         2, 1, sharex=True, figsize=(8, 5), height_ratios=(3, 1), layout="constrained"
     )
     ends, means = epoch_means(step, epoch, loss)
-    if len(ends) > 1:
+    if 1 < len(ends) < len(step):
         top.plot(step, loss, color="tab:blue", alpha=0.3, linewidth=0.8, label="each update")
         top.plot(ends, means, color="tab:blue", linewidth=1.8, label="mean of each epoch")
         top.legend(frameon=False)
