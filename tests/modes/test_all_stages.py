@@ -203,8 +203,8 @@ def test_attend_answers_and_draws(whole, tmp_path):
 
 def test_costs_are_listed():
     out = run("--mode=costs", "--variants=rope,bigbird", "--lengths=32,64", *TINY).splitlines()
-    for name in ("rope ", "bigbird "):  # what attends, cost on paper, and two lengths
-        assert sum(line.startswith(name) for line in out) == 4
+    for name, lines in (("rope ", 4), ("bigbird ", 5)):  # formula, its options, cost on paper, two lengths
+        assert sum(line.startswith(name) for line in out) == lines
     assert any("softmax(rot(Q) rot(K)^T / sqrt(K)) V" in line for line in out)
     assert "unknown variant 'gated'" in run("--mode=costs", "--variants=rope,gated", status=2)
     assert "--lengths=32,x: give whole numbers" in run("--mode=costs", "--lengths=32,x", status=2)
