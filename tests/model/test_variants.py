@@ -74,7 +74,7 @@ def test_full_size_parameter_count(variant):
 
 
 @every_variant
-@pytest.mark.parametrize("T", [1, 7, 15])
+@pytest.mark.parametrize("T", [1, 7])
 def test_shape_is_kept(variant, T):
     model, params, x_BT = tiny.make(variant)
     assert jax.eval_shape(partial(logits, model), params, x_BT[:, :T]).shape == (3, T, 13)
