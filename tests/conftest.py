@@ -12,6 +12,9 @@ from kgpt_jax.main import show_log
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 
+jax.config.update("jax_numpy_rank_promotion", "raise")  # axes that broadcast are written out
+
+
 @pytest.fixture(scope="session", autouse=True)
 def log_on_screen():
     """Prints the package's log as commands do, so that tests can read it."""

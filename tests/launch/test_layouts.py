@@ -118,6 +118,7 @@ def test_processes_stop_together_and_another_layout_goes_on(alone, tmp_path):
     assert losses(tmp_path) == pytest.approx(alone, rel=1e-5)
 
 
+@pytest.mark.long
 def test_when_one_dies_all_start_again_and_end_with_the_same_bits(two_processes, tmp_path):
     process = start(tmp_path, 2, 2, "--max_restarts=2")
     wait_for(tmp_path, 7, process)

@@ -17,6 +17,7 @@ def test_launcher_says_that_a_platform_is_not_there(platform, tmp_path):
     assert f"JAX finds no {platform} here" in complaint and "pip install" in complaint
 
 
+@pytest.mark.long
 def test_launcher_takes_the_same_flags(tmp_path):
     flags = ["--platform=cpu", f"--workdir={tmp_path}", *TINY]
     assert "pretraining: vanilla" in run_process("--seed=3", *flags, module="launch.pretrain")

@@ -326,11 +326,11 @@ def test_another_run_in_the_same_folder_is_refused(tmp_path, changed, complaint)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_learns_ten_answers_by_heart(tmp_path, variant):
-    places = "Rome Oslo Bonn Cork Lima Kyiv Bern Graz Pisa Nice".split()
-    pairs = [(f"Where was {name} born?", place) for name, place in zip("ABCDEFGHIJ", places)]
+def test_learns_four_answers_by_heart(tmp_path, variant):
+    places = "Rome Oslo Bonn Cork".split()
+    pairs = [(f"Where was {name} born?", place) for name, place in zip("ABCD", places)]
     vocab = Vocab.of("".join(q + a for q, a in pairs))
-    config = tiny.config(variant, epochs=400, batch_size=10, learning_rate=5e-3, save_every=1000)
+    config = tiny.config(variant, epochs=250, batch_size=4, learning_rate=5e-3, save_every=1000)
     changes = {"model.n_embd": 32, "model.dropout": 0.0}
     if variant.startswith("perceiver"):
         changes["model.options.bottleneck_dim"] = 24
