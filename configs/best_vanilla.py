@@ -9,8 +9,9 @@ Then run the same command with --mode=finetune, and with --mode=evaluate. `n_val
 took two hours on one core of an EPYC server with AVX-512 BF16, while the other core was busy. Without
 `n_validation` the model trains on all pairs.
 
-The model has 3,323,392 parameters. Learned positions need `preceded` most: it puts texts behind other texts,
-so that the model meets names at every position that they have in questions."""
+The model has 3,323,392 parameters. `preceded` is meant mainly for learned positions: it puts texts behind
+other texts, so that the model meets names at every position that they have in questions.
+"""
 
 from kgpt_jax.config import Config, load_recipe, override
 
