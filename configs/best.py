@@ -4,22 +4,24 @@ python -m kgpt_jax.main --mode=pretrain --config=configs/best.py --variant=rope 
     --pretrain_corpus_path=wiki.txt --finetune_corpus_path=birth_places_train.tsv --workdir=runs/best_1 \
     --config.data.n_validation=200
 
-Then the same with --mode=finetune and --mode=evaluate. On the last 200 training pairs, which n_validation
-holds out, the model answers right:
+Then run the same command with --mode=finetune, and with --mode=evaluate. `n_validation` holds out the last
+200 training pairs. The model answers these right:
 
     seed 1   155   77.5 % (95 % interval 71.2 to 82.7)
     seed 2   162   81.0 % (75.0 to 85.8)
     seed 3   150   75.0 % (68.6 to 80.5)
     mean           77.8 % (70.3 to 85.3)
 
-Each run took two hours on one core of an EPYC server with AVX-512 BF16, whose other core was busy too.
-Without n_validation, all pairs are trained on, and --eval_corpus_path names the questions to evaluate on.
+Seed 1 took two hours on one core of an EPYC server with AVX-512 BF16, while the other core was busy. Seeds 2
+and 3 were interrupted, and used both cores at times. Without `n_validation` the model trains on all pairs,
+and --eval_corpus_path names the questions to evaluate on.
 
-3,290,624 parameters. Pretraining masks every training answer wherever it occurs, often with no context but
-the name. Up to half of the texts are placed behind another text, so that names occur anywhere in a text, as
-they do in questions. Longer finetuning is worse: with seed 1, 20 epochs give 74.5 % at a learning rate of
-5e-4 and 63.0 % at 1e-3. We chose among these three settings on the same 200 questions, so the figures are
-optimistic.
+The model has 3,290,624 parameters. Pretraining masks the training pairs' answers wherever they occur, often
+with no context but the name. Up to half of the texts follow another text in their row, so that names occur
+anywhere in a row, as they do in questions.
+
+Longer finetuning is worse: with seed 1, 20 epochs give 74.5 % at a learning rate of 5e-4, and 63.0 % at 1e-3.
+We chose among these three settings on the same 200 questions, so the figures are optimistic.
 """
 
 from kgpt_jax.config import Config, DataConfig, ModelConfig, TrainConfig

@@ -4,14 +4,15 @@ python -m kgpt_jax.main --mode=pretrain --config=configs/best_synthesizer.py --v
     --pretrain_corpus_path=wiki.txt --finetune_corpus_path=birth_places_train.tsv --workdir=runs/best_1 \
     --seed=1 --config.data.n_validation=200
 
-Then the same with --mode=finetune and --mode=evaluate. On the last 200 training pairs, which n_validation
-holds out, the model answers 82 right, 41.0 % (95 % interval 34.4 to 47.9; one seed), after two hours on one
-core of an EPYC server with AVX-512 BF16, whose other core was busy. We chose among four settings of
-finetuning on these same 200 questions, so the figure is optimistic. The others: 8 epochs give 21.0 % at a
-learning rate of 2e-4 and 32.0 % at 1e-3; 20 epochs give 38.0 % at 5e-4. Without n_validation, all pairs are
-trained on.
+Then run the same command with --mode=finetune, and with --mode=evaluate. `n_validation` holds out the last
+200 training pairs. The model answers 82 of these right, 41.0 % (95 % interval 34.4 to 47.9; one seed). This
+took two hours on one core of an EPYC server with AVX-512 BF16, while the other core was busy. Without
+`n_validation` the model trains on all pairs.
 
-3,076,988 parameters.
+We chose among four settings of finetuning on these same 200 questions, so the figure is optimistic. The three
+others: 8 epochs give 21.0 % at a learning rate of 2e-4 and 32.0 % at 1e-3; 20 epochs give 38.0 % at 5e-4.
+
+The model has 3,076,988 parameters.
 """
 
 from kgpt_jax.config import Config, load_recipe, override

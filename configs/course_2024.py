@@ -3,12 +3,14 @@
 python -m kgpt_jax.main --mode=pretrain --config=configs/course_2024.py --variant=vanilla \
     --pretrain_corpus_path=wiki.txt --workdir=runs/course_2024
 
-It differs from course_2021 in two ways. The learning rate of pretraining decays once, over its 650 epochs.
-And pretraining texts have 129 characters, of which the model reads 128; questions with their answers still
-have 128, of which it reads 127, and the schedule of finetuning counts 127 tokens for each.
+It differs from course_2021 in two ways:
 
-Expect about 0.9 s per update on two cores of an EPYC server: 4 hours for the 14,950 updates of pretraining.
-We have not run it yet. The handout asks for 10 % from vanilla and 5 % from the synthesizer.
+- The learning rate of pretraining decays once, over all 650 epochs.
+- Pretraining texts have 129 characters, and the model reads 128 of them. Questions with their answers still
+  have 128 characters, of which the model reads 127; the schedule of finetuning counts 127 tokens for each.
+
+An update takes about 0.9 s on two cores of an EPYC server, so the 14,950 updates of pretraining take about 4
+hours. We have not run this recipe yet. The handout asks for 10 % from vanilla and 5 % from the synthesizer.
 """
 
 from kgpt_jax.config import Config, load_recipe, override

@@ -48,12 +48,13 @@ autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
 toc_object_entries = False
 napoleon_use_rtype = False
+napoleon_use_ivar = True  # a NamedTuple's attributes are listed once, with their class
 python_use_unqualified_type_names = True
 nitpicky = True
 nitpick_ignore_regex = [
     # Types of other projects: links to them would need a network.
     ("py:.*", r"(jax|flax|optax|numpy|np|jnp|nn|collections|pathlib|typing)(\..*)?"),
-    ("py:.*", r"(Array|Callable|Iterable|Path|Sequence|PRNGKey|Objective|Map)"),
+    ("py:.*", r"(Array|ArrayTree|Callable|Iterable|Path|Sequence|PRNGKey|Objective|Map)"),
     ("py:class", r".* .*|[A-Z]"),  # sentences that Napoleon takes for types
     ("py:.*", r"kgpt_jax\.(data|model|train|store|answer|devices)\..*"),  # modules without a section here
 ]

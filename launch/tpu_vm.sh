@@ -3,9 +3,9 @@
 #
 #     bash launch/tpu_vm.sh my-tpu us-central2-b /mnt/shared/runs --variant=rope
 #
-# Copies the checkout to all workers, installs the requirements there and runs the same command on each; JAX finds
-# the other workers in the TPU's metadata. All workers must have mounted the file system of WORKDIR. DRY_RUN=1 only
-# prints the commands.
+# Copies the last commit to all workers, installs the requirements there, and runs the same command on each. JAX finds
+# the other workers in the TPU's metadata. WORKDIR must be on a file system that all workers have mounted. With
+# DRY_RUN=1 the script only prints the commands.
 set -euo pipefail
 [ $# -ge 3 ] || { echo "usage: $0 NAME ZONE WORKDIR [flags]" >&2; exit 2; }
 name=$1 zone=$2 workdir=$3
