@@ -74,7 +74,7 @@ class Run:
         The arrays of a run of several models have a leading axis, one entry for each model.
 
         Raises:
-          UserError: the run has no sound checkpoint, or needs more memory than the machine has.
+          UserError: the run has no valid checkpoint, or needs more memory than the machine has.
         """
         _start_jax()
         from kgpt_jax.store.params import load_params
@@ -100,7 +100,7 @@ class Run:
           An `Answer`, or for a list a list of them in the same order.
 
         Raises:
-          UserError: the run has no sound checkpoint.
+          UserError: the run has no valid checkpoint.
 
         Example::
 

@@ -11,7 +11,7 @@ import re
 import runpy
 from pathlib import Path
 
-MOST_SEED = 2**32 - 1  # of a larger seed JAX takes the last 32 bits, so two seeds would be the same
+MAX_SEED = 2**32 - 1  # of a larger seed JAX takes the last 32 bits, so two seeds would be the same
 
 
 class UserError(ValueError):
@@ -24,7 +24,7 @@ def _require(ok: bool, message: str):
 
 
 def _require_seed(name: str, seed: int):
-    _require(seed >= 0 and seed <= MOST_SEED, f"{name} is {seed}: give 0 to {MOST_SEED:,}")
+    _require(seed >= 0 and seed <= MAX_SEED, f"{name} is {seed}: give 0 to {MAX_SEED:,}")
 
 
 def check_local(name: str, path: str):

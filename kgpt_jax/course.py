@@ -26,12 +26,12 @@ LONDON = "london_baseline"
 LEFT_OUT = "tb_expt_name"  # names the course's TensorBoard log; has no meaning here
 
 
-def native(words: list[str]) -> list[str] | None:
+def translate(words: list[str]) -> list[str] | None:
     """Returns this package's flags for a command of the course, or None for any other command.
 
-    >>> native(["evaluate", "vanilla", "wiki.txt", "--reading_params_path", "vanilla.model.params"])[2:]
+    >>> translate(["evaluate", "vanilla", "wiki.txt", "--reading_params_path", "vanilla.model.params"])[2:]
     ['--pretrain_corpus_path=wiki.txt', '--reading_params_path=vanilla.model.params']
-    >>> native(["--mode=evaluate"])
+    >>> translate(["--mode=evaluate"])
 
     Raises:
       UserError: the command has an unknown function or an extra word, or lacks a flag that the course needs.

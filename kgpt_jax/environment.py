@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 
 LARGE_PAGES = "glibc.malloc.hugetlb"
-MOST_PROGRAMS = 2**30  # bytes of compiled programs in the cache
+MAX_CACHE_BYTES = 2**30  # bytes of compiled programs in the cache
 
 
 def prepare():
@@ -29,7 +29,7 @@ def prepare():
     tunables = with_large_pages(os.environ.get("GLIBC_TUNABLES", ""), _system_pages())
     if tunables is not None and "IPython" not in sys.modules:  # a notebook would lose its state
         os.execve(sys.executable, sys.orig_argv, {**os.environ, "GLIBC_TUNABLES": tunables})
-    trim(Path(compilation_cache()["JAX_COMPILATION_CACHE_DIR"]), MOST_PROGRAMS)
+    trim(Path(compilation_cache()["JAX_COMPILATION_CACHE_DIR"]), MAX_CACHE_BYTES)
 
 
 def trim(folder: Path, most: int):

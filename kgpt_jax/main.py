@@ -42,9 +42,9 @@ def main(words: list[str]) -> int:
     """
     show_log()
     try:
-        if native := course.native(words):
-            print(f"this is: python -m kgpt_jax.main {shlex.join(native)}", flush=True)
-        command = commands.parse(native or words)
+        if translated := course.translate(words):
+            print(f"this is: python -m kgpt_jax.main {shlex.join(translated)}", flush=True)
+        command = commands.parse(translated or words)
         if isinstance(command, str):  # help
             print(command)
             return 0

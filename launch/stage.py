@@ -112,7 +112,9 @@ def begin(mode: str, words: list[str], platform: str | None, cluster: dict | Non
     if cluster is not None:
         # JAX's preemption service would catch SIGTERM, which train/stop.py handles.
         jax.config.update("jax_enable_preemption_service", False)
-        waiting = threading.Timer(PATIENCE, partial(print, waits(cluster), file=sys.stderr, flush=True))
+        waiting = threading.Timer(
+            PATIENCE, partial(print, waiting_message(cluster), file=sys.stderr, flush=True)
+        )
         waiting.start()
         try:
             jax.distributed.initialize(**cluster, initialization_timeout=TIMEOUT)
@@ -140,10 +142,10 @@ def begin(mode: str, words: list[str], platform: str | None, cluster: dict | Non
         os._exit(status)
 
 
-def waits(cluster: dict) -> str:
+def waiting_message(cluster: dict) -> str:
     """Returns the message of a process that waits for others. It cannot know which ones are missing.
 
-    >>> waits({"coordinator_address": "n1:8476", "num_processes": 2, "process_id": 0})
+    >>> waiting_message({"coordinator_address": "n1:8476", "num_processes": 2, "process_id": 0})
     'process 0 of 2 waits for the others, up to 300 s: all connect to n1:8476'
     """
     which = f"process {cluster['process_id']} of {cluster['num_processes']}" if cluster else "this process"

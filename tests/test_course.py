@@ -5,7 +5,7 @@ import shlex
 import pytest
 
 from kgpt_jax.config import UserError
-from kgpt_jax.course import native
+from kgpt_jax.course import translate
 
 PAIRS = "--finetune_corpus_path birth_places_train.tsv"
 FRESH = "--config=configs/course_2024.py"
@@ -43,12 +43,12 @@ COMMANDS = {  # README's table, word by word
 
 @pytest.mark.parametrize("words", COMMANDS)
 def test_the_courses_commands_become_our_flags(words):
-    assert native(shlex.split(words)) == COMMANDS[words].split()
+    assert translate(shlex.split(words)) == COMMANDS[words].split()
 
 
 @pytest.mark.parametrize("words", ["--mode=all --variant=vanilla", "--mode finetune", "", "wiki.txt"])
 def test_other_commands_stay_as_they_are(words):
-    assert native(words.split()) is None
+    assert translate(words.split()) is None
 
 
 @pytest.mark.parametrize(
@@ -61,4 +61,4 @@ def test_other_commands_stay_as_they_are(words):
 )
 def test_wrong_commands_of_the_course_are_refused(words, complaint):
     with pytest.raises(UserError, match=complaint):
-        native(words.split())
+        translate(words.split())

@@ -61,6 +61,6 @@ def test_prepare_limits_the_size_of_the_cache(tmp_path, monkeypatch):
     (folder / "program").write_bytes(b"12345")
     monkeypatch.setattr(environment, "compilation_cache", lambda: {"JAX_COMPILATION_CACHE_DIR": str(folder)})
     monkeypatch.setattr(environment, "_system_pages", lambda: "")
-    monkeypatch.setattr(environment, "MOST_PROGRAMS", 4)
+    monkeypatch.setattr(environment, "MAX_CACHE_BYTES", 4)
     environment.prepare()
     assert not any(folder.iterdir())

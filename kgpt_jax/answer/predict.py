@@ -232,7 +232,7 @@ def ask(
       params: the run's parameters; None reads them from its folder.
 
     Raises:
-      UserError: the run has no sound checkpoint, or the search needs more memory than the machine has.
+      UserError: the run has no valid checkpoint, or the search needs more memory than the machine has.
     """
     if params is None:
         params = load_params(run, purpose, config.model_devices)

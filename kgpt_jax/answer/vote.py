@@ -27,7 +27,7 @@ from kgpt_jax.store.params import load_params, params_digest
 
 log = logging.getLogger(__name__)
 
-FRAMED = 100  # training questions that show which words surround a name
+TEMPLATE_PAIRS = 100  # training questions that show which words surround a name
 VOTE = "vote.json"
 
 
@@ -53,7 +53,7 @@ def vote(config: Config, folder: Path, teachers: Sequence[Path], vocab: Vocab) -
         held_out = corpus.load_questions(config.data).questions
         for run in runs:
             refuse_learned(held_out, learned_by([run]), str(run.folder))
-    questions = others(config, corpus.load_pairs(config.data).pairs)
+    questions = unpaired_questions(config, corpus.load_pairs(config.data).pairs)
     digests = sorted(params_digest(load_params(run, model_devices=config.model_devices)) for run in runs)
     wanted = {"teachers_digests": digests, "questions_digest": corpus.digest(questions)}
     if is_first() and not path.exists():
@@ -109,17 +109,17 @@ def agreed(questions: list[str], answers: list[list[str]], room: int, vocab: Voc
     ]
 
 
-def others(config: Config, pairs: list[tuple[str, str]]) -> list[str]:
+def unpaired_questions(config: Config, pairs: list[tuple[str, str]]) -> list[str]:
     """Returns a question about each person who has a document and no training pair."""
     if config.data.pretrain_corpus_path:
-        return questions_like(pairs, corpus.load_documents(config.data).documents)
+        return questions_in_the_same_form(pairs, corpus.load_documents(config.data).documents)
     people = generate(config.data.biographies)  # their documents have no titles to build questions from
     asked = {question for question, _ in pairs}
     held_out = [question for question, _ in people.train if question not in asked]
     return held_out + [question for question, _ in people.dev] + people.test
 
 
-def questions_like(pairs: list[tuple[str, str]], documents: Sequence[str]) -> list[str]:
+def questions_in_the_same_form(pairs: list[tuple[str, str]], documents: Sequence[str]) -> list[str]:
     """Returns the training pairs' question about each person who has a document and no pair.
 
     The words around the name are those of the training questions that contain a document's title.
@@ -128,12 +128,12 @@ def questions_like(pairs: list[tuple[str, str]], documents: Sequence[str]) -> li
       UserError: no training question contains a title.
 
     >>> pairs = [("Where was Al Bo born?", "Oslo"), ("Where was Cy Do born?", "Rome")]
-    >>> questions_like(pairs, ["Al Bo. He sang.", "Ed Fa. She sang.", "Ed Fa. She danced."])
+    >>> questions_in_the_same_form(pairs, ["Al Bo. He sang.", "Ed Fa. She sang.", "Ed Fa. She danced."])
     ['Where was Ed Fa born?']
     """
     names = {document[: title_length(document)].removesuffix(". ") for document in documents} - {""}
     frames: Counter[tuple[str, str]] = Counter()
-    for question, _ in pairs[:FRAMED]:
+    for question, _ in pairs[:TEMPLATE_PAIRS]:
         if held := [name for name in names if name in question]:
             before, _, after = question.partition(max(held, key=len))
             frames[before, after] += 1

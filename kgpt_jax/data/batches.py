@@ -62,7 +62,7 @@ class Size(NamedTuple):
     tokens: int
 
 
-def most_microbatches(cfg: TrainConfig) -> int:
+def max_microbatches(cfg: TrainConfig) -> int:
     """Returns the largest number of microbatches that a batch is split into on any device."""
     return cfg.microbatches or (1 if cfg.group_by_length else MICROBATCHES_ON_CPU)
 

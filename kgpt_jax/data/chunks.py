@@ -8,14 +8,14 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from kgpt_jax.config import TrainConfig, UserError
-from kgpt_jax.data.batches import most_microbatches
+from kgpt_jax.data.batches import max_microbatches
 from kgpt_jax.data.objectives import Objective
 
 # The most characters that the documents' texts of a chunk have: 65,536 texts of 128. As int32 they take 34
 # MB, and two chunks are in memory at a time. Questions come on top.
 CHUNK_CHARACTERS = 2**23
 # Unless the config asks for more. Each shard sorts only its own texts by length, so fewer leave less padding.
-MOST_SHARDS = 8
+MAX_SHARDS = 8
 
 
 class Chunks(NamedTuple):
@@ -71,16 +71,16 @@ def count_shards(asked: int, cfg: TrainConfig, n_documents: int, text_length: in
     Raises:
       UserError: `asked` is more than the documents, or does not divide the rows of a microbatch.
     """
-    n_rows, rest = divmod(cfg.batch_size, most_microbatches(cfg))  # of the smallest microbatches
+    n_rows, rest = divmod(cfg.batch_size, max_microbatches(cfg))  # of the smallest microbatches
     if not n_documents:  # a stage that reads questions only
         return 1
     if not asked:
         one = rest or count_chunks(n_documents, text_length) == 1
-        return 1 if one else math.gcd(n_rows, MOST_SHARDS)
+        return 1 if one else math.gcd(n_rows, MAX_SHARDS)
     if asked > n_documents or (asked > 1 and (n_rows % asked or rest)):
         raise UserError(
             f"data.shards is {asked}: give a number up to {n_documents}, the number of documents, that "
-            f"divides the texts of a microbatch, {cfg.batch_size} / {most_microbatches(cfg)}"
+            f"divides the texts of a microbatch, {cfg.batch_size} / {max_microbatches(cfg)}"
         )
     return asked
 

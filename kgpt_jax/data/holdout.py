@@ -13,23 +13,23 @@ from kgpt_jax.config import UserError
 UNKNOWN = "unknown"  # among the fingerprints of a run that does not record what it learned before
 
 
-class Held(NamedTuple):
+class Split(NamedTuple):
     """The row numbers, from 0, of the questions to train on and of those kept for validation."""
 
     train: list[int]
     validation: list[int]
 
 
-def split(questions: Sequence[str], n_validation: int) -> Held:
+def split(questions: Sequence[str], n_validation: int) -> Split:
     """Keeps the last `n_validation` rows out of training, except questions that occur in earlier rows too.
 
     >>> split(["A?", "B?", "A?", "C?"], 2)
-    Held(train=[0, 1, 2], validation=[3])
+    Split(train=[0, 1, 2], validation=[3])
     """
     first = len(questions) - n_validation
     earlier = set(questions[:first])
     kept = [i for i in range(first, len(questions)) if questions[i] not in earlier]
-    return Held([i for i in range(len(questions)) if questions[i] in earlier], kept)
+    return Split([i for i in range(len(questions)) if questions[i] in earlier], kept)
 
 
 def fingerprints(questions: Iterable[str]) -> list[str]:

@@ -84,12 +84,12 @@ def causal(pos_BT: jax.Array, S: int) -> jax.Array:
     return jnp.arange(S)[None, None, None] <= pos_BT[:, None, :, None]
 
 
-def same(h_BHTK: jax.Array, pos_BT: jax.Array) -> jax.Array:
+def identity(h_BHTK: jax.Array, pos_BT: jax.Array) -> jax.Array:
     """Returns queries or keys as they are: the default `turn` of `queries_keys_values`."""
     return h_BHTK
 
 
-def queries_keys_values(module: nn.Module, x_BTC: jax.Array, pos_BT: jax.Array, turn=same):
+def queries_keys_values(module: nn.Module, x_BTC: jax.Array, pos_BT: jax.Array, turn=identity):
     """Returns queries of this call's positions, and keys and values of all positions known so far.
 
     Args:

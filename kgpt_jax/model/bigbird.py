@@ -18,14 +18,14 @@ from kgpt_jax.model.options import Option
 BLOCK = Option("attention_block", 16, "positions in a block", letter="W")
 
 
-def looked_at(G: int, seed: str) -> np.ndarray:
+def attended_blocks(G: int, seed: str) -> np.ndarray:
     """Returns the numbers of the blocks that each block looks at, (G, 4); -1 where there are fewer.
 
     A block looks at itself and the block before it (the window), at the first block (global), and at one
     random block between the first and the window. The random block follows from the seed and the block's
     number alone, so that a longer text changes nothing for its beginning.
 
-    >>> looked_at(4, "")
+    >>> attended_blocks(4, "")
     array([[ 0, -1, -1, -1],
            [ 1,  0, -1, -1],
            [ 2,  1,  0, -1],
@@ -54,7 +54,7 @@ class BigBirdAttention(nn.Module):
     def __call__(self, x_BTC: jax.Array, pos_BT: jax.Array, *, train: bool) -> jax.Array:
         W = BLOCK.of(self.cfg)
         G = -(-self.cfg.seq_len // W)
-        blocks_G4 = looked_at(G, pattern_name(self))
+        blocks_G4 = attended_blocks(G, pattern_name(self))
         q_BHTK, k_BHSK, v_BHSK = queries_keys_values(self, x_BTC, pos_BT)
         readout = Readout(self.cfg, name="readout")
         if self.is_mutable_collection("cache"):  # for the few queries of a call a mask is cheaper

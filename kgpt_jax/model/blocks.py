@@ -73,7 +73,7 @@ class MemoryBlock(nn.Module):
         return x_BTC + Mlp(cfg, name="mlp")(h_BTC, train=train)
 
 
-def through(block: nn.Module, *inputs: jax.Array, train: bool) -> jax.Array:
+def apply_block(block: nn.Module, *inputs: jax.Array, train: bool) -> jax.Array:
     """Returns the block's output. With `cfg.remat` the backward pass computes its activations again."""
     if not (block.cfg.remat and train):
         return block(*inputs, train=train)
@@ -96,5 +96,5 @@ class Stack(nn.Module):
     def __call__(self, x_BTC: jax.Array, pos_BT: jax.Array, source_B, *, train: bool) -> jax.Array:
         for i in range(self.cfg.n_layer):
             block = Block(self.cfg, self.attention, name=f"blocks_{i}")
-            x_BTC = through(block, x_BTC, pos_BT, train=train)
+            x_BTC = apply_block(block, x_BTC, pos_BT, train=train)
         return x_BTC

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from kgpt_jax.config import ModelConfig
 from kgpt_jax.model.attention import Readout, causal, dot_products, heads, once, queries_keys_values
-from kgpt_jax.model.blocks import LayerNorm, MemoryBlock, Mlp, through
+from kgpt_jax.model.blocks import LayerNorm, MemoryBlock, Mlp, apply_block
 
 
 class EncoderDecoder(nn.Module):
@@ -39,7 +39,7 @@ class EncoderDecoder(nn.Module):
         memory_BSC = once(self, "memory", lambda: encoder(x_BTC, source_B, train=train))
         for i in range(cfg.n_layer):
             block = DecoderBlock(cfg, name=f"decoder_{i}")
-            x_BTC = through(block, x_BTC, memory_BSC, pos_BT, source_B, train=train)
+            x_BTC = apply_block(block, x_BTC, memory_BSC, pos_BT, source_B, train=train)
         return x_BTC
 
 
@@ -52,7 +52,7 @@ class Encoder(nn.Module):
     def __call__(self, x_BSC: jax.Array, source_B: jax.Array, *, train: bool) -> jax.Array:
         for i in range(self.cfg.n_layer):
             block = MemoryBlock(self.cfg, name=f"blocks_{i}")
-            x_BSC = through(block, x_BSC, x_BSC, within(source_B, x_BSC.shape[1]), train=train)
+            x_BSC = apply_block(block, x_BSC, x_BSC, within(source_B, x_BSC.shape[1]), train=train)
         return LayerNorm(dtype=self.cfg.dtype, name="ln")(x_BSC)
 
 

@@ -56,8 +56,8 @@ class LinformerAttention(nn.Module):
         # From here on each block is a row of the batch: B stands for B G, and T for W.
         G = -(-T // W)
         q_BHTK = _in_blocks(q_BHTK, G, W).reshape(B * G, cfg.n_head, W, cfg.head_dim)
-        k_BHXK = _all_pasts_and_owns(k_BHSK[:, :, :T], e_DS, G, W)
-        v_BHXK = _all_pasts_and_owns(v_BHSK[:, :, :T], f_DS, G, W)
+        k_BHXK = _past_and_own_by_block(k_BHSK[:, :, :T], e_DS, G, W)
+        v_BHXK = _past_and_own_by_block(v_BHSK[:, :, :T], f_DS, G, W)
         seen_B1TX = _seen(jnp.tile(jnp.arange(G), B), jnp.arange(W)[None], D, W)
         y_BTC = readout(dot_products(q_BHTK, k_BHXK), seen_B1TX, v_BHXK, train=train)
         return y_BTC.reshape(B, G * W, cfg.n_embd)[:, :T]
@@ -70,7 +70,7 @@ def _in_blocks(h_BHSK: jax.Array, G: int, W: int) -> jax.Array:
     return jnp.moveaxis(h_BHSK.reshape(B, H, G, W, K), 2, 1)
 
 
-def _all_pasts_and_owns(h_BHSK: jax.Array, e_DS: jax.Array, G: int, W: int) -> jax.Array:
+def _past_and_own_by_block(h_BHSK: jax.Array, e_DS: jax.Array, G: int, W: int) -> jax.Array:
     """Returns the keys or values that each block looks at; a block is a row: (B G, H, D + W, K)."""
     (B, H, S, K), D = h_BHSK.shape, len(e_DS)
     h_BGHWK = _in_blocks(h_BHSK, G, W)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from kgpt_jax.config import ModelConfig, UserError
 from kgpt_jax.model.attention import causal
-from kgpt_jax.model.blocks import MemoryBlock, through
+from kgpt_jax.model.blocks import MemoryBlock, apply_block
 from kgpt_jax.model.options import Option
 
 BOTTLENECK = Option("bottleneck_dim", 64, "latents", letter="M", within="seq_len")
@@ -70,12 +70,12 @@ class Perceiver(nn.Module):
         latents_BMC = jnp.broadcast_to(latents_MC[:M].astype(x_BTC.dtype), (B, M, C))
         pos_1M = jnp.arange(M)[None]
         block = MemoryBlock(cfg, norm_memory=False, name="down_block")
-        latents_BMC = through(block, latents_BMC, x_BTC, causal(pos_1M, T), train=train)
+        latents_BMC = apply_block(block, latents_BMC, x_BTC, causal(pos_1M, T), train=train)
         for i in range(cfg.n_layer - 2):
             block = MemoryBlock(cfg, name=f"blocks_{i}")
-            latents_BMC = through(block, latents_BMC, latents_BMC, causal(pos_1M, M), train=train)
+            latents_BMC = apply_block(block, latents_BMC, latents_BMC, causal(pos_1M, M), train=train)
         block = MemoryBlock(cfg, norm_input=False, name="up_block")
-        return through(block, x_BTC, latents_BMC, causal(pos_BT, M), train=train)
+        return apply_block(block, x_BTC, latents_BMC, causal(pos_BT, M), train=train)
 
 
 class PerceiverAR(nn.Module):
@@ -95,12 +95,12 @@ class PerceiverAR(nn.Module):
     def __call__(self, x_BTC: jax.Array, pos_BT: jax.Array, source_B, *, train: bool) -> jax.Array:
         cfg, (B, T, C) = self.cfg, x_BTC.shape
         block = MemoryBlock(cfg, name="blocks_0")
-        x_BTC = through(block, x_BTC, x_BTC, causal(pos_BT, T), train=train)
+        x_BTC = apply_block(block, x_BTC, x_BTC, causal(pos_BT, T), train=train)
         M = min(BOTTLENECK.of(cfg), T)
         segments = -(-T // M)
         padded_BTC = jnp.pad(x_BTC, ((0, 0), (0, segments * M - T), (0, 0)))
         x_BMC = padded_BTC.reshape(B * segments, M, C)
         for i in range(1, cfg.n_layer):
             block = MemoryBlock(cfg, name=f"blocks_{i}")
-            x_BMC = through(block, x_BMC, x_BMC, causal(jnp.arange(M)[None], M), train=train)
+            x_BMC = apply_block(block, x_BMC, x_BMC, causal(jnp.arange(M)[None], M), train=train)
         return x_BMC.reshape(B, segments * M, C)[:, :T]

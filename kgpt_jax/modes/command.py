@@ -154,7 +154,7 @@ def defined(mode: str) -> flags.FlagValues:
     for name, value in leaves().items():
         if name not in DECIDED:
             define = DEFINE.get(type(value), flags.DEFINE_boolean)
-            define(f"config.{name}", None, _explained().get(name, ""), flag_values=values)
+            define(f"config.{name}", None, _field_help().get(name, ""), flag_values=values)
     return values
 
 
@@ -317,7 +317,7 @@ def _help(command: Command, full: bool) -> str:
     if full:
         lines.append(f"config fields, with their values in {recipe}:")
         for name, value in fields.items():
-            text = f"--config.{name}={value!r}  {_explained().get(name, '')}"
+            text = f"--config.{name}={value!r}  {_field_help().get(name, '')}"
             lines += textwrap.wrap(text, 100, initial_indent="  ", subsequent_indent="      ")
     else:
         lines.append(f"config fields (--config.FIELD=VALUE), with their values in {recipe};")
@@ -341,7 +341,7 @@ def _flag_line(flag: flags.Flag) -> str:
 
 
 @cache
-def _explained(kind: type = Config, prefix: str = "") -> dict[str, str]:
+def _field_help(kind: type = Config, prefix: str = "") -> dict[str, str]:
     """Returns what config.py says of each field: the comment behind it."""
     said: dict[str, str] = {}
     comments = dict(re.findall(r"^    (\w+): .*?  # (.*)$", inspect.getsource(kind), re.MULTILINE))
@@ -349,7 +349,7 @@ def _explained(kind: type = Config, prefix: str = "") -> dict[str, str]:
         section: Any = type(field.default)
         nested = dataclasses.is_dataclass(section)
         if nested:
-            said |= _explained(section, f"{prefix}{field.name}.")
+            said |= _field_help(section, f"{prefix}{field.name}.")
         else:
             said[prefix + field.name] = comments.get(field.name, "").capitalize()
     return said

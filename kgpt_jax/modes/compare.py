@@ -59,11 +59,11 @@ def result(config: Config, root: Path) -> dict:
     Raises:
       UserError: the result there belongs to another config, or the questions have no answers.
     """
-    from kgpt_jax.store.folder import with_todays_names, write_json
+    from kgpt_jax.store.folder import with_current_names, write_json
 
     path = root / "result.json"
     if path.exists():
-        there, asked = leaves(from_dict(with_todays_names(_read(path)["config"]))), leaves(config)
+        there, asked = leaves(from_dict(with_current_names(_read(path)["config"]))), leaves(config)
         if changed := [name for name in there if there[name] != asked[name]]:
             name = changed[0]
             raise UserError(

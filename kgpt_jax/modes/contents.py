@@ -1,4 +1,4 @@
-"""--mode=contents: what a run's folder holds: what the run is, and its checkpoints, sound or not.
+"""--mode=contents: what a run's folder holds: what the run is, and its checkpoints, valid or not.
 
 python -m kgpt_jax.main --mode=contents --reading_params_path=runs/vanilla/pretrain
 """
@@ -44,7 +44,7 @@ def list_run(folder: Path):
     if not steps:
         print("no checkpoint yet")
         return
-    print(f"{'update':>10}{'MB':>10}{'loss':>10}{'seconds':>10}  sound")
+    print(f"{'update':>10}{'MB':>10}{'loss':>10}{'seconds':>10}  valid")
     for step in steps:
         checkpoint = folder / "checkpoints" / str(step)
         megabytes = 0.0

@@ -30,7 +30,7 @@ from orbax.checkpoint import checkpoint_managers
 from kgpt_jax.config import UserError, to_dict
 from kgpt_jax.devices import barrier, broadcast, is_first, make_mesh, replicated, shardings
 from kgpt_jax.store.digests import SEAL, damage, seal
-from kgpt_jax.store.folder import NOT_OURS, Run, any_saved, free_place, saved_steps
+from kgpt_jax.store.folder import JSON_ERRORS, Run, any_saved, saved_steps, unused_path
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ class Checkpoints:
     """The checkpoints of one run, in `<run>/checkpoints/<update>`: the newest two, and the one of least loss.
 
     A checkpoint is valid if its digest file (`store/digests.py`) exists and matches. An invalid checkpoint is
-    logged and passed over. Training moves it into the run's `set_aside`, because parts of it may still be of
+    logged and skipped. Training moves it into the run's `set_aside`, because parts of it may still be of
     use. A reader leaves it in place, because a training that still runs may be about to finish it. Only what
     an interrupted save of our own left behind is removed.
 
@@ -88,10 +88,10 @@ class Checkpoints:
                 problem = f"it cannot be read: {error.strerror}"
             if not problem:
                 return step
-            log.info(f"note: checkpoint {self.folder / str(step)} is passed over: {problem}")
+            log.info(f"note: checkpoint {self.folder / str(step)} is skipped: {problem}")
         if which != "newest":
             there = ", ".join(map(str, sorted(saved_steps(self.run.folder)))) or "none"
-            raise UserError(f"{self.run.folder} has no sound checkpoint {which}: its checkpoints are {there}")
+            raise UserError(f"{self.run.folder} has no valid checkpoint {which}: its checkpoints are {there}")
         return None
 
     def _newest_valid(self) -> int | None:
@@ -104,21 +104,21 @@ class Checkpoints:
                 problems[step] = damage(path)
             except OSError as error:
                 raise UserError(
-                    f"checkpoint {path} cannot be read ({error.strerror}), and may be sound: mend "
+                    f"checkpoint {path} cannot be read ({error.strerror}), and may be valid: fix "
                     "that, or move it away to go on from the one before"
                 ) from None
         valid = [step for step, problem in problems.items() if not problem]
         if problems and not valid:
             raise UserError(
-                f"no checkpoint of {self.run.folder} is sound: {self.folder / str(max(problems))}: "
+                f"no checkpoint of {self.run.folder} is valid: {self.folder / str(max(problems))}: "
                 f"{problems[max(problems)]}; bring its files back, or give --start_anew, which sets aside "
                 "what is there and trains from the first update"
             )
         for step in problems.keys() - set(valid):
-            path, aside = self.folder / str(step), free_place(self.run.folder, f"checkpoint_{step}")
+            path, aside = self.folder / str(step), unused_path(self.run.folder, f"checkpoint_{step}")
             aside.parent.mkdir(exist_ok=True)
             path.rename(aside)
-            log.info(f"note: checkpoint {path} is passed over: {problems[step]}; it lies in {aside} now")
+            log.info(f"note: checkpoint {path} is skipped: {problems[step]}; it is now in {aside}")
         return max(valid, default=None)
 
     def _losses(self) -> Iterator[tuple[int, float]]:
@@ -126,7 +126,7 @@ class Checkpoints:
         for step in saved_steps(self.run.folder):
             try:
                 loss = json.loads((self.folder / str(step) / "meta" / "metadata").read_text("utf-8"))["loss"]
-            except (OSError, *NOT_OURS):
+            except (OSError, *JSON_ERRORS):
                 continue
             if isinstance(loss, float):
                 yield step, loss
@@ -251,7 +251,7 @@ class Checkpoints:
         if self.step is None:
             if any_saved(self.run.folder):
                 raise UserError(
-                    f"{self.run.folder} has no sound checkpoint: bring its files back, or give its training "
+                    f"{self.run.folder} has no valid checkpoint: bring its files back, or give its training "
                     "command again with --start_anew"
                 )
             raise UserError(f"{self.run.folder} has no checkpoint yet: give its training command again")

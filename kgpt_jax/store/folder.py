@@ -1,7 +1,7 @@
 """A run's folder: its manifest (`config.json`, `vocab.json`, `run.json`), its lock, and where its files lie.
 
     run = read_run("runs/vanilla/finetune")
-    with held(folder):
+    with locked(folder):
         ...  # no other process trains in it
 
 A folder holds everything that a later stage needs. `run.json` records the stage, the run it started from, and
@@ -45,13 +45,13 @@ FACTS = {
 RENAMED = {"pieces": "microbatches", "stripes": "shards"}
 REMOVED = ("ema_decay",)
 # Former fields of the model that are options of some variants today: their default, and these variants.
-FIELDS_THEN = {
+FORMER_FIELDS = {
     "bottleneck_dim": (64, ("perceiver", "perceiver_ar")),
     "attention_block": (16, ("bigbird", "linformer")),
     "linformer_dim": (16, ("linformer",)),
 }
 # Errors that damaged or foreign JSON may cause.
-NOT_OURS = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
+JSON_ERRORS = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,14 +81,14 @@ def read_run(folder: str | Path, checkpoint: str = "newest") -> Run:
     if checkpoint not in ("newest", "best") and not checkpoint.isdecimal():
         raise UserError(f"checkpoint {checkpoint!r}: give newest, best or an update's number")
     try:
-        trees = _trees(folder)
+        trees = _read_manifest(folder)
         _refuse_averaged(folder, trees[0])
-        config, vocab, facts = map(with_todays_names, trees)
+        config, vocab, facts = map(with_current_names, trees)
     except UserError:
         raise
     except OSError as error:
         raise UserError(f"cannot read {error.filename or folder}: {error.strerror}") from None
-    except NOT_OURS as error:
+    except JSON_ERRORS as error:
         raise UserError(f"{folder} is damaged: {error}") from None
     try:
         for name, kind in FACTS.items():
@@ -97,7 +97,7 @@ def read_run(folder: str | Path, checkpoint: str = "newest") -> Run:
         if facts["stage"] not in STAGES:
             raise ValueError(f"run.json has stage {facts['stage']!r}")
         return Run(folder, from_dict(config), Vocab(vocab["characters"]), facts, checkpoint)
-    except NOT_OURS as error:
+    except JSON_ERRORS as error:
         raise UserError(f"{folder} is damaged: {error}") from None
 
 
@@ -111,7 +111,7 @@ def _refuse_averaged(folder: Path, config: dict):
             )
 
 
-def with_todays_names(tree):
+def with_current_names(tree):
     """Returns JSON that any version of this program wrote, with the fields that this version has.
 
     `tree` is the content of a JSON file of a run's folder, or any part of it.
@@ -119,18 +119,18 @@ def with_todays_names(tree):
     if not isinstance(tree, dict):
         return tree
     kept = {name: value for name, value in tree.items() if name not in REMOVED}
-    today = {RENAMED.get(name, name): with_todays_names(value) for name, value in kept.items()}
-    if "variant" in today and FIELDS_THEN.keys() & today.keys():
-        then = {name: today.pop(name) for name in FIELDS_THEN if name in today}
+    today = {RENAMED.get(name, name): with_current_names(value) for name, value in kept.items()}
+    if "variant" in today and FORMER_FIELDS.keys() & today.keys():
+        then = {name: today.pop(name) for name in FORMER_FIELDS if name in today}
         today["options"] = ",".join(
             f"{name}={value}"
             for name, value in then.items()
-            if value != FIELDS_THEN[name][0] and today["variant"] in FIELDS_THEN[name][1]
+            if value != FORMER_FIELDS[name][0] and today["variant"] in FORMER_FIELDS[name][1]
         )
     return today
 
 
-def _trees(folder: Path) -> list:
+def _read_manifest(folder: Path) -> list:
     """Returns config, vocabulary and facts as JSON: the manifest's or, if it is damaged, a checkpoint's."""
     if folder.is_file():
         raise UserError(f"{folder} is a file: --mode=import makes a run of a course .params file")
@@ -141,15 +141,15 @@ def _trees(folder: Path) -> list:
         return [
             json.loads((folder / f"{name}.json").read_text("utf-8")) for name in ("config", "vocab", "run")
         ]
-    remembered = _remembered(folder)
+    remembered = _manifest_in_checkpoint(folder)
     if remembered is None:
         raise UserError(f"{folder} is damaged: {problem}; bring the file back, or train again")
     log.info(f"note: {folder} is damaged, {problem}: what its checkpoint remembers is used")
     return remembered
 
 
-def _remembered(folder: Path) -> list | None:
-    """Returns what the newest valid checkpoint holds of `_trees`, None if there is none."""
+def _manifest_in_checkpoint(folder: Path) -> list | None:
+    """Returns what the newest valid checkpoint holds of `_read_manifest`, None if there is none."""
     for step in sorted(saved_steps(folder), reverse=True):
         checkpoint = folder / "checkpoints" / str(step)
         if not damage(checkpoint):
@@ -187,7 +187,7 @@ def _check_ours(folder: Path):
         ours = json.loads((folder / "run.json").read_text("utf-8"))["stage"] in STAGES
     except (FileNotFoundError, NotADirectoryError):
         ours = False
-    except (OSError, *NOT_OURS):
+    except (OSError, *JSON_ERRORS):
         raise UserError(
             f"{folder / 'run.json'} is no run's, or damaged: give another folder, or move it away"
         ) from None
@@ -209,19 +209,19 @@ def set_aside(folder: Path):
     """
     from kgpt_jax.devices import barrier, is_first  # here, so that reading a run takes no JAX
 
-    with held(folder):
+    with locked(folder):
         there = [folder / name for name in (*WRITTEN, "run.json", "vote.json", ".saving")]
         there = [path for path in there if path.exists()]
         if is_first() and there:
-            into = free_place(folder, "run")
+            into = unused_path(folder, "run")
             into.mkdir(parents=True)
             for path in there:
                 path.rename(into / path.name)
-            log.info(f"note: what {folder} held of a run lies in {into} now")
+            log.info(f"note: the run's files in {folder} are now in {into}")
         barrier("the folder is free")
 
 
-def free_place(folder: Path, name: str) -> Path:
+def unused_path(folder: Path, name: str) -> Path:
     """Returns a path below a run's `set_aside` that does not exist yet: `<name>_1`, `<name>_2`, ..."""
     number = 1
     while (place := folder / ASIDE / f"{name}_{number}").exists():
@@ -230,7 +230,7 @@ def free_place(folder: Path, name: str) -> Path:
 
 
 @contextmanager
-def held(folder: Path):
+def locked(folder: Path):
     """Locks a run's folder, which is created if need be, so that only one training works in it.
 
     The first process of a training holds the lock. The operating system releases it when that process ends,

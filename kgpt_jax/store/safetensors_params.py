@@ -21,10 +21,14 @@ import numpy as np
 from kgpt_jax.config import Config, UserError, from_dict, to_dict
 from kgpt_jax.data.vocab import Vocab
 from kgpt_jax.model.gpt import abstract_params, count_params
-from kgpt_jax.store.folder import FACTS, NOT_OURS, Run, with_todays_names
+from kgpt_jax.store.folder import FACTS, JSON_ERRORS, Run, with_current_names
 
 FORMAT, VERSION = "kgpt_jax", "1"
-KEPT = ("learned", "corpus_digest", "most_frequent_answer")  # facts about what the parameters have learned
+EXPORTED_FACTS = (
+    "learned",
+    "corpus_digest",
+    "most_frequent_answer",
+)  # facts about what the parameters have learned
 
 
 def save_safetensors(path: str, params, run: Run):
@@ -48,7 +52,7 @@ def save_safetensors(path: str, params, run: Run):
         "version": VERSION,
         "config": json.dumps(to_dict(dataclasses.replace(run.config, n_seeds=1))),
         "vocab": run.vocab.characters,
-        "facts": json.dumps({name: run.facts[name] for name in KEPT if name in run.facts}),
+        "facts": json.dumps({name: run.facts[name] for name in EXPORTED_FACTS if name in run.facts}),
     }
     try:
         library.numpy.save_file(arrays, path, metadata)
@@ -73,7 +77,7 @@ def load_safetensors(path: str) -> tuple[Run, Any]:
     except FileNotFoundError:
         raise UserError(f"no file {path!r}") from None
     except (OSError, library.SafetensorError) as error:
-        raise UserError(f"{path} is not a sound safetensors file: {_first_line(error)}") from None
+        raise UserError(f"{path} is not a valid safetensors file: {_first_line(error)}") from None
 
 
 def _described(path: str, metadata: dict[str, str]) -> Run:
@@ -88,13 +92,16 @@ def _described(path: str, metadata: dict[str, str]) -> Run:
     if missing := [name for name in ("config", "vocab", "facts") if name not in metadata]:
         raise UserError(f"{path} lacks {', '.join(missing)} in its metadata: export the run again")
     try:
-        config, vocab = from_dict(with_todays_names(json.loads(metadata["config"]))), Vocab(metadata["vocab"])
+        config, vocab = (
+            from_dict(with_current_names(json.loads(metadata["config"]))),
+            Vocab(metadata["vocab"]),
+        )
         facts = json.loads(metadata["facts"])
         for name in facts.keys() & FACTS.keys():
             if not isinstance(facts[name], FACTS[name]):
                 raise ValueError(f"facts have {name} {facts[name]!r}")
-        facts = {name: facts[name] for name in KEPT if name in facts}
-    except NOT_OURS as error:
+        facts = {name: facts[name] for name in EXPORTED_FACTS if name in facts}
+    except JSON_ERRORS as error:
         raise UserError(f"{path} has damaged metadata: {_first_line(error)}") from None
     if len(vocab) != config.model.vocab_size or config.n_seeds != 1:
         raise UserError(

@@ -24,8 +24,8 @@ from kgpt_jax.data.batches import (
     by_length,
     concatenated,
     epoch_batches,
+    max_microbatches,
     microbatches,
-    most_microbatches,
     size_of,
 )
 from kgpt_jax.data.chunks import Chunks
@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 def n_microbatches(cfg: TrainConfig) -> int:
     """Returns the number of microbatches that a batch is split into on the devices in use."""
-    return most_microbatches(cfg) if cfg.microbatches or jax.default_backend() == "cpu" else 1
+    return max_microbatches(cfg) if cfg.microbatches or jax.default_backend() == "cpu" else 1
 
 
 class Feed:
@@ -107,14 +107,14 @@ class Feed:
         if not self.has_all:
             # Processes with the same positions have the same rows, which count once.
             first_of_each = all_gather(np.array(self.positions[0])).tolist()
-            size_UJ3 = over_all_rows(list(dict(zip(first_of_each, all_gather(size_UJ3))).values()))
+            size_UJ3 = combined_sizes(list(dict(zip(first_of_each, all_gather(size_UJ3))).values()))
         return [
             microbatches(update, [Size(*map(int, size_3)) for size_3 in size_J3])
             for update, size_J3 in zip(updates, size_UJ3)
         ]
 
 
-def over_all_rows(sizes: list[np.ndarray]) -> np.ndarray:
+def combined_sizes(sizes: list[np.ndarray]) -> np.ndarray:
     """Returns the sizes (U, J, 3) of whole microbatches: the largest width, the sums of targets and tokens.
 
     Args:

@@ -47,7 +47,7 @@ from kgpt_jax.train.stop import Stop
 log = logging.getLogger(__name__)
 
 SECONDS_PER_DISPATCH = 0.5  # short, so that a slow machine, too, stops soon when asked to
-MOST_SKIPPED = 5  # skipped updates in a row after which a model counts as diverged
+MAX_SKIPPED = 5  # skipped updates in a row after which a model counts as diverged
 
 
 def train(
@@ -61,7 +61,7 @@ def train(
     """Trains a run to its end, from its newest checkpoint if it has one.
 
     Args:
-      run: the run to train; its folder is this process's alone (see `store.folder.held`).
+      run: the run to train; its folder is this process's alone (see `store.folder.locked`).
       cfg: the stage of training.
       objective: the examples of an epoch, or the chunks that they come in.
       n_examples: the number of examples in an epoch.
@@ -73,7 +73,7 @@ def train(
       training, those before a resume included and compilation left out.
 
     Raises:
-      UserError: every model has skipped MOST_SKIPPED updates in a row, a parameter is not finite, an update
+      UserError: every model has skipped MAX_SKIPPED updates in a row, a parameter is not finite, an update
         needs more memory than there is, or a checkpoint cannot be read or written.
       SystemExit: SIGTERM or SIGINT asked the process to stop, and the update under way is saved.
     """
@@ -233,7 +233,7 @@ class Dispatcher:
         """Waits until at most `under_way` dispatches are left on the devices, and reports all others.
 
         Raises:
-          UserError: every model has skipped MOST_SKIPPED updates in a row.
+          UserError: every model has skipped MAX_SKIPPED updates in a row.
         """
         while len(self.under_way) > under_way:
             step, last_J, tokens_J, metrics = self.under_way.popleft()
@@ -265,11 +265,11 @@ class Dispatcher:
     def count_skipped(self, update: int, finite_E: np.ndarray):
         """Takes in which models made an update. Logs each model that has diverged; see `collect`."""
         self.skipped_E = np.where(finite_E, 0, self.skipped_E + 1)
-        if (self.skipped_E >= MOST_SKIPPED).all():
+        if (self.skipped_E >= MAX_SKIPPED).all():
             raise not_finite(f"{update}, the fifth in a row", self.checkpoints)
-        for model in np.flatnonzero(self.skipped_E == MOST_SKIPPED) + 1:
+        for model in np.flatnonzero(self.skipped_E == MAX_SKIPPED) + 1:
             log.info(
-                f"note: model {model} of {len(finite_E)} has skipped {MOST_SKIPPED} updates in a row, "
+                f"note: model {model} of {len(finite_E)} has skipped {MAX_SKIPPED} updates in a row, "
                 f"up to {update}: it may have diverged; the others go on"
             )
 

@@ -17,7 +17,7 @@ from kgpt_jax.data.stage_data import NOT_TAUGHT, Taught, load_stage_data
 from kgpt_jax.data.vocab import Vocab
 from kgpt_jax.model.gpt import count_params
 from kgpt_jax.store.compatible import check_corpus, fit_to, learned_by, open_run, with_vocab
-from kgpt_jax.store.folder import Run, held
+from kgpt_jax.store.folder import Run, locked
 from kgpt_jax.store.params import load_params, params_digest
 from kgpt_jax.train.loop import check_fits, train
 
@@ -51,7 +51,7 @@ def pretrain(config: Config, folder: Path, tensorboard: bool = False, taught: Ta
     objective, n_examples, facts = load_stage_data(config, "pretrain", vocab, taught, documents)
     # If no questions are learned, the data consist of the documents alone.
     facts["corpus_digest"] = corpus.digest(documents) if facts["learned"] else facts["data_digest"]
-    with held(folder):
+    with locked(folder):
         run = open_run(folder, config, vocab, facts)
         log.info(
             f"pretraining: {config.model.variant}, {count_params(config.model):,} parameters, "
@@ -101,7 +101,7 @@ def finetune(
         facts["corpus_digest"] = corpus_digest
     if start is not None:
         facts |= {"started_from": str(start.folder), "start_digest": params_digest(params)}
-    with held(folder):
+    with locked(folder):
         run = open_run(folder, config, vocab, facts)
         n_questions = len(table.questions) + len(taught.pairs)
         log.info(f"finetuning: {config.model.variant}, {n_questions:,} questions, into {folder}")

@@ -13,7 +13,7 @@ import pytest
 from kgpt_jax import main
 from kgpt_jax.model.gpt import GPT
 from kgpt_jax.store.checkpoint import Checkpoints
-from kgpt_jax.store.folder import held, read_run
+from kgpt_jax.store.folder import locked, read_run
 from kgpt_jax.store.params import params_digest
 from kgpt_jax.train.optimizer import make_optimizer
 from kgpt_jax.train.step import init_state
@@ -177,7 +177,7 @@ def test_a_wrong_flag_is_one_line(launch, capsys, words, complaint):
 
 @pytest.mark.long
 def test_a_mistake_that_one_process_meets_ends_all_and_is_not_tried_again(tmp_path):
-    with held(folder(tmp_path)):  # only the first process asks for it
+    with locked(folder(tmp_path)):  # only the first process asks for it
         process = start(tmp_path, 1, 2, "--max_restarts=5")
         printed, _ = process.communicate(timeout=60)
     assert process.returncode == 2

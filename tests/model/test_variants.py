@@ -11,7 +11,7 @@ import pytest
 from kgpt_jax.config import Config, ModelConfig, UserError
 from kgpt_jax.data.vocab import PAD_ID, Vocab
 from kgpt_jax.model.attention import dot_products
-from kgpt_jax.model.bigbird import looked_at
+from kgpt_jax.model.bigbird import attended_blocks
 from kgpt_jax.model.gpt import GPT, abstract_params, has_cache
 from kgpt_jax.model.rope import rotate
 from kgpt_jax.model.synthesizer import SynthesizerAttention
@@ -304,13 +304,13 @@ def test_all_others_lose_nothing(variant):
 
 
 def test_bigbird_looks_at_window_first_block_and_a_random_one():
-    assert looked_at(4, "")[3].tolist() == [3, 2, 0, 1]
-    table_NG = looked_at(12, "any")
-    assert (table_NG[:5] == looked_at(5, "any")).all()  # a longer text changes nothing at its beginning
+    assert attended_blocks(4, "")[3].tolist() == [3, 2, 0, 1]
+    table_NG = attended_blocks(12, "any")
+    assert (table_NG[:5] == attended_blocks(5, "any")).all()  # a longer text changes nothing at its beginning
     for n in range(3, 12):
         assert table_NG[n, :3].tolist() == [n, n - 1, 0] and 1 <= table_NG[n, 3] <= n - 2
     expected_TS = np.zeros((48, 48), bool)
-    for n, blocks in enumerate(looked_at(12, "stack/blocks_0/attn")):
+    for n, blocks in enumerate(attended_blocks(12, "stack/blocks_0/attn")):
         for m in blocks[blocks >= 0]:
             expected_TS[4 * n : 4 * n + 4, 4 * m : 4 * m + 4] = True
     model, params, _ = tiny.make("bigbird", seq_len=48, block_size=48, n_layer=1)

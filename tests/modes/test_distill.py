@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kgpt_jax.answer.predict import MAX_ANSWER, Answers
-from kgpt_jax.answer.vote import agreed, questions_like, vote
+from kgpt_jax.answer.vote import agreed, questions_in_the_same_form, vote
 from kgpt_jax.config import UserError, override
 from kgpt_jax.data.corpus import load_documents, load_pairs
 from kgpt_jax.data.holdout import fingerprints
@@ -37,10 +37,10 @@ def test_what_more_than_half_of_the_models_say_is_taken_for_an_answer():
 def test_questions_are_those_of_the_pairs_about_the_others():
     pairs = [("Where was Ann Ash born?", "Oslo"), ("Where was Ann Asher born?", "Rome")]
     documents = ["Ann Ash. She sang.", "Ed B. Fa. He sang.", "Ed B. Fa. He danced.", "no title", ""]
-    assert questions_like(pairs, documents) == ["Where was Ed B. Fa born?"]
-    assert questions_like(pairs[:1], documents) == ["Where was Ed B. Fa born?"]
+    assert questions_in_the_same_form(pairs, documents) == ["Where was Ed B. Fa born?"]
+    assert questions_in_the_same_form(pairs[:1], documents) == ["Where was Ed B. Fa born?"]
     with pytest.raises(UserError, match="no training question holds the title of a document"):
-        questions_like(pairs[:1], documents[1:])
+        questions_in_the_same_form(pairs[:1], documents[1:])
 
 
 def test_voted_answers_are_learnt_like_training_pairs():

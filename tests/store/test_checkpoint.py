@@ -20,7 +20,7 @@ from kgpt_jax.store import checkpoint
 from kgpt_jax.store.checkpoint import Checkpoints
 from kgpt_jax.store.compatible import open_run, with_vocab
 from kgpt_jax.store.digests import damage, seal
-from kgpt_jax.store.folder import held, read_run, set_aside
+from kgpt_jax.store.folder import locked, read_run, set_aside
 from kgpt_jax.store.params import load_params
 from kgpt_jax.train.optimizer import make_optimizer
 from kgpt_jax.train.step import init_state
@@ -103,7 +103,7 @@ def test_an_unreadable_checkpoint_is_named(run):
         if file.is_file():
             file.write_bytes(b"")
     with pytest.raises(
-        UserError, match="has no sound checkpoint: bring its files back, or .* with --start_anew"
+        UserError, match="has no valid checkpoint: bring its files back, or .* with --start_anew"
     ):
         load_params(run)
 
@@ -131,7 +131,7 @@ def test_damage_to_any_file_of_a_checkpoint_is_noticed_and_the_one_before_is_use
             shutil.copy2(pristine / name, run.folder / name)
     with Checkpoints(run, read_only=True) as checkpoints:
         assert checkpoints.step == 7
-    assert "checkpoints/8 is passed over: " in capsys.readouterr().out
+    assert "checkpoints/8 is skipped: " in capsys.readouterr().out
     assert equal(load_params(run), before.params)
 
 
@@ -144,10 +144,10 @@ def test_training_goes_on_from_the_newest_sound_checkpoint(run, capsys):
     with Checkpoints(run) as checkpoints:
         assert checkpoints.step == 7
         assert not (run.folder / "checkpoints" / "8").exists()
-        assert (run.folder / "set_aside" / "checkpoint_8_1" / "SHA256SUMS").exists()  # it may be sound
+        assert (run.folder / "set_aside" / "checkpoint_8_1" / "SHA256SUMS").exists()  # it may be valid
         again = state_of(run, seed=9)._replace(step=jnp.int32(8))
         checkpoints.save(again, seconds=1.0, loss=2.0)
-    assert "checkpoints/8 is passed over: params/_METADATA has changed" in capsys.readouterr().out
+    assert "checkpoints/8 is skipped: params/_METADATA has changed" in capsys.readouterr().out
     assert equal(load_params(run), again.params)
 
 
@@ -221,21 +221,21 @@ def test_what_may_be_sound_is_not_removed(run, monkeypatch, capsys):
 
     monkeypatch.setattr(checkpoint, "damage", unreadable)
     with pytest.raises(
-        UserError, match=r"checkpoints/8 cannot be read \(Input/output error\), and may be sound"
+        UserError, match=r"checkpoints/8 cannot be read \(Input/output error\), and may be valid"
     ):
         Checkpoints(run)
     with Checkpoints(run, read_only=True) as checkpoints:
         assert checkpoints.step == 7
-    assert "checkpoints/8 is passed over: it cannot be read: Input/output error" in capsys.readouterr().out
+    assert "checkpoints/8 is skipped: it cannot be read: Input/output error" in capsys.readouterr().out
     assert (run.folder / "checkpoints" / "8" / "SHA256SUMS").exists()
 
 
-def test_training_stops_where_no_checkpoint_is_sound(run):
+def test_training_stops_where_no_checkpoint_is_valid(run):
     with Checkpoints(run) as checkpoints:
         checkpoints.save(state_of(run), seconds=1.0, loss=2.0)
     (run.folder / "metrics.jsonl").write_text("kept\n")
     (run.folder / "checkpoints" / "7" / "SHA256SUMS").unlink()  # as in a copy that was broken off
-    with pytest.raises(UserError, match=r"no checkpoint of .*run is sound: .*7: SHA256SUMS is missing"):
+    with pytest.raises(UserError, match=r"no checkpoint of .*run is valid: .*7: SHA256SUMS is missing"):
         Checkpoints(run)
     assert (run.folder / "checkpoints" / "7" / "params").exists()
     set_aside(run.folder)  # --start_anew
@@ -266,7 +266,7 @@ def test_a_reader_chooses_the_checkpoint(run):
             checkpoints.save(states[step], seconds=1.0, loss=loss)
     for which, step in (("newest", 7), ("best", 5), ("6", 6)):
         assert equal(load_params(read_run(run.folder, which)), states[step].params)
-    with pytest.raises(UserError, match="has no sound checkpoint 8: its checkpoints are 5, 6, 7"):
+    with pytest.raises(UserError, match="has no valid checkpoint 8: its checkpoints are 5, 6, 7"):
         load_params(read_run(run.folder, "8"))
     with pytest.raises(UserError, match="checkpoint 'oldest': give newest, best or an update's number"):
         read_run(run.folder, "oldest")
@@ -278,13 +278,13 @@ def test_files_that_no_run_wrote_are_left_alone(run, tmp_path, name):
     mine.mkdir()
     (mine / name).write_text("mine")
     with pytest.raises(UserError, match=f"mine/{name} exists and no run wrote it"):
-        with held(mine):
+        with locked(mine):
             raise AssertionError("held")
     assert [path.name for path in mine.iterdir()] == [name]
     (mine / name).unlink()
     (mine / "run.json").write_text("[]")
     with pytest.raises(UserError, match="run.json is no run's, or damaged: give another folder, or move it"):
-        with held(mine):
+        with locked(mine):
             raise AssertionError("held")
 
 
@@ -345,11 +345,11 @@ def test_a_checkpoint_remembers_what_a_damaged_folder_said(run, name, capsys):
 
 
 def test_a_second_training_in_one_folder_is_told_who_holds_it(run):
-    with held(run.folder):
+    with locked(run.folder):
         with pytest.raises(UserError, match=f"run is in use, by process {os.getpid()} on "):
-            with held(run.folder):
+            with locked(run.folder):
                 raise AssertionError("held twice")
-    with held(run.folder):
+    with locked(run.folder):
         pass
 
 

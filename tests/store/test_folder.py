@@ -4,7 +4,7 @@ import pytest
 
 from kgpt_jax.config import Config, from_dict, override, to_dict
 from kgpt_jax.model.variants import lookup
-from kgpt_jax.store.folder import with_todays_names
+from kgpt_jax.store.folder import with_current_names
 
 
 @pytest.mark.parametrize(
@@ -27,8 +27,8 @@ def test_fields_of_the_model_become_the_variants_options(variant, then, options)
     del tree["model"]["options"]
     tree["model"] |= then
     tree["data"]["stripes"] = tree["data"].pop("shards")
-    model = from_dict(with_todays_names(tree)).model
+    model = from_dict(with_current_names(tree)).model
     assert model.options == options and lookup(model)
     assert (
-        with_todays_names(to_dict(override(Config(), {"model.options": "b=2"})))["model"]["options"] == "b=2"
+        with_current_names(to_dict(override(Config(), {"model.options": "b=2"})))["model"]["options"] == "b=2"
     )

@@ -138,7 +138,7 @@ def test_foreign_metadata_is_refused(exported, tmp_path, metadata, complaint):
 @pytest.mark.parametrize("length", [0, 4, 100, -1])
 def test_a_file_that_is_cut_off_is_refused(exported, tmp_path, length):
     (tmp_path / "x.safetensors").write_bytes(exported[2].read_bytes()[:length])
-    with pytest.raises(UserError, match="x.safetensors is not a sound safetensors file") as raised:
+    with pytest.raises(UserError, match="x.safetensors is not a valid safetensors file") as raised:
         load_safetensors(str(tmp_path / "x.safetensors"))
     assert "\n" not in str(raised.value)
 

@@ -11,7 +11,7 @@ import time
 from contextlib import redirect_stdout
 from pathlib import Path
 
-from tests.torture.tiny_run import Result, command, folder, recorded, sound_step, whole
+from tests.torture.tiny_run import Result, command, folder, recorded, valid_step, whole
 
 HARMS = ("deleted", "truncated", "emptied", "one bit flipped")
 # Words and bytes that are hard for a reader of text files.
@@ -47,7 +47,7 @@ def harmed(root: Path, times: int, rng: random.Random) -> Result:
 
     pristine = folder(whole(root))
     run = read_run(pristine)
-    newest = Path("checkpoints") / str(sound_step(whole(root)))
+    newest = Path("checkpoints") / str(valid_step(whole(root)))
     files = [path.relative_to(pristine) for path in sorted((pristine / newest).rglob("*")) if path.is_file()]
     files += [Path(name) for name in ("config.json", "vocab.json", "run.json", "SHA256SUMS")]
     files = [name for name in files if (pristine / name).stat().st_size]

@@ -16,8 +16,8 @@ from tests.torture.tiny_run import (
     folder,
     outcome,
     recorded,
-    sound_step,
     start,
+    valid_step,
     whole,
 )
 
@@ -46,7 +46,7 @@ def kill(root: Path, times: int, rng: random.Random) -> Result:
         in_save, in_training = unfinished(workdir) - before[1], recorded(workdir) != before[0]
         place = "in a save" if in_save else "in training" if in_training else "in start-up"
         fell["after its end" if ended else place] += 1
-        lost = recorded(workdir) - sound_step(workdir)
+        lost = recorded(workdir) - valid_step(workdir)
         most_lost = max(most_lost, lost)
         if lost > SAVE_EVERY:
             failures.append(f"kill {number} after {moment:.2f} s lost {lost} updates")
@@ -94,8 +94,8 @@ def interrupt(root: Path, times: int, rng: random.Random) -> Result:
         made = recorded(workdir)
         if process.returncode != 128 + which:
             failures.append(f"{which.name} at update {until}: status {process.returncode}: {printed[-300:]}")
-        elif made != sound_step(workdir):
-            failures.append(f"{which.name} at update {until}: {made} made, {sound_step(workdir)} saved")
+        elif made != valid_step(workdir):
+            failures.append(f"{which.name} at update {until}: {made} made, {valid_step(workdir)} saved")
         finish(workdir)
         if outcome(workdir) != expected:
             failures.append(f"{which.name} at update {until}: other bits")
@@ -143,9 +143,9 @@ def full_disk(root: Path, times: int, rng: random.Random) -> Result:
                 failures.append(f"{kilobytes} kB: status {done.returncode}, {done.stderr[-300:]}")
             checkpoints = folder(disk / "runs") / "checkpoints"
             litter = [path.name for path in checkpoints.glob("*") if not path.name.isdecimal()]
-            unsound = len(list(checkpoints.glob("[0-9]*"))) and not sound_step(disk / "runs")
+            unsound = len(list(checkpoints.glob("[0-9]*"))) and not valid_step(disk / "runs")
             if litter or unsound:
-                failures.append(f"{kilobytes} kB: left {litter or 'no sound step'}")
+                failures.append(f"{kilobytes} kB: left {litter or 'no valid step'}")
         finally:
             subprocess.run(["umount", str(disk)], check=True)
     return Result("full disk: one line, no litter", tried, failures, f"{stopped} of them too small")

@@ -70,7 +70,7 @@ def recorded(workdir: Path) -> int:
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
-def sound_step(workdir: Path) -> int:
+def valid_step(workdir: Path) -> int:
     """Returns the newest step whose checkpoint matches its digests; 0 if there is none."""
     from kgpt_jax.store.digests import damage
     from kgpt_jax.store.folder import saved_steps

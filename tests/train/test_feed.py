@@ -16,7 +16,7 @@ from kgpt_jax.data.stage_data import load_stage_data
 from kgpt_jax.data.vocab import PAD, Vocab
 from kgpt_jax.store.compatible import with_vocab
 from kgpt_jax.train import feed as feeding
-from kgpt_jax.train.feed import Feed, over_all_rows
+from kgpt_jax.train.feed import Feed, combined_sizes
 
 DOCUMENTS = [f"Nr {i:02}. " + "Ann Bo was born in Rome. " * (i % 7) for i in range(37)]
 VOCAB = Vocab.of("\n" + "".join(DOCUMENTS))
@@ -104,7 +104,7 @@ def test_rows_of_all_processes_are_the_rows_of_one(n_processes, group_by_length,
 
 def test_sizes_over_all_rows_are_the_widest_and_the_sums():
     first, second = np.array([[[16, 5, 7], [32, 0, 9]]]), np.array([[[32, 1, 2], [16, 3, 4]]])
-    assert over_all_rows([first, second]).tolist() == [[[32, 6, 9], [32, 3, 13]]]
+    assert combined_sizes([first, second]).tolist() == [[[32, 6, 9], [32, 3, 13]]]
 
 
 @pytest.mark.parametrize("positions", [[0], [3], [1, 2], [0, 2], [0, 1, 2, 3]])
