@@ -1,6 +1,6 @@
-"""A small character-level GPT that learns facts about people and is asked for them, in JAX.
+"""A small character-level GPT in JAX that learns facts about people and answers questions about them.
 
-The Python API takes the same code path as the commands (`python -m kgpt_jax.main --help`):
+The Python API runs the same code as the commands (`python -m kgpt_jax.main --help`):
 
     import kgpt_jax
 
@@ -13,8 +13,8 @@ or, from the beginning:
     run = kgpt_jax.finetune(read)
     print(kgpt_jax.evaluate(run).accuracy)
 
-`import kgpt_jax` does not import JAX, and neither does `load`: JAX starts when parameters are needed. Nothing
-is printed. The logger "kgpt_jax" has what the commands show:
+`import kgpt_jax` and `load` do not import JAX. It starts when parameters are first needed. The API prints
+nothing. To see the messages that the commands print, show the logger "kgpt_jax":
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
 """

@@ -1,9 +1,9 @@
 """The config of a run: frozen dataclasses, their checks, overrides, and conversion to and from JSON.
 
 `Config` holds everything that decides a run's numbers. Defaults are defined here; a recipe
-(`configs/NAME.py`) has a `get_config() -> Config` that gives only what differs. The run's folder
-(`--workdir`) is not in it, so that a folder can be moved. The comment behind a field is its help on the
-command line.
+(`configs/NAME.py`) has a function `get_config() -> Config` that sets only the fields that differ. The run's
+folder (`--workdir`) is not a field, so that a folder can be moved. The comment after a field is its help on
+the command line.
 """
 
 import dataclasses
@@ -11,7 +11,7 @@ import re
 import runpy
 from pathlib import Path
 
-MAX_SEED = 2**32 - 1  # of a larger seed JAX takes the last 32 bits, so two seeds would be the same
+MAX_SEED = 2**32 - 1  # JAX uses only the last 32 bits of a seed, so a larger seed would repeat a smaller one
 
 
 class UserError(ValueError):
@@ -39,9 +39,10 @@ def check_local(name: str, path: str):
 
 
 def read_options(text: str) -> dict[str, int]:
-    """Returns the options that a text such as "bottleneck_dim=32,attention_block=4" gives.
+    """Parses a text such as "bottleneck_dim=32,attention_block=4" into a dict from names to numbers.
 
-    A UserError if the text is anything else than names with whole numbers.
+    Raises:
+      UserError: a part of the text is not a name with a whole number, or a name occurs twice.
 
     >>> read_options("linformer_dim=8, attention_block=4")
     {'linformer_dim': 8, 'attention_block': 4}
@@ -57,7 +58,7 @@ def read_options(text: str) -> dict[str, int]:
 
 
 def write_options(options: dict[str, int]) -> str:
-    """Returns the text of options, sorted by name, so that equal options are equal texts.
+    """Returns options as text, sorted by name, so that equal options give equal texts.
 
     >>> write_options({"linformer_dim": 8, "attention_block": 4})
     'attention_block=4,linformer_dim=8'
@@ -73,18 +74,18 @@ class ModelConfig:
     vocab_size: int = 0  # set from the corpus
     pattern_seed: int = 0  # set from the run's seed: decides the patterns that are drawn and never trained
     block_size: int = 128  # rows of the learned position table
-    seq_len: int = 127  # most characters the model reads at once; texts are one longer
+    seq_len: int = 127  # characters that the model reads at once, at most; a text has one more
     n_layer: int = 4
     n_head: int = 8
     n_embd: int = 256
     options: str = ""  # the variant's own settings, as in attention_block=4,linformer_dim=8 (--mode=costs)
     dropout: float = 0.1  # on embeddings, attention weights and each sub-layer's output
-    remat: bool = False  # compute activations again for the gradient: less memory, a third more work
-    products: str = "float32"  # factors of linear layers; auto: bfloat16 on a CPU that multiplies it faster
+    remat: bool = False  # recompute activations in the backward pass: less memory, a third more work
+    products: str = "float32"  # factors in linear layers; auto: bfloat16 on a CPU that multiplies it faster
     dtype: str = "float32"  # of activations; parameters, softmax and loss stay float32
 
     def __post_init__(self):
-        # The variant's class knows which options there are: `lookup` in model/variants.py checks them.
+        # This checks only the form. `lookup` in model/variants.py checks that the variant has the options.
         object.__setattr__(self, "options", write_options(read_options(self.options)))
         for name in ("block_size", "seq_len", "n_layer", "n_head", "n_embd"):
             most = 1_000 if name == "n_layer" else 1_000_000
@@ -126,18 +127,16 @@ class TrainConfig:
     final_tokens: int = 0  # tokens after which the decay ends; 0: at the end of the run
     text_tokens: int = 0  # tokens that the schedule counts per text; 0: model.seq_len
     decay_from: float = 0.6  # wsd: fraction of final_tokens after which the rate decays
-    floor: float = 0.1  # least rate of the decay, as a fraction of the peak
-    first_step_at_peak: bool = (
-        False  # as in the course, which sets the rate after each update for the next one
-    )
+    floor: float = 0.1  # lowest rate of the decay, as a fraction of the peak
+    first_step_at_peak: bool = False  # first update at the peak, others at the rate before them (the course)
     beta1: float = 0.9
     beta2: float = 0.95
     weight_decay: float = 0.1  # AdamW: all parameters but biases; Muon: the blocks' matrices only
     clip_norm: float = 1.0
     shuffle: bool = True
-    group_by_length: bool = True  # batches of texts of like length, which need little padding
+    group_by_length: bool = True  # texts of similar length share a batch, which saves padding
     microbatches: int = 0  # per batch, split by length; 0: 1, but 8 on a CPU without group_by_length
-    steps_per_dispatch: int = 8  # most microbatches that one call of the compiled program takes
+    steps_per_dispatch: int = 8  # microbatches in one call of the compiled program, at most
     save_every: int = 500  # updates between checkpoints
 
     def __post_init__(self):
@@ -182,10 +181,10 @@ class DataConfig:
     finetune_corpus_path: str = ""  # lines of question, tab, answer
     eval_corpus_path: str = ""  # questions, with or without answers
     n_validation: int = 0  # this many of the last training pairs are held out, and evaluated on instead
-    skip_learned: bool = False  # leave questions out of the score if the run learned them; otherwise refuse
+    skip_learned: bool = False  # do not score questions that the run has learned; false: refuse to score
     other_corpus: bool = False  # allow documents other than those that the run was pretrained on
     ascii_pairs: bool = False  # drop non-ASCII characters in finetuning, as the course does
-    shards: int = 0  # shards of the corpus, with their own rows of a batch; 0: up to 8 of a large one, else 1
+    shards: int = 0  # parts of the corpus, each with its own rows of a batch; 0: up to 8 if it is large
     biographies: BiographiesConfig = BiographiesConfig()
 
     def __post_init__(self):
@@ -200,7 +199,7 @@ class Config:
     """Everything that decides a run's numbers."""
 
     seed: int = 0  # decides initial parameters, dropout and data order
-    n_seeds: int = 1  # models trained at once on the same batches, with other initial parameters and dropout
+    n_seeds: int = 1  # models to train at once on the same batches; initial parameters and dropout differ
     model_devices: int = 1  # devices that each large parameter is divided over; the rest divide each batch
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
@@ -220,7 +219,7 @@ def to_dict(config) -> dict:
 
 
 def from_dict(tree: dict, kind: type = Config, prefix: str = ""):
-    """Returns the config that a nested dict holds, such as `to_dict` returns.
+    """Returns the config that a nested dict holds: the inverse of `to_dict`.
 
     Args:
       tree: fields by name; missing ones take their defaults.
@@ -264,12 +263,14 @@ def leaves(config=None, prefix: str = "") -> dict:
 
 
 def override(config: Config, changes: dict) -> Config:
-    """Returns a changed config.
+    """Returns a copy of a config with some fields changed.
 
     >>> override(Config(), {"model.n_layer": 6}).model.n_layer
     6
 
-    A name such as "model.options.bottleneck_dim" changes one of the variant's own options.
+    Args:
+      config: the config.
+      changes: new values by the fields' names. "model.options.bottleneck_dim" is an option of the variant.
 
     Raises:
       UserError: a field is unknown, or its value has the wrong type or is out of range.
@@ -294,13 +295,14 @@ def _unknown_field(name: str) -> str:
 
 
 def load_recipe(path: str) -> Config:
-    """Returns the config of a recipe: the user's file or, if there is none, a recipe of this package.
+    """Returns the config that a recipe's `get_config()` returns.
 
     Args:
-      path: a file's path. Recipes of this package are `best`, `best.py` or `configs/best.py`, in any folder.
+      path: the path of the user's file. If there is no such file, `best`, `best.py` and `configs/best.py` all
+        name the recipe `best` of this package, whatever the current folder is.
 
     Raises:
-      UserError: there is no such recipe, or it has an error.
+      UserError: there is no such recipe, or it fails or returns no `Config`.
     """
     package = Path(__file__).parent
     shipped = package / "configs"  # where pip puts them

@@ -2,7 +2,7 @@
 
     python -m kgpt_jax.main finetune vanilla wiki.txt --writing_params_path vanilla.model.params ...
 
-replaces `python src/run.py` with the same words; the later years' spelling, `--function=finetune`, works too.
+replaces `python src/run.py` with the same words. The later years' spelling, `--function=finetune`, works too.
 `charcorruption` and `namedata` replace `python src/dataset.py`, and `london_baseline` the script of that
 name.
 """
@@ -10,7 +10,7 @@ name.
 from kgpt_jax.config import UserError
 
 SCRATCH = "none"  # --reading_params_path of a run that starts from nothing
-RECIPE = "configs/course_2024.py"  # of a command without --config that trains a new model
+RECIPE = "configs/course_2024.py"  # for a command that trains a new model and has no --config
 FUNCTIONS = ("pretrain", "finetune", "evaluate")
 NEEDED = {
     "pretrain": "writing_params_path",
@@ -68,7 +68,7 @@ def translate(words: list[str]) -> list[str] | None:
 
 
 def split(words: list[str]) -> tuple[list[str], list[tuple[str, str | None]]]:
-    """Returns the words that are not flags, and (flag, value) of the flags; a flag without a value has None.
+    """Separates words from flags: returns the words and a list of (flag, value). A missing value is None.
 
     >>> split(["a", "--b", "c", "--d=e", "--f"])
     (['a'], [('b', 'c'), ('d', 'e'), ('f', None)])

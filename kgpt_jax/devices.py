@@ -1,8 +1,8 @@
 """The devices: the mesh, the placement of arrays on it, exchange between processes, and memory.
 
-No other file knows how many devices or processes there are. The mesh has two axes: the rows of a batch are
-sharded over `data`, and large parameters over `model`, as RULES say. With one device both have size 1. Each
-process holds the shards of its own devices: it takes whole NumPy arrays and copies its shards from them.
+No other file depends on the number of devices or processes. The mesh has two axes: `data` shards the rows of
+a batch, and `model` shards large parameters by RULES. With one device, both axes have size 1. A process holds
+NumPy arrays, and copies the shards of its own devices from them.
 """
 
 import logging
@@ -24,12 +24,12 @@ from kgpt_jax.environment import processor
 
 log = logging.getLogger(__name__)
 
-# A pattern of a parameter's path, and the axis that is split over `model`, counted from the end; None: the
-# parameter is whole on every device. The first pattern that fits holds. Linear layers are split by columns.
-# Of two layers that follow each other, the second is split by rows, so that devices only have to add up its
-# outputs (Megatron-LM, arXiv 1909.08053). What no pattern fits is whole.
+# (pattern of a parameter's path, axis to shard over `model`). Axes count from the end; None replicates the
+# parameter. The first pattern that matches applies; a parameter that matches none is replicated. Linear
+# layers are sharded by columns. A linear layer that follows another is sharded by rows instead, so that
+# devices only have to add up its outputs (Megatron-LM, arXiv 1909.08053).
 RULES = (
-    (r"(^|/)ln\w*/", None),  # norms, whose bias is no linear layer's
+    (r"(^|/)ln\w*/", None),  # norms: their biases must not match the rule for linear layers below
     (r"(proj|down)/kernel$", -2),
     (r"(proj|down)/bias$", None),
     (r"/(kernel|bias)$", -1),
@@ -41,7 +41,8 @@ def make_mesh(n_rows: int | None, model_devices: int = 1) -> Mesh:
     """Returns a mesh with axes (`data`, `model`) of as many devices as can share the work evenly.
 
     Args:
-      n_rows: the texts of a microbatch, which the size of the `data` axis must divide; None: all devices.
+      n_rows: rows of a microbatch. The size of the `data` axis must divide it, which may leave devices
+        unused. None uses all devices.
       model_devices: the size of the `model` axis.
 
     Raises:
@@ -73,9 +74,9 @@ def make_mesh(n_rows: int | None, model_devices: int = 1) -> Mesh:
 
 
 def shardings(tree, mesh: Mesh):
-    """Returns the sharding of each leaf, which follows from its path by RULES.
+    """Returns the sharding of each leaf of a tree, chosen from the leaf's path by RULES.
 
-    An axis whose size the `model` axis does not divide is not sharded.
+    An axis is not sharded if the size of the `model` axis does not divide it.
 
     Args:
       tree: parameters, or a tree that contains trees like theirs, such as an optimiser's state.
@@ -115,15 +116,15 @@ def to_numpy(array) -> np.ndarray:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """Returns the sharding of an array of which every device has a copy."""
+    """Returns the sharding that puts a copy of an array on every device."""
     return NamedSharding(mesh, P())
 
 
 def own_positions(mesh: Mesh) -> list[int]:
-    """Returns the positions along the mesh's `data` axis whose rows this process must have.
+    """Returns the positions on the mesh's `data` axis whose rows this process needs.
 
-    They are those of its own devices. If the devices of several processes overlap in some positions but not
-    in all, every process gets all positions.
+    These are the positions of its own devices. If two processes share some of their positions but not all,
+    every process gets all positions.
     """
     owners = [frozenset(device.process_index for device in devices) for devices in mesh.devices]
     different = set(owners)
@@ -132,14 +133,13 @@ def own_positions(mesh: Mesh) -> list[int]:
 
 
 def place_rows(array: np.ndarray, mesh: Mesh, axis: int, positions: Sequence[int] | None = None) -> jax.Array:
-    """Returns a JAX array with one axis, that of the rows, sharded over `data`.
+    """Returns a JAX array whose axis of rows is sharded over the mesh's `data` axis.
 
     Args:
-      array: the rows of `positions`, in their order.
+      array: the rows of `positions`, in the same order.
       mesh: the devices.
       axis: the axis of the rows.
-      positions: the positions along `data` whose rows the array holds, among them this process's own; None:
-        all.
+      positions: the positions on `data` whose rows `array` holds; must include this process's own. None: all.
     """
     positions = range(mesh.shape["data"]) if positions is None else positions
     size, rest = divmod(array.shape[axis], len(positions))
@@ -221,14 +221,14 @@ def memory() -> float:
 
 
 def check_memory(purpose: str, needed: float, advice: str):
-    """Raises a UserError if something needs more memory than this machine has.
+    """Raises a UserError if an operation needs more memory than this machine has.
 
-    Nothing is checked if arrays are in another memory: on devices other than CPUs, or in several processes.
+    It checks CPUs only, and one process only: otherwise arrays are not all in this machine's memory.
 
     Args:
-      purpose: what needs the memory; the message begins with it.
+      purpose: the operation; the message begins with it.
       needed: bytes.
-      advice: the end of the message.
+      advice: what the user can do; the message ends with it.
     """
     there = memory()
     if needed > there and jax.default_backend() == "cpu" and jax.process_count() == 1:
@@ -239,7 +239,7 @@ def check_memory(purpose: str, needed: float, advice: str):
 
 
 def made_on() -> dict[str, str | int]:
-    """Returns the environment that decides a result's bits: versions, processor, devices, threads."""
+    """Returns what a result's last bits depend on: versions, processor, devices and threads."""
     import jaxlib
 
     names = ("flax", "optax", "numpy")

@@ -1,8 +1,6 @@
 """Environment variables that must be set before JAX is imported: a compilation cache and large memory pages.
 
-    prepare()
-
-comes first in every command that uses JAX. Variables that are set already stay as they are.
+Every command that uses JAX calls `prepare()` first. Variables that the user has set stay as they are.
 """
 
 import hashlib
@@ -20,9 +18,9 @@ MAX_CACHE_BYTES = 2**30  # bytes of compiled programs in the cache
 def prepare():
     """Sets the variables, and limits the size of the compilation cache.
 
-    If GLIBC_TUNABLES changes, it starts the process again, since the memory allocator reads it only at the
-    start of a process. On a CPU, every call of a compiled program takes fresh memory from the system. With
-    pages of 4 kB that costs much of a training step; with pages of 2 MB, next to nothing
+    If GLIBC_TUNABLES changes, the process restarts, because the memory allocator reads this variable only at
+    the start of a process. On a CPU, every call of a compiled program takes fresh memory from the system.
+    With pages of 4 kB this takes much of a training step; with pages of 2 MB it takes almost no time
     (`python -m benchmarks.benchmark --suite=levers`).
     """
     os.environ |= {name: value for name, value in compilation_cache().items() if name not in os.environ}
@@ -33,7 +31,7 @@ def prepare():
 
 
 def trim(folder: Path, most: int):
-    """Removes the least recently used files of a folder until the rest has at most `most` bytes.
+    """Removes the least recently used files of a folder until the others have at most `most` bytes.
 
     JAX's own limit (JAX_COMPILATION_CACHE_MAX_SIZE) needs the package filelock, and stops caching if any file
     was written without a limit or by a process that was killed.
@@ -54,9 +52,9 @@ def trim(folder: Path, most: int):
 
 
 def compilation_cache() -> dict[str, str]:
-    """Returns the variables of a cache of compiled programs, so that a second start compiles nothing.
+    """Returns the variables that make JAX cache compiled programs, so that a second start compiles nothing.
 
-    Each kind of processor has its own folder, since programs consist of its instructions.
+    Each kind of processor has its own folder, because a program consists of one processor's instructions.
     """
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     instructions = processor("flags") or processor("Features") or platform.machine() + platform.processor()

@@ -1,7 +1,7 @@
 """The command line: python -m kgpt_jax.main --mode=all --variant=vanilla
 
-`--help` lists the modes, `--mode=MODE --help` the flags of one. The course's own commands work as they are
-(kgpt_jax/course.py). This file picks the mode and turns what goes wrong into one line and a status.
+`--help` lists the modes; `--mode=MODE --help` lists the flags of one mode. The course's own commands work too
+(kgpt_jax/course.py). This file picks the mode, and turns an error into one line and an exit status.
 """
 
 import logging
@@ -15,30 +15,42 @@ from kgpt_jax import course, environment, modes
 from kgpt_jax.modes import command as commands
 from kgpt_jax.modes.errors import explanation
 
-CLOSED = 128 + 13  # as shells report SIGPIPE, which Windows lacks
+CLOSED = 128 + 13  # the status that shells give for SIGPIPE; Windows has no signal.SIGPIPE
 
 
 def run(words: list[str] | None = None):
-    """Runs a command line, by default that of this process, and ends the process with its status."""
+    """Runs a command line and ends the process with its exit status.
+
+    Args:
+      words: the words of the command line; None takes those of this process.
+    """
     words = sys.argv[1:] if words is None else words
     if commands.needs_jax(words):
-        environment.prepare()  # before JAX is imported; it may start the process again
+        environment.prepare()  # before JAX is imported; it may restart the process
     try:
         try:
             status = main(words)
         finally:
-            if sys.stdout:  # None where it was closed from the start
+            if sys.stdout:  # None if it was closed before Python started
                 sys.stdout.flush()
-    except BrokenPipeError:  # nobody reads on, as behind `| head -1`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is flushed at the very end
+    except BrokenPipeError:  # the reader has closed the pipe, as `| head -1` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the flush at exit succeeds
         status = CLOSED
     sys.exit(status)
 
 
 def main(words: list[str]) -> int:
-    """Runs a command line and returns its status: 0, 2 for what the user can mend, 130 for Ctrl-C.
+    """Runs a command line and returns its exit status.
 
-    A mode that training stops by a signal raises SystemExit with 143 or 130.
+    Args:
+      words: the words of the command line, without the program's name.
+
+    Returns:
+      0 after success, 2 after an error that the user can correct, 130 after Ctrl-C outside of training.
+
+    Raises:
+      SystemExit: a signal stopped training, which saved a checkpoint first. The status is 143 for SIGTERM and
+        130 for Ctrl-C.
     """
     show_log()
     try:
@@ -51,7 +63,7 @@ def main(words: list[str]) -> int:
         if modes.MODES[command.mode].computes:
             import_module("kgpt_jax.devices").find_devices()
         modes.load(command.mode).run(command)
-    except KeyboardInterrupt:  # outside of training, which saves first
+    except KeyboardInterrupt:  # during training, train/stop.py handles Ctrl-C
         print("stopped", file=sys.stderr)
         return 128 + signal.SIGINT
     except Exception as error:
@@ -63,14 +75,14 @@ def main(words: list[str]) -> int:
 
 
 class Screen(logging.Handler):
-    """Prints what the rooms below log, as it is."""
+    """Prints each log record as a plain line on standard output."""
 
     def emit(self, record: logging.LogRecord):
         print(self.format(record), flush=True)
 
 
 def show_log():
-    """Shows the package's log on the screen."""
+    """Prints the package's log on standard output. The Python API does not call this."""
     ours = logging.getLogger("kgpt_jax")
     ours.handlers, ours.propagate = [Screen()], False
     ours.setLevel(logging.INFO)

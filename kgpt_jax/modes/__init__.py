@@ -1,12 +1,12 @@
-"""The one list of modes. `--mode=NAME` runs `kgpt_jax/modes/NAME.py`, which no other mode imports.
+"""The list of all modes. `--mode=NAME` runs `kgpt_jax/modes/NAME.py`.
 
 A mode's file has three things:
 
-    SHARED = ("checkpoint", ...)     the flags that it has in common with other modes (modes/command.py)
-    define_flags(values)             optional: the flags that only this mode has
-    run(command)                     its work, and what it prints
+    SHARED = ("checkpoint", ...)     names of the flags that it shares with other modes (modes/command.py)
+    define_flags(values)             optional: defines the flags that only this mode has
+    run(command)                     does the work and prints the results
 
-Files import JAX and the rooms below inside `run`, so that `--help` and wrong flags are answered at once.
+Files import JAX and the other subpackages inside `run`, so that `--help` and errors in flags appear at once.
 """
 
 import importlib
@@ -18,8 +18,8 @@ class Mode(NamedTuple):
     """What a mode does, in one line for `--help`."""
 
     about: str
-    file: str = ""  # where a mode's name cannot be its file's
-    computes: bool = True  # False: it works without JAX's devices
+    file: str = ""  # the module's name, if it is not the mode's
+    computes: bool = True  # False: it needs no JAX devices
 
 
 MODES = {
@@ -41,7 +41,7 @@ MODES = {
     "recall": Mode("trains one-layer variants to look up pairs in their text"),
     "copies": Mode("measures how many differently worded biographies a fact needs"),
     "ablate": Mode("measures what each part of a recipe is worth"),
-    "distill": Mode("trains one model on the answers that several give by vote"),
+    "distill": Mode("trains one model on the answers that several models give by vote"),
 }
 
 

@@ -2,11 +2,11 @@
 
 python -m kgpt_jax.main --mode=ablate --config=configs/best.py --seeds=1 --workdir=runs/ablate
 
-A part is a group of config fields. "only X" trains as the course does, except that the fields of part X have
-the recipe's values. "without X" trains by the recipe, except that these fields have the course's values.
-Fields that are in no part always have the recipe's values: size and products of the model, epochs and batches
-of pretraining, schedule and order of finetuning, corpora. So every training reads the same number of
-documents, and "course" differs from the course's own training in these fields.
+A part is a group of config fields. "only X" takes the recipe's values for the fields of part X and the
+course's values for all other parts. "without X" is the reverse. Fields in no part always have the recipe's
+values: size and products of the model, epochs and batches of pretraining, schedule and order of finetuning,
+corpora. So every training reads the same number of documents. For the same reason the row "course" is not
+exactly the course's own training.
 """
 
 import statistics
@@ -38,12 +38,12 @@ def run(command: Command):
 
 
 def ablate(config: Config, seeds: list[int], workdir: Path):
-    """Trains the recipe, the course's, and each part alone and left out; prints a Markdown table.
+    """Trains the recipe, the course's recipe, and each part alone and left out; prints a Markdown table.
 
     Args:
       config: the recipe.
-      seeds: each decides initial parameters and data order of one training per row.
-      workdir: folder of the results. Those that are there already are reused.
+      seeds: one training per row and seed; the seed decides initial parameters and data order.
+      workdir: folder of the results. Existing results are reused.
     """
     table = {}
     for seed in seeds:
@@ -62,10 +62,10 @@ def ablate(config: Config, seeds: list[int], workdir: Path):
 def trainings(config: Config) -> dict[str, Config]:
     """Returns the configs to train: `whole`, `course`, and for each part `without PART` and `only PART`.
 
-    Parts in which recipe and course agree are left out.
+    Parts in which the recipe equals the course's are left out.
 
     Raises:
-      UserError: recipe and course agree in all parts.
+      UserError: the recipe equals the course's in all parts.
     """
     ours, theirs = leaves(config), leaves(load_recipe(COURSE))
     parts = {
@@ -84,7 +84,7 @@ def trainings(config: Config) -> dict[str, Config]:
 
 
 def right(config: Config, root: Path) -> list[bool]:
-    """Returns for each evaluation question, in order, whether the training in `root` answered it right."""
+    """Returns for each evaluation question, in order, whether the model in `root` answered it right."""
     predictions = (root / PREDICTIONS).read_text("utf-8").split("\n")[:-1]
     answers = load_questions(config.data).answers
     return [said == answer for said, answer in zip(predictions, answers, strict=True)]

@@ -2,8 +2,8 @@
 
     python -m kgpt_jax.main --mode=all --variant=vanilla
 
-pretrains, finetunes and evaluates below <workdir>/<variant>/, does the same without pretraining, and writes
-the table as summary.json too. What is finished already is not done again.
+pretrains, finetunes and evaluates below <workdir>/<variant>/, and does the same without pretraining. It
+prints a table and writes it as summary.json. Finished stages are not repeated.
 """
 
 from kgpt_jax.modes.command import Command
@@ -23,7 +23,7 @@ def run(command: Command):
 
     config, tensorboard = command.config(), command.flags.tensorboard
     root = command.workdir / config.model.variant
-    # What later stages read is checked before the first begins.
+    # Check the inputs of all stages before the first one begins.
     vocab = Vocab.of(corpus.load_documents(config.data).characters)
     load_stage_data(config, "finetune", vocab)
     for stage in STAGE_OBJECTIVES:
@@ -51,7 +51,7 @@ def run(command: Command):
 
 
 def print_table(variant: str, rows: list, path):
-    """Prints rows of (name, score, seconds of training and answering), and writes them as JSON."""
+    """Prints rows of (name, score, seconds of training and answering) as a table, and writes them as JSON."""
     from kgpt_jax.answer.score import percent
     from kgpt_jax.store.folder import write_json
 

@@ -2,9 +2,9 @@
 
     python -m kgpt_jax.main --mode=ask --question="Where was Ruth Kaplan born?"
 
---question may be repeated. Without it, questions are the lines of standard input; if that is a terminal, a
-prompt asks for one after the other. Answers go to standard output, everything else to standard error, so that
-a pipe gets answers only.
+--question may be repeated. Without it, the command reads one question per line from standard input; at a
+terminal it prompts for each. Answers go to standard output and everything else to standard error, so that a
+pipe receives answers only.
 """
 
 import logging
@@ -73,7 +73,7 @@ def converse(answers, config):
 
 
 def check(questions: list[str], config):
-    """Raises a UserError that names a question which is empty, has a line break, or leaves no room."""
+    """Raises a UserError that names the first question that is empty, has a line break or is too long."""
     room = config.model.seq_len - 1
     for question in questions:
         if not question.strip():
@@ -87,7 +87,7 @@ def check(questions: list[str], config):
 
 
 def lines_of(file) -> list[str]:
-    """Returns the lines of standard input that are not blank; a UserError if there are none."""
+    """Returns the lines of standard input that are not blank. Raises a UserError if there are none."""
     try:
         questions = [line.strip() for line in file or [] if line.strip()]
     except UnicodeDecodeError as error:
@@ -99,7 +99,7 @@ def lines_of(file) -> list[str]:
 
 @contextmanager
 def notes_on_stderr() -> Iterator[logging.Logger]:
-    """Sends the package's log to standard error meanwhile."""
+    """Sends the package's log to standard error while the context is open."""
     log, handler = logging.getLogger("kgpt_jax"), logging.StreamHandler(sys.stderr)
     before, log.handlers = log.handlers, [handler]
     try:

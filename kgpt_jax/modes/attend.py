@@ -1,8 +1,8 @@
-"""--mode=attend: answers a question and draws which characters the model looked at.
+"""--mode=attend: answers a question and draws the attention weights.
 
     python -m kgpt_jax.main --mode=attend --question="Where was Ruth Kaplan born?"
 
-draws every layer and head; --layer=2 --head=3 draws one of them, with each character on the axes. Layers and
+draws every layer and head. --layer=2 --head=3 draws one head, with each character on the axes. Layers and
 heads are numbered from 1.
 """
 
@@ -25,7 +25,9 @@ SMALLEST = 7.0  # points of a label, and between two labels
 
 def define_flags(values: flags.FlagValues):
     for name in ("layer", "head"):
-        flags.DEFINE_integer(name, None, f"Draw this {name} only, from 1.", lower_bound=1, flag_values=values)
+        flags.DEFINE_integer(
+            name, None, f"Draw only this {name}, counted from 1.", lower_bound=1, flag_values=values
+        )
 
 
 def run(command: Command):
@@ -47,14 +49,14 @@ def picture_name(layer: int | None, head: int | None) -> str:
 
 
 def attend(config, run, question: str, path: Path, layer: int | None = None, head: int | None = None):
-    """Asks a run a question, prints the answer, and draws the attention while it reads both.
+    """Asks a run a question, prints the answer, and draws the attention weights of reading both.
 
     Args:
       config: must fit the run.
-      run: its first model answers.
-      question: a question that leaves room for an answer.
-      path: the picture, in any format that Matplotlib writes.
-      layer, head: draw only this layer or head, from 1; None draws all.
+      run: the run; its first model answers.
+      question: short enough that question and answer fit into `seq_len`.
+      path: the picture to write, in any format that Matplotlib knows.
+      layer, head: the layer and the head to draw, from 1; None draws all.
 
     Raises:
       UserError: the question does not fit or has a character that the vocabulary lacks, there is no such
@@ -90,9 +92,8 @@ def attend(config, run, question: str, path: Path, layer: int | None = None, hea
 def draw(maps: list, title: str, path: Path, layer: int | None = None, head: int | None = None):
     """Writes a picture of attention maps, at most 1600 x 1000 pixels.
 
-    All layers and heads make a grid with a row for each layer; one layer's heads, or one head's layers, fill
-    the picture. Where a panel has the room its axes show each character, otherwise the first one of some
-    words.
+    With several layers and several heads, the grid of panels has one row per layer. Otherwise the panels fill
+    the picture. A panel's axes show every character if there is room, and otherwise some of the words.
 
     Raises:
       UserError: there is no such layer or head, or the picture cannot be written.
@@ -126,14 +127,14 @@ def draw(maps: list, title: str, path: Path, layer: int | None = None, head: int
         _label(panel.set_yticks, found.rows, room.height, hidden=beside and beside.rows == found.rows)
     figure.colorbar(image, ax=panels, label="attention weight", aspect=40, pad=0.01)
     figure.suptitle(title, parse_math=False)
-    figure.supxlabel("the characters that are looked at", fontsize=9)
-    figure.supylabel("the characters that look", fontsize=9)
+    figure.supxlabel("keys: the characters that are attended to", fontsize=9)
+    figure.supylabel("queries: the characters that attend", fontsize=9)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with warnings.catch_warnings():  # the font lacks some scripts, and says so once a character
+        with warnings.catch_warnings():  # Matplotlib warns about each character that the font lacks
             warnings.filterwarnings("ignore", message="Glyph")
             figure.savefig(path, dpi=DPI)
-    except (OSError, ValueError) as error:  # a folder, or an ending that is no picture's
+    except (OSError, ValueError) as error:  # the path is a folder, or its ending is no picture format
         raise UserError(f"cannot write {path}: {error}; give another --outputs_path") from None
     finally:
         pyplot.close(figure)
@@ -152,7 +153,7 @@ def _check_number(name: str, number: int | None, most: int):
 
 
 def _grid(n_layers: int, n_heads: int) -> tuple[int, int]:
-    """Returns rows and columns of panels.
+    """Returns how many rows and columns of panels to draw.
 
     >>> _grid(4, 8), _grid(1, 8), _grid(4, 1)
     ((4, 8), (2, 4), (2, 2))
@@ -176,13 +177,13 @@ def _inches(rows: int, columns: int) -> tuple[float, float]:
 
 
 def _label(set_ticks, characters: list[str], points: float, hidden: bool):
-    """Labels an axis with all of its characters or, if they do not fit, with as many words as do.
+    """Labels an axis with all of its characters or, if they do not fit, with as many words as fit.
 
     Args:
       set_ticks: the panel's `set_xticks` or `set_yticks`.
-      characters: what stands along the axis.
+      characters: the characters along the axis, or the numbers of latents.
       points: the length of the axis.
-      hidden: marks the places only, because the next panel has the same labels.
+      hidden: draw ticks without labels, because the next panel has the same labels.
     """
     step, rotation = points / len(characters), 0  # points between two characters
     if step >= SMALLEST:
@@ -202,9 +203,7 @@ def _label(set_ticks, characters: list[str], points: float, hidden: bool):
 
 
 def _words(characters: list[str]) -> dict[int, str]:
-    """Returns the words of a text, long ones shortened, by the places of their first characters.
-
-    The numbers of latents stay as they are.
+    """Returns {index of its first character: word}, with long words shortened. Numbers of latents stay whole.
 
     >>> _words(list("Where was Alexander?⁇Rome"))
     {0: 'Where', 6: 'was', 10: 'Alexan…', 21: 'Rome'}

@@ -1,9 +1,9 @@
-"""From the command line to a mode: its flags, its help, and the config that they ask for.
+"""Parses a command line: a mode's flags, its help, and the config that the flags ask for.
 
     command = parse(["--mode=sample", "--prompt=Ada", "--temperature=0"])
     command.flags.prompt, command.config(run)
 
-Flags that several modes have are defined here, once. Nothing here imports JAX.
+This file defines the flags that several modes share. It does not import JAX.
 """
 
 import dataclasses
@@ -28,11 +28,11 @@ SCRATCH = "none"  # --reading_params_path of a finetuning that starts from nothi
 QUICKSTART = "configs/quickstart.py"
 USAGE = "python -m kgpt_jax.main --mode="
 HELP = ("help", "helpshort", "helpfull")
-DECIDED = ("model.vocab_size", "model.pattern_seed")  # fields that corpus and seed decide
+DECIDED = ("model.vocab_size", "model.pattern_seed")  # fields that follow from the corpus and the seed
 
 
 class Flag(NamedTuple):
-    """How a flag is defined, and the config field that it stands for, if it is short for one."""
+    """How to define a flag. `field` is the config field that the flag is short for, "" if there is none."""
 
     define: Callable
     default: object
@@ -41,12 +41,19 @@ class Flag(NamedTuple):
 
 
 COMMON = {
-    "config": Flag(flags.DEFINE_string, None, f"Recipe; default: that of the run read, or {QUICKSTART}."),
+    "config": Flag(
+        flags.DEFINE_string, None, f"Recipe; default: the config of the run read, or {QUICKSTART}."
+    ),
     "variant": Flag(
-        flags.DEFINE_string, None, "Attention; default: vanilla, or that of the run read.", "model.variant"
+        flags.DEFINE_string,
+        None,
+        "Attention variant; default: that of the run read, or vanilla.",
+        "model.variant",
     ),
     "seed": Flag(flags.DEFINE_integer, None, "Decides initial parameters, dropout and data order.", "seed"),
-    "num_seeds": Flag(flags.DEFINE_integer, None, "Models to train at once; they answer by vote.", "n_seeds"),
+    "num_seeds": Flag(
+        flags.DEFINE_integer, None, "Number of models to train at once; they answer by vote.", "n_seeds"
+    ),
     "workdir": Flag(flags.DEFINE_string, "runs", "A run lives in <workdir>/<variant>/<stage>/."),
     "pretrain_corpus_path": Flag(
         flags.DEFINE_string, None, "Documents, one a line.", "data.pretrain_corpus_path"
@@ -60,7 +67,7 @@ COMMON = {
     "objective": Flag(
         flags.DEFINE_string,
         None,
-        "Of pretraining: one objective, or a mixture such as 'span_corruption=0.7,whole_line=0.3'.",
+        "Pretraining objective, or a mixture such as 'span_corruption=0.7,whole_line=0.3'.",
         "pretrain.objective",
     ),
     "pretrain_lr": Flag(
@@ -75,20 +82,22 @@ COMMON = {
 }
 SHARED = {
     "reading_params_path": Flag(
-        flags.DEFINE_string, None, "Run to start from; default: the newest of the stage before."
+        flags.DEFINE_string, None, "Run to start from; default: the newest run of the stage before."
     ),
-    "writing_params_path": Flag(flags.DEFINE_string, None, "Folder of the new run; default: by --workdir."),
-    "outputs_path": Flag(flags.DEFINE_string, None, "Where the output goes."),
+    "writing_params_path": Flag(flags.DEFINE_string, None, "Folder of the new run; default: see --workdir."),
+    "outputs_path": Flag(flags.DEFINE_string, None, "File or folder to write."),
     "checkpoint": Flag(
-        flags.DEFINE_string, "newest", "Of the run read: newest, best (least loss), or an update's number."
+        flags.DEFINE_string, "newest", "Checkpoint to read: newest, best (least loss), or an update's number."
     ),
     "start_anew": Flag(
-        flags.DEFINE_boolean, False, "Set aside what the run's folder holds, and begin at the first update."
+        flags.DEFINE_boolean,
+        False,
+        "Move the files in the run's folder aside, and train from the first update.",
     ),
     "tensorboard": Flag(flags.DEFINE_boolean, False, "Write event files for TensorBoard too."),
-    "voters": Flag(flags.DEFINE_list, [], "Further runs, which vote with the one read."),
-    "variants": Flag(flags.DEFINE_list, None, "Which variants; default: --variant, or all."),
-    "seeds": Flag(flags.DEFINE_list, "1,2,3,4,5", "Seeds, a training each."),
+    "voters": Flag(flags.DEFINE_list, [], "Further runs that vote together with the run read."),
+    "variants": Flag(flags.DEFINE_list, None, "Variants; default: --variant, or all."),
+    "seeds": Flag(flags.DEFINE_list, "1,2,3,4,5", "Seeds, one training each."),
     "question": Flag(flags.DEFINE_multi_string, None, "The question to answer."),
 }
 PATHS = "config workdir reading_params_path writing_params_path outputs_path voters student_params_path"
@@ -100,7 +109,7 @@ DEFINE: dict[type, Callable] = {
 
 
 def parse(words: list[str]) -> "Command | str":
-    """Returns the command that the words of a command line ask for, or the help that they ask for.
+    """Returns the parsed command, or the text to print if the words ask for help.
 
     Raises:
       UserError: a flag is unknown, belongs to another mode or has a wrong value, or a mode is missing.
@@ -133,7 +142,7 @@ def parse(words: list[str]) -> "Command | str":
 
 
 def needs_jax(words: list[str]) -> bool:
-    """Tells whether a command line uses JAX: not for help, nor in a mode that works without devices.
+    """Returns whether a command line uses JAX. Help does not, and neither do modes without `computes`.
 
     >>> needs_jax(["--mode=pretrain"]), needs_jax(["--mode=pretrain", "--help"]), needs_jax(["--mode=show"])
     (True, False, False)
@@ -144,7 +153,7 @@ def needs_jax(words: list[str]) -> bool:
 
 
 def defined(mode: str) -> flags.FlagValues:
-    """Returns the flags of a mode, unparsed: its own, those it shares, the common ones, config fields."""
+    """Returns the unparsed flags of a mode: its own, its shared ones, the common ones, and config fields."""
     values, file = flags.FlagValues(), modes.load(mode)
     flags.DEFINE_string("mode", None, "What to do.", flag_values=values)
     for name, flag in (COMMON | {name: SHARED[name] for name in file.SHARED}).items():
@@ -169,20 +178,20 @@ class Command:
         return Path(self.flags.workdir)
 
     def needed(self, name: str) -> Any:
-        """Returns the value of a flag that this mode cannot do without."""
+        """Returns the value of a required flag. Raises a UserError if the flag is missing."""
         if not self.flags[name].value:
             raise UserError(f"--mode={self.mode} needs --{name}")
         return self.flags[name].value
 
     def whole_numbers(self, name: str) -> list[int]:
-        """Returns the numbers of a flag such as --seeds=1,2,3."""
+        """Returns the numbers of a flag such as --seeds=1,2,3. Raises a UserError for anything else."""
         given = self.flags[name].value or []
         if not given or not all(part.isdecimal() for part in given):
             raise UserError(f"--{name}={','.join(given)}: give whole numbers, as in 1,2,3")
         return [int(part) for part in given]
 
     def variants(self) -> list[str]:
-        """Returns the variants that --variants names; without it, --variant or all."""
+        """Returns the names in --variants, or else the one in --variant, or else all variants."""
         from kgpt_jax.model.variants import VARIANTS
 
         named = [self.flags.variant] if self.flags.variant else list(VARIANTS)
@@ -192,11 +201,11 @@ class Command:
         return chosen
 
     def start(self, stage: str, of_variant: bool = True) -> "Run":
-        """Returns the run to start from: the one named, or the newest of `stage` below --workdir.
+        """Returns the run in --reading_params_path or, without this flag, the newest run below --workdir.
 
         Args:
-          stage: pretrain or finetune.
-          of_variant: only runs of --variant, where that is given.
+          stage: pretrain or finetune; the newest run of this stage is taken.
+          of_variant: whether to look only at runs of --variant, if that flag is given.
 
         Raises:
           UserError: there is no such run, or it cannot be read.
@@ -217,7 +226,7 @@ class Command:
         return read_run(path, self.flags.checkpoint)
 
     def new_run(self, config: Config, stage: str) -> Path:
-        """Returns the folder of a run that is trained now; --start_anew sets aside what it holds."""
+        """Returns the folder of the run to train. With --start_anew, moves the files in it aside first."""
         from kgpt_jax.store.folder import set_aside
 
         folder = Path(self.flags.writing_params_path or self.workdir / config.model.variant / stage)
@@ -226,9 +235,10 @@ class Command:
         return folder
 
     def config(self, start: "Run | None" = None) -> Config:
-        """Returns the recipe, or the config of the run that is started from, with the flags' overrides.
+        """Returns the recipe in --config, or else the config of `start`, or else quickstart, plus the flags.
 
-        A recipe that names no variant or no documents takes those of the run that is started from.
+        The variant comes from the flags, or else from `start`, or else from the recipe. If the recipe names
+        no documents, those of `start` are used.
         """
         if self.flags.config is None and start is not None:
             config = start.config
@@ -249,7 +259,7 @@ class Command:
         variant = given.get("model.variant", model.variant)
         options = model.options if variant == model.variant else ""  # options belong to their variant
         changes = {"model.variant": variant, "model.options": options} | given
-        # One rule: a flag for finetuning applies to finetuning from scratch too, unless that has its own.
+        # A flag for finetuning applies to finetuning from scratch too, unless that stage has its own flag.
         scratch = {
             name.replace("finetune.", "scratch.", 1): value
             for name, value in changes.items()
@@ -263,7 +273,7 @@ def _newest_file(folder: Path) -> float:
 
 
 def _value_of(name: str, words: list[str]) -> str | None:
-    """Returns the value of a flag, written --name=value or --name value, before flags are defined."""
+    """Returns the value of a flag in raw words, written --name=value or --name value; None if absent."""
     for word, following in zip(words, [*words[1:], None]):
         flag, equals, value = word.partition("=")
         if flag.lstrip("-") == name and flag.startswith("-"):
@@ -272,7 +282,7 @@ def _value_of(name: str, words: list[str]) -> str | None:
 
 
 def _unknown(name: str, mode: str, values: flags.FlagValues) -> str:
-    """Returns what is said of a flag that the mode lacks: whose it is, or what it may have meant."""
+    """Returns the error message for an unknown flag: which modes have it, or a flag with a similar name."""
     owners = [other for other in modes.MODES if other != mode and name in defined(other)]
     if owners:
         return f"--mode={mode} has no flag --{name}, which belongs to {', '.join(owners)}: leave it out"
@@ -342,14 +352,14 @@ def _flag_line(flag: flags.Flag) -> str:
 
 @cache
 def _field_help(kind: type = Config, prefix: str = "") -> dict[str, str]:
-    """Returns what config.py says of each field: the comment behind it."""
-    said: dict[str, str] = {}
+    """Returns the help of each config field: the comment after the field in config.py."""
+    help_of: dict[str, str] = {}
     comments = dict(re.findall(r"^    (\w+): .*?  # (.*)$", inspect.getsource(kind), re.MULTILINE))
     for field in dataclasses.fields(kind):
         section: Any = type(field.default)
         nested = dataclasses.is_dataclass(section)
         if nested:
-            said |= _field_help(section, f"{prefix}{field.name}.")
+            help_of |= _field_help(section, f"{prefix}{field.name}.")
         else:
-            said[prefix + field.name] = comments.get(field.name, "").capitalize()
-    return said
+            help_of[prefix + field.name] = comments.get(field.name, "").capitalize()
+    return help_of

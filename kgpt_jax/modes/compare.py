@@ -2,7 +2,7 @@
 
     python -m kgpt_jax.main --mode=compare --variants=vanilla,rope --seeds=1,2,3 --workdir=runs/compare
 
-Results that are in `--workdir` already are reused. The modes copies and ablate use `result` and `table_row`.
+Existing results in `--workdir` are reused. The modes copies and ablate use `result` and `table_row`, too.
 """
 
 import dataclasses
@@ -29,10 +29,10 @@ def compare(config: Config, variants: list[str], seeds: list[int], workdir: Path
 
     Args:
       config: the recipe.
-      variants: names of variants, a row of the table each.
-      seeds: each decides people, initial parameters and data order of one training per variant.
-      workdir: a result lives in `<workdir>/seed_<seed>/<variant>/` and is reused, so that seeds may be spread
-        over processes.
+      variants: names of variants, one row of the table each.
+      seeds: one training per variant and seed; the seed decides people, initial parameters and data order.
+      workdir: results are in `<workdir>/seed_<seed>/<variant>/`. Existing results are reused, so several
+        processes may each train some of the seeds.
     """
     from kgpt_jax.model.variants import each
 
@@ -49,9 +49,10 @@ def compare(config: Config, variants: list[str], seeds: list[int], workdir: Path
 
 
 def result(config: Config, root: Path) -> dict:
-    """Trains and evaluates one config below `root`, or reads the result that is there.
+    """Trains and evaluates one config below `root`, or reads the existing result.
 
-    The model is pretrained and then finetuned, except where its pretraining mixture has questions in it.
+    The model is pretrained and then finetuned. If its pretraining mixture contains questions, it is not
+    finetuned.
 
     Returns:
       What `<root>/result.json` holds: `correct` and `total` answers, `seconds` of training, and the `config`.

@@ -1,4 +1,4 @@
-"""--mode=contents: what a run's folder holds: what the run is, and its checkpoints, valid or not.
+"""--mode=contents: lists what a run's folder holds: facts about the run, and which checkpoints are valid.
 
 python -m kgpt_jax.main --mode=contents --reading_params_path=runs/vanilla/pretrain
 """
@@ -17,7 +17,7 @@ def run(command: Command):
 
 
 def list_run(folder: Path):
-    """Prints what the run in a folder is, and its checkpoints, the newest last."""
+    """Prints facts about the run in a folder, and a table of its checkpoints, the newest last."""
     from kgpt_jax.model.gpt import count_params
     from kgpt_jax.store.digests import damage
     from kgpt_jax.store.folder import read_run, saved_steps
@@ -52,7 +52,7 @@ def list_run(folder: Path):
             megabytes = sum(path.stat().st_size for path in checkpoint.rglob("*") if path.is_file()) / 1e6
             problem = damage(checkpoint)
             meta = None if problem else json.loads((checkpoint / "meta" / "metadata").read_text("utf-8"))
-        except OSError as error:  # a training may have removed it just now
+        except OSError as error:  # a running training may have just removed it
             problem = f"it cannot be read: {error.strerror}"
         if problem:
             print(f"{step:>10,}{megabytes:>10.1f}{'':>20}  no: {problem}")
@@ -70,7 +70,7 @@ def _learned(facts: dict) -> str:
 
 
 def _read(run) -> str:
-    """Returns how much a run has read so far, and what that took."""
+    """Returns how many epochs and characters a run has read so far, and the FLOPs for them."""
     from kgpt_jax.model.costs import training_flops
     from kgpt_jax.train.progress import read_metrics
 

@@ -1,11 +1,11 @@
-"""--mode=copies: how many differently worded biographies a fact needs before the model can answer for it.
+"""--mode=copies: measures how many differently worded biographies a fact needs to be recalled.
 
 python -m kgpt_jax.main --mode=copies --seeds=1 --workdir=runs/copies
 
-The experiment of arXiv 2309.14316 on the built-in people. There, a fact that pretraining shows in one wording
-only is stored, but cannot be recalled after finetuning. Two things help: several wordings of it, or questions
-about other people among the pretraining texts. Every training here reads the same number of biographies.
-With questions mixed in, a model reads these besides, and is not finetuned afterwards.
+This repeats the experiment of arXiv 2309.14316 on the built-in people. In that paper, a model stores a fact
+that it reads in one wording only, but cannot recall it after finetuning. Two things help: several wordings of
+the fact, or questions about other people among the pretraining texts. Here every training reads the same
+number of biographies. Models that are pretrained on questions read these in addition, and are not finetuned.
 """
 
 import statistics
@@ -18,7 +18,7 @@ from kgpt_jax.modes.command import Command
 from kgpt_jax.modes.compare import result, table_row
 
 SHARED = ("seeds",)
-COPIES = (1, 2, 4, 8)  # there are eight wordings of a birth
+COPIES = (1, 2, 4, 8)  # the corpus has eight wordings of a birthplace
 MIXED = "span_corruption=0.8,question_answer=0.2"
 
 
@@ -30,12 +30,13 @@ def compare_copies(config: Config, seeds: list[int], workdir: Path):
     """Trains with each number of copies, with and without mixed questions; prints a table and draws it.
 
     Args:
-      config: the recipe. Its `data.biographies.copies` times `pretrain.epochs` is what every model reads.
-      seeds: one training of each kind for each seed, which decides people, initial parameters and data order.
-      workdir: folder of the results and of `copies.png`. Results that are there already are reused.
+      config: the recipe. Every model reads `data.biographies.copies` * `pretrain.epochs` biographies of each
+        person.
+      seeds: one training per row and seed; the seed decides people, initial parameters and data order.
+      workdir: folder of the results and of `copies.png`. Existing results are reused.
 
     Raises:
-      UserError: the recipe names a corpus, so there are no biographies to write.
+      UserError: the recipe names a corpus, but this mode writes its own biographies.
     """
     if config.data.pretrain_corpus_path:
         raise UserError("--mode=copies writes its own biographies: leave out --pretrain_corpus_path")
@@ -79,7 +80,7 @@ def draw(rows: dict[str, list[dict]], always_london: float, path: Path):
     The intervals are Wilson's over the questions for one seed, Student's over the seeds for several.
 
     Args:
-      rows: results of one training a seed (`correct`, `total`), by the names that `compare_copies` gives.
+      rows: by row name, the results (`correct`, `total`), one per seed.
       always_london: an accuracy from 0 to 1.
       path: the picture to write.
     """
@@ -89,7 +90,7 @@ def draw(rows: dict[str, list[dict]], always_london: float, path: Path):
     from matplotlib import pyplot
 
     figure, axis = pyplot.subplots(figsize=(6.5, 4.5), layout="constrained")
-    for mixed, label, marker, shift in (  # shifted, so that one's intervals do not hide the other's
+    for mixed, label, marker, shift in (  # shifted sideways, so that intervals do not hide each other
         (False, "biographies, then finetuned on questions", "o", 0.975),
         (True, "questions among the biographies", "s", 1.025),
     ):
@@ -106,7 +107,7 @@ def draw(rows: dict[str, list[dict]], always_london: float, path: Path):
     axis.axhline(100 * always_london, color="gray", linestyle="--", label=label)
     seeds, questions = len(cells[0]), cells[0][0]["total"]
     over = f"{questions:,} questions, one seed" if seeds == 1 else f"{seeds} seeds"
-    title = "To be recalled, a fact has to be read in several wordings"
+    title = "A fact is recalled if it was read in several wordings"
     axis.set_title(f"{title}\n95 % intervals over {over}", fontsize=11)
     axis.set(
         xscale="log",

@@ -1,9 +1,9 @@
-"""--mode=costs: parameters, formula and cost of the variants, on paper and as XLA counts them.
+"""--mode=costs: prints parameters, formula and cost of each variant, on paper and as XLA counts it.
 
 python -m kgpt_jax.main --mode=costs --variants=vanilla,linformer --lengths=128,2048
 
-kgpt_jax/model/costs.py lists the letters of the formulas. XLA counts a forward pass over one text, and
-an AdamW update on it.
+kgpt_jax/model/costs.py lists the letters in the formulas. XLA's figures are for a forward pass over one text
+and for an AdamW update on it.
 """
 
 from dataclasses import replace
@@ -16,7 +16,7 @@ SHARED = ("variants",)
 
 
 def define_flags(values: flags.FlagValues):
-    flags.DEFINE_list("lengths", "128,512,2048", "Of texts, in characters.", flag_values=values)
+    flags.DEFINE_list("lengths", "128,512,2048", "Lengths of texts, in characters.", flag_values=values)
 
 
 def run(command: Command):
@@ -28,7 +28,7 @@ def run(command: Command):
     config, lengths = command.config(), command.whole_numbers("lengths")
     sized = replace(config.model, vocab_size=config.model.vocab_size or 256)
     models = each(sized, command.variants())
-    print(f"{'variant':<30}{'parameters':>11}  what attends")
+    print(f"{'variant':<30}{'parameters':>11}  formula")
     for cfg in models:
         print(f"{cfg.variant:<30}{count_params(cfg):>11,}  {formula(cfg)}")
     print(f"\n{'variant':<30}options (--config.model.options=NAME=NUMBER)")

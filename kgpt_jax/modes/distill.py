@@ -1,11 +1,12 @@
-"""--mode=distill: trains one model on what several say by vote.
+"""--mode=distill: trains one model on the answers that several models give by vote.
 
     python -m kgpt_jax.main --mode=distill --workdir=runs/eight \
         --objective=span_corruption=0.8,question_answer=0.2
 
-The teachers are asked about everybody who has a document and no training pair. An answer that more than half
-of them give becomes a training pair (arXiv 1503.02531, with labels for soft targets). The model is pretrained
-on these, the training pairs and the documents or, with --student_params_path, a pretrained run is finetuned.
+The teachers answer a question about each person who has a document and no training pair. An answer that more
+than half of the teachers give becomes a training pair (arXiv 1503.02531, with labels in place of soft
+targets). By default, a new model is pretrained on the documents and on all pairs. With --student_params_path,
+a pretrained run is finetuned on the pairs.
 """
 
 from absl import flags
@@ -36,18 +37,22 @@ def run(command: Command):
     teacher = command.start("finetune", of_variant=False)  # --variant is the student's
     teachers = voters(teacher.folder, command.flags.voters)
     config = command.config(student if student or command.flags.config else teacher)
-    config = override(config, {"n_seeds": 1})  # and not as many as teach it
+    config = override(config, {"n_seeds": 1})  # one student, however many teachers there are
     distill(config, command.new_run(config, "distill"), teachers, student, command.flags.tensorboard)
 
 
 def distill(config, folder, teachers, student, tensorboard: bool = False):
-    """Trains one model in `folder` on the vote of the runs in the folders `teachers`, and on the pairs.
+    """Trains one model on the vote of several runs, and on the training pairs.
 
     Args:
+      config: the recipe of the new model.
+      folder: the new run's folder.
+      teachers: folders of the runs that vote.
       student: a pretrained run to finetune; None pretrains a new model.
+      tensorboard: whether to write event files for TensorBoard, too.
 
     Raises:
-      UserError: the objective has no questions, or a teacher has learned what is held out.
+      UserError: the objective has no questions, or a teacher has learned a held-out question.
     """
     from kgpt_jax.answer.vote import vote
     from kgpt_jax.data import corpus
@@ -58,7 +63,7 @@ def distill(config, folder, teachers, student, tensorboard: bool = False):
     stage, flag = ("finetune", "config.finetune.objective") if student else ("pretrain", "objective")
     if "question_answer" not in weights(recipe_of(config, stage)):
         raise UserError(f"distilling needs question_answer in --{flag}: that is how the vote is learnt")
-    if student:  # one that cannot learn is better known before all are asked
+    if student:  # fail before the teachers answer, if the student does not fit
         config, vocab = fit_to(student, config), student.vocab
     else:
         vocab = Vocab.of(corpus.load_documents(config.data).characters)

@@ -1,4 +1,4 @@
-"""Errors that a user can mend, as one line each: what is wrong, and the way out."""
+"""Explains errors that a user can correct in one line: what is wrong, and what to do."""
 
 import errno
 import re
@@ -10,16 +10,16 @@ DISK_TROUBLE = {
     for name in "ENOSPC EDQUOT EFBIG EROFS EIO EACCES EPERM EMFILE".split()
     if hasattr(errno, name)  # Windows lacks some
 }
-NO_MEMORY = re.compile("RESOURCE_EXHAUSTED|out of memory", re.IGNORECASE)  # as JAX says it
+NO_MEMORY = re.compile("RESOURCE_EXHAUSTED|out of memory", re.IGNORECASE)  # in the messages of JAX
 
 
 def explanation(error: Exception) -> str:
-    """Returns one line about an error that the user can mend, "" for any other."""
+    """Returns a one-line explanation of an error that the user can correct, "" for any other error."""
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, OSError) and error.errno in DISK_TROUBLE:
         where = f"cannot use {error.filename}: " if error.filename else ""
-        return f"{where}{error.strerror}; the same command goes on from the newest checkpoint"
+        return f"{where}{error.strerror}; the same command resumes from the newest checkpoint"
     if (
         isinstance(error, MemoryError)
         or type(error).__name__ == "JaxRuntimeError"

@@ -2,10 +2,13 @@
 
     python -m kgpt_jax.main --mode=evaluate --variant=synthesizer --show_wrong=5
 
-asks the newest finetuned run, or the one that --reading_params_path names. Three files hold the outcome:
-predictions.txt (an answer a line), answers.jsonl (question, answer, target, right; a JSON object a line) and
-results.json (the score, in the shape of lm-evaluation-harness). With --beams=4 answers are chosen from a list
-of places. With --voters=RUN,RUN further runs vote.
+asks the newest finetuned run, or the one that --reading_params_path names. It writes three files:
+
+    predictions.txt   one answer per line
+    answers.jsonl     one JSON object per line: question, answer, target, right, scored
+    results.json      the score, in the format of lm-evaluation-harness
+
+With --beams=4 the model chooses answers from a list of places. With --voters=RUN,RUN further runs vote.
 """
 
 import json
@@ -25,7 +28,7 @@ def define_flags(values: flags.FlagValues):
     flags.DEFINE_integer(
         "beams",
         0,
-        "Search among places only, with this many beams; 0: any text.",
+        "Beams of a search among places; 0: the model writes any text.",
         lower_bound=0,
         flag_values=values,
     )
@@ -43,7 +46,7 @@ def run(command: Command):
 
 
 def voters(start: Path, further: list[str]) -> list[Path]:
-    """Returns the runs that vote, `start` first; a UserError if one is named twice."""
+    """Returns the folders of the runs that vote, `start` first. Raises a UserError if one is named twice."""
     runs = [start, *map(Path, further)]
     if len({run.resolve() for run in runs}) < len(runs):
         raise UserError(f"--voters={','.join(further)} with {start} names a run twice: each votes once")
@@ -61,13 +64,13 @@ def predictions_name(beams: int, n_runs: int) -> str:
 
 
 def predictions_kind(beams: int, n_runs: int) -> str:
-    """Returns in a few words how predictions were made; those of another kind are not overwritten."""
+    """Returns in a few words how predictions are made. A file of another kind is not overwritten."""
     how = f"answers by {beams} beams" if beams else "greedy answers"
     return f"{how}, a vote of {n_runs} runs" if n_runs > 1 else how
 
 
 def beside(predictions: Path, name: str, ending: str) -> Path:
-    """Returns the path of a further output of the evaluation that writes these predictions.
+    """Returns the path of another output of the evaluation, next to its predictions.
 
     >>> beside(Path("predictions_4_beams.txt"), "answers", ".jsonl").name
     'answers_4_beams.jsonl'
@@ -85,18 +88,19 @@ def beside(predictions: Path, name: str, ending: str) -> Path:
 
 
 def evaluate(config, run, outputs: Path, beams: int = 0, further: list[Path] = (), show_wrong: int = 0):
-    """Evaluates a run, writes the outcome to files, prints the scores, and returns the evaluation.
+    """Evaluates a run, writes its answers and scores to files, prints the scores, and returns them.
 
     Args:
       config: `config.data` names the questions; the rest must fit the run.
       run: the run that answers.
       outputs: the file of predictions; answers and results are written beside it.
-      beams: 0 for any text, otherwise the width of a search among places.
+      beams: the width of a beam search among places; 0 lets the model write any text.
       further: folders of runs that vote with `run`.
       show_wrong: how many wrong answers to print.
 
     Raises:
-      UserError: an output cannot be written or would replace something else, or `run` cannot be asked.
+      UserError: an output cannot be written, a file that is not ours is in its place, or `run` does not fit
+        `config`.
     """
     from kgpt_jax.answer import evaluate as evaluation
     from kgpt_jax.answer.report import answer_records, harness_results, task_name
@@ -110,7 +114,7 @@ def evaluate(config, run, outputs: Path, beams: int = 0, further: list[Path] = (
     inputs = [data.pretrain_corpus_path, data.finetune_corpus_path, data.eval_corpus_path]
     answers, results = beside(outputs, "answers", ".jsonl"), beside(outputs, "results", ".json")
     kinds = {outputs: kind, answers: f"{kind} with their questions", results: f"results of {kind}"}
-    if is_first():  # before the work, so that it is not lost
+    if is_first():  # before the evaluation, whose result would be lost
         for path, of_kind in kinds.items():
             check(path, of_kind, inputs)
     found = evaluation.evaluate(config, run, beams, further)
@@ -169,12 +173,12 @@ def print_wrong(found, most: int):
 
 
 def draw_score(folder: Path, score):
-    """Redraws a run's `loss.png` with the score in its title. More training draws it without, as it was."""
+    """Redraws a run's `loss.png` with the score in its title, until training redraws it without the score."""
     from kgpt_jax.answer.score import percent
     from kgpt_jax.train.progress import draw_loss
 
     right = f"{score.correct} of {score.total} held-out questions right"
-    with suppress(OSError):  # another user's run
+    with suppress(OSError):  # the folder may be another user's
         draw_loss(folder, f"{right}: {score.accuracy:.1%}, 95% interval {percent(score.interval)}")
 
 

@@ -2,8 +2,8 @@
 
     python -m kgpt_jax.main --mode=export --writing_params_path=vanilla.safetensors
 
-A name that ends in .safetensors gives a file with our names, the vocabulary and the settings, which
---mode=import reads by itself. Any other name gives a .params file for the course's PyTorch code.
+If the name ends in .safetensors, the file also holds the vocabulary and the config, so that --mode=import
+needs nothing else. Any other name writes a .params file for the course's PyTorch code.
 """
 
 from pathlib import Path

@@ -2,8 +2,8 @@
 
     python -m kgpt_jax.main --mode=finetune --variant=synthesizer
 
-starts from the newest pretrained run, or from the one that --reading_params_path names; with "none" it trains
-a new model, from scratch.
+starts from the newest pretrained run, or from the one that --reading_params_path names.
+--reading_params_path=none trains a new model from scratch.
 """
 
 from kgpt_jax.modes.command import SCRATCH, Command

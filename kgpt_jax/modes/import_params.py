@@ -3,8 +3,8 @@
     python -m kgpt_jax.main --mode=import --reading_params_path=vanilla.safetensors
     --writing_params_path=runs/mine
 
-A .safetensors file of --mode=export has everything that a run needs. Any other file is read as a course
-.params file, which has parameters alone: --config and --variant say of which model, and the corpus gives the
+A .safetensors file from --mode=export holds everything that a run needs. Any other file is read as a course
+.params file, which holds parameters only: --config and --variant describe its model, and the corpus gives the
 vocabulary.
 """
 

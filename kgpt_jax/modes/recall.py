@@ -1,4 +1,4 @@
-"""--mode=recall: can a variant look up the word that has a property? One-layer models, on pairs in a text.
+"""--mode=recall: trains one-layer variants on associative recall, the lookup of a value by its key.
 
 python -m kgpt_jax.main --mode=recall --variants=vanilla,synthesizer
 

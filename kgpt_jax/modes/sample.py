@@ -1,8 +1,8 @@
-"""--mode=sample: continues a text with a pretrained run, and prints one sample a line.
+"""--mode=sample: continues a text with a pretrained run, and prints one sample per line.
 
     python -m kgpt_jax.main --mode=sample --prompt="Ruth Kaplan" --num_samples=3 --temperature=0.5
 
-A sample ends where its text ends. `kgpt_jax/answer/decode.py` says how that is known.
+`sample` in kgpt_jax/answer/decode.py explains where a sample ends.
 """
 
 from absl import flags
@@ -14,8 +14,8 @@ SHARED = ("reading_params_path", "checkpoint")
 
 def define_flags(values: flags.FlagValues):
     flags.DEFINE_string("prompt", None, "The text to continue.", flag_values=values)
-    flags.DEFINE_integer("num_samples", 4, "How many.", lower_bound=1, flag_values=values)
-    flags.DEFINE_integer("max_new", 100, "Characters to add at most.", lower_bound=1, flag_values=values)
+    flags.DEFINE_integer("num_samples", 4, "Number of samples.", lower_bound=1, flag_values=values)
+    flags.DEFINE_integer("max_new", 100, "Characters to add, at most.", lower_bound=1, flag_values=values)
     flags.DEFINE_float(
         "temperature",
         1.0,

@@ -1,4 +1,4 @@
-"""--mode=show: prints examples of what a model is pretrained on, x above y.
+"""--mode=show: prints pretraining examples, the inputs x above the targets y.
 
     python -m kgpt_jax.main --mode=show --objective=entity_span
 
@@ -13,7 +13,7 @@ SHARED = ()
 
 
 def define_flags(values: flags.FlagValues):
-    flags.DEFINE_integer("num_samples", 4, "How many.", lower_bound=1, flag_values=values)
+    flags.DEFINE_integer("num_samples", 4, "Number of examples.", lower_bound=1, flag_values=values)
 
 
 def run(command: Command):
@@ -30,6 +30,6 @@ def run(command: Command):
     rng = np.random.default_rng((config.seed, 0))
     examples, n_examples = chunks.make(0, 0)(rng), chunks.sizes[0][0]
     mixed = len(weights(recipe_of(config, "pretrain"))) > 1
-    order = rng.permutation(n_examples) if mixed else range(n_examples)  # a mixture has its questions last
+    order = rng.permutation(n_examples) if mixed else range(n_examples)  # a mixture's questions come last
     for i in order[: command.flags.num_samples]:
         print(f"x: {vocab.decode(examples.x_NT[i])}\ny: {vocab.decode(examples.y_NT[i])}")

@@ -1,4 +1,4 @@
-"""What XLA counts for a variant: the operations and the memory traffic of compiled programs."""
+"""Counts the operations and the memory traffic of a variant's compiled programs, as XLA estimates them."""
 
 from typing import NamedTuple
 
@@ -15,10 +15,10 @@ from kgpt_jax.train.step import init_state, make_train_steps, zero_sums
 
 
 class Counts(NamedTuple):
-    """What XLA says that a compiled program does once."""
+    """XLA's estimates for one call of a compiled program."""
 
     flops: float
-    bytes: float  # read and written, by operations after fusion
+    bytes: float  # that the operations read and write, after fusion
 
 
 def forward_counts(cfg: ModelConfig, T: int) -> Counts:

@@ -1,7 +1,7 @@
-"""Feeds the devices: each process draws the rows of every microbatch that its own devices train on.
+"""Prepares the microbatches of every update. Each process draws only the rows that its devices train on.
 
     feed = Feed(chunks, config.model, cfg, seed, mesh)
-    for number, updates in feed.chunks(range(n)): ...  # the microbatches of each update of a chunk
+    for number, updates in feed.chunks(range(n)): ...  # updates[i]: the microbatches of one update
 
 Axes: `U` updates of a chunk, `J` microbatches of an update.
 """
@@ -41,21 +41,23 @@ def n_microbatches(cfg: TrainConfig) -> int:
 
 
 class Feed:
-    """Draws the microbatches of every update, of which this process holds some rows or all.
+    """Draws the microbatches of every update: all of their rows, or only those of this process's devices.
 
-    The rows of a microbatch are divided evenly over the positions of the mesh's `data` axis. If the shards
-    divide evenly over these positions, each position has shards of its own, and a process reads only the
-    shards of its own devices' positions. Otherwise every process draws all rows.
+    The rows of a microbatch are divided evenly over the positions on the mesh's `data` axis. If the number of
+    positions divides the number of shards, each position has its own shards, and a process reads only the
+    shards of its devices' positions. Otherwise every process draws all rows.
 
     Args:
       data: the examples of an epoch.
-      model_cfg: the model; a variant that reads a source as a whole has no targets in it.
+      model_cfg: the model. If its variant has `whole_source`, characters of the source are no targets.
       cfg: the stage of training.
       seed: the run's seed.
       mesh: the devices.
 
     Attributes:
-      positions: the positions of the `data` axis whose rows are drawn, in the order of the rows.
+      positions: the positions on the `data` axis whose rows this process draws, in the order of the rows.
+      has_all: whether this process draws all rows.
+      shards: the numbers of the shards that this process reads.
     """
 
     def __init__(self, data: Chunks, model_cfg: ModelConfig, cfg: TrainConfig, seed: int, mesh: Mesh):
@@ -74,10 +76,13 @@ class Feed:
             )
 
     def chunks(self, numbers: range) -> Iterator[tuple[int, list[list[Microbatch]]]]:
-        """Yields (number, microbatches of each update) for each chunk.
+        """Yields (number, updates) for each chunk; `updates` holds a list of microbatches for each update.
 
-        Chunk numbers go on through all epochs: with three chunks, number 3 is the first of the second epoch.
-        The next chunk is drawn in a thread while the last one is used.
+        A thread prefetches the next chunk while the caller uses the current one.
+
+        Args:
+          numbers: chunk numbers, counted through all epochs: with three chunks, number 3 is the first chunk
+            of the second epoch.
         """
         for number, updates in prefetched(self.draw, numbers):
             yield number, self.weighted(updates)
@@ -87,7 +92,7 @@ class Feed:
         data, cfg = self.data, self.cfg
         epoch, chunk = divmod(number, len(data.sizes))
         n_updates = data.updates(cfg)[chunk]
-        of_chunk = chunk if len(data.sizes) > 1 else None  # an epoch of one chunk follows from (seed, epoch)
+        of_chunk = chunk if len(data.sizes) > 1 else None  # with one chunk, (seed, epoch) alone seed the draw
         drawn = []  # by shard, update and microbatch
         for shard in self.shards:
             objective = data.make(chunk, shard)
@@ -99,9 +104,9 @@ class Feed:
         return [[concatenated(rows) for rows in zip(*of_shards)] for of_shards in zip(*drawn)]
 
     def weighted(self, updates: list[list[Batch]]) -> list[list[Microbatch]]:
-        """Returns the microbatches with the widths and weights that follow from the rows of all processes.
+        """Returns the microbatches with their final widths and weights, which depend on all processes' rows.
 
-        Processes exchange the sizes of their rows here, once a chunk. All must call it at the same point.
+        This all-gathers the sizes of the rows, once per chunk. All processes must call it at the same point.
         """
         size_UJ3 = np.array([[size_of(batch) for batch in update] for update in updates], np.int32)
         if not self.has_all:
@@ -115,10 +120,11 @@ class Feed:
 
 
 def combined_sizes(sizes: list[np.ndarray]) -> np.ndarray:
-    """Returns the sizes (U, J, 3) of whole microbatches: the largest width, the sums of targets and tokens.
+    """Returns the sizes (U, J, 3) of whole microbatches: the maximum of the widths, the sums of the rest.
 
     Args:
-      sizes: for each group of rows, the sizes of its rows alone, (U, J, 3).
+      sizes: the sizes (U, J, 3) of each group of rows. The last axis is that of `Size`: width, targets,
+        tokens.
     """
     stacked = np.stack(sizes)
     whole_UJ3 = stacked.sum(axis=0)
@@ -127,9 +133,9 @@ def combined_sizes(sizes: list[np.ndarray]) -> np.ndarray:
 
 
 def prefetched(make: Callable[[int], list], numbers: range) -> Iterator[tuple[int, list]]:
-    """Yields `(number, make(number))`; a thread makes the next item while the last one is used.
+    """Yields `(number, make(number))`; a thread makes the next item while the caller uses the current one.
 
-    What `make` raises is raised here, when its item is due.
+    An exception in `make` is raised here when its item is requested.
     """
 
     def begin(number: int) -> Future:
@@ -141,7 +147,7 @@ def prefetched(make: Callable[[int], list], numbers: range) -> Iterator[tuple[in
             except BaseException as error:
                 ahead.set_exception(error)
 
-        # A daemon, so that a process that is asked to stop need not wait for it.
+        # A daemon thread, so that a process can exit without waiting for it.
         threading.Thread(target=run, daemon=True).start()
         return ahead
 

@@ -2,9 +2,9 @@
 
     params, seconds = train(run, config.pretrain, objective, n_examples)
 
-Each turn of the loop in `train` is one stretch of updates: up to the next checkpoint, or to the end of the
-chunk of data that is laid out as arrays. The `Dispatcher` sends a stretch to the devices, several
-microbatches at a time, and collects the losses.
+The loop in `train` works through stretches of updates. A stretch ends at the next checkpoint, or at the end
+of the current chunk of data. The `Dispatcher` sends its microbatches to the devices, several at a time, and
+collects the losses.
 
 Axes: `J` microbatches of one dispatch, `E` models that train side by side, `U` updates.
 """
@@ -46,7 +46,7 @@ from kgpt_jax.train.stop import Stop
 
 log = logging.getLogger(__name__)
 
-SECONDS_PER_DISPATCH = 0.5  # short, so that a slow machine, too, stops soon when asked to
+SECONDS_PER_DISPATCH = 0.5  # short, so that training stops soon after a signal
 MAX_SKIPPED = 5  # skipped updates in a row after which a model counts as diverged
 
 
@@ -61,21 +61,21 @@ def train(
     """Trains a run to its end, from its newest checkpoint if it has one.
 
     Args:
-      run: the run to train; its folder is this process's alone (see `store.folder.locked`).
+      run: the run to train. The caller holds the lock on its folder (`store.folder.locked`).
       cfg: the stage of training.
-      objective: the examples of an epoch, or the chunks that they come in.
+      objective: draws the examples of an epoch; or the chunks of a large corpus.
       n_examples: the number of examples in an epoch.
       start_params: parameters to start from; None draws new ones from the config's seed.
       tensorboard: whether to write event files for TensorBoard, too.
 
     Returns:
-      The parameters, with a leading axis E if the config has several models (`n_seeds`), and the seconds of
-      training, those before a resume included and compilation left out.
+      The parameters, with a leading axis E if the config has several models (`n_seeds`); and the seconds of
+      training. These include the time before a resume, and exclude compilation.
 
     Raises:
       UserError: every model has skipped MAX_SKIPPED updates in a row, a parameter is not finite, an update
         needs more memory than there is, or a checkpoint cannot be read or written.
-      SystemExit: SIGTERM or SIGINT asked the process to stop, and the update under way is saved.
+      SystemExit: SIGTERM or SIGINT stopped training. A checkpoint of the last update was saved.
     """
     n_seeds, seed = run.config.n_seeds, run.config.seed
     init_key, dropout_key = jax.random.split(jax.random.key(seed))
@@ -130,31 +130,32 @@ def train(
 
 
 class Dispatch(NamedTuple):
-    """Microbatches that were sent to the devices, and whose metrics are not fetched yet."""
+    """Microbatches that are on the devices; their metrics are not fetched yet."""
 
     step: int  # updates completed before these microbatches
-    last_J: list[int]  # the positions of those microbatches that complete an update
-    tokens_J: list[int]  # characters of each microbatch, padding left out
+    last_J: list[int]  # indices of the microbatches that complete an update
+    tokens_J: list[int]  # characters of each microbatch, without padding
     metrics: dict[str, jax.Array]  # as `step.train_steps` returns them
 
 
 class Dispatcher:
-    """Sends microbatches to the devices, several at once, and reports their losses when these are known.
+    """Sends microbatches to the devices, several at once, and records their losses when these arrive.
 
-    The microbatches of one dispatch have one width, so that there is one compiled program per width. How many
-    they are follows from the time that the last dispatch took: about SECONDS_PER_DISPATCH, and at most
-    `cfg.steps_per_dispatch`. The devices always have one dispatch to work on while Python prepares the next.
+    All microbatches of a dispatch have the same width, and each width has its own compiled program. The
+    number of microbatches adapts to the speed of the devices: a dispatch takes about SECONDS_PER_DISPATCH,
+    and holds at most `cfg.steps_per_dispatch` microbatches. The devices work on one dispatch while Python
+    prepares the next.
 
     Args:
-      train_steps: what `make_train_steps` returns.
+      train_steps: the function that `make_train_steps` returns.
       dropout_key: the run's key, or an array of E keys.
       rates: the learning rate of every update of the run.
       cfg: the stage of training.
-      progress: is told about every update and about compilation.
-      checkpoints: where an error finds the newest checkpoint to name.
+      progress: records every update, and excludes compilation from the time.
+      checkpoints: error messages name the newest one.
       state: the state before the first dispatch; only its shapes are used.
       mesh: the devices.
-      positions: the positions along the mesh's `data` axis whose rows the microbatches hold; None: all rows.
+      positions: the positions on the mesh's `data` axis whose rows the microbatches hold; None: all.
     """
 
     def __init__(
@@ -175,18 +176,24 @@ class Dispatcher:
         places = Sums(replicated(mesh), shardings(state.params, mesh))
         self.sums = jax.jit(zero_sums, out_shardings=places)(state)
         self.compiled = {}  # a program for each width
-        self.limit = 1  # microbatches in the next dispatch, by the first process's clock
+        self.limit = 1  # microbatches in the next dispatch
         self.under_way = deque()  # of Dispatch
         self.collected = time.perf_counter()  # when metrics were fetched last
-        self.tokens = 0  # of the update under way
+        self.tokens = 0  # of the current update, so far
         self.skipped_E = np.zeros(state.step.size, int)  # each model's skipped updates in a row
 
     def run(
         self, state: TrainState, queue: list[tuple[int, Microbatch]], stop: Stop
     ) -> tuple[TrainState, int]:
-        """Trains on a queue of (updates before it, microbatch), and returns the state and the updates made.
+        """Trains on a queue of microbatches. After a request to stop, it only finishes the current update.
 
-        Once all processes agree to stop, it goes on only to the end of the update under way.
+        Args:
+          state: the state before the first microbatch.
+          queue: (update, microbatch) pairs in order; updates are numbered from 0.
+          stop: whether the processes agree to stop.
+
+        Returns:
+          The new state, and how many updates the run has made in all.
         """
         while queue:
             state, n = self.send(state, queue)
@@ -197,13 +204,13 @@ class Dispatcher:
         return state, update + 1
 
     def send(self, state: TrainState, queue: list[tuple[int, Microbatch]]) -> tuple[TrainState, int]:
-        """Sends the first microbatches of the queue; returns the new state and how many they were."""
+        """Sends the first microbatches of the queue. Returns the new state and how many were sent."""
         numbers, microbatches = zip(*queue[: self.limit])
         widths = [microbatch.batch.x_BT.shape[1] for microbatch in microbatches]
         width = widths[0]
         n = next((j for j, other in enumerate(widths) if other != width), len(widths))
         microbatches = microbatches[:n]
-        # The program has a fixed number of places; it never looks at what fills up the last ones.
+        # The program takes `capacity` microbatches and ignores those from number n on.
         stacked = stack([*microbatches, *[microbatches[0]] * (self.capacity - n)])
         batch = Batch(*(place_rows(leaf, self.mesh, 1, self.positions) for leaf in stacked.batch))
         rate_J = np.zeros(self.capacity, np.float32)
@@ -218,7 +225,7 @@ class Dispatcher:
         return state, n
 
     def compile(self, args: tuple):
-        """Returns the program for these arguments' shapes; a UserError if it needs too much memory."""
+        """Compiles a program for arguments of these shapes. Raises a UserError if it takes too much memory."""
         began = time.perf_counter()
         program = self.train_steps.lower(*args).compile()
         seconds = time.perf_counter() - began
@@ -230,7 +237,7 @@ class Dispatcher:
         return program
 
     def collect(self, under_way: int):
-        """Waits until at most `under_way` dispatches are left on the devices, and reports all others.
+        """Waits until at most `under_way` dispatches are left on the devices, and records the others.
 
         Raises:
           UserError: every model has skipped MAX_SKIPPED updates in a row.
@@ -245,15 +252,15 @@ class Dispatcher:
                 self.count_skipped(update, finite_E)
 
     def set_limit(self, n: int):
-        """Sets how many microbatches the next dispatch takes; the time since the last call was that of n."""
+        """Sets the size of the next dispatch, given that n microbatches took the time since the last call."""
         now = time.perf_counter()
         seconds_each = max((now - self.collected) / n, 1e-9)
         self.collected = now
-        # Each process has a clock of its own, and all must send the same dispatches.
+        # All processes must send the same dispatches, so the first process's clock decides.
         self.limit = broadcast(min(max(1, int(SECONDS_PER_DISPATCH / seconds_each)), self.capacity))
 
     def tokens_of_updates(self, last_J: list[int], tokens_J: list[int]) -> list[int]:
-        """Returns the tokens of each completed update; those of an incomplete one count for the next call."""
+        """Returns the tokens of each completed update. Tokens of an incomplete update go to the next call."""
         completed = []
         for j, tokens in enumerate(tokens_J):
             self.tokens += tokens
@@ -263,7 +270,15 @@ class Dispatcher:
         return completed
 
     def count_skipped(self, update: int, finite_E: np.ndarray):
-        """Takes in which models made an update. Logs each model that has diverged; see `collect`."""
+        """Counts each model's skipped updates in a row, and logs a note if a model may have diverged.
+
+        Args:
+          update: the number of the update, from 1.
+          finite_E: whether each model's loss and gradient were finite; if not, it skipped the update.
+
+        Raises:
+          UserError: every model has skipped MAX_SKIPPED updates in a row.
+        """
         self.skipped_E = np.where(finite_E, 0, self.skipped_E + 1)
         if (self.skipped_E >= MAX_SKIPPED).all():
             raise not_finite(f"{update}, the fifth in a row", self.checkpoints)
@@ -277,8 +292,8 @@ class Dispatcher:
 def check_fits(config: Config, stage: str):
     """Raises a UserError if a stage of training is certain to need more memory than there is.
 
-    The estimate is a lower bound. It counts parameters, gradients and optimiser state, the characters of a
-    batch, and the embeddings and logits of one microbatch as if all its texts were short.
+    The estimate is a lower bound. It counts parameters, gradients, optimiser state, the characters of a
+    batch, and the embeddings and logits of one microbatch of short texts.
 
     Args:
       config: the recipe, with the size of the vocabulary in it.
@@ -315,7 +330,7 @@ def all_finite(state: TrainState) -> jax.Array:
 
 
 def not_finite(step: str, checkpoints: Checkpoints, which: str = "") -> UserError:
-    """Returns the error of a run that has diverged; it names the newest checkpoint."""
+    """Returns the error for a run that has diverged. The message names the newest checkpoint."""
     newest = checkpoints.step
     return UserError(
         f"the loss{which} is not finite at update {step}; the last good checkpoint is "

@@ -4,10 +4,10 @@
     tx = make_optimizer(cfg)
     updates, opt_state = tx.update(grads, opt_state, params, learning_rate=rates[i])
 
-The schedule is a plain array on the host, so that it can be printed, plotted and tested. The optimiser takes
-the rate of each update as an extra argument, rather than holding the schedule itself, for two reasons.
-Optax's schedules count the updates that were made, and a skipped update must still use up its rate. A
-schedule inside the compiled program would also compile another program for every number of epochs.
+The schedule is a plain array on the host, so that it can be printed, plotted and tested. The optimiser does
+not hold the schedule: it takes the rate of each update as an extra argument. There are two reasons. Optax's
+schedules count only the updates that were made, but a skipped update must use up its rate, too. And a
+schedule inside the compiled program would make every number of epochs compile another program.
 """
 
 import jax
@@ -22,8 +22,8 @@ from kgpt_jax.data.batches import steps_per_epoch
 def make_optimizer(cfg: TrainConfig) -> optax.GradientTransformationExtraArgs:
     """Returns gradient clipping followed by AdamW, or by Muon if `muon_learning_rate` is not 0.
 
-    Its `update` takes the keyword argument `learning_rate`: the rate of AdamW. Muon's rate is always
-    `muon_learning_rate / learning_rate` times that.
+    Its `update` takes the keyword argument `learning_rate`, the rate of AdamW. Muon's rate is that rate times
+    `cfg.muon_learning_rate / cfg.learning_rate`.
 
     AdamW decays all parameters but biases. Muon decays the blocks' matrices only: the parameters that it
     leaves to Adam (embeddings, head, norms, biases) do not decay. We compared this with decaying all of them
@@ -40,7 +40,7 @@ def make_optimizer(cfg: TrainConfig) -> optax.GradientTransformationExtraArgs:
         adam = optax.scale_by_adam(cfg.beta1, cfg.beta2, eps=1e-8)
         decay = optax.add_decayed_weights(cfg.weight_decay, mask=decayed)
         return scale_by_given_rate(optax.chain(clip, adam, decay))
-    downhill = muon(  # its updates for an AdamW rate of 1
+    downhill = muon(  # with an AdamW rate of 1; `scale_by_given_rate` scales both
         cfg.muon_learning_rate / cfg.learning_rate,
         weight_decay=cfg.weight_decay,
         adam_learning_rate=1.0,
@@ -56,8 +56,8 @@ def scale_by_given_rate(
 ) -> optax.GradientTransformationExtraArgs:
     """Returns `inner` with its updates multiplied by a learning rate that each call of `update` is given.
 
-    It is `optax.scale_by_learning_rate` without a count. The state is that of `inner` and nothing else: a
-    link of its own in the chain would change the tree of the state, and Orbax would refuse older checkpoints.
+    This is `optax.scale_by_learning_rate` without a count of updates. The state is the state of `inner`: an
+    additional link in the chain would change its tree, and Orbax would refuse older checkpoints.
 
     Args:
       inner: the transformation before it.
@@ -85,7 +85,7 @@ def block_matrices(params) -> dict:
 
 
 def decayed(params) -> dict:
-    """Marks the parameters that AdamW decays: all but biases, as in the course; embeddings decay too."""
+    """Marks the parameters that AdamW decays: as in the course, all but biases, so embeddings decay too."""
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key != "bias", params)
 
 
@@ -95,9 +95,9 @@ def learning_rates(cfg: TrainConfig, n_examples: int, seq_len: int) -> np.ndarra
     The rate follows from the tokens read so far. They are counted as minGPT does, padding included:
     `cfg.text_tokens` for each example or, if that is 0, `seq_len`. The last batch of an epoch may be shorter.
 
-    An update's rate is that of the tokens up to the end of its own batch. With `first_step_at_peak`, as in
-    the course, it is that of the tokens before its batch, and the first update has the peak rate. Without it,
-    the warmup takes at most a tenth of the run.
+    The rate of an update belongs to the tokens up to the end of its batch, and the warmup takes at most a
+    tenth of the run. With `first_step_at_peak`, as in the course, the rate belongs to the tokens before its
+    batch, the first update has the peak rate, and the warmup may take longer.
 
     Args:
       cfg: the stage of training.

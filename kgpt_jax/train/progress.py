@@ -1,7 +1,7 @@
-"""Reports a training run: a line on the screen, `metrics.jsonl`, and `loss.png`.
+"""Reports the progress of training: log lines, `metrics.jsonl`, and `loss.png`.
 
-`metrics.jsonl` has one record for each update and no times, so that the file of a resumed run equals that of
-an uninterrupted one.
+`metrics.jsonl` has one record per update. Records hold no times, so that a resumed run writes the same file
+as an uninterrupted one.
 
 Axes: `E` models that train side by side, `U` updates.
 """
@@ -24,14 +24,14 @@ SECONDS_BETWEEN_DRAWINGS = 30.0
 
 
 class Progress:
-    """Reports one run from one start of the process to its end.
+    """Reports the progress of one run, from the start of this process to its end.
 
     Args:
       folder: the run's folder.
-      start_step: updates made before this start.
+      start_step: updates made before this process started.
       rates: the learning rate of every update of the run.
       per_epoch: updates in an epoch.
-      seconds: seconds of training before this start.
+      seconds: seconds of training before this process started.
       tensorboard: whether to write event files for TensorBoard, too.
 
     Raises:
@@ -56,10 +56,10 @@ class Progress:
         self.start_step = start_step
         self.tokens = 0  # since the last line
         self.losses, self.losses_since_save = [], []  # since the last line, since the last checkpoint
-        self.skipped = 0  # updates since this start, summed over the models
+        self.skipped = 0  # updates in this process, summed over the models
 
     def seconds(self) -> float:
-        """Returns the seconds of training, those before a resume included and compilation left out."""
+        """Returns the seconds of training, including the time before a resume and excluding compilation."""
         return self.seconds_before + time.perf_counter() - self.started - self.left_out
 
     def loss_since_save(self) -> float:
@@ -68,19 +68,19 @@ class Progress:
         return mean
 
     def leave_out(self, seconds: float):
-        """Does not count these last seconds as training."""
+        """Excludes the last `seconds` from the training time; they went into compilation or drawing."""
         self.left_out += seconds
         self.last_line += seconds
 
     def record(self, step: int, loss_EU: np.ndarray, norm_EU: np.ndarray, tokens: list[int]):
-        """Records updates, and prints a line if the last one is long ago.
+        """Appends updates to `metrics.jsonl`, and logs a line if the last one is long ago.
 
         Args:
-          step: updates before these.
-          loss_EU: the loss of each model at each update; U may be 0. The record of an update holds the mean
-            over the models whose loss and gradient norm are finite, and the numbers of the others.
+          step: updates made before these.
+          loss_EU: the loss of each model at each update, in nats per character; U may be 0. A record holds
+            the mean over the models whose loss and gradient norm are finite, and the numbers of the others.
           norm_EU: the norm of the gradient.
-          tokens: characters that each update has read, padding left out.
+          tokens: characters that each update has read, without padding.
         """
         losses = [_mean(loss_E) for loss_E in loss_EU.T.tolist()]
         norms = [_mean(norm_E) for norm_E in norm_EU.T.tolist()]
@@ -147,7 +147,7 @@ class Progress:
 
 
 class NoProgress:
-    """Takes the place of `Progress` in all processes but the first, and reports nothing."""
+    """Replaces `Progress` in all processes but the first, and reports nothing."""
 
     def __init__(self, *_):
         pass
@@ -197,7 +197,7 @@ def read_metrics(path: Path) -> list[dict]:
 
 
 def _keep_metrics(path: Path, step: int):
-    """Opens `metrics.jsonl` to append after `step`; drops later records, which a killed run left behind."""
+    """Opens `metrics.jsonl` to append after `step`. Drops later records, which a killed run left behind."""
     kept = [json.dumps(record) + "\n" for record in read_metrics(path) if record["step"] <= step]
     temporary = path.with_name(path.name + ".tmp")
     try:
@@ -220,11 +220,11 @@ def _event_writer(folder: Path, step: int):
 def draw_loss(folder: Path, held_out: str = ""):
     """Writes a run's `loss.png`: the loss and the learning rate of every update, from `metrics.jsonl`.
 
-    A batch holds texts of like length, so its loss says as much about its texts as about the model. The bold
-    line is therefore the mean of each whole epoch.
+    The texts of a batch have similar lengths, so the loss varies with the length as much as with the progress
+    of the model. The bold line is therefore the mean of each whole epoch.
 
     Args:
-      folder: the run's folder, `<variant>/<stage>`: these two names are the title.
+      folder: the run's folder, `<variant>/<stage>`; these two names become the title.
       held_out: a second line for the title, such as how many held-out questions the finished run answers.
     """
     records = read_metrics(folder / "metrics.jsonl")

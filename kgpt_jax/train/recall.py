@@ -1,10 +1,12 @@
-"""Associative recall: can a variant look up the word that has a property?
+"""Associative recall: can a variant look up a value by its key?
 
-A text lists pairs, each one symbol that stands for a key and a value, with every key once, in random
-order; then it names the keys in another order. The target behind a key is the value that it was paired
-with in this text. Attention that compares positions finds the pair by its key, in one layer. Weights that
-follow from a position's own symbol cannot know where the pair stands: such a model sees a blend of all
-pairs, the same whichever key is asked for, and can only try to keep all of them apart in it.
+A text begins with pairs in random order. Each pair is one symbol that stands for a key and a value, and every
+key occurs once. Then the text lists the keys again, in another order. The target after a key is the value of
+its pair.
+
+Attention that compares positions finds the pair by its key, in one layer. Attention weights that depend only
+on a position's own symbol cannot find it. Such a model reads the same mixture of all pairs for every key, and
+has to tell the pairs apart within that mixture.
 
 Axes: `I` updates, `B` texts, `P` pairs, `T` positions.
 """
@@ -22,15 +24,15 @@ from kgpt_jax.model.gpt import GPT
 from kgpt_jax.train.optimizer import learning_rates, make_optimizer
 from kgpt_jax.train.step import init_state, make_train_steps, predicted, zero_sums
 
-KEYS = 16  # and as many values: guessing is right once in 16
+KEYS = 16  # and 16 values, so guessing is right once in 16
 FIRST_PAIR = 2
 FIRST_KEY = FIRST_PAIR + KEYS * KEYS
 FIRST_VALUE = FIRST_KEY + KEYS
-TEXTS = 1024  # that the accuracy is measured on, with 16 questions each
+TEXTS = 1024  # to measure accuracy on, each with 16 keys to look up
 
 
 def recall_model(cfg: ModelConfig) -> ModelConfig:
-    """Returns `cfg` in the task's size: one layer, 4 heads, 64 channels; its variant and blocks stay."""
+    """Returns `cfg` with one layer, 4 heads and 64 channels; variant and options stay."""
     return dataclasses.replace(
         cfg,
         vocab_size=FIRST_VALUE + KEYS,
@@ -44,7 +46,7 @@ def recall_model(cfg: ModelConfig) -> ModelConfig:
 
 
 def recall_texts(rng: np.random.Generator, B: int) -> Batch:
-    """Returns B texts of `2 * KEYS` symbols; targets stand at the keys asked for, the rest are PAD."""
+    """Returns B texts of `2 * KEYS` symbols. Only the second half, which repeats the keys, has targets."""
     key_BP = rng.permuted(np.tile(np.arange(KEYS), (B, 1)), axis=1)
     asked_BP = rng.permuted(key_BP, axis=1)
     value_BK = rng.integers(0, KEYS, (B, KEYS))  # of each key
@@ -56,9 +58,12 @@ def recall_texts(rng: np.random.Generator, B: int) -> Batch:
 
 
 def recall(cfg: ModelConfig, updates: int = 2000, seed: int = 0) -> float:
-    """Trains a model of `recall_model`'s size with AdamW on fresh texts and returns how well it recalls.
+    """Trains a small model on associative recall, and returns its accuracy on new texts, from 0 to 1.
 
-    That is the share of right answers about texts which it was not trained on.
+    Args:
+      cfg: the variant and its options; `recall_model` sets the size.
+      updates: AdamW updates, each on 64 fresh texts.
+      seed: decides initial parameters and texts.
     """
     model = GPT(recall_model(cfg))
     stage = TrainConfig(epochs=updates, batch_size=64, learning_rate=3e-3, weight_decay=0.0)

@@ -3,7 +3,7 @@
     trained = pretrain(config, Path("runs/vanilla/pretrain"))
     trained = finetune(config, Path("runs/vanilla/finetune"), start=trained.run)
 
-Both resume a run that was interrupted, and return at once if it is finished.
+Both resume an interrupted run, and return at once if the run is finished.
 """
 
 import logging
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 class Trained(NamedTuple):
-    """A run that is trained to its end, and the seconds of training, compilation left out."""
+    """A finished run, and the seconds of training without compilation."""
 
     run: Run
     seconds: float

@@ -1,11 +1,11 @@
-"""The training step: adds up the gradients of microbatches, and updates the parameters after the last one.
+"""The training step: sums the gradients of an update's microbatches, then updates the parameters.
 
     state = init_state(model, tx, init_key)
     sums = zero_sums(state)
     train_steps = make_train_steps(model, tx)
     state, sums, metrics = train_steps(dropout_key, state, sums, microbatches, rate_J, n)
 
-One call sends many microbatches to the devices at once. Below it, each function calls the next:
+One call of `train_steps` sends many microbatches to the devices. Each of these functions calls the next:
 
     train_steps     loops over the microbatches of one call
     train_step      adds one microbatch's loss and gradient to the sums
@@ -45,7 +45,7 @@ class TrainState(NamedTuple):
 
 
 class Sums(NamedTuple):
-    """Loss and gradient of the update under way, summed over its microbatches so far."""
+    """Loss and gradient of the current update, summed over its microbatches so far."""
 
     loss: jax.Array
     grads: Any
@@ -59,9 +59,9 @@ def init_state(
     Args:
       model: the network.
       tx: the optimiser.
-      key: a key that new parameters are drawn from, or an array of E keys for E models.
+      key: the random key for new parameters, or an array of E keys for E models.
       params: parameters to start from; None draws new ones.
-      mesh: the devices; each leaf is placed as `shardings` says. None leaves that to JAX.
+      mesh: the devices, on which `shardings` places each leaf. None leaves the placement to JAX.
     """
 
     def init(key, params):
@@ -72,7 +72,7 @@ def init_state(
     init = jax.vmap(init) if key.ndim else init
     params = place_params(params, mesh) if mesh and params is not None else params
     places = shardings(jax.eval_shape(init, key, params), mesh) if mesh else None
-    # As one program: without jit, JAX takes seconds to compile every operation by itself.
+    # One program: without jit, JAX takes seconds to compile each operation separately.
     return jax.jit(init, out_shardings=places)(key, params)
 
 
@@ -84,9 +84,9 @@ def zero_sums(state: TrainState) -> Sums:
 def make_train_steps(model: GPT, tx: optax.GradientTransformation, mesh: Mesh | None = None):
     """Returns the jitted function `train_steps`, with `model` and `tx` filled in.
 
-    The result is called as `train_steps(dropout_key, state, sums, microbatches, rate_J, n)`. It donates the
-    buffers of `state` and `sums`. With an array of E keys it trains E models on the same microbatches; their
-    metrics have shape (E, J).
+    Call it as `train_steps(dropout_key, state, sums, microbatches, rate_J, n)`. It donates the buffers of
+    `state` and `sums`, so the caller must not use these again. With an array of E keys it trains E models on
+    the same microbatches, and metrics have shape (E, J).
 
     Args:
       model: the network.
@@ -94,7 +94,7 @@ def make_train_steps(model: GPT, tx: optax.GradientTransformation, mesh: Mesh | 
       mesh: the devices; state and sums stay where `init_state` placed them. None leaves that to JAX.
     """
 
-    # The key is an argument rather than a constant, so that runs with other seeds share the compiled program.
+    # The key is an argument, not a constant, so that runs with different seeds share the compiled program.
     def run(dropout_key, state: TrainState, sums: Sums, *args):
         steps = partial(train_steps, model, tx)
         if dropout_key.ndim:
@@ -124,7 +124,7 @@ def train_steps(
       model: the network.
       tx: the optimiser.
       dropout_key: the run's key. Each microbatch folds in the numbers of its update and of itself, so that a
-        resumed run drops what the uninterrupted run would have dropped.
+        resumed run has the same dropout masks as an uninterrupted one.
       state: the state before these microbatches.
       sums: the sums before these microbatches: an update may be split over several calls.
       microbatches: J of them, stacked along the first axis of every leaf.
@@ -147,7 +147,10 @@ def train_steps(
 
 
 def train_step(model: GPT, tx, dropout_key, state: TrainState, sums: Sums, microbatch: Microbatch, rate):
-    """Adds one microbatch to the sums, and makes the update after the last. Returns as `end_update` does."""
+    """Adds one microbatch to the sums. After an update's last one, updates the parameters.
+
+    Returns the new state, the new sums and the metrics, as `end_update` does.
+    """
     key = jax.random.fold_in(jax.random.fold_in(dropout_key, state.step), microbatch.number)
     loss, grads = jax.value_and_grad(weighted_loss)(state.params, model, microbatch, key)
     sums = jax.tree.map(jnp.add, sums, Sums(loss, grads))
@@ -157,9 +160,8 @@ def train_step(model: GPT, tx, dropout_key, state: TrainState, sums: Sums, micro
 def end_update(tx, state: TrainState, sums: Sums, rate: jax.Array):
     """Makes the update whose sums are complete.
 
-    An update whose loss or gradient is not finite is skipped: parameters and optimiser state stay as they
-    are, and only the count of updates goes on. Under `vmap` each model is judged by its own loss and
-    gradient.
+    If the loss or the gradient is not finite, the update is skipped: parameters and optimiser state stay as
+    they are, and only the number of updates increases. Under `vmap`, each model skips updates by itself.
 
     Returns:
       The new state, cleared sums, and the update's loss and gradient norm, which may not be finite.
@@ -171,12 +173,12 @@ def end_update(tx, state: TrainState, sums: Sums, rate: jax.Array):
 
 
 def continue_update(state: TrainState, sums: Sums, rate: jax.Array):
-    """Changes nothing, since more microbatches of the update follow. Returns as `end_update` does."""
+    """Returns state and sums unchanged, with metrics of 0: the update has more microbatches."""
     return state, sums, {"loss": jnp.zeros(()), "grad_norm": jnp.zeros(())}
 
 
 def apply_gradient(tx, state: TrainState, grads, rate: jax.Array) -> TrainState:
-    """Returns the state with parameters and optimiser state changed."""
+    """Returns the state with updated parameters and optimiser state."""
     updates, opt_state = tx.update(grads, state.opt_state, state.params, learning_rate=rate)
     return state._replace(params=optax.apply_updates(state.params, updates), opt_state=opt_state)
 
@@ -187,7 +189,7 @@ def skip_update(state: TrainState, grads, rate: jax.Array) -> TrainState:
 
 
 def weighted_loss(params, model: GPT, microbatch: Microbatch, key: jax.Array) -> jax.Array:
-    """Returns the microbatch's part of the mean loss of its batch: these parts add up to the mean."""
+    """Returns the microbatch's part of its batch's mean loss, in nats; the parts add up to the mean."""
     x_BT, y_BT, source_B = microbatch.batch
     logits_BTV = model.apply({"params": params}, x_BT, source_B, train=True, rngs={"dropout": key})
     return microbatch.weight * cross_entropy_sum(logits_BTV, y_BT)
@@ -204,10 +206,10 @@ def cross_entropy_sum(logits_BTV: jax.Array, y_BT: jax.Array) -> jax.Array:
 
 
 def predicted(cfg: ModelConfig, batch: Batch) -> Batch:
-    """Returns the batch with only those targets that the variant predicts.
+    """Returns the batch with only those targets that the variant predicts; the others become PAD.
 
-    Most variants predict every character. One that reads a source as a whole (an encoder) sees all of the
-    first `source_B` characters at once, so these are no targets: they become PAD.
+    Most variants predict every character. A variant with an encoder reads the first `source_B` characters of
+    a text at once, so these cannot be targets.
     """
     if not lookup(cfg).whole_source:
         return batch

@@ -1,4 +1,4 @@
-"""Stops training on a signal: after the update under way, a checkpoint is saved and the process ends.
+"""Stops training on a signal: finishes the current update, saves a checkpoint, and ends the process.
 
 The exit status is 143 for SIGTERM and 130 for SIGINT (Ctrl-C), as shells report them. A second signal ends
 the process at once.
@@ -16,17 +16,17 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Stop:
-    """A context in which the first signal is a request to stop, rather than the end of the process.
+    """A context that treats the first signal as a request to stop, and lets a second one end the process.
 
         with Stop() as stop:
             while not stop.agreed():
                 ...
 
-    A request that comes too late for the work to see it takes effect when the context ends. Outside the main
-    thread, where Python allows no signal handlers, signals work as usual.
+    If the work ends before it has seen the request, the signal takes effect when the context ends. Outside
+    the main thread, where Python allows no signal handlers, signals work as usual.
 
     Attributes:
-      asked: the signal that requested the stop, None if there was none.
+      asked: the signal that was received, None if there was none.
     """
 
     asked = None
@@ -50,7 +50,7 @@ class Stop:
 
     def agreed(self) -> bool:
         """Returns whether any process was asked to stop. All processes must call this at the same point."""
-        # Not `self.asked`: a signal that has come meanwhile is not known to the other processes yet.
+        # Return the common answer: other processes may not know of a signal that has just reached this one.
         agreed = any_process(self.asked is not None)
         if agreed:
             self.asked = self.asked or signal.SIGTERM
@@ -59,6 +59,6 @@ class Stop:
     def exit(self, step: int, n_steps: int):
         """Ends the process with the signal's exit status, after the caller has saved update `step`."""
         log.info(
-            f"stopped by {self.asked.name} at update {step} of {n_steps}: the same command goes on from there"
+            f"stopped by {self.asked.name} at update {step} of {n_steps}: the same command resumes from there"
         )
         raise SystemExit(128 + self.asked)
