@@ -1,6 +1,6 @@
-"""The Python API: runs that answer, and the stages of training. `kgpt_jax` exports these names.
+"""The Python API: trained runs and the stages of training. `kgpt_jax` exports these names.
 
-Functions import JAX and the rooms below when they are called, so that importing and `load` are quick.
+Functions import JAX and the other subpackages when they are called, so that importing and `load` are quick.
 
 Axes: `T` positions of a text, `V` vocabulary.
 """
@@ -59,7 +59,7 @@ class Run:
 
     @property
     def config(self) -> Config:
-        """The run's settings."""
+        """The config that the run was trained with."""
         return self._stored.config
 
     @property
@@ -71,7 +71,7 @@ class Run:
     def params(self) -> Any:
         """The parameters: a nested dict of float32 arrays.
 
-        The arrays of a run of several models have a leading axis, one entry for each model.
+        If the run has several models, each array has a leading axis with one entry per model.
 
         Raises:
           UserError: the run has no valid checkpoint, or needs more memory than the machine has.
@@ -88,16 +88,16 @@ class Run:
     def answer(self, questions: list[str] | tuple[str, ...]) -> list[Answer]: ...
 
     def answer(self, questions: str | list[str] | tuple[str, ...]) -> Answer | list[Answer]:
-        """Answers one question, or several in one go.
+        """Answers one question, or a list of questions in batches.
 
-        The answers are those of `--mode=evaluate`. Characters that the vocabulary lacks are left out of a
-        question; the logger "kgpt_jax" says so.
+        The answers are the same as in `--mode=evaluate`. Characters that the vocabulary lacks are dropped
+        from a question, with a note to the logger "kgpt_jax".
 
         Args:
           questions: a question, or a list of them.
 
         Returns:
-          An `Answer`, or for a list a list of them in the same order.
+          An `Answer` for one question, or a list of answers in the order of the questions.
 
         Raises:
           UserError: the run has no valid checkpoint.
@@ -129,16 +129,16 @@ class Run:
         return [Answer(*row) for row in zip(asked, answers, means)]
 
     def logits(self, text: str) -> "np.ndarray":
-        """Returns the scores of the next character at each position of a text.
+        """Returns the logits of the next character at each position of a text.
 
         Args:
-          text: 1 to `config.model.seq_len` characters of the vocabulary. A question that waits for its answer
-            ends with the MASK character, "⁇".
+          text: 1 to `config.model.seq_len` characters of the vocabulary. To ask for an answer, end the
+            question with the MASK character, "⁇".
 
         Returns:
-          float32 logits (T, V): row t has the scores of character t + 1. Column `vocab.id_of[c]` is the score
-          of the character c. Variants that read a source as a whole (encoder_decoder) take the text up to its
-          first MASK as the source, and their logits count from there on.
+          float32 logits (T, V). Row t scores the character at t + 1; column `vocab.id_of[c]` is the logit of
+          the character c. The variant encoder_decoder takes the text up to its first MASK as its source, and
+          rows before that MASK mean nothing.
 
         Raises:
           UserError: the text is empty or too long, or has a character that the vocabulary lacks.
@@ -153,8 +153,8 @@ class Run:
         """Returns the attention weights of each layer while the run's first model reads a text.
 
         Args:
-          text: the text, at most `config.model.seq_len` characters; or an `Answer`, which is read as its
-            question, a MASK and its answer.
+          text: the text, at most `config.model.seq_len` characters; or an `Answer`, which stands for the text
+            of its question, a MASK and its answer.
 
         Returns:
           A `Map` for each layer, from the first to the last: `weights_HTS` (heads, T query positions, S key
@@ -195,11 +195,11 @@ class Run:
           temperature: 0 writes the likeliest character each time; higher values draw more freely.
           max_new: the most characters to add.
           top_k: draws from this many likeliest characters; 0 draws from all.
-          seed: decides what is drawn; None takes the config's seed.
+          seed: seeds the sampling; None takes the config's seed.
 
         Returns:
-          The texts, each one line that begins with the prompt. `kgpt_jax.answer.decode.sample` says where a
-          text ends.
+          The texts, each one line that begins with the prompt. `kgpt_jax.answer.decode.sample` explains where
+          a text ends.
 
         Raises:
           UserError: the prompt is empty or too long, has a character that the vocabulary lacks, or so many
@@ -225,11 +225,11 @@ class Run:
 
 
 def load(folder: str | Path, checkpoint: str = "newest") -> Run:
-    """Returns the run in a folder. Reads its JSON files only, and takes no JAX.
+    """Returns the run in a folder. It reads the JSON files only, and does not import JAX.
 
     Args:
       folder: the run's folder, such as "runs/vanilla/finetune".
-      checkpoint: which parameters the run uses: "newest", "best" (the least loss), or an update's number.
+      checkpoint: the checkpoint to use: "newest", "best" (the least loss), or an update's number.
 
     Raises:
       UserError: the folder holds no run, or its files are damaged.
@@ -248,16 +248,16 @@ def pretrain(
     corpus: str | Path | Sequence[str] | None = None,
     workdir: str | Path = "runs",
 ) -> Run:
-    """Trains a new model on documents; `--mode=pretrain` in Python.
+    """Trains a new model on documents, like `--mode=pretrain`.
 
-    The run's folder is `workdir`/variant/pretrain. The same call resumes a run that was interrupted, and
-    returns at once if the run is finished. Ctrl-C saves the run and raises KeyboardInterrupt.
+    The run's folder is `workdir`/variant/pretrain. The same call resumes an interrupted run, and returns at
+    once if the run is finished. Ctrl-C saves a checkpoint and raises KeyboardInterrupt.
 
     Args:
-      config: a `Config`, or a recipe's name such as "quickstart" or path.
-      corpus: a file of documents, one a line; or a list of documents, which is written to a file in the run's
-        folder; None takes the config's corpus, which by default is the built-in people.
-      workdir: where runs live.
+      config: a `Config`, or the name of a recipe, such as "quickstart", or the path of one.
+      corpus: the path of a file with one document per line; or a list of documents, which is written to a
+        file in the run's folder. None takes the config's corpus, by default the built-in people.
+      workdir: the folder for runs.
 
     Returns:
       The trained run.
@@ -290,18 +290,19 @@ def finetune(
     workdir: str | Path | None = None,
     config: Config | None = None,
 ) -> Run:
-    """Trains a run on questions with their answers; `--mode=finetune` in Python.
+    """Trains a run on questions with their answers, like `--mode=finetune`.
 
-    The same call resumes a run that was interrupted, and returns at once if the run is finished. Ctrl-C saves
-    the run and raises KeyboardInterrupt. `run` itself does not change.
+    The same call resumes an interrupted run, and returns at once if the run is finished. Ctrl-C saves a
+    checkpoint and raises KeyboardInterrupt. `run` itself does not change.
 
     Args:
-      run: the run to start from, pretrained as a rule.
-      pairs: a file of question, tab, answer; or a list of (question, answer), which is written to a file in
-        the new run's folder; None takes the config's pairs, which by default are about the built-in people.
-      workdir: where runs live: the new run's folder is `workdir`/variant/finetune. None puts a folder
-        "finetune" beside the folder of `run`.
-      config: the settings; None takes those of `run`. `kgpt_jax.override` changes some of them. The model
+      run: the run to start from, usually a pretrained one.
+      pairs: the path of a file with lines of question, tab, answer; or a list of (question, answer), which is
+        written to a file in the new run's folder. None takes the config's pairs, by default those about the
+        built-in people.
+      workdir: the folder for runs; the new run's folder is `workdir`/variant/finetune. None makes a folder
+        "finetune" next to the folder of `run`.
+      config: the config; None takes that of `run`. `kgpt_jax.override` changes fields of a config. The model
         must be that of `run`.
 
     Returns:
@@ -333,14 +334,14 @@ def finetune(
 
 
 def evaluate(run: Run, pairs: str | Path | Pairs | None = None, *, beams: int = 0) -> "Score":
-    """Asks a run questions and counts the answers that are right to the letter; `--mode=evaluate` in Python.
+    """Asks a run questions and counts the answers that are exactly right, like `--mode=evaluate`.
 
     Args:
       run: the run that answers.
-      pairs: a file of question, tab, answer; a list of (question, answer); None takes the questions of the
-        run's config, which by default are about built-in people who are held out.
-      beams: 0 lets the model write any text; above 0 it chooses from the places of the corpus, by a beam
-        search of this width.
+      pairs: the path of a file with lines of question, tab, answer; or a list of (question, answer). None
+        takes the questions of the run's config, by default those about the held-out built-in people.
+      beams: 0 lets the model write any text. With a larger number it chooses from the places in the corpus,
+        by a beam search of this width.
 
     Returns:
       A `Score`: `correct`, `total`, `accuracy` and the 95 % `interval`.
@@ -384,7 +385,7 @@ def _start_jax() -> None:
 
 @cache
 def _quiet_orbax() -> None:
-    """Hides Orbax's warnings, which are about its own options. What matters in them it also raises."""
+    """Hides Orbax's warnings, which are about its own options. Orbax raises its errors anyway."""
     from absl import logging as absl_logging
 
     absl_logging.get_absl_logger().addFilter(
@@ -394,7 +395,7 @@ def _quiet_orbax() -> None:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Turns the end of a training that Ctrl-C stopped into a KeyboardInterrupt, which a notebook survives."""
+    """Turns the SystemExit of a training that Ctrl-C stopped into a KeyboardInterrupt, for notebooks."""
     try:
         yield
     except SystemExit as stop:
@@ -404,14 +405,14 @@ def _interruptible() -> Iterator[None]:
 
 
 def _source(text: str) -> int:
-    """Returns the characters that are given: those up to the first MASK, or one if there is none."""
+    """Returns how many characters are given: those up to the first MASK, or one if there is no MASK."""
     from kgpt_jax.data.vocab import MASK
 
     return text.find(MASK) + 1 or 1
 
 
 def _table(pairs: Pairs) -> "Table":
-    """Returns a table of the pairs; a UserError names a pair that is no question with an answer."""
+    """Returns a table of the pairs. Raises a UserError that names a pair of another form."""
     from kgpt_jax.data.corpus import Table
 
     rows = [tuple(text.strip() for text in pair) for pair in pairs]
@@ -441,8 +442,8 @@ def _write_documents(folder: Path, documents: Sequence[str]) -> Path:
 def _write_lines(folder: Path, name: str, ending: str, lines: Sequence[str]) -> Path:
     """Writes lines to a file in a run's folder, and returns its path.
 
-    The name has a digest of the lines, so that other lines never replace those that the run was trained on.
-    The last line has no line break: behind it the corpus's reader would find one more, empty document.
+    The file name contains a digest of the lines, so that other lines never overwrite the data of a run. The
+    last line has no line break, because the reader would find an empty document after it.
     """
     from kgpt_jax.data.corpus import digest
 

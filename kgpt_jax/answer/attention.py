@@ -1,6 +1,7 @@
-"""Attention maps: which characters a model looks at while it reads a text.
+"""Attention maps: the attention weights of each layer while a model reads a text.
 
-Axes: `G` groups of positions that do not see each other, `H` heads, `T` query positions, `S` key positions.
+Axes: `G` groups of positions that do not attend to each other, `H` heads, `T` query positions, `S` key
+positions.
 """
 
 from collections.abc import Callable
@@ -23,9 +24,9 @@ class Map(NamedTuple):
 
     Attributes:
       layer: the layer's name among the parameters, such as "blocks_0/attn".
-      weights_HTS: the weights, float32. Each row of S weights adds up to 1.
-      rows: for each query position its character, or a latent's number.
-      columns: the same for each key position.
+      weights_HTS: the weights, float32. The S weights of a query add up to 1.
+      rows: the character of each query position, or the number of the latent.
+      columns: the character of each key position, or the number of the latent.
     """
 
     layer: str
@@ -41,9 +42,9 @@ def attention_maps(model: GPT, params, vocab: Vocab, text: str, source: int) -> 
       model: the model.
       params: its parameters.
       vocab: its vocabulary.
-      text: what it reads, at most `model.cfg.seq_len` characters.
-      source: the characters that are given rather than predicted; variants that read a source as a whole
-        need this number.
+      text: the text, at most `model.cfg.seq_len` characters.
+      source: how many characters at the start are given rather than predicted. Only variants with
+        `whole_source` use this number.
 
     Returns:
       The maps, from the first layer to the last.
@@ -70,11 +71,11 @@ def attention_maps(model: GPT, params, vocab: Vocab, text: str, source: int) -> 
 
 @cache
 def _reader(cfg: ModelConfig) -> tuple[Callable, list[tuple[str, ...]]]:
-    """Returns a compiled call that gives every layer's weights, and the list that holds their paths after it.
+    """Returns a compiled function that returns every layer's weights, and a list of the layers' paths.
 
-    Both are in the order in which the model computes the layers.
+    The list is empty until the function is first called. Weights and paths are in the order of the layers.
     """
-    # With a cache, variants that work on blocks of positions have their weights by position, too.
+    # With a cache, variants that work on blocks of positions also compute weights for all positions.
     collections = ["intermediates"] + ["cache"] * has_cache(cfg)
     paths: list[tuple[str, ...]] = []
 
@@ -89,7 +90,7 @@ def _reader(cfg: ModelConfig) -> tuple[Callable, list[tuple[str, ...]]]:
 
 
 def _side_by_side(weights_GHTS: np.ndarray) -> np.ndarray:
-    """Returns one array (H, G T, G S), with zeros between groups."""
+    """Returns the weights of all groups as one array (H, G T, G S), with zeros between groups."""
     G, H, T, S = weights_GHTS.shape
     whole_HTS = np.zeros((H, G * T, G * S), np.float32)
     for g, weights_HTS in enumerate(weights_GHTS):

@@ -1,4 +1,4 @@
-"""Chooses answers from a list: a beam search through a trie of the list's entries.
+"""Chooses answers from a list, by a beam search through a trie of the list's entries.
 
     child_XV = make_trie(["Rome", "Romania"], vocab)
     new_BW = best_entries(model, params, prompt_BP, length_B, child_XV, beams=4, max_new=32)
@@ -52,14 +52,14 @@ def best_entries(
       model: a `GPT`.
       params: the parameters of one model.
       prompt_BP: the prompts, padded to the right.
-      length_B: the characters of each prompt. A row of length 0 writes nothing.
-      child_XV: the entries (`make_trie`).
-      beams: how many beginnings are kept for each prompt.
+      length_B: the length of each prompt. A row of length 0 gets no entry.
+      child_XV: the trie of the entries (`make_trie`).
+      beams: how many partial entries the search keeps for each prompt.
       max_new: the most characters to write.
 
     Returns:
-      An entry in each row, with its MASK and filled up with PAD. If a prompt leaves too little room, its
-      entry is cut off.
+      An entry in each row, ended by MASK and padded with PAD. If a prompt leaves too little room, its entry
+      is cut off.
 
     The score of an entry is the sum of the log probabilities of its characters and its MASK, so that short
     and long entries compete as whole answers.
@@ -80,7 +80,7 @@ def best_entries(
     def one_character(carry):
         i, new_BEW, logits_BEV, cache, node_BE, score_BE, ended_BE = carry
         gain_BEV = jnp.where(child_XV[node_BE] == NOWHERE, -jnp.inf, jax.nn.log_softmax(logits_BEV))
-        # A beam that has ended goes on with PAD, at no cost.
+        # A beam that has ended continues with PAD, which does not change its score.
         stay_11V = jnp.where(jnp.arange(V) == PAD_ID, 0.0, -jnp.inf)[None, None]
         gain_BEV = jnp.where(ended_BE[:, :, None], stay_11V, gain_BEV)
         score_BE, flat_BE = lax.top_k((score_BE[:, :, None] + gain_BEV).reshape(B, E * V), E)

@@ -1,4 +1,4 @@
-"""Continues texts in batches: each prompt is read in one pass, then characters are written with a cache.
+"""Continues texts in batches: reads each prompt in one pass, then writes characters with a cache.
 
 Axes: `B` rows, `P` characters of a padded prompt, `W` characters to be written, `T` positions of a text,
 `V` vocabulary, `1` an axis of size one.
@@ -45,21 +45,21 @@ def continue_texts(
     top_k: int = 0,
     ends_V: jax.Array | None = None,
 ) -> jax.Array:
-    """Returns the characters that follow each prompt: (B, max_new) ids, filled up with PAD.
+    """Returns the continuation of each prompt: (B, max_new) ids, padded with PAD.
 
     Args:
       model: a `GPT`.
       params: the parameters of one model.
       prompt_BP: the prompts, padded to the right.
-      length_B: the characters of each prompt. A row of length 0 writes nothing.
+      length_B: the length of each prompt. A row of length 0 is not continued.
       key: a key from `jax.random`; not used at temperature 0.
       max_new: the most characters to write.
       stop_at_mask: whether a MASK ends a row.
       temperature: 0 writes the likeliest character. Above 0 characters are drawn at random.
       top_k: draws from this many likeliest characters; 0 draws from all.
-      ends_V: for each character whether a text may end behind it; None treats MASK as any other character.
-        If it is given, a MASK is written where it is the likeliest character and the text may end. It is not
-        written elsewhere, where it would open a gap, as in span corruption.
+      ends_V: whether a text may end after each character. If it is given, MASK is written only where it is
+        the likeliest character and the text may end: elsewhere it would mark a gap, as in span corruption.
+        None treats MASK like any other character.
 
     A row also ends after the last position that the model can read.
     """
@@ -95,7 +95,7 @@ def continue_texts(
 
 
 def _mask_ends_only(logits_BV: jax.Array, may_end_B: jax.Array) -> jax.Array:
-    """Returns logits that leave only MASK where it is likeliest and may end the text, and never elsewhere."""
+    """Returns logits that force MASK where it is likeliest and the text may end, and forbid it elsewhere."""
     ends_B1 = ((logits_BV.argmax(axis=-1) == MASK_ID) & may_end_B)[:, None]
     is_mask_1V = jnp.arange(logits_BV.shape[-1])[None] == MASK_ID
     return jnp.where(ends_B1 == is_mask_1V, logits_BV, -jnp.inf)
@@ -112,15 +112,15 @@ def _choose(logits_BV: jax.Array, key, temperature: float, top_k: int) -> jax.Ar
 
 
 def check_rows(model, params, rows: int, positions: int, purpose: str, advice: str):
-    """Raises a UserError if writing this many rows at once needs more memory than the machine has.
+    """Raises a UserError if decoding this many rows at once needs more memory than the machine has.
+
+    The estimate is a lower bound: the cache and the last logits of each row.
 
     Args:
       model, params: the model.
-      rows: texts that are written side by side.
-      positions: characters of a text, prompt included.
-      purpose, advice: how the error message begins and ends.
-
-    The estimate is a lower bound: the cache and the last logits of each row.
+      rows: texts in a batch.
+      positions: characters of a text, including the prompt.
+      purpose, advice: the beginning and the end of the error message.
     """
 
     def kept(params, prompt_1P, length_1):
@@ -135,9 +135,11 @@ def check_rows(model, params, rows: int, positions: int, purpose: str, advice: s
 
 
 def pad_prompts(prompts: list[np.ndarray], rows: int, seq_len: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns `(prompt_BP, length_B)` for arrays of ids, with B = `rows`.
+    """Stacks prompts, arrays of ids, into a batch of `rows` rows.
 
-    The rows that have no prompt get length 0. P is a multiple of `WIDTH_STEP`, at most `seq_len`.
+    Returns:
+      `prompt_BP`, padded with PAD to a multiple of `WIDTH_STEP` and at most `seq_len`; and `length_B`, which
+      is 0 in rows without a prompt.
     """
     longest = max(map(len, prompts), default=1)
     width = min(-(-max(longest, 1) // WIDTH_STEP) * WIDTH_STEP, seq_len)
@@ -160,18 +162,19 @@ def sample(
 ) -> list[str]:
     """Returns `n` continuations of a prompt, each one line that begins with the prompt.
 
-    A run's first model writes them. A text ends
+    The run's first model writes them. A text ends
 
-    - where MASK is the likeliest next character. Models that were trained with span corruption have learned
-      this, because a MASK follows the rest of a document there. A model that has never read a whole line
-      (`ends_of_texts`) also expects a MASK as a gap within a sentence; that MASK is not written;
+    - where MASK is the likeliest next character. In span corruption, a MASK follows the rest of a document,
+      so the model has learned to end texts with it. A model that has never read whole lines also expects a
+      MASK as a gap within a sentence; that MASK is not written (`ends_of_texts`);
     - at a line break, because a document is one line;
-    - otherwise behind the last sentence that is complete within `max_new` characters. A model that has read
-      nothing but whole lines has not learned where they end, because padding carries no loss.
+    - otherwise after the last sentence that is complete within `max_new` characters. A model that has read
+      nothing but whole lines needs this rule: it has not learned where lines end, because padding carries no
+      loss.
 
     Args:
       run: the run that writes; its vocabulary must have all characters of the prompt.
-      config: `config.seed` decides what is drawn; the rest must fit the run.
+      config: `config.seed` seeds the sampling; the rest must fit the run.
       prompt: the beginning of the text.
       n: how many texts.
       max_new: the most characters to add to the prompt.
@@ -209,10 +212,10 @@ def sample(
 
 
 def ends_of_texts(run: Run, prompt: str) -> np.ndarray:
-    """Returns for each character of a run's vocabulary whether a MASK behind it ends a text: (V,) bools.
+    """Returns (V,) bools: whether a MASK after each character of the vocabulary ends a text.
 
-    This is true of all characters if the run was pretrained on whole lines too, or if the prompt has a MASK
-    already, like a question that waits for its answer. Otherwise it is true of those that end a sentence.
+    All are True if the run was pretrained on whole lines, too, or if the prompt contains a MASK, like a
+    question without its answer. Otherwise only characters that end a sentence are True.
     """
     if MASK in prompt or "whole_line" in weights(recipe_of(run.config, "pretrain")):
         return np.ones(len(run.vocab), bool)
@@ -220,9 +223,9 @@ def ends_of_texts(run: Run, prompt: str) -> np.ndarray:
 
 
 def ended(prompt: str, new: str) -> str:
-    """Returns a prompt and what a model wrote behind it, as one line up to the end of the text.
+    """Returns a prompt with its continuation, as one line up to the end of the text.
 
-    If nothing ends the text, it is cut behind its last complete sentence, if one ends beyond the prompt.
+    Without a MASK or a line break, the text ends with the last complete sentence after the prompt, if any.
 
     >>> ended("Al ", "sang.⁇□□")
     'Al sang.'
@@ -240,10 +243,16 @@ def ended(prompt: str, new: str) -> str:
 
 
 def logits(model, params, ids_T: np.ndarray, source: int) -> np.ndarray:
-    """Returns the float32 logits (T, V) of one text, whose first `source` characters are given.
+    """Returns the float32 logits (T, V) of one text.
 
-    Texts are padded to a few widths, each of which is compiled once. Padding changes nothing, because no
-    position sees a later one.
+    Texts are padded to a few widths, so that few programs are compiled. Padding does not change the logits,
+    because no position sees a later one.
+
+    Args:
+      model: a `GPT`.
+      params: the parameters of one model.
+      ids_T: the text.
+      source: how many characters at its start are given, not predicted.
     """
     text_1P, _ = pad_prompts([ids_T], 1, model.cfg.seq_len)
     logits_1PV = _read(model, params, text_1P, np.array([source], np.int32))

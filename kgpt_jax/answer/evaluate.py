@@ -1,4 +1,4 @@
-"""Evaluation: runs answer questions, and their answers are scored.
+"""Evaluation: lets runs answer questions, and scores the answers.
 
 found = evaluate(config, run)
 print(found.score.accuracy, found.score.interval)
@@ -23,16 +23,16 @@ log = logging.getLogger(__name__)
 
 
 class Evaluation(NamedTuple):
-    """What runs answered, and how much of it is right.
+    """The answers of one or several runs, and their scores.
 
     Attributes:
-      questions: what was asked.
-      predictions: an answer to each question: the vote of all models.
-      targets: the right answers, or None if the file has none.
-      scored: the rows that count, because no run has learned their answers.
+      questions: the questions.
+      predictions: the answer to each question: the vote of all models.
+      targets: the right answers, or None if the questions have none.
+      scored: the rows that are scored, because no run has learned their answers.
       score: the score of the vote; None without targets.
-      each: the score of each model by itself.
-      seconds: the time that answering took, without loading.
+      each: the score of each model on its own.
+      seconds: seconds of answering, without loading.
     """
 
     questions: list[str]
@@ -52,13 +52,13 @@ def evaluate(
     table: corpus.Table | None = None,
     params=None,
 ) -> Evaluation:
-    """Asks a run questions, and scores its answers by exact match.
+    """Asks a run questions, and scores the answers by exact match.
 
     Args:
       config: `config.data` names the questions and the corpus; the rest must fit the run.
       run: the run that answers. If it has several models, they vote.
-      beams: 0 lets the models write any text. Above 0 they choose from a list of places, by a beam search of
-        this width.
+      beams: 0 lets the models write any text. With a larger number they choose from a list of places, by a
+        beam search of this width.
       voters: folders of further runs that vote.
       table: the questions; None reads those of `config.data`.
       params: the run's parameters; None reads them from its folder.

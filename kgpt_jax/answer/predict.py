@@ -1,4 +1,4 @@
-"""Runs answer questions: one run or several, each of one model or several.
+"""Lets runs answer questions. A run may have several models, and several runs may vote.
 
     for run, config in voting(folders, config):
         answers = ask(run, config, questions).answers
@@ -40,20 +40,20 @@ ROWS = 64  # questions answered at once; more rows would save less than their pa
 def predict(
     model, params, vocab: Vocab, questions: list[str], trie: np.ndarray | None = None, beams: int = 4
 ) -> tuple[list[str], list[str]]:
-    """Returns an answer to each question, and notes on the questions that could not be asked as they are.
+    """Returns one model's answer to each question, and notes on questions that were changed or left out.
 
     Args:
       model: a `GPT`.
       params: the parameters of one model.
-      vocab: its vocabulary. Characters that it lacks are left out of a question, with a note.
-      questions: any texts of one line.
-      trie: None writes the likeliest character each time. With a trie (`answer/beam.py`) an answer is the
-        likeliest entry that a beam search finds.
-      beams: the width of that search.
+      vocab: its vocabulary. Characters that it lacks are dropped from a question, with a note.
+      questions: texts of one line each.
+      trie: None writes the likeliest character at each step. With a trie (`answer/beam.py`), the answer is
+        the likeliest entry that a beam search finds.
+      beams: the width of the beam search.
 
     Returns:
-      `(answers, notes)`. Answers are in the order of the questions and have at most `MAX_ANSWER` characters
-      and no line break. The answer to a question that leaves no room for one is empty, with a note.
+      `(answers, notes)`. An answer has at most `MAX_ANSWER` characters and no line break. If a question
+      leaves no room for an answer, its answer is "", with a note.
 
     Raises:
       UserError: the search needs more memory than the machine has.
@@ -78,9 +78,9 @@ def predict(
 def encode_questions(
     vocab: Vocab, questions: list[str], text_length: int
 ) -> tuple[list[np.ndarray], list[str]]:
-    """Returns the ids of each question and its MASK, and notes on what was left out.
+    """Returns the ids of each question followed by MASK, and notes on questions that were changed.
 
-    The ids of a question are none if it leaves no room for an answer in `text_length` characters.
+    A question that leaves no room for an answer in `text_length` characters gets no ids.
     """
     prompts, notes = [], []
     for number, question in enumerate(questions, 1):
@@ -99,7 +99,7 @@ def encode_questions(
 
 
 def _batches(texts: list[np.ndarray]) -> list[list[int]]:
-    """Returns the numbers of the texts in batches of ROWS, the shortest texts first to save padding."""
+    """Returns the indices of the texts in batches of ROWS, the shortest texts first to save padding."""
     by_length = sorted(range(len(texts)), key=lambda i: len(texts[i]))
     return [by_length[first : first + ROWS] for first in range(0, len(by_length), ROWS)]
 
@@ -107,10 +107,10 @@ def _batches(texts: list[np.ndarray]) -> list[list[int]]:
 def log_probabilities(
     model, params, vocab: Vocab, questions: list[str], answers: list[str]
 ) -> list[float | None]:
-    """Returns the log probability of each answer and the MASK that ends it, in nats, given its question.
+    """Returns the log probability, in nats, of each answer and its final MASK given the question.
 
-    The model reads all of a text in one pass. Questions are encoded as `predict` does it; None stands where a
-    question leaves no room for an answer. An answer that reaches the end of the model's text has no MASK.
+    The model reads a whole text in one pass, with the question encoded as in `predict`. The value is None if
+    the question leaves no room for an answer. An answer that fills the text has no MASK.
     """
     text_length = model.cfg.seq_len + 1
     prompts, _ = encode_questions(vocab, questions, text_length)
@@ -131,7 +131,7 @@ def log_probabilities(
 
 @partial(jax.jit, static_argnames="model")
 def _score(model, params, text_BT: jax.Array, source_B: jax.Array, length_B: jax.Array) -> jax.Array:
-    """Returns the log probability of the characters from number `source_B` up to `length_B`: (B,)."""
+    """Returns (B,): the log probability of the characters from index `source_B` up to `length_B`."""
     x_BT, y_BT = text_BT[:, :-1], text_BT[:, 1:]
     logits_BTV = model.apply({"params": params}, x_BT, jnp.maximum(source_B, 1), train=False)
     gains_BTV = jax.nn.log_softmax(logits_BTV)
@@ -142,7 +142,7 @@ def _score(model, params, text_BT: jax.Array, source_B: jax.Array, length_B: jax
 
 
 def mean_log_probability(scores: Sequence[float | None]) -> float | None:
-    """Returns the logarithm of the mean of probabilities, given their logarithms; None if any is None.
+    """Returns the log of the mean probability, given log probabilities. None if any of them is None.
 
     >>> round(mean_log_probability([math.log(0.5), math.log(0.25)]), 4) == round(math.log(0.375), 4)
     True
@@ -155,12 +155,12 @@ def mean_log_probability(scores: Sequence[float | None]) -> float | None:
 
 
 class Answers(NamedTuple):
-    """What a run's models answered.
+    """The answers of a run's models.
 
     Attributes:
-      answers: a list for each model, in the order of the questions.
-      seconds: the time that answering took, without loading.
-      notes: on questions that could not be asked as they are.
+      answers: a list of answers for each model, in the order of the questions.
+      seconds: seconds of answering, without loading.
+      notes: notes on questions that were changed or left out.
     """
 
     answers: list[list[str]]
@@ -169,7 +169,7 @@ class Answers(NamedTuple):
 
 
 def voting(folders: Sequence[Path], config: Config) -> list[tuple[Run, Config]]:
-    """Returns the runs in these folders, each with its own config; data and devices are those of `config`.
+    """Returns the run in each folder with its own config, but with `data` and `model_devices` of `config`.
 
     Raises:
       UserError: a folder holds no run, or the run does not fit the data.
@@ -184,13 +184,13 @@ def voting(folders: Sequence[Path], config: Config) -> list[tuple[Run, Config]]:
 
 
 def unlearned(runs: Sequence[Run], questions: Sequence[str], data: DataConfig) -> list[int]:
-    """Returns the rows of the questions that may be scored, because no run has learned their answers.
+    """Returns the indices of the questions that may be scored: no run has learned their answers.
 
     Logs a note for each run that does not record what it learned.
 
     Raises:
-      UserError: a run has learned an answer and `data.skip_learned` is off; or it is on, and no question is
-        left.
+      UserError: a run has learned an answer and `data.skip_learned` is False; or it is True and no question
+        is left.
     """
     for run in runs:
         if UNKNOWN in learned_by([run]):
@@ -220,15 +220,15 @@ def ask(
     beams: int = 0,
     params=None,
 ) -> Answers:
-    """Returns what each model of a run answers.
+    """Returns the answers of each model of a run.
 
     Args:
       run: the run that answers.
       config: a config that fits it (`fit_to`).
-      questions: what it is asked.
-      purpose: a word for the log line that names the run, "" for no such line.
-      entries: the only answers to choose from; None lets the models write any text.
-      beams: the width of the search among `entries`.
+      questions: the questions.
+      purpose: the beginning of the log line that names the run; "" logs nothing.
+      entries: the list to choose answers from; None lets the models write any text.
+      beams: the width of the beam search among `entries`.
       params: the run's parameters; None reads them from its folder.
 
     Raises:

@@ -5,14 +5,14 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """What a run answered to one question.
+    """A run's answer to one question.
 
     Attributes:
       question: the question, as it was asked.
       answer: the answer, at most 32 characters; empty if the question leaves no room for one.
-      log_probability: the natural logarithm of the probability that the model gives to this answer and its
-        end. If a run has several models, their probabilities are averaged. None if the question leaves no
-        room. A high probability is not a promise that the answer is true.
+      log_probability: the model's log probability of this answer and its end, in nats. If a run has several
+        models, their probabilities are averaged. None if the question leaves no room for an answer. A high
+        probability does not mean that the answer is true.
     """
 
     question: str

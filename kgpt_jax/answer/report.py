@@ -1,4 +1,4 @@
-"""An evaluation as records for other programs, and the wrong answers for a reader."""
+"""Turns an evaluation into records for other programs, and lists its wrong answers."""
 
 import math
 from collections.abc import Sequence
@@ -13,8 +13,7 @@ if TYPE_CHECKING:
 def answer_records(found: "Evaluation") -> list[dict[str, Any]]:
     """Returns a record for each question: question, answer, target, right, scored.
 
-    `target` and `right` are None without targets. `scored` is false if a run has learned the answer: then it
-    does not count.
+    `target` and `right` are None without targets. `scored` is False if a run has learned the answer.
     """
     scored = set(found.scored)
     targets: Sequence[str | None] = found.targets or [None] * len(found.questions)
@@ -50,13 +49,12 @@ def task_name(data: DataConfig) -> str:
 
 
 def harness_results(found: "Evaluation", task: str, config: dict[str, Any]) -> dict[str, Any]:
-    """Returns an evaluation in the shape that lm-evaluation-harness writes, for tools that read it.
+    """Returns an evaluation in the JSON format of lm-evaluation-harness, for tools that read it.
 
     Args:
       found: the evaluation. Without targets there are no metrics.
       task: the name of the questions.
-      config: what `config` of the result says: the model, its folder and so on.
-
+      config: the value of the key "config": the model, its folder and so on.
     """
     metrics: dict[str, Any] = {"alias": task}
     if found.score is not None:
@@ -83,9 +81,9 @@ def harness_results(found: "Evaluation", task: str, config: dict[str, Any]) -> d
 
 
 def standard_error(correct: int, total: int) -> float | str:
-    """Returns the standard error of a share, "N/A" for fewer than two questions, as the harness does.
+    """Returns the standard error of an accuracy or, as the harness does, "N/A" for fewer than two questions.
 
-    It is the sample standard deviation of zeros and ones, divided by sqrt(total).
+    The standard error is the sample standard deviation of zeros and ones, divided by sqrt(total).
 
     >>> round(standard_error(30, 100), 4), standard_error(1, 1)
     (0.0461, 'N/A')

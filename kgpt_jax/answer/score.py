@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Score(NamedTuple):
-    """How many answers equal the right ones, letter by letter.
+    """How many answers equal the right answers exactly.
 
     >>> Score(correct=3, total=4).accuracy
     0.75
@@ -36,23 +36,23 @@ def wilson_interval(correct: int, total: int) -> tuple[float, float]:
     >>> [round(end, 4) for end in wilson_interval(25, 500)]
     [0.0341, 0.0728]
     """
-    from scipy.stats import binomtest  # here, because it takes up to a second and most commands score nothing
+    from scipy.stats import binomtest  # here: the import takes up to a second
 
     low, high = binomtest(correct, total).proportion_ci(method="wilson")
     return float(low), float(high)
 
 
 def mean_interval(shares: list[float]) -> tuple[float, float]:
-    """Returns Student's 95 % interval for the mean of several seeds' shares, cut to 0 .. 1.
+    """Returns Student's 95 % interval for the mean accuracy of several seeds, clipped to 0 .. 1.
 
-    A single share says nothing: its interval is 0 .. 1.
+    A single seed gives no estimate: its interval is 0 .. 1.
 
     >>> [round(end, 4) for end in mean_interval([0.7, 0.8, 0.9])]
     [0.5516, 1.0]
     """
     if len(shares) < 2:
         return 0.0, 1.0
-    from scipy.stats import t  # not above: it takes a second to import
+    from scipy.stats import t  # here: the import takes up to a second
 
     mean, n = statistics.mean(shares), len(shares)
     half = float(t.ppf(0.975, n - 1)) * statistics.stdev(shares) / n**0.5
@@ -63,7 +63,7 @@ def paired_interval(differences: list[float], z: float = 1.959964) -> tuple[floa
     """Returns the normal 95 % interval for a mean difference, given the difference for each question.
 
     It is narrower than two separate intervals, because questions that are hard for both sides cancel. A
-    single question says nothing: its interval is -1 .. 1.
+    single question gives no estimate: its interval is -1 .. 1.
 
     Args:
       differences: for each question, one side's score minus the other's.
@@ -79,7 +79,7 @@ def paired_interval(differences: list[float], z: float = 1.959964) -> tuple[floa
 
 
 def vote(answers: list[list[str]]) -> list[str]:
-    """Returns the answer that most models give to each question. At a tie the first of these models decides.
+    """Returns the most frequent answer to each question. In a tie, the answer of the earliest model wins.
 
     Args:
       answers: a list of answers for each model, in the order of the questions.
@@ -96,7 +96,7 @@ def score(predictions: list[str], answers: list[str]) -> Score:
 
 
 def constants(right: list[str], *answers: str) -> list[tuple[str, Score]]:
-    """Returns the baselines (answer, score): always London, and always each of the other answers.
+    """Returns baselines (answer, score) that always give the same answer: London, and each of `answers`.
 
     Args:
       right: the right answers.
@@ -106,7 +106,7 @@ def constants(right: list[str], *answers: str) -> list[tuple[str, Score]]:
 
 
 def percent(interval: tuple[float, float]) -> str:
-    """Returns an interval of shares as text.
+    """Returns an interval of fractions as text.
 
     >>> percent((0.018, 0.094))
     '1.8% to 9.4%'

@@ -1,7 +1,7 @@
-"""Answers that most of several models agree on, for one model to learn from (distillation).
+"""Collects answers on which more than half of the teachers agree, to train one model on (distillation).
 
-The vote is taken once and stored in the new run's folder as `vote.json`. Beside the agreed answers it holds
-digests of the teachers' parameters and of the questions, so that it is recognised wherever the teachers are.
+The teachers are asked once, and the vote is stored in the new run's folder as `vote.json`. This file also
+holds digests of the teachers' parameters and of the questions, so that the teachers' folders may be moved.
 """
 
 import json
@@ -27,14 +27,15 @@ from kgpt_jax.store.params import load_params, params_digest
 
 log = logging.getLogger(__name__)
 
-TEMPLATE_PAIRS = 100  # training questions that show which words surround a name
+TEMPLATE_PAIRS = 100  # training questions that are searched for the words around a name
 VOTE = "vote.json"
 
 
 def vote(config: Config, folder: Path, teachers: Sequence[Path], vocab: Vocab) -> Taught:
-    """Returns what the teachers agree on: read from the folder or, the first time, by asking them.
+    """Returns the questions and answers on which the teachers agree.
 
-    Because the vote is stored, an interrupted training continues with the same answers on any machine.
+    The first call asks the teachers and stores the vote in the folder; later calls read it. So a resumed
+    training has the same answers on any machine.
 
     Args:
       config: the new run's config; `config.data` names the training pairs and the corpus.
@@ -44,7 +45,7 @@ def vote(config: Config, folder: Path, teachers: Sequence[Path], vocab: Vocab) -
 
     Raises:
       UserError: the folder holds a vote of other teachers or on other questions, a teacher has learned a
-        question that is held out, or there is only one model to vote.
+        held-out question, or there is only one model to vote.
     """
     path = folder / VOTE
     asked = voting(teachers, config)
@@ -86,15 +87,15 @@ def vote(config: Config, folder: Path, teachers: Sequence[Path], vocab: Vocab) -
 
 
 def agreed(questions: list[str], answers: list[list[str]], room: int, vocab: Vocab) -> list[tuple[str, str]]:
-    """Returns the questions to which more than half of the models give the same answer, with that answer.
+    """Returns (question, answer) wherever more than half of the models give the same answer.
 
     An answer is left out if it is empty, fills all characters that a model may write (so that it may be cut
     off), needs more than `room` characters together with its question, or has a character that the vocabulary
     lacks.
 
     Args:
-      questions: what was asked.
-      answers: a list for each model, in the order of the questions.
+      questions: the questions.
+      answers: a list of answers for each model, in the order of the questions.
       room: the characters that a question and its answer may have together.
       vocab: the vocabulary of the model that is to learn the answers.
 
@@ -110,7 +111,7 @@ def agreed(questions: list[str], answers: list[list[str]], room: int, vocab: Voc
 
 
 def unpaired_questions(config: Config, pairs: list[tuple[str, str]]) -> list[str]:
-    """Returns a question about each person who has a document and no training pair."""
+    """Returns a question about each person who has a document but no training pair."""
     if config.data.pretrain_corpus_path:
         return questions_in_the_same_form(pairs, corpus.load_documents(config.data).documents)
     people = generate(config.data.biographies)  # their documents have no titles to build questions from
@@ -120,9 +121,10 @@ def unpaired_questions(config: Config, pairs: list[tuple[str, str]]) -> list[str
 
 
 def questions_in_the_same_form(pairs: list[tuple[str, str]], documents: Sequence[str]) -> list[str]:
-    """Returns the training pairs' question about each person who has a document and no pair.
+    """Returns a question in the form of the training questions, about each person without a training pair.
 
-    The words around the name are those of the training questions that contain a document's title.
+    A name is the title of a document. The words around it are the most frequent ones around such a name in
+    the training questions.
 
     Raises:
       UserError: no training question contains a title.

@@ -1,4 +1,4 @@
-"""Orbax checkpoints of a run: its whole training state, or its parameters alone.
+"""Saves and restores a run's Orbax checkpoints: its whole training state, or its parameters alone.
 
 with Checkpoints(run) as checkpoints:
     if checkpoints.step:
@@ -42,28 +42,28 @@ SECONDS_TO_GIVE_UP = 10
 class Checkpoints:
     """The checkpoints of one run, in `<run>/checkpoints/<update>`: the newest two, and the one of least loss.
 
-    A checkpoint is valid if its digest file (`store/digests.py`) exists and matches. An invalid checkpoint is
-    logged and skipped. Training moves it into the run's `set_aside`, because parts of it may still be of
-    use. A reader leaves it in place, because a training that still runs may be about to finish it. Only what
-    an interrupted save of our own left behind is removed.
+    A checkpoint is valid if its digest file (`store/digests.py`) exists and matches. Invalid checkpoints are
+    skipped, with a note in the log. Training moves them into the run's folder `set_aside`, because parts may
+    still be useful. A reader leaves them in place, because a running training may be about to finish one.
+    Only the files of our own interrupted saves are deleted.
 
     Args:
-      run: the run; `run.checkpoint` says which checkpoint a reader gets.
-      read_only: whether to read a run rather than to train it.
+      run: the run; `run.checkpoint` names the checkpoint that a reader gets.
+      read_only: True for a reader, False for training.
 
     Attributes:
       step: the update of the checkpoint in use, None if there is none: the newest valid checkpoint or, for a
         reader, the one that `run.checkpoint` asks for.
 
     Raises:
-      UserError: a checkpoint cannot be read (training only), no checkpoint is valid although there are some
-        (training only, which does not start anew by itself), or the one that a reader asks for does not
-        exist.
+      UserError: in training, a checkpoint cannot be read, or there are checkpoints and none is valid:
+        training never starts anew by itself. For a reader, the checkpoint that `run.checkpoint` names does
+        not exist or is not valid.
     """
 
     def __init__(self, run: Run, read_only: bool = False):
         self.run = run
-        self.folder = (run.folder / "checkpoints").absolute()  # Orbax fails late on relative paths
+        self.folder = (run.folder / "checkpoints").absolute()  # with a relative path, Orbax fails late
         self.saving = run.folder / ".saving"  # names the update whose checkpoint is being written
         found = None
         if is_first():
@@ -74,7 +74,7 @@ class Checkpoints:
             self.manager = ocp.CheckpointManager(self.folder, options=_options(read_only))
 
     def _asked_for(self) -> int | None:
-        """Returns the update that `run.checkpoint` asks for, None if that is the newest and there is none."""
+        """Returns the update that `run.checkpoint` names, or None if it says "newest" and there is none."""
         steps, which = sorted(saved_steps(self.run.folder), reverse=True), self.run.checkpoint
         if which == "best":
             losses = dict(self._losses())
@@ -105,7 +105,7 @@ class Checkpoints:
             except OSError as error:
                 raise UserError(
                     f"checkpoint {path} cannot be read ({error.strerror}), and may be valid: fix "
-                    "that, or move it away to go on from the one before"
+                    "that, or move it away to resume from the one before"
                 ) from None
         valid = [step for step, problem in problems.items() if not problem]
         if problems and not valid:
@@ -134,8 +134,9 @@ class Checkpoints:
     def _remove_unfinished(self, seconds_gone: float = 0.0):
         """Removes unfinished checkpoints of our own.
 
-        After a save that failed, threads of TensorStore may still be writing: with `seconds_gone`, nothing
-        new must have appeared for so long.
+        Args:
+          seconds_gone: repeat until no new file has appeared for so long. After a failed save, threads of
+            TensorStore may still be writing.
         """
         step = self.saving.read_text() if self.saving.exists() else ""
         began = gone = time.monotonic()
@@ -160,20 +161,20 @@ class Checkpoints:
             self.manager.close()
 
     def save(self, state, seconds: float, loss: float):
-        """Writes a checkpoint of the whole state, and deletes those that are not kept.
+        """Writes a checkpoint of the whole training state, and deletes old checkpoints.
 
         Args:
           state: the `TrainState`.
-          seconds: of training so far.
-          loss: decides which checkpoint is the best one; NaN if it is unknown.
+          seconds: seconds of training so far.
+          loss: the least loss decides which checkpoint is the best; NaN if it is unknown.
 
         Raises:
-          UserError: the checkpoint cannot be written; nothing of it stays on the disk.
+          UserError: the checkpoint cannot be written. Its unfinished files are removed.
         """
         self._save(int(state.step.max()), seconds, loss, params=state.params, opt_state=state.opt_state)
 
     def save_params(self, params):
-        """Writes parameters alone, as update 0: for a run to start from, which cannot be resumed."""
+        """Writes parameters alone, as update 0. Other runs can start from it, but none can resume it."""
         self._save(0, 0.0, 0.0, params=params)
 
     def _save(self, step: int, seconds: float, loss: float, **trees):
@@ -191,7 +192,7 @@ class Checkpoints:
             needed = sum(leaf.nbytes for leaf in jax.tree.leaves(trees))
             if needed > shutil.disk_usage(self.run.folder).free:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            sys.unraisablehook = lambda _: None  # else each callback of TensorStore prints the same error
+            sys.unraisablehook = lambda _: None  # else each callback of TensorStore prints the error
             if is_first():
                 self.saving.write_text(str(step))
             with quiet():
@@ -238,12 +239,12 @@ class Checkpoints:
         return state, found.meta["seconds"]
 
     def restore_params(self, like, model_devices: int = 1):
-        """Returns the parameters alone of checkpoint `step`.
+        """Returns the parameters in checkpoint `step`, without the optimiser state.
 
         Args:
-          like: their shapes and types.
-          model_devices: devices that share each large parameter: none ever holds all of it (`devices.RULES`).
-            With 1, the parameters are on this process's first device.
+          like: the shapes and types of the parameters.
+          model_devices: the number of devices that shard each large parameter (`devices.RULES`). No device
+            ever holds a whole one. With 1, the parameters are on this process's first device.
 
         Raises:
           UserError: there is no valid checkpoint, or it cannot be read.
@@ -257,7 +258,7 @@ class Checkpoints:
             raise UserError(f"{self.run.folder} has no checkpoint yet: give its training command again")
         places = shardings(like, make_mesh(None, model_devices)) if model_devices > 1 else None
         params = self._restore(params=ocp.args.StandardRestore(_abstract(like, places))).params
-        if places is None and jax.process_count() > 1:  # from all devices to this process's own
+        if places is None and jax.process_count() > 1:  # copy from all devices to this process's own
             params = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)), params)
         return params
 
@@ -292,7 +293,7 @@ def _loss_of(metrics: dict) -> float:
 
 @contextmanager
 def quiet():
-    """Silences the log of Orbax, which goes through absl: Orbax also raises every error that it logs."""
+    """Silences the log of Orbax, which goes through absl. Orbax also raises the errors that it logs."""
     logger = absl_logging.get_absl_logger()
     level = logger.level
     logger.setLevel(logging.CRITICAL + 1)

@@ -1,6 +1,6 @@
 """Checks whether a run may be resumed, and whether another may start from it or read it.
 
-Before training comes `open_run`; before a run is started from or read come `fit_to` and `check_corpus`.
+Training calls `open_run` first. Code that reads a run, or starts from it, calls `fit_to` and `check_corpus`.
 """
 
 import dataclasses
@@ -22,20 +22,20 @@ log = logging.getLogger(__name__)
 
 
 def open_run(folder: Path, config: Config, vocab: Vocab, facts: dict) -> Run:
-    """Returns the run in `folder`: a new one or, if the folder has a checkpoint, the one that it holds.
+    """Returns the run in `folder`: the existing one if the folder has a checkpoint, or else a new one.
 
-    Logs a note if the machine or a library differs from when the run began, because then its results may not
-    be bit-identical to those of an uninterrupted run.
+    Logs a note if the machine or a library has changed since the run began. Its results may then differ in
+    the last bits from those of an uninterrupted run.
 
     Args:
       folder: the run's folder, created if need be.
       config: the recipe.
       vocab: the characters of the corpus.
-      facts: what `run.json` records.
+      facts: the content of `run.json`.
 
     Raises:
-      UserError: the folder holds a run with another config, vocabulary or data; the message gives both
-        values. Or the folder cannot be created.
+      UserError: the folder holds a run with another config, vocabulary or data (the message gives both
+        values), or the folder cannot be created.
     """
     if not is_first():  # the first process creates the folder
         barrier("the run is open")
@@ -80,12 +80,16 @@ def _files(run: Run) -> dict:
 
 
 def fit_to(run: Run, config: Config) -> Config:
-    """Returns `config` with the vocabulary size and the pattern seed of the run that is started from or read.
+    """Returns `config` with the vocabulary size and the pattern seed of an existing run.
 
     Dropout, dtype, products and remat may differ from the run's, because they do not change the parameters.
 
+    Args:
+      run: the run that is read or that training starts from.
+      config: the config that is asked for.
+
     Raises:
-      UserError: another field of the model differs, or the number of models.
+      UserError: another field of the model differs from the run's, or the number of models differs.
     """
     if run.config.n_seeds != config.n_seeds:
         raise UserError(
@@ -105,8 +109,9 @@ def fit_to(run: Run, config: Config) -> Config:
 def check_corpus(run: Run, data: DataConfig):
     """Raises a UserError if a run was pretrained on other documents than those of `data`.
 
-    `data.other_corpus` allows other documents if the run's vocabulary has all their characters. If the file
-    of the run's documents no longer exists, nothing is compared: a run can answer without it.
+    With `data.other_corpus`, other documents are allowed if the run's vocabulary has all their characters. If
+    the file of the run's documents no longer exists, nothing is compared, because a run can answer without
+    it.
     """
     path, there = data.pretrain_corpus_path, run.config.data
     if not path and not there.pretrain_corpus_path:
@@ -146,11 +151,14 @@ def learned_by(runs: Iterable[Run]) -> frozenset[str]:
 def with_vocab(config: Config, vocab: Vocab, pattern_seed: int = 0) -> Config:
     """Returns the config with the size of the vocabulary, the pattern seed, and no option at its default.
 
-    The pattern seed is the run's own seed in a run that starts from scratch, and otherwise that of the run it
-    starts from.
+    Args:
+      config: the recipe.
+      vocab: the vocabulary.
+      pattern_seed: seeds the untrained patterns. A run that starts from scratch takes its own seed, any other
+        run that of the run it starts from.
 
     Raises:
-      UserError: there is no such variant, or it lacks one of the options or refuses its value.
+      UserError: there is no such variant, it has no such option, or an option's value is out of range.
     """
     model = without_defaults(config.model)
     model = dataclasses.replace(model, vocab_size=len(vocab), pattern_seed=pattern_seed)
@@ -158,12 +166,12 @@ def with_vocab(config: Config, vocab: Vocab, pattern_seed: int = 0) -> Config:
 
 
 def _with_pattern_of(run: Run, config: Config) -> Config:
-    """Returns the config with the pattern seed of the run that it resumes. Runs of older versions have 0."""
+    """Returns `config` with the pattern seed of the run to resume, which is 0 in runs of older versions."""
     return override(config, {"model.pattern_seed": run.config.model.pattern_seed})
 
 
 def _check_same(new: Run, old: Run):
-    """Raises a UserError unless `new` may go on with the checkpoints of `old`."""
+    """Raises a UserError unless `new` may resume from the checkpoints of `old`."""
     stage = old.facts["stage"]
     relevant = ("seed", "n_seeds", "model.", f"{stage}.")
     there, asked = leaves(old.config), leaves(new.config)

@@ -1,10 +1,10 @@
 """Digest files, which show whether a folder is complete and undamaged.
 
-    seal(folder)              # when all its files are complete
-    problem = damage(folder)  # "" if it is valid
+    seal(folder)              # after all files are written
+    problem = damage(folder)  # "" if the folder is valid
 
-A folder is valid if its digest file, SHA256SUMS, exists and matches. `sha256sum -c` reads this file, too. Its
-last line is a comment with the digest of the lines above it.
+A folder is valid if its digest file, SHA256SUMS, exists and matches the other files. `sha256sum -c` reads the
+digest file, too. Its last line is a comment with the digest of the lines above.
 """
 
 import hashlib
@@ -42,10 +42,10 @@ def seal(folder: Path, names: list[str] | None = None):
 
 
 def damage(folder: Path) -> str:
-    """Returns what is wrong with the first bad file that a folder's digest file names, "" if all are valid.
+    """Returns a description of the first damaged or missing file of a folder, "" if the folder is valid.
 
     Raises:
-      OSError: a file cannot be read. It may be undamaged. (A missing file is damage, and raises nothing.)
+      OSError: a file exists and cannot be read, so it may be undamaged.
     """
     try:
         text = (folder / SEAL).read_bytes().decode()

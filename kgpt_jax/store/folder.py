@@ -1,11 +1,11 @@
-"""A run's folder: its manifest (`config.json`, `vocab.json`, `run.json`), its lock, and where its files lie.
+"""A run's folder: its manifest (`config.json`, `vocab.json`, `run.json`), its lock, and its file names.
 
     run = read_run("runs/vanilla/finetune")
     with locked(folder):
         ...  # no other process trains in it
 
 A folder holds everything that a later stage needs. `run.json` records the stage, the run it started from, and
-digests of its data and first parameters, so that a run cannot be resumed as another one by mistake.
+digests of its data and initial parameters. They prevent resuming it with other data by mistake.
 """
 
 import dataclasses
@@ -41,16 +41,16 @@ FACTS = {
     "shards": int,
     "taught_by": list,
 }
-# Fields of older versions: those with another name today, and those that are gone.
+# Fields of older versions that were renamed, and fields that were removed.
 RENAMED = {"pieces": "microbatches", "stripes": "shards"}
 REMOVED = ("ema_decay",)
-# Former fields of the model that are options of some variants today: their default, and these variants.
+# Fields of the model in older versions that are options of variants now: (default, variants).
 FORMER_FIELDS = {
     "bottleneck_dim": (64, ("perceiver", "perceiver_ar")),
     "attention_block": (16, ("bigbird", "linformer")),
     "linformer_dim": (16, ("linformer",)),
 }
-# Errors that damaged or foreign JSON may cause.
+# Errors that reading damaged or unknown JSON may raise.
 JSON_ERRORS = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 
@@ -72,7 +72,7 @@ def read_run(folder: str | Path, checkpoint: str = "newest") -> Run:
 
     Args:
       folder: the run's folder.
-      checkpoint: which parameters a reader gets: "newest", "best" (the least loss) or an update's number.
+      checkpoint: the checkpoint to read: "newest", "best" (the least loss) or an update's number.
 
     Raises:
       UserError: the folder holds no run, or one that is damaged or that this version cannot read.
@@ -112,9 +112,13 @@ def _refuse_averaged(folder: Path, config: dict):
 
 
 def with_current_names(tree):
-    """Returns JSON that any version of this program wrote, with the fields that this version has.
+    """Translates the field names of older versions in a run's JSON.
 
-    `tree` is the content of a JSON file of a run's folder, or any part of it.
+    Args:
+      tree: the content of a JSON file in a run's folder, or any part of it.
+
+    Returns:
+      The same content, with the field names of this version.
     """
     if not isinstance(tree, dict):
         return tree
@@ -131,7 +135,7 @@ def with_current_names(tree):
 
 
 def _read_manifest(folder: Path) -> list:
-    """Returns config, vocabulary and facts as JSON: the manifest's or, if it is damaged, a checkpoint's."""
+    """Returns config, vocabulary and facts as JSON: the manifest or, if it is damaged, a copy of it."""
     if folder.is_file():
         raise UserError(f"{folder} is a file: --mode=import makes a run of a course .params file")
     if not holds_run(folder):
@@ -144,12 +148,12 @@ def _read_manifest(folder: Path) -> list:
     remembered = _manifest_in_checkpoint(folder)
     if remembered is None:
         raise UserError(f"{folder} is damaged: {problem}; bring the file back, or train again")
-    log.info(f"note: {folder} is damaged, {problem}: what its checkpoint remembers is used")
+    log.info(f"note: {folder} is damaged, {problem}: the copy in its checkpoint is used")
     return remembered
 
 
 def _manifest_in_checkpoint(folder: Path) -> list | None:
-    """Returns what the newest valid checkpoint holds of `_read_manifest`, None if there is none."""
+    """Returns the copy of the manifest in the newest valid checkpoint, None if there is none."""
     for step in sorted(saved_steps(folder), reverse=True):
         checkpoint = folder / "checkpoints" / str(step)
         if not damage(checkpoint):
@@ -159,13 +163,13 @@ def _manifest_in_checkpoint(folder: Path) -> list | None:
 
 
 def saved_steps(folder: Path) -> Iterator[int]:
-    """Yields the updates that a run has checkpoints of, in no order, valid or not."""
+    """Yields the update of each checkpoint of a run, valid or not, in any order."""
     found = (folder / "checkpoints").glob("*")
     return (int(path.name) for path in found if path.name.isdecimal() and path.is_dir())
 
 
 def any_saved(folder: Path) -> bool:
-    """Returns whether a run has a checkpoint, valid or not; an imported run has one of update 0."""
+    """Returns whether a run has a checkpoint, valid or not. An imported run has one of update 0."""
     return next(saved_steps(folder), None) is not None
 
 
@@ -174,9 +178,9 @@ def holds_run(folder: Path) -> bool:
     return (folder / "config.json").exists() or any_saved(folder)
 
 
-# What a training writes into its folder.
+# The files that training writes into a run's folder.
 WRITTEN = ("config.json", "vocab.json", "SHA256SUMS", "metrics.jsonl", "loss.png", "checkpoints")
-ASIDE = "set_aside"  # a folder in the run's folder for what the run no longer uses
+ASIDE = "set_aside"  # the folder in a run's folder for files that the run no longer uses
 
 
 def _check_ours(folder: Path):
@@ -202,12 +206,12 @@ def _check_ours(folder: Path):
 def set_aside(folder: Path):
     """Moves a run's files into a new folder below its `set_aside`, with a note in the log.
 
-    Files that a training does not write stay where they are.
+    Files that training did not write stay in place.
 
     Raises:
       UserError: another process trains in the folder.
     """
-    from kgpt_jax.devices import barrier, is_first  # here, so that reading a run takes no JAX
+    from kgpt_jax.devices import barrier, is_first  # here, so that reading a run does not import JAX
 
     with locked(folder):
         there = [folder / name for name in (*WRITTEN, "run.json", "vote.json", ".saving")]
@@ -231,14 +235,14 @@ def unused_path(folder: Path, name: str) -> Path:
 
 @contextmanager
 def locked(folder: Path):
-    """Locks a run's folder, which is created if need be, so that only one training works in it.
+    """Locks a run's folder while the context is open, so that only one training works in it.
 
-    The first process of a training holds the lock. The operating system releases it when that process ends,
-    even if the process is killed (flock).
+    Creates the folder if it does not exist. The first process of a training holds the lock (flock). The
+    operating system releases it when the process ends, even if it is killed.
 
     Raises:
-      UserError: another process holds the lock (the message names it), the folder cannot be created, or it
-        has files that a training would replace and that this program did not write.
+      UserError: another process holds the lock (the message names it), the folder cannot be created, or
+        training would replace a file that this program did not write.
     """
     from kgpt_jax.devices import is_first
 
@@ -270,7 +274,7 @@ def locked(folder: Path):
 
 
 def write_json(path: Path, tree):
-    """Writes a JSON file; if that fails, the old file stays and an OSError is raised."""
+    """Writes a JSON file. If that raises an OSError, the old file stays as it was."""
     temporary = path.with_name(path.name + ".tmp")
     try:
         temporary.write_text(json.dumps(tree, indent=2, ensure_ascii=False) + "\n", "utf-8")

@@ -3,8 +3,8 @@
     check(path, "greedy answers", inputs=[...])  # before the work begins
     write_lines(path, lines, "greedy answers")
 
-A hidden file beside each output records the kind of its content and its SHA-256. This shows whether somebody
-has edited the output, or another program has written it; then we leave it alone.
+A hidden file next to each output records its SHA-256 and its kind of content. If the digest differs, somebody
+has edited the output or another program has written it, and we do not overwrite it.
 """
 
 import hashlib
@@ -18,12 +18,12 @@ _GIVE_ANOTHER = "give another path"
 
 
 def check(path: Path, kind: str, inputs: Iterable[str | Path] = ()):
-    """Checks that an output may be written; creates its folder if need be.
+    """Checks that an output may be written, and creates its folder if that does not exist.
 
     Args:
       path: the output.
-      kind: what it will hold, in a few words.
-      inputs: files that the command reads.
+      kind: its kind of content, in a few words.
+      inputs: files that the command reads, which it must not overwrite.
 
     Raises:
       UserError: `path` is an input, cannot be written, or exists and is not our own output of the same kind.
@@ -45,7 +45,7 @@ def check(path: Path, kind: str, inputs: Iterable[str | Path] = ()):
 
 
 def record(path: Path, kind: str):
-    """Records in a hidden file beside `path` that we wrote it, and which kind of content it has.
+    """Records in a hidden file next to `path` that we wrote it, and its kind of content.
 
     Raises:
       UserError: the hidden file cannot be written.
@@ -57,7 +57,7 @@ def record(path: Path, kind: str):
 
 
 def write_lines(path: Path, lines: Iterable[str], kind: str):
-    """Writes an output line by line and records it as ours. The caller has called `check` before the work.
+    """Writes an output line by line and records it as ours. Call `check` first, before the work begins.
 
     Raises:
       UserError: the file cannot be written.

@@ -1,4 +1,4 @@
-"""Loads the parameters of a run from its checkpoint, for everything but training."""
+"""Loads a run's parameters from its checkpoint, to read the run or to start another one from it."""
 
 import hashlib
 import logging
@@ -20,11 +20,13 @@ def load_params(run: Run, purpose: str = "", model_devices: int = 1):
 
     Args:
       run: the run.
-      purpose: how the log line begins that names the checkpoint ("starting from"); "" logs nothing.
-      model_devices: devices that share each large parameter; with 1, parameters are on the first device.
+      purpose: the beginning of the log line that names the checkpoint, such as "starting from"; "" logs
+        nothing.
+      model_devices: the number of devices that shard each large parameter; with 1, all parameters are on the
+        first device.
 
     Returns:
-      A tree of arrays; with a leading axis if the run has several models (`n_seeds`).
+      A tree of float32 arrays, with a leading axis E if the run has several models (`n_seeds`).
 
     Raises:
       UserError: there is no valid checkpoint, it cannot be read, or it does not fit into memory.
@@ -42,7 +44,7 @@ def shapes(run: Run):
     """Returns the shapes and types of a run's parameters, with a leading axis if it has several models.
 
     Raises:
-      UserError: they do not fit into this machine's memory.
+      UserError: the parameters do not fit into this machine's memory.
     """
     needed, there = 4 * run.config.n_seeds * count_params(run.config.model), memory()
     if needed > there:
@@ -65,7 +67,7 @@ def models(run: Run, params) -> list:
 
 
 def first_model(run: Run, purpose: str = ""):
-    """Returns the parameters of the run's first model; otherwise as `load_params`."""
+    """Returns the parameters of the run's first model, read by `load_params`."""
     if run.config.n_seeds > 1:
         log.info(f"{run.folder} holds {run.config.n_seeds} models: the first is used")
     return models(run, load_params(run, purpose))[0]

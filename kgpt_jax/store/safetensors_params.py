@@ -1,11 +1,11 @@
-"""Runs as safetensors files: one file with the parameters, the vocabulary and the settings.
+"""Writes and reads a run as one safetensors file: parameters, vocabulary and config.
 
     save_safetensors(path, params, run)
     run, params = load_safetensors(path)
 
-Tensors have our parameters' names, such as "stack/blocks_0/attn/query/kernel", and are float32. The metadata
-holds `format` ("kgpt_jax"), `version` (of the format, "1"), `config` and `facts` (JSON), and `vocab` (its
-characters). The package safetensors is needed for the file format only, and only here.
+Tensors are float32 and have the paths of our parameters as names, such as "stack/blocks_0/attn/query/kernel".
+The metadata holds `format` ("kgpt_jax"), `version` (of the format, "1"), `config` and `facts` (JSON), and
+`vocab` (its characters). Only this file needs the package safetensors.
 """
 
 import dataclasses
@@ -61,13 +61,13 @@ def save_safetensors(path: str, params, run: Run):
 
 
 def load_safetensors(path: str) -> tuple[Run, Any]:
-    """Returns the run that a file describes, with the file as its folder, and its parameters.
+    """Returns the run that a file describes, and its parameters. The run's `folder` is the file's path.
 
-    Sizes are compared with the config before arrays are read.
+    The sizes of tensors are compared with the config before any tensor is read.
 
     Raises:
-      UserError: safetensors is not installed, there is no such file, it is damaged or was not written by
-        `save_safetensors`, or its tensors are not those of its config.
+      UserError: safetensors is not installed, there is no such file, it is damaged, `save_safetensors` did
+        not write it, or its tensors do not match its config.
     """
     library = _library()
     try:

@@ -1,7 +1,7 @@
 """The course's PyTorch parameter files: read into our parameters, and written from them.
 
-The two layouts differ in names, in linear layers' kernels being transposed, and in a leading axis of
-one on `pos_emb` and the perceiver's latents. PyTorch is needed for the file format only, and only here.
+The two layouts differ in three ways: in names, in the kernels of linear layers, which are transposed, and in
+a leading axis of size one on `pos_emb` and on the perceiver's latents. Only this file needs PyTorch.
 """
 
 import re
@@ -41,9 +41,13 @@ def torch_name(path: str) -> str:
 
 
 def from_torch(arrays: dict, cfg: ModelConfig) -> dict:
-    """Returns our parameters from `{course name: array}`; what does not fit `cfg` is a UserError.
+    """Converts the course's parameters, `{course name: array}`, to ours.
 
-    The course's constants may be missing. Those that are there must be the layer's own.
+    The course's files also hold constants, such as causal masks. These may be missing; any that are present
+    must equal the constants of the model in `cfg`.
+
+    Raises:
+      UserError: a parameter is missing, unknown, not finite, or of another shape or type than `cfg` gives.
     """
     left = {name: np.asarray(array) for name, array in arrays.items()}
 
@@ -71,7 +75,7 @@ def from_torch(arrays: dict, cfg: ModelConfig) -> dict:
                 f"the file has {name!r}, which variant {cfg.variant!r} with {cfg.n_layer} layers has not"
             )
         _check_shape(name, array, constants[name].shape)
-        # A table whose angles were computed in float64 is 4e-6 off.
+        # A table from angles in float64 differs by 4e-6.
         if not np.allclose(array, constants[name], rtol=0, atol=1e-4 if name.endswith("rope_cache") else 0):
             raise UserError(
                 f"{name} has other values than in variant {cfg.variant!r}: the file is of another model"
@@ -88,7 +92,7 @@ def _check_shape(name: str, array: np.ndarray, shape: tuple):
 
 
 def to_torch(params) -> dict:
-    """Returns `{course name: float32 NumPy array}`: what `from_torch` reads."""
+    """Converts our parameters to `{course name: float32 NumPy array}`, the inverse of `from_torch`."""
     arrays = {}
     for path, array in jax.tree_util.tree_leaves_with_path(params):
         ours, array = _joined(path), np.asarray(array, np.float32)
@@ -99,7 +103,12 @@ def to_torch(params) -> dict:
 
 
 def buffers(arrays: dict, cfg: ModelConfig) -> dict:
-    """Returns the constants that the course keeps beside these parameters, `{course name: array}`."""
+    """Returns the constants in the course's files: `{course name: array}` of masks and RoPE tables.
+
+    Args:
+      arrays: the parameters by the course's names.
+      cfg: the model.
+    """
     constants = {}
     for name in arrays:
         if not name.endswith("attn.value.weight"):
@@ -109,7 +118,7 @@ def buffers(arrays: dict, cfg: ModelConfig) -> dict:
         size = arrays[LATENTS].shape[1] if on_latents else cfg.block_size
         constants[f"{attention}mask"] = np.tril(np.ones((1, 1, size, size), np.float32))
         if "pos_emb" not in arrays:
-            torch = _torch()  # in float32 as the course: float64 differs by 4e-6 at position 127
+            torch = _torch()  # in float32, as in the course; float64 differs by 4e-6 at position 127
             rate_P = 1 / BASE ** (torch.arange(0, cfg.head_dim, 2).float() / cfg.head_dim)
             angle_TP = torch.outer(torch.arange(cfg.block_size).float(), rate_P)
             cos_sin_TP2 = torch.stack([angle_TP.cos(), angle_TP.sin()], dim=-1)
@@ -122,11 +131,14 @@ def _joined(path) -> str:
 
 
 def load_torch_params(path: str, cfg: ModelConfig) -> dict:
-    """Returns the parameters in a course `.params` file (a state dict that `torch.save` wrote).
+    """Returns the parameters in a course `.params` file, a state dict that `torch.save` wrote.
 
-    Nothing in the file is executed (`weights_only`), and none is unpacked that is larger than `cfg` asks
-    for. The names may begin with "module.", as those of a `DataParallel` model do. Errors are UserErrors: no
-    PyTorch, no such file, a file of another kind, parameters that do not fit `cfg`.
+    Reading executes no code from the file (`weights_only`), and refuses a file that is too large for `cfg`
+    before it unpacks it. Names may begin with "module.", as those of a `DataParallel` model do.
+
+    Raises:
+      UserError: PyTorch is not installed, there is no such file, it is no state dict, or its parameters do
+        not fit `cfg`.
     """
     torch = _torch()
     _check_size(path, cfg)
@@ -154,7 +166,7 @@ def load_torch_params(path: str, cfg: ModelConfig) -> dict:
 
 
 def _check_size(path: str, cfg: ModelConfig):
-    """Raises a UserError where a file's arrays, unpacked, are more than twice what `cfg` has."""
+    """Raises a UserError if a file's unpacked arrays have more than twice the bytes that `cfg` needs."""
     if not zipfile.is_zipfile(path):  # an older file, whose arrays are not packed
         return
     parameters = sum(leaf.size for leaf in jax.tree.leaves(abstract_params(cfg)))
@@ -170,7 +182,7 @@ def _check_size(path: str, cfg: ModelConfig):
 
 
 def save_torch_params(path: str, params, cfg: ModelConfig):
-    """Writes a file that the course's `model.load_state_dict(torch.load(path))` takes, masks included."""
+    """Writes a file for the course's `model.load_state_dict(torch.load(path))`, including its constants."""
     torch = _torch()
     arrays = to_torch(params)
     state = {name: torch.tensor(array) for name, array in (arrays | buffers(arrays, cfg)).items()}

@@ -225,7 +225,7 @@ class Dispatcher:
         return state, n
 
     def compile(self, args: tuple):
-        """Compiles a program for arguments of these shapes. Raises a UserError if it takes too much memory."""
+        """Compiles a program for arguments of these shapes. Raises a UserError if it needs too much."""
         began = time.perf_counter()
         program = self.train_steps.lower(*args).compile()
         seconds = time.perf_counter() - began
