@@ -1,4 +1,4 @@
-"""Measures kgpt_jax, beside PyTorch if asked: python -m benchmarks.benchmark --suite=train --against=torch
+"""Measures kgpt_jax, and optionally PyTorch: python -m benchmarks.benchmark --suite=train --against=torch
 
     train     an update of the recipe, and the memory that training needs
     levers    the same update, with one optimization at a time switched off
@@ -7,9 +7,10 @@
     scaling   an update against the length of the texts and against the width of the model
     gpu       updates at the course's size and at GPT-2's, and eight seeds at once
 
-Every contestant runs in a process of its own. All warm up first and then take turns, so that a disturbance of
-the machine affects them alike; ratios are computed turn by turn. Prints a table and writes `<suite>.json` and
-`<suite>.png` to `--outputs_path`. The corpus is the built-in people unless `--pretrain_corpus_path` is given.
+Each contestant runs in its own process. All contestants warm up first and then take turns, so that other load
+on the machine affects them equally. Ratios are computed turn by turn. The benchmark prints a table and writes
+`<suite>.json` and `<suite>.png` to `--outputs_path`. Without `--pretrain_corpus_path`, the corpus is the
+built-in people.
 """
 
 import json
@@ -57,11 +58,11 @@ def define_flags():
 
 
 def take_turns(specs: dict[str, dict], repeats: int) -> list[Sample]:
-    """Starts a process for each contestant and lets them work in turns.
+    """Starts a process for each contestant and lets the processes work in turns.
 
     Args:
-      specs: by name, the kind of contestant and its arguments (`benchmarks/contestants.py`). A spec may have
-        an "environment": variables to set for its process.
+      specs: by name, the kind of contestant and its arguments (`benchmarks/contestants.py`). The optional key
+        "environment" holds variables to set for its process.
       repeats: turns of each contestant.
 
     Returns:
@@ -72,7 +73,7 @@ def take_turns(specs: dict[str, dict], repeats: int) -> list[Sample]:
     """
     running = {}
     try:
-        for name, spec in specs.items():  # one after the other, since warming up keeps the processor busy
+        for name, spec in specs.items():  # one after the other, because warming up keeps the processor busy
             print(f"warming up: {name}", flush=True)
             variables = spec.get("environment", {})
             spec = {key: value for key, value in spec.items() if key != "environment"}
@@ -220,7 +221,7 @@ def main_command(mode: str, variant: str, folder: str) -> list[str]:
 
 
 def scaling(config: Config, against: bool) -> list[dict]:
-    """Measures updates of 4 texts by length, and of 8 texts of 128 by width, and fits a power law to each."""
+    """Measures updates against length (4 texts) and width (8 texts of 128), and fits a power law to each."""
     from kgpt_jax.model.costs import paper_flops
 
     tables = []

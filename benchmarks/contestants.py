@@ -1,11 +1,10 @@
 """The benchmark's contestants, each in a process of its own: `python -m benchmarks.contestants SPEC`.
 
 SPEC is JSON: the kind of contestant (the name of a function below) and its arguments. The process warms up
-and prints a line. For each line that it then reads it works once and prints
-`{"seconds": ..., "peak_mb": ..., ...}`: the time of one update or of all answers, and the most memory it has
-held so far.
+and prints a line. For each line that it reads from then on, it works once and prints
+`{"seconds": ..., "peak_mb": ..., ...}`: the time of one update or of all answers, and its peak memory so far.
 
-Each function imports its libraries itself, so that no process holds both JAX and PyTorch in memory.
+Each function imports its own libraries, so that no process has both JAX and PyTorch in memory.
 """
 
 import itertools
@@ -81,7 +80,7 @@ class _Quiet:
 
 
 def torch_train(config: dict, updates: int, **speed):
-    """Makes the same updates in PyTorch. The time to make its batches does not count."""
+    """Makes the updates of `jax_train` in PyTorch. The time to prepare batches does not count."""
     import numpy as np
     import torch
 
@@ -159,7 +158,7 @@ def jax_seeds(config: dict, updates: int, seeds: int):
 
 
 def jax_step(config: dict, rows: int, updates: int):
-    """Makes AdamW updates on texts as long as the model reads."""
+    """Makes AdamW updates on texts of `seq_len` characters, without padding."""
     import jax
     import numpy as np
 
@@ -187,7 +186,7 @@ def _full_texts(cfg, rows: int):
 
 
 def _again_and_again(train_steps, state, sums, microbatches):
-    """Repeats the same updates at each turn; every microbatch is a whole batch."""
+    """Returns a function that makes the same updates in each turn. Every microbatch is a whole batch."""
     import numpy as np
 
     updates = len(microbatches.last)
@@ -281,7 +280,7 @@ CONTESTANTS = {
 
 def peak_mb() -> float:
     """Returns the most memory that this process has held so far, in MB."""
-    try:  # Linux keeps `ru_maxrss` over exec, so a process would start with its parent's
+    try:  # on Linux, `ru_maxrss` survives exec, so a process would start with its parent's value
         lines = Path("/proc/self/status").read_text().splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1e3
     except (OSError, StopIteration):

@@ -18,15 +18,15 @@ from pathlib import Path
 
 from kgpt_jax.environment import processor
 
-# Drawn in color where there are more variants than these: the usual attention, two that grow linearly with
-# the length, and the one that grows least.
+# If there are more variants than these, only these are drawn in color: the usual attention, two variants
+# whose cost is linear in the length, and the one whose cost grows least.
 HIGHLIGHTED = ("vanilla", "linformer", "bigbird", "perceiver")
 AXES = {"length": "length of the texts, characters", "width": "width of the model, channels"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """The measurements of one contestant: seconds of each turn, and the most memory it held, in MB."""
+    """The measurements of one contestant: the seconds of each turn, and its peak memory in MB."""
 
     name: str
     seconds: list[float]
@@ -39,7 +39,7 @@ class Sample:
 
 
 def ratios(ours: list[float], theirs: list[float]) -> tuple[float, float, float]:
-    """Returns how many times faster ours is: the median over turns, the least and the most.
+    """Returns how many times faster ours is: the median, the least and the most over the turns.
 
     Raises:
       ValueError: the two have different numbers of turns.
@@ -64,7 +64,7 @@ def exponent(xs: list[float], ys: list[float]) -> float:
 def table(title: str, samples: list[Sample]) -> dict:
     """Prints a table of medians, spreads and memory, and returns it as plain JSON types.
 
-    A sample whose name another one continues with ", PyTorch" also gets its ratio to that one.
+    A sample NAME also gets a ratio, if there is another sample "NAME, PyTorch".
     """
     print(
         f"\n{title:<46}{'median':>9}{'least':>9}{'most':>9}{'peak MB':>10}  faster than PyTorch (least, most)"
@@ -104,11 +104,11 @@ def machine() -> dict[str, str]:
 
 
 def draw(tables: list[dict], path: Path):
-    """Draws tables into a PNG: each as bars in a panel of its own, but those of scaling as lines.
+    """Draws tables into a PNG: each table as bars in its own panel, and tables of scaling as lines.
 
     Args:
-      tables: what `table` returns. Those of scaling have the keys variant, axis, sizes, exponent and theory
-        as well; tables with the same axis share a panel.
+      tables: dicts that `table` returned. Tables of scaling also have the keys variant, axis, sizes, exponent
+        and theory; those with the same axis share a panel.
       path: the picture to write.
     """
     import matplotlib
@@ -128,7 +128,7 @@ def draw(tables: list[dict], path: Path):
 
 
 def draw_bars(axis, tables: list[dict]):
-    """Draws the median of each row as a bar, with the least and the most; PyTorch's in another color."""
+    """Draws the median of each row as a bar, with the least and the most. PyTorch's bars are orange."""
     (drawn,) = tables
     names = [row["name"] for row in drawn["rows"]]
     medians, least, most = medians_and_ends(drawn)
@@ -143,7 +143,7 @@ def draw_bars(axis, tables: list[dict]):
 def draw_lines(axis, tables: list[dict]):
     """Draws seconds against size on logarithmic scales: a few variants in color, the others in gray.
 
-    The legend gives the exponent of each variant in color, and the range of the others' exponents.
+    The legend gives the exponent of each colored variant, and the range of exponents of the others.
     """
     highlighted = [
         drawn for drawn in tables if drawn["variant"] in HIGHLIGHTED or len(tables) <= len(HIGHLIGHTED)

@@ -1,7 +1,8 @@
-"""The benchmark's peer: the course's GPT and its loops in plain PyTorch, reimplemented from their behaviour.
+"""The course's GPT and its loops in plain PyTorch, reimplemented from their behaviour, for the benchmark.
 
-It has the course's module names, so that its `.params` files load, the same three dropouts and AdamW groups,
-and the same greedy loop, which answers one question at a time and rereads the whole text for every character.
+Modules have the course's names, so that its `.params` files load. The three dropouts, the AdamW groups and
+the greedy loop are the same, too: it answers one question at a time, and rereads the whole text for every
+character.
 
 Axes: `B` batch, `T` query position, `S` key position, `C` channels, `H` heads, `K` head size, `V` vocabulary,
 `N` new characters, `1` size one.
@@ -18,7 +19,7 @@ from kgpt_jax.data.vocab import MASK_ID, PAD_ID
 
 
 class Attention(nn.Module):
-    """The course's causal attention, with explicit scores and weights; `fused` uses PyTorch's own kernel."""
+    """The course's causal attention, with explicit scores and weights or, if `fused`, PyTorch's kernel."""
 
     def __init__(self, cfg: ModelConfig, fused: bool):
         super().__init__()
@@ -86,7 +87,7 @@ class Block(nn.Module):
 
 
 class PeerGPT(nn.Module):
-    """Ids (B, T) -> logits (B, T, V); with targets, the mean loss over those that are not PAD."""
+    """Maps ids (B, T) to logits (B, T, V) or, given targets, to the mean loss over those that are not PAD."""
 
     def __init__(self, cfg: ModelConfig, fused: bool = False):
         super().__init__()

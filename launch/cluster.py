@@ -1,4 +1,4 @@
-"""Finds this process's place in a training of several processes, from the variables that a cluster sets.
+"""Finds the number of processes and this process's rank in the environment variables that a cluster sets.
 
 | environment | processes and rank | address of process 0 |
 | --- | --- | --- |
@@ -9,8 +9,8 @@
 | SLURM | SLURM_NTASKS, SLURM_PROCID | found by JAX, in SLURM_STEP_NODELIST |
 | torchrun | WORLD_SIZE, RANK | MASTER_ADDR, MASTER_PORT |
 
-The first row that fits counts. JAX_COORDINATOR_ADDRESS, where it is set, replaces the last column. A Cloud
-TPU sets none of these variables: with `--coordinator=auto` JAX finds everything there by itself.
+The first row whose variables are set applies. If JAX_COORDINATOR_ADDRESS is set, it replaces the last column.
+A Cloud TPU sets none of these variables: use `--coordinator=auto`, with which JAX detects everything itself.
 """
 
 import re
@@ -19,30 +19,30 @@ from typing import NamedTuple
 
 from kgpt_jax.config import UserError
 
-PORT = 8476  # of process 0, where the cluster names a host only
+PORT = 8476  # of process 0, if the cluster gives only its host
 
 
 class Cluster(NamedTuple):
     """The variables of one kind of cluster."""
 
-    size: str  # how many processes there are
-    rank: str  # which of them this one is
+    size: str  # the number of processes
+    rank: str  # this process's number, from 0
     address: Callable[[Mapping[str, str]], str] = lambda environ: ""  # of process 0; "" if unknown
-    local_rank: str = ""  # which of its machine's processes this one is, where each takes one GPU
-    read_by_jax: str = ""  # where JAX finds the address, with a port that differs from job to job
+    local_rank: str = ""  # this process's number on its machine, if each process takes one GPU
+    read_by_jax: str = ""  # where JAX finds the address, with a port that differs between jobs
 
 
 def arguments(environ: Mapping[str, str]) -> dict | None:
     """Returns keyword arguments for `jax.distributed.initialize`; None if this is the only process.
 
-    If `coordinator_address` is missing among them, JAX finds it. Where it is not missing, JAX's own detection
-    is switched off: inside a SLURM job it would choose this process's GPU by SLURM's variables.
+    If the result lacks `coordinator_address`, JAX detects the address. Otherwise JAX's own detection is
+    switched off, because inside a SLURM job it would choose this process's GPU by SLURM's variables.
 
     Args:
       environ: the environment variables.
 
     Raises:
-      UserError: a variable is no number or out of range, or nothing gives the address of process 0.
+      UserError: a variable is not a number or out of range, or no variable gives the address of process 0.
 
     >>> arguments({"SLURM_NTASKS": "2", "SLURM_PROCID": "1", "SLURM_STEP_NODELIST": "n[1-2]"})
     {'num_processes': 2, 'process_id': 1}
@@ -67,7 +67,7 @@ def arguments(environ: Mapping[str, str]) -> dict | None:
         )
     if cluster.local_rank in environ:
         alone = cluster.size == "SLURM_NTASKS" and _has_its_own_gpus(environ)
-        # The empty list stands for all GPUs that this process sees; without it JAX would choose one.
+        # An empty list means all GPUs that this process sees. Without it, JAX would choose one.
         found["local_device_ids"] = [] if alone else [_number(environ, cluster.local_rank)]
     return found
 
@@ -80,7 +80,7 @@ def _number(environ: Mapping[str, str], name: str) -> int:
 
 
 def _has_its_own_gpus(environ: Mapping[str, str]) -> bool:
-    """Tells whether SLURM shows this process no other's GPUs, or no other process is on its node."""
+    """Returns whether SLURM shows this process only its own GPUs, or it is alone on its node."""
     names = ("SLURM_NTASKS_PER_NODE", "SLURM_STEP_TASKS_PER_NODE", "SLURM_TASKS_PER_NODE")
     per_node = next((environ[name] for name in names if name in environ), "")
     return "SLURM_GPUS_PER_TASK" in environ or re.fullmatch(r"1(\(x\d+\))?", per_node) is not None

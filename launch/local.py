@@ -1,4 +1,4 @@
-"""Runs several processes on one machine as one job: they start, stop and restart together."""
+"""Runs several processes on one machine as one job, so that they start, stop and restart together."""
 
 import os
 import signal
@@ -9,11 +9,11 @@ import time
 
 USER_ERROR = 2  # exit status of a mistake that a restart would repeat
 STOPPED = {128 + signal.SIGTERM, 128 + signal.SIGINT}  # exit statuses of a training that a signal stopped
-GRACE = 60  # seconds that processes have to end after a signal, before they are killed
+GRACE = 60  # seconds after a signal until processes that have not ended are killed
 
 
 def environments(n: int, port: int, platform: str | None) -> list[dict[str, str]]:
-    """Returns the variables to add for each of n processes: its place among them and, on GPUs, its GPU.
+    """Returns the variables to set for each of n processes: its rank and, on GPUs, its GPU.
 
     >>> environments(2, 99, "cpu")[1]
     {'JAX_COORDINATOR_ADDRESS': '127.0.0.1:99', 'JAX_NUM_PROCESSES': '2', 'JAX_PROCESS_ID': '1'}
@@ -26,7 +26,7 @@ def environments(n: int, port: int, platform: str | None) -> list[dict[str, str]
 
 
 def free_port() -> int:
-    """Returns a port of this machine that is free now."""
+    """Returns a port of this machine that is currently free."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
@@ -35,31 +35,31 @@ def free_port() -> int:
 def supervise(command: list[str], n: int, platform: str | None, max_restarts: int) -> int:
     """Runs n processes of a command until all have ended.
 
-    If one process dies, the others would wait for it: they are killed, and all n start again. SIGTERM and
-    SIGINT are passed on to all processes, SIGHUP as SIGTERM; a second signal kills them.
+    If one process dies, the others would wait for it. So they are killed, and all n start again. SIGTERM and
+    SIGINT are passed on to all processes, and SIGHUP as SIGTERM. A second signal kills them.
 
     Args:
-      command: what each process runs.
+      command: the command of each process.
       n: the number of processes.
       platform: cpu, gpu or tpu; on gpu each process gets one GPU.
-      max_restarts: how often all may start again. There is no restart after a user's error (status 2).
+      max_restarts: how often all processes may restart. A user's error (status 2) causes no restart.
 
     Returns:
-      The exit status: 0 if all processes ended well, otherwise that of one which failed.
+      The exit status: 0 if all processes succeeded, otherwise the status of one that failed.
     """
     asked = []
 
     def ask(number: int, frame):
         asked.append(signal.SIGTERM if number == signal.SIGHUP else number)
 
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):  # SIGHUP: the terminal was closed
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):  # SIGHUP comes when the terminal is closed
         signal.signal(number, ask)
     for start in range(max_restarts + 1):
         placed = environments(n, free_port(), platform)
         processes = []
         try:
             for each in placed:
-                # In its own process group, so that Ctrl-C reaches it once, through this process.
+                # In its own process group, so that Ctrl-C reaches it only once, through `_wait`.
                 processes.append(subprocess.Popen(command, env={**os.environ, **each}, process_group=0))
             status = _wait(processes, asked)
         finally:
@@ -77,7 +77,7 @@ def _wait(processes: list[subprocess.Popen], asked: list[int]) -> int:
     while True:
         ended = [process.poll() for process in processes]
         if bad := [status for status in ended if status and status not in STOPPED and not asked]:
-            # If one process met a user's error, the others failed because it was gone.
+            # If one process ended with a user's error, the others failed because it was gone.
             first = USER_ERROR if USER_ERROR in bad else bad[0]
             return first if first > 0 else 128 - first  # shells report a signal this way
         if None not in ended:

@@ -2,8 +2,8 @@
 
     python -m launch.pretrain --platform=cpu --num_processes=2 --max_restarts=3 [flags of --mode=pretrain]
 
-starts two processes on this machine. On a cluster every process gets the plain command and finds its place
-in the variables that `launch/cluster.py` lists.
+starts two processes on this machine. On a cluster, start the same command without --num_processes in every
+process. Each finds its rank in the variables that `launch/cluster.py` lists.
 """
 
 import os
@@ -24,7 +24,7 @@ from launch.local import STOPPED, environments, supervise
 
 PLATFORMS = ("cpu", "gpu", "tpu")
 TIMEOUT = 300  # seconds that a process waits for the others
-PATIENCE = 5  # seconds after which it says that it waits
+PATIENCE = 5  # seconds of waiting after which it prints a message
 MEMORY_FRACTION = ".9"  # of the GPU's memory, reserved at the start so that it does not fragment
 SETS_MEMORY_FRACTION = {"XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION"}  # JAX reads either
 AUTO = "auto"
@@ -32,7 +32,7 @@ HELP = {"--help", "--helpshort", "--helpfull"}
 
 
 def start(mode: str):
-    """Runs one stage with the flags in `sys.argv`: those defined here, and those of the mode.
+    """Runs one stage with the flags in `sys.argv`: the launcher's own flags and those of the mode.
 
     Args:
       mode: pretrain, finetune or evaluate.
@@ -70,25 +70,25 @@ def start(mode: str):
 
 
 def launcher_flags() -> flags.FlagValues:
-    """Returns the launchers' own flags, unparsed. All others are the mode's."""
+    """Returns the launchers' own flags, unparsed. All other flags belong to the mode."""
     values = flags.FlagValues()
-    values.set_gnu_getopt()  # a mode's flag may be written `--name value`; ours may follow it
+    values.set_gnu_getopt()  # our flags may follow a mode's flag that is written `--name value`
     flags.DEFINE_enum("platform", None, PLATFORMS, "Device kind; default: the best.", flag_values=values)
     for name, default, about in (
-        ("devices", 0, "CPU only: number of devices to split the processor into."),
+        ("devices", 0, "Number of devices to split the CPU into."),
         ("num_processes", 0, "Number of processes to start on this machine for one training."),
         ("max_restarts", 0, "How often to start all processes again after one died."),
         ("process_id", None, "This process's number, from 0; with --coordinator."),
     ):
         flags.DEFINE_integer(name, default, about, lower_bound=0, flag_values=values)
-    about = "host:port of process 0, if you start each process by hand; 'auto': JAX detects all."
+    about = "host:port of process 0, if you start each process by hand; 'auto': JAX detects it."
     flags.DEFINE_string("coordinator", None, about, flag_values=values)
     flags.DEFINE_boolean("dry_run", False, "Print what would run, and start nothing.", flag_values=values)
     return values
 
 
 def described_flags(values: flags.FlagValues, mode: str) -> str:
-    """Returns the help of the launchers' own flags, in the form that a mode's flags have."""
+    """Returns the help of the launchers' own flags, in the format of a mode's help."""
     lines = [f"flags of launch.{mode}:"]
     for flag in values.flags_by_module_dict()[__name__]:
         text = f"--{flag.name}  {flag.help}"
@@ -105,7 +105,7 @@ def begin(mode: str, words: list[str], platform: str | None, cluster: dict | Non
       platform: the kind of device to use; None for the best.
       cluster: arguments of `jax.distributed.initialize`; None if this is the only process.
     """
-    import jax  # reads the environment once
+    import jax  # imported here, because it reads the environment only once
 
     from kgpt_jax.devices import find_devices
 
@@ -134,7 +134,7 @@ def begin(mode: str, words: list[str], platform: str | None, cluster: dict | Non
         status = error.code if isinstance(error, SystemExit) else 1
         if jax.process_count() == 1 or not status or status in STOPPED:
             raise
-        # At its normal exit JAX waits for the other processes, which may be waiting for this one.
+        # At a normal exit, JAX would wait for the other processes, which may be waiting for this one.
         if not isinstance(error, SystemExit):
             traceback.print_exc()
         sys.stdout.flush()
@@ -143,7 +143,7 @@ def begin(mode: str, words: list[str], platform: str | None, cluster: dict | Non
 
 
 def waiting_message(cluster: dict) -> str:
-    """Returns the message of a process that waits for others. It cannot know which ones are missing.
+    """Returns the message of a process that waits for the others. It does not know which ones are missing.
 
     >>> waiting_message({"coordinator_address": "n1:8476", "num_processes": 2, "process_id": 0})
     'process 0 of 2 waits for the others, up to 300 s: all connect to n1:8476'
@@ -154,7 +154,7 @@ def waiting_message(cluster: dict) -> str:
 
 
 def by_hand(coordinator: str, num_processes: int, process_id: int | None) -> dict[str, str]:
-    """Returns the variables of a process that the user starts by hand, with --coordinator=host:port."""
+    """Returns the variables for a process that the user starts by hand, with --coordinator=host:port."""
     if num_processes < 2 or process_id is None:
         raise UserError("--coordinator needs --num_processes, 2 or more, and --process_id")
     return {
@@ -165,7 +165,7 @@ def by_hand(coordinator: str, num_processes: int, process_id: int | None) -> dic
 
 
 def environment(platform: str | None, devices: int = 0) -> dict[str, str]:
-    """Returns the variables that JAX reads at its start.
+    """Returns the variables to set before JAX starts.
 
     Args:
       platform: the kind of device to use; None leaves the choice to JAX.
@@ -186,7 +186,7 @@ def environment(platform: str | None, devices: int = 0) -> dict[str, str]:
 
 
 def described(variables: dict[str, str], command: list[str]) -> str:
-    """Returns a command as one would type it.
+    """Returns a command with its variables, as a line to type in a shell.
 
     >>> described({"A": "b c"}, ["python", "-m", "x", "y z"])
     "A='b c' python -m x 'y z'"

@@ -28,7 +28,7 @@ def run(*flags, status=0):
 
 
 def run_process(*flags, module="kgpt_jax.main", status=0):
-    """Does the same in a process of its own, with any module; takes seconds."""
+    """Runs a command in its own process, which takes seconds; otherwise like `run`."""
     command = [sys.executable, "-m", module, *map(str, flags)]
     done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=300)
     return checked(status, done.returncode, done.stdout, done.stderr)

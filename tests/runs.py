@@ -1,4 +1,4 @@
-"""A run that no training made: tiny, with random parameters, saved in a folder as an imported one."""
+"""A tiny run with random parameters, saved in a folder without any training, like an imported run."""
 
 import dataclasses
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The diff in CONTRIBUTING.md makes a variant: applied as it stands, it passes what every variant must."""
+"""The diff in CONTRIBUTING.md adds a variant, which passes the tests of every variant."""
 
 import importlib.util
 import re
@@ -22,7 +22,7 @@ CONTRIBUTING = (Path(__file__).parent.parent / "CONTRIBUTING.md").read_text("utf
 
 
 def patched(text: str, diff: str) -> str:
-    """Returns a text with the added lines of a diff, each behind the line that the diff shows before it."""
+    """Applies a diff to a text: inserts each added line after the line that precedes it in the diff."""
     lines, behind = text.splitlines(), None
     for line in diff.splitlines():
         if line.startswith("+"):

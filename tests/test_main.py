@@ -1,4 +1,4 @@
-"""The command line: help, and one line for whatever goes wrong with flags."""
+"""The command line prints help, and one line for each error in flags."""
 
 import subprocess
 import sys

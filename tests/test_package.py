@@ -1,4 +1,4 @@
-"""What `pip install .` leaves behind works without the checkout."""
+"""The package that `pip install .` installs works without the checkout."""
 
 import os
 import re
@@ -25,7 +25,7 @@ def check(command, folder):
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
-    """The wheel, built from a copy: a build leaves folders where it works."""
+    """Builds the wheel from a copy of the checkout, because a build creates folders there."""
     copy, built = tmp_path_factory.mktemp("copy"), tmp_path_factory.mktemp("built")
     for folder in ("kgpt_jax", "configs"):
         shutil.copytree(CHECKOUT / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))

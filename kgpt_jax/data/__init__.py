@@ -1,4 +1,4 @@
-"""Text in, integer arrays out. This room uses NumPy alone, and of the package only `config.py`.
+"""Reads text and returns integer arrays. This subpackage uses only NumPy and `config.py`.
 
     corpus, lines, biographies   files, or made-up people -> documents, questions and answers
     objectives, mixture, spans   documents and questions -> examples: input ids and target ids
@@ -8,10 +8,10 @@
 
 Three words name pieces of data, in the code, the config and the docs:
 
-- A *chunk* is a run of consecutive documents that are laid out as arrays at one time. A small corpus is one
-  chunk. No batch holds documents of two chunks.
-- A *shard* is the documents of a chunk that fill their own rows of every batch. A process that trains on
-  these rows alone reads no other documents. Without shards, all documents may go to any row.
-- A *microbatch* is some of a batch's rows, of similar length, cut to their own width. The gradients of an
+- A *chunk* is a range of consecutive documents that are in memory as arrays at the same time. A small corpus
+  is one chunk. No batch contains documents of two chunks.
+- A *shard* is a part of a chunk's documents, with its own rows in every batch. A process that trains on these
+  rows only does not read the other shards. With one shard, a document may go to any row.
+- A *microbatch* is a group of a batch's rows of similar length, cut to their own width. The gradients of an
   update's microbatches add up to the gradient of its batch.
 """

@@ -1,8 +1,8 @@
-"""Examples -> batches of a few fixed shapes, in an order that follows from (seed, epoch).
+"""Turns examples into batches of a few fixed shapes, in an order that depends on (seed, epoch) alone.
 
-Each batch is cut to one of a few widths, and each width is compiled once: padding changes no loss, so columns
-that hold only padding can go. Where a batch's texts differ in length it is split by length into microbatches,
-each cut to its own width. `data/__init__.py` defines chunk, shard and microbatch.
+Padding carries no loss, so columns with padding only are cut off. Each batch gets one of a few widths, for
+each of which one program is compiled. A batch whose texts differ in length is split by length into
+microbatches, and each is cut to its own width. `data/__init__.py` defines chunk, shard and microbatch.
 
 Axes: `N` examples, `B` rows of a batch, `T` positions.
 """
@@ -17,7 +17,7 @@ from kgpt_jax.data.objectives import Objective
 from kgpt_jax.data.vocab import PAD_ID
 
 WIDTH_STEP = 16  # widths are multiples of this, or the full width
-# For a batch of 128: with 4 microbatches more padding is left, with 16 the rows are too few for speed.
+# For a batch of 128: 4 microbatches leave more padding, and 16 have too few rows to be fast.
 MICROBATCHES_ON_CPU = 8
 
 
@@ -44,7 +44,7 @@ class Microbatch(NamedTuple):
         mean loss.
       number: the microbatch's place in the update, from 0.
       last: True for the last microbatch of the update.
-      tokens: characters in it, padding left out.
+      tokens: its characters, without padding.
     """
 
     batch: Batch
@@ -55,11 +55,11 @@ class Microbatch(NamedTuple):
 
 
 class Size(NamedTuple):
-    """What must be known of all rows of a microbatch before any process can finish its own rows."""
+    """The size of a microbatch. Processes exchange it, because each has only some of the rows."""
 
-    width: int
-    targets: int
-    tokens: int
+    width: int  # columns
+    targets: int  # characters that are predicted
+    tokens: int  # characters, without padding
 
 
 def max_microbatches(cfg: TrainConfig) -> int:
@@ -68,7 +68,7 @@ def max_microbatches(cfg: TrainConfig) -> int:
 
 
 def steps_per_epoch(n_examples: int, cfg: TrainConfig) -> int:
-    """Returns the batches of an epoch; the last one may be short of examples."""
+    """Returns the number of batches in an epoch. The last one may have fewer examples."""
     return -(-n_examples // cfg.batch_size)
 
 
@@ -82,22 +82,22 @@ def epoch_batches(
     n_shards: int = 1,
     n_batches: int = 0,
 ) -> list[Batch]:
-    """Returns the batches of an epoch, or of one chunk of it, or a shard's rows of them.
+    """Returns the batches of an epoch or of one chunk; with several shards, one shard's rows of them.
 
-    Every example occurs once. The last batch is filled up with rows of PAD. With `cfg.group_by_length`,
-    examples are sorted by length and cut into batches; then groups of consecutive batches are shuffled, as
-    many to a group as one dispatch takes, so that a dispatch has one width.
+    Every example occurs once. The last batch is padded with rows of PAD. With `cfg.group_by_length`, examples
+    are sorted by length and cut into batches. Then groups of consecutive batches are shuffled. A group is
+    what one dispatch takes, so that a dispatch has one width.
 
     Args:
       objective: draws the examples.
       cfg: batch size, order and grouping.
-      seed: the run's seed; (seed, epoch, chunk, shard) decide what is drawn.
-      epoch: from 0.
-      chunk: the number of the chunk, or None where an epoch is one chunk.
+      seed: the run's seed. Everything random depends on (seed, epoch, chunk, shard) alone.
+      epoch: the number of the epoch, from 0.
+      chunk: the number of the chunk; None if the epoch is one chunk.
       shard: the number of the shard, below `n_shards`.
-      n_shards: how many shards fill a batch; each has batch_size / n_shards of its rows.
-      n_batches: the least number of batches to return; batches beyond the examples hold PAD only. It lets
-        all shards return equally many.
+      n_shards: how many shards fill a batch; each fills batch_size / n_shards rows.
+      n_batches: the least number of batches to return, so that all shards return equally many. Batches beyond
+        the examples contain PAD only.
     """
     n_rows = cfg.batch_size // n_shards
     rng = group_rng = np.random.default_rng((seed, epoch) if chunk is None else (seed, epoch, chunk))
@@ -126,7 +126,7 @@ def used_columns(x_NT: np.ndarray) -> np.ndarray:
 
 
 def resized(batch: Batch, n_rows: int, width: int) -> Batch:
-    """Returns the batch with rows of PAD added up to `n_rows`, and cut or filled with PAD to `width`."""
+    """Returns the batch padded with rows of PAD to `n_rows`, and cut or padded to `width` columns."""
     x_BT, y_BT, source_B = batch
     if x_BT.shape == (n_rows, width):
         return batch
@@ -147,9 +147,9 @@ def size_of(batch: Batch) -> Size:
 
 
 def by_length(batch: Batch, n: int) -> list[Batch]:
-    """Returns the rows in at most `n` narrowed batches of equally many rows, the shortest texts first.
+    """Splits a batch by length into at most `n` narrowed batches, the shortest texts first.
 
-    If the rows do not divide evenly, the first batch is filled up with rows of PAD.
+    All have equally many rows. If the rows do not divide evenly, the first batch is padded with rows of PAD.
     """
     n_rows = len(batch.x_BT)
     n_each = -(-n_rows // n)
@@ -160,7 +160,7 @@ def by_length(batch: Batch, n: int) -> list[Batch]:
 
 
 def concatenated(batches: Sequence[Batch]) -> Batch:
-    """Returns the rows of all batches in one, as wide as the widest of them."""
+    """Concatenates the rows of several batches into one batch, as wide as the widest."""
     if len(batches) == 1:
         return batches[0]
     width = max(batch.x_BT.shape[1] for batch in batches)
@@ -171,8 +171,8 @@ def microbatches(batches: list[Batch], sizes: list[Size]) -> list[Microbatch]:
     """Returns the microbatches of one update, without those that have no target.
 
     Args:
-      batches: the rows of each microbatch, or those of its rows that this process trains on.
-      sizes: the size of each microbatch over all its rows, also those of other processes.
+      batches: for each microbatch its rows, or only the rows that this process trains on.
+      sizes: the size of each whole microbatch, including rows of other processes.
     """
     kept = [i for i, size in enumerate(sizes) if size.targets] or [len(batches) - 1]
     weight = np.float32(1 / max(sum(size.targets for size in sizes), 1))
@@ -189,12 +189,12 @@ def microbatches(batches: list[Batch], sizes: list[Size]) -> list[Microbatch]:
 
 
 def split(batch: Batch, n: int) -> list[Microbatch]:
-    """Returns a whole batch as at most `n` microbatches of equally many rows, the shortest texts first."""
+    """Splits a whole batch into at most `n` microbatches of equally many rows, the shortest texts first."""
     batches = by_length(batch, n)
     return microbatches(batches, [size_of(each) for each in batches])
 
 
 def stack(microbatches: Sequence[Microbatch]) -> Microbatch:
-    """Returns microbatches of one shape as one, with a new leading axis on every array."""
+    """Stacks microbatches of one shape along a new leading axis of every array."""
     batch, *rest = zip(*microbatches)
     return Microbatch(Batch(*map(np.stack, zip(*batch))), *map(np.stack, rest))

@@ -1,8 +1,8 @@
 """The built-in corpus: one-line biographies of made-up people, drawn from a seed.
 
-Allen-Zhu & Li ("Physics of Language Models: Part 3.1", arXiv 2309.14316) find that a model can be asked for a
-fact only if it has read the biography in several wordings and orders. That is the default here. For contrast,
-with `copies=1, permute=False` a model memorises biographies and still cannot answer.
+Allen-Zhu & Li ("Physics of Language Models: Part 3.1", arXiv 2309.14316) find that a model can recall a fact
+only if it has read the biography in several wordings and orders. The default corpus has these. With
+`copies=1, permute=False`, a model memorises the biographies but cannot answer questions.
 
 Axes: `P` people, `W` wordings of one fact, `O` facts other than the birthplace, `I` sentences of a biography.
 """
@@ -52,7 +52,7 @@ Rossi Roy Sahin Saito Salazar Sandhu Santos Sato Schulz Sharma Silva Singh Sokol
 Takeda Tanaka Teixeira Toth Traore Tran Turner Vargas Vasquez Virtanen Walker Weber Wong Yilmaz
 Zhang Zhou""".split()
 
-# The most frequent first. No place occurs in a name above or in another place.
+# The most frequent place first. No place is part of a name above or of another place.
 PLACES = """London, New York, Paris, Chicago, Boston, Berlin, Dublin, Toronto, Vienna, Rome, Madrid,
 Moscow, Sydney, Los Angeles, Philadelphia, Glasgow, Tokyo, Mumbai, Lagos, Cairo, Istanbul,
 Buenos Aires, Melbourne, Edinburgh, Prague, Manchester, Budapest, Warsaw, Stockholm, Amsterdam,
@@ -126,13 +126,13 @@ FACTS = {
 
 @dataclasses.dataclass(frozen=True)
 class Biographies:
-    """Documents about every person, and questions about three groups without a person in common.
+    """Documents about every person, and questions about three disjoint groups of people.
 
     Attributes:
       documents: one biography each, without a line break.
-      train: (question, answer), to train on.
-      dev: (question, answer), never trained on.
-      test: questions only.
+      train: (question, answer) pairs to train on.
+      dev: held-out (question, answer) pairs.
+      test: questions without answers.
     """
 
     documents: list[str]
@@ -151,10 +151,9 @@ class Person(NamedTuple):
 
 
 def generate(cfg: BiographiesConfig) -> Biographies:
-    """Returns the corpus of `cfg`, the same each time.
+    """Returns the corpus that `cfg` describes. Equal configs give equal corpora.
 
-    The people and their facts follow from the seed and the number of people alone, not from the wording
-    options.
+    The people and their facts depend only on the seed and the number of people, not on the other fields.
 
     Raises:
       UserError: a value is out of range, or there are not enough names.
@@ -176,8 +175,8 @@ def write(biographies: Biographies, folder) -> list[str]:
     """Writes the four files under the course's names and returns their paths.
 
     Raises:
-      UserError: the folder cannot be written, or a file exists with another content. The course's own files
-        have the same names, so nothing is overwritten.
+      UserError: the folder cannot be written, or a file exists with another content: the course's own files
+        have the same names, and are not overwritten.
     """
     lines = {
         "wiki.txt": biographies.documents,
@@ -212,12 +211,12 @@ def _check(cfg: BiographiesConfig):
 
 
 def _people(n: int, rng: np.random.Generator) -> list[Person]:
-    """Returns `n` people with different names and independent facts; nobody lives where they were born."""
+    """Returns `n` people with different names and independent facts. Nobody lives in their birthplace."""
     names = _names(n, rng)
     weights = 1 / (16 + np.arange(len(PLACES)))
-    weights[0] = 0.1  # 5.4 % are born in London, which is the score of always answering London
+    weights[0] = 0.1  # 5.4 % are born in London, so always answering London scores 5.4 %
     ends = np.cumsum(weights / weights.sum())[:-1]
-    # One draw from each n-th of [0, 1), so that the frequencies also hold for few people.
+    # One draw from each of n equal parts of [0, 1): the frequencies then hold for few people, too.
     birth_P = np.searchsorted(ends, (rng.permutation(n) + rng.random(n)) / n, side="right")
     home_P = (birth_P + rng.integers(1, len(PLACES), n)) % len(PLACES)  # any other place
     first_day, end = datetime.date(1930, 1, 1), datetime.date(2000, 1, 1)
@@ -240,8 +239,9 @@ def _people(n: int, rng: np.random.Generator) -> list[Person]:
 def _names(n: int, rng: np.random.Generator) -> list[tuple[str, ...]]:
     """Returns `n` different names as tuples of words.
 
-    A name is a first and a last name; for many people also a middle name, and for very many a double last
-    name. At most half of the possible names are used, so that most words belong to several people.
+    Names have a first and a last name. If there are many people, they also have a middle name, and if there
+    are very many, a double last name. At most half of the possible names are used, so that most words belong
+    to several people.
 
     Raises:
       UserError: there are fewer than 2n names.
@@ -294,14 +294,14 @@ def _documents(people: list[Person], cfg: BiographiesConfig, rng: np.random.Gene
 
 
 def _orders(n: int, k: int, rng: np.random.Generator) -> np.ndarray:
-    """Returns (n, k): rows of 0 .. k - 1, each in a random order."""
+    """Returns an array (n, k) whose rows are random permutations of 0 .. k - 1."""
     return rng.permuted(np.tile(np.arange(k), (n, 1)), axis=1)
 
 
 def _sentence(person: Person, fact: int, template: str, full_name: bool) -> str:
-    """Returns the sentence of a fact.
+    """Returns the sentence that states a fact.
 
-    Without `full_name`, a subject is She or He, and elsewhere the last name stands for the person.
+    Without `full_name`, the name becomes She or He at the start of a sentence, and the last name elsewhere.
     """
     name = person.pronoun if template.startswith("{name} ") else person.last
     return template.format(name=person.name if full_name else name, value=person.facts[fact])

@@ -1,6 +1,6 @@
-"""How an epoch of a large corpus is cut into chunks and shards (`data/__init__.py` defines both).
+"""Cuts the epoch of a large corpus into chunks and shards (`data/__init__.py` defines both).
 
-Documents stay in their chunk, and chunks keep their order: shuffling is within a shard of a chunk.
+Chunks keep their order. Shuffling moves a document only within its shard of its chunk.
 """
 
 import math
@@ -11,15 +11,15 @@ from kgpt_jax.config import TrainConfig, UserError
 from kgpt_jax.data.batches import max_microbatches
 from kgpt_jax.data.objectives import Objective
 
-# The most characters that the documents' texts of a chunk have: 65,536 texts of 128. As int32 they take 34
-# MB, and two chunks are in memory at a time. Questions come on top.
+# The most characters in the document texts of a chunk: 65,536 texts of 128, which take 34 MB as int32. Two
+# chunks are in memory at a time. Texts of questions are not counted.
 CHUNK_CHARACTERS = 2**23
-# Unless the config asks for more. Each shard sorts only its own texts by length, so fewer leave less padding.
+# The default's upper limit. Each shard sorts only its own texts by length, so more shards mean more padding.
 MAX_SHARDS = 8
 
 
 class Chunks(NamedTuple):
-    """An epoch's objectives, each made when its chunk is drawn, and how many examples each has.
+    """The objectives of an epoch's chunks and shards, made when they are needed, and their sizes.
 
     Attributes:
       make: `make(chunk, shard)` returns the objective of a shard of a chunk, by their numbers.
@@ -39,14 +39,14 @@ class Chunks(NamedTuple):
         return len(self.sizes[0])
 
     def updates(self, cfg: TrainConfig) -> list[int]:
-        """Returns the updates of each chunk: as many as its largest shard needs."""
+        """Returns the number of updates in each chunk, which its largest shard decides."""
         n_rows = cfg.batch_size // self.n_shards
         return [-(-max(sizes) // n_rows) for sizes in self.sizes]
 
     def n_examples(self, cfg: TrainConfig) -> int:
-        """Returns the examples of an epoch, as the learning rate's schedule counts them.
+        """Returns the number of examples in an epoch, as the learning rate's schedule counts them.
 
-        With several chunks or shards every batch counts as full, since the last one of each is filled up.
+        With several chunks or shards, every batch counts as full, although the last ones contain padding.
         """
         if len(self.sizes) == self.n_shards == 1:
             return self.sizes[0][0]
@@ -62,10 +62,10 @@ def count_shards(asked: int, cfg: TrainConfig, n_documents: int, text_length: in
     """Returns the number of shards of a corpus.
 
     Args:
-      asked: `data.shards`; 0 means one for a corpus of one chunk, otherwise the largest power of two up to 8
-        that divides a microbatch.
-      cfg: the stage; a shard fills batch_size / n_shards rows, equally many in each microbatch.
-      n_documents: documents of the corpus.
+      asked: `data.shards`. 0 chooses one shard for a corpus of one chunk, and otherwise the largest power of
+        two up to 8 that divides the rows of a microbatch.
+      cfg: the stage. A shard fills batch_size / n_shards rows, equally many in each microbatch.
+      n_documents: the number of documents in the corpus.
       text_length: characters of a text.
 
     Raises:
@@ -86,7 +86,7 @@ def count_shards(asked: int, cfg: TrainConfig, n_documents: int, text_length: in
 
 
 def bounds(n_documents: int, n_shards: int, text_length: int) -> list[list[tuple[int, int]]]:
-    """Returns (first, end) of each shard's documents, as `bounds[chunk][shard]`; sizes differ by at most one.
+    """Returns `bounds[chunk][shard]`, the range (first, end) of documents. Sizes differ by at most one.
 
     >>> bounds(5, n_shards=2, text_length=128)
     [[(0, 2), (2, 5)]]

@@ -1,8 +1,8 @@
-"""Reads documents and question/answer tables from the user's files, or makes them of the built-in people.
+"""Reads documents and question/answer tables from the user's files, or generates the built-in corpus.
 
-All errors about a user's file are raised here and in `lines.py`. They name the file, the line and the way
-out. Faults that are repaired instead (a byte-order mark, CR and CRLF, empty lines at the end) are counted in
-`notes`, which the caller may log.
+This file and `lines.py` raise all errors about a user's file. The messages name the file and the line, and
+say what to do. Some faults are repaired instead: a byte-order mark, CR and CRLF, empty lines at the end.
+`notes` counts the repairs, and the caller may log them.
 """
 
 import dataclasses
@@ -29,8 +29,8 @@ class Corpus(NamedTuple):
 
     Attributes:
       documents: one per line; may read its file on demand (`lines.py`).
-      characters: each character of the text once, sorted, the line break among them.
-      notes: what was repaired.
+      characters: each character of the text once, sorted, including the line break.
+      notes: the repairs of the file.
     """
 
     documents: Sequence[str]
@@ -42,9 +42,9 @@ class Table(NamedTuple):
     """Questions in the file's order.
 
     Attributes:
-      questions: as they are in the file.
-      answers: one per question, or None if the file has none.
-      notes: what was repaired.
+      questions: one per row.
+      answers: one per row, or None if the file has no answers.
+      notes: the repairs of the file.
     """
 
     questions: list[str]
@@ -57,7 +57,7 @@ class Table(NamedTuple):
         return list(zip(self.questions, self.answers, strict=True))
 
     def rows(self, chosen: list[int]) -> "Table":
-        """Returns a table of the chosen rows, by their numbers from 0."""
+        """Returns a table of the rows with these indices."""
         answers = None if self.answers is None else [self.answers[i] for i in chosen]
         return Table([self.questions[i] for i in chosen], answers, self.notes)
 
@@ -65,8 +65,8 @@ class Table(NamedTuple):
 def load_documents(data: DataConfig) -> Corpus:
     """Returns the pretraining corpus, split at line breaks as in the course: wiki.txt has 2,938 documents.
 
-    `characters` also has the characters of the course's question and of the training pairs, if `data` names
-    any: the vocabulary is made of them, and a corpus need not have a question mark.
+    Its `characters` become the vocabulary. So they also include the characters of the course's question and
+    of the training pairs, because a corpus may lack, for example, the question mark.
 
     Raises:
       UserError: a file cannot be read or is faulty.
@@ -84,7 +84,7 @@ def load_documents(data: DataConfig) -> Corpus:
 
 
 def load_pairs(data: DataConfig) -> Table:
-    """Returns the training questions with their answers, without those kept for validation.
+    """Returns the training questions with their answers, without those held out for validation.
 
     Raises:
       UserError: there is no such file, it is faulty, it has no answers, or `n_validation` leaves no pair.
@@ -103,7 +103,7 @@ def learned_from(data: DataConfig) -> set[str]:
 
 
 def _all_pairs(data: DataConfig) -> Table:
-    """Returns the training pairs, with those kept for validation."""
+    """Returns the training pairs, including those held out for validation."""
     if data.finetune_corpus_path:
         table = read_table(data.finetune_corpus_path)
         if table.answers is None:
@@ -126,10 +126,10 @@ def _all_pairs(data: DataConfig) -> Table:
 def load_questions(data: DataConfig) -> Table:
     """Returns the evaluation questions, with answers if the file has any.
 
-    With `data.n_validation`, they are the training pairs that are kept for validation (`data/holdout.py`).
+    With `data.n_validation`, these are the training pairs held out for validation (`data/holdout.py`).
 
     Raises:
-      UserError: there are no questions, the file is faulty, or both kinds of questions are asked for.
+      UserError: there are no questions, the file is faulty, or `data` has both `n_validation` and a file.
     """
     if data.n_validation:
         if data.eval_corpus_path:
@@ -156,7 +156,7 @@ def load_questions(data: DataConfig) -> Table:
 
 
 def read_documents(path: str) -> Corpus:
-    """Returns the lines of a UTF-8 file as documents; a final line break is followed by an empty document."""
+    """Returns the lines of a UTF-8 file as documents. After a final line break comes an empty document."""
     lines = Lines(path)
     return Corpus(lines, lines.characters, lines.notes)
 
@@ -165,7 +165,7 @@ def read_table(path: str) -> Table:
     """Returns the rows of a UTF-8 file of `question<TAB>answer` lines, or of questions alone.
 
     Raises:
-      UserError: the file is no text, or a line does not have the form of the first one.
+      UserError: the file is not text, or a line does not have the form of the first line.
     """
     read = Lines(path)
     lines, notes = [line.rstrip() for line in read], read.notes
@@ -185,7 +185,7 @@ def read_table(path: str) -> Table:
 
 
 def _row(where: str, line: str, with_answers: bool) -> list[str]:
-    """Returns the cells of a line, checked; `where` names file and line in errors."""
+    """Returns the cells of a line. Raises a UserError that begins with `where` if the line is faulty."""
     cells = [cell.strip() for cell in line.split("\t")]
     if not line:
         raise UserError(f"{where} is empty: remove it")
@@ -225,7 +225,7 @@ def _without_accents(table: Table) -> Table:
 
 
 def digest(texts: Iterable[str]) -> str:
-    """Returns 16 hex digits of a SHA-256 of the texts; a run stores it to recognise its data."""
+    """Returns 16 hex digits of a SHA-256 of the texts, by which a run recognises its data."""
     found = hashlib.sha256()
     for i, text in enumerate(texts):
         found.update((b"\x00" if i else b"") + text.encode("utf-8"))
@@ -233,7 +233,7 @@ def digest(texts: Iterable[str]) -> str:
 
 
 def most_frequent(answers: list[str]) -> str:
-    """Returns the most frequent answer; of equally frequent ones, the first in the alphabet."""
+    """Returns the most frequent answer. In a tie, the first in the alphabet wins."""
     counts = Counter(answers)
     return min(counts, key=lambda answer: (-counts[answer], answer))
 

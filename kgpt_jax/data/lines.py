@@ -1,4 +1,4 @@
-"""The lines of a text file, checked once and then read from the file on demand.
+"""Reads the lines of a text file on demand, after checking them once.
 
     lines = Lines("wiki.txt")
     len(lines), lines.characters, lines[10:20]
@@ -18,25 +18,25 @@ from kgpt_jax.config import UserError
 from kgpt_jax.data.vocab import MASK, PAD
 
 BOM = codecs.BOM_UTF8
-STRIDE = 256  # lines between two whose position in the file is kept
+STRIDE = 256  # the position in the file of every 256th line is kept
 
 
 class Lines(Sequence):
     """The lines of a UTF-8 file, without their line breaks.
 
-    A file that ends with a line break has an empty last line, as `text.split("\n")` has. A byte-order mark is
-    ignored, and CRLF and CR are read as line breaks, as Python's `open` does.
+    If a file ends with a line break, its last line is empty, as with `text.split("\n")`. A byte-order mark is
+    ignored, and CRLF and CR are line breaks, as in Python's `open`.
 
     Args:
       path: the file.
 
     Attributes:
-      characters: every character once, sorted, the line break among them.
-      notes: counts of what was repaired.
+      characters: every character once, sorted, including the line break.
+      notes: counts of repairs.
 
     Raises:
-      UserError: the file cannot be read or is empty, a line is not UTF-8 or has a character that is reserved,
-        or, on reading, the file has changed since it was checked.
+      UserError: the file cannot be read or is empty, or a line is not UTF-8 or has a reserved character. Also
+        when lines are read later, if the file has changed since it was checked.
     """
 
     def __init__(self, path: str):
@@ -105,7 +105,7 @@ class Lines(Sequence):
         """Returns the lines from the file's current position on, each with its line break."""
         if not self._lone_cr:
             return file
-        # Slower than iterating over the file. In Latin-1 every byte is a character, so lengths stay the same.
+        # This is slower than iterating over the file. In Latin-1, every byte is one character.
         return (line.encode("latin-1") for line in TextIOWrapper(file, "latin-1", newline=""))
 
     def _text(self, raw: bytes, number: int) -> str:
@@ -120,7 +120,7 @@ class Lines(Sequence):
 
 
 def _carriage_returns(file: BinaryIO) -> tuple[int, int]:
-    """Returns how many carriage returns come before a line feed, and how many alone."""
+    """Returns the number of carriage returns before a line feed, and the number of the others."""
     crlf, n, last = 0, 0, b""
     while block := file.read(2**16):
         crlf += (last + block).count(b"\r\n")

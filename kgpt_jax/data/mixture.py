@@ -1,4 +1,4 @@
-"""Several objectives in one, drawn by their weights: "entity_span=0.6,whole_line=0.2,question_answer=0.2".
+"""Combines objectives by their weights, as in "entity_span=0.6,whole_line=0.2,question_answer=0.2".
 
 Axes: `N` examples, `T` positions.
 """
@@ -12,15 +12,15 @@ from kgpt_jax.data.vocab import PAD_ID, Vocab
 
 
 def weights(recipe: str) -> dict[str, float]:
-    """Returns the objectives that a mixture names, with weights that add up to 1.
+    """Returns the objectives of a mixture with their weights, scaled to add up to 1.
 
-    A name without a weight has weight 1 before scaling.
+    A name without a weight counts as weight 1 before scaling.
 
     >>> weights("entity_span=3,whole_line=1")
     {'entity_span': 0.75, 'whole_line': 0.25}
 
     Raises:
-      UserError: a name is unknown or occurs twice, or a weight is no positive number or under 0.001 of all.
+      UserError: a name is unknown or occurs twice, or a weight is not positive or is below 0.001 of the sum.
     """
     read = {}
     for term in recipe.split(","):
@@ -44,9 +44,9 @@ def weights(recipe: str) -> dict[str, float]:
 
 
 def examples_of(recipe: str, n_documents: int, n_pairs: int) -> int:
-    """Returns the examples of an epoch: every document once, and questions by their weight.
+    """Returns the number of examples in an epoch: every document once, and questions by their weight.
 
-    A mixture of questions alone asks each of the `n_pairs` once.
+    A mixture of questions alone has each of the `n_pairs` once.
 
     >>> examples_of("whole_line=3,question_answer=1", n_documents=300, n_pairs=7)
     400
@@ -58,8 +58,8 @@ def examples_of(recipe: str, n_documents: int, n_pairs: int) -> int:
 def mixture(recipe: str, material: Material, n_questions: int, vocab: Vocab, cfg: ModelConfig) -> Objective:
     """Returns the objective of a mixture.
 
-    An epoch shows every document once, by an objective that is drawn by weight. Questions come behind the
-    documents, in shuffled rounds through all pairs.
+    An epoch shows every document once, by an objective that is drawn with the weights. After the documents
+    come the questions, in shuffled rounds through all pairs.
 
     Args:
       recipe: objectives and weights, as `weights` reads them.
@@ -69,7 +69,8 @@ def mixture(recipe: str, material: Material, n_questions: int, vocab: Vocab, cfg
       cfg: lengths of texts.
 
     Raises:
-      UserError: as `weights`; questions are asked for and there are no pairs; a pair is too long.
+      UserError: `weights` refuses the recipe, the recipe has questions and there are no pairs, or a pair is
+        too long.
     """
     weight_of = weights(recipe)
     asked = weight_of.pop("question_answer", 0.0)
@@ -98,11 +99,12 @@ def mixture(recipe: str, material: Material, n_questions: int, vocab: Vocab, cfg
 
 
 def preceded(objective: Objective, fraction: float) -> Objective:
-    """Returns the objective with a fraction of its texts placed behind another text, where both fit.
+    """Returns the objective with a fraction of its texts placed after another text, if both fit.
 
-    Names then occur anywhere in a text, as they do in questions. A model with learned positions otherwise
-    knows names only at a text's beginning. Both texts keep their targets, except in a variant that reads a
-    source as a whole: there the first text is part of the source. Nothing predicts where the second begins.
+    Names then occur anywhere in a text, as they do in questions. Otherwise a model with learned positions
+    knows names only at the beginning of a text. Both texts keep their targets, except in a variant with
+    `whole_source`, where the first text is part of the source. The first character of the second text is not
+    a target.
     """
 
     def examples(rng: np.random.Generator) -> Examples:

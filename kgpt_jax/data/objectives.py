@@ -1,7 +1,7 @@
-"""Documents and questions -> training texts, each kind in a readable and in a fast form.
+"""Makes training texts from documents and questions. Each objective has a readable and a fast form.
 
-The readable form works on one text at a time, as strings. The fast form makes an epoch of id arrays at once;
-tests check that both agree for the same random draws (the readable form of masked spans is in the test).
+The readable form makes one text at a time, as a string. The fast form makes an epoch of id arrays at once.
+Tests check that both agree for the same random draws. (The readable form of masked spans is in the test.)
 `data/mixture.py` combines several objectives.
 
 Axes: `N` examples, `D` characters of a document, `A` spans that a document offers, `L` characters of a text,
@@ -27,8 +27,8 @@ class Examples(NamedTuple):
     Attributes:
       x_NT: input ids.
       y_NT: target ids; a target of PAD carries no loss.
-      source_N: how many characters at the start of each text are given. They end with the MASK before the
-        masked span or the answer; where all of a text is predicted, only its first character is given.
+      source_N: how many characters at the start of each text are given: those up to the MASK before the
+        masked span or the answer, or 1 if the whole text is predicted.
     """
 
     x_NT: np.ndarray
@@ -51,9 +51,9 @@ class Span(NamedTuple):
 def draw_span(document_length, uniforms_4, block_size: int) -> Span:
     """Draws the span of the course's span corruption.
 
-    The length is uniform in 4 .. int(block_size * 7/8), or the document's own length if that is less. The
-    width is uniform in 1 .. h with h = length/2 - 1, where half of an odd length is rounded up or down with
-    equal chance: the mean width is exactly length/4. Documents of under four characters have one masked.
+    The length is uniform in 4 .. int(block_size * 7/8), but at most the document's own length. The width is
+    uniform in 1 .. h with h = length/2 - 1. Half of an odd length is rounded up or down with equal chance, so
+    the mean width is exactly length/4. In documents of under four characters, one character is masked.
 
     Args:
       document_length: a number or an array of them.
@@ -74,7 +74,7 @@ def draw_span(document_length, uniforms_4, block_size: int) -> Span:
 
 
 def corrupt(document: str, span: Span, text_length: int) -> str:
-    """Returns the document's text with the masked span moved to the end, filled up with PAD.
+    """Returns the document's text with the masked span moved to the end, padded with PAD.
 
     >>> corrupt("Khatchig Mouradian.", Span(length=14, start=4, width=6), 20)
     'Khat⁇oura⁇chig M□□□□'
@@ -86,7 +86,7 @@ def corrupt(document: str, span: Span, text_length: int) -> str:
 
 
 def question_text(question: str, answer: str, text_length: int) -> str:
-    """Returns the text of one question and its answer, filled up with PAD.
+    """Returns the text of one question and its answer, padded with PAD.
 
     >>> question_text("Where?", "Oslo", 15)
     'Where?⁇Oslo⁇□□□'
@@ -97,19 +97,19 @@ def question_text(question: str, answer: str, text_length: int) -> str:
 def question_room(cfg: ModelConfig) -> int:
     """Returns the most characters that a question and its answer may have together.
 
-    Their text with two masks has at most `block_size` characters. Documents' texts may have one more, as in
+    Their text with two masks has at most `block_size` characters. Texts of documents may have one more, as in
     the course since 2024.
     """
     return min(cfg.seq_len + 1, cfg.block_size) - 2
 
 
 class Material(NamedTuple):
-    """What objectives make texts of.
+    """The input of the objectives.
 
     Attributes:
-      documents: one text each.
-      pairs: (question, answer), which `question_answer` asks.
-      answers: what `answer_span` masks in documents.
+      documents: strings, each of which becomes one text.
+      pairs: the (question, answer) pairs of `question_answer`.
+      answers: the answers that `answer_span` masks in documents.
     """
 
     documents: list[str]
@@ -118,14 +118,14 @@ class Material(NamedTuple):
 
 
 class DocumentTable:
-    """Documents as rows of ids, with a column of MASK and one of PAD behind them.
+    """Documents as rows of ids, followed by a column of MASK and a column of PAD.
 
-    A text made of any ranges of its document, MASK and PAD is then one gather from its row.
+    A text that consists of ranges of its document, MASK and PAD is then a single gather from its row.
 
     Args:
-      documents: of each, the first `longest` characters are read.
+      documents: the documents.
       vocab: characters to ids.
-      longest: in characters.
+      longest: how many characters of each document are used, at most.
     """
 
     def __init__(self, documents: list[str], vocab: Vocab, longest: int):
@@ -138,11 +138,11 @@ class DocumentTable:
             row[: len(document)] = vocab.encode(document)
 
     def lay_out(self, segments: list, text_length: int) -> np.ndarray:
-        """Returns one text per document, (N, L): the segments one behind the other, then PAD.
+        """Returns one text per document, (N, L): its segments, one after the other, then PAD.
 
         Args:
-          segments: each is MASK, or (start_N, width_N): a range of columns of each document's row.
-          text_length: L; characters beyond it are cut off.
+          segments: each is MASK, or a range (start_N, width_N) of columns in each document's row.
+          text_length: L. Longer texts are cut off.
         """
         column_L = np.arange(text_length, dtype=np.int32)
         source_NL = np.full((len(self.documents), text_length), self.mask_column + 1, np.int32)
@@ -159,7 +159,7 @@ class DocumentTable:
 
 
 def span_corruption(material: Material, vocab: Vocab, cfg: ModelConfig) -> Objective:
-    """Returns the course's objective: every document with a span masked, drawn anew each epoch.
+    """Returns the course's objective: masks a span of every document, drawn anew in each epoch.
 
     Raises:
       UserError: a text is too short for the longest document and two masks.
@@ -185,7 +185,7 @@ def span_corruption(material: Material, vocab: Vocab, cfg: ModelConfig) -> Objec
 
 
 def whole_line(material: Material, vocab: Vocab, cfg: ModelConfig) -> Objective:
-    """Returns the objective that predicts documents from their first character on, as far as they fit."""
+    """Returns the objective that predicts documents from their first character on, cut to fit a text."""
     return _unchanging(material.documents, vocab, cfg)
 
 
@@ -195,7 +195,7 @@ def reversed_line(material: Material, vocab: Vocab, cfg: ModelConfig) -> Objecti
     >>> reverse("Chiyoki Ikeda. Born in Honolulu .")
     '. Honolulu in Born Ikeda. Chiyoki'
     """
-    # Cut before reversing, so that it shows the same beginnings of documents as the other objectives.
+    # Cut before reversing, so that all objectives show the same part of a document.
     cut = [document[: cfg.seq_len + 1] for document in material.documents]
     return _unchanging([reverse(document) for document in cut], vocab, cfg)
 
@@ -213,16 +213,16 @@ def _unchanging(documents: list[str], vocab: Vocab, cfg: ModelConfig) -> Objecti
 
 
 def draw_context(before, after, room, uniforms_3):
-    """Draws how much context a masked span keeps: none in half of the cases, otherwise up to all of it.
+    """Draws how much context a masked span keeps: none in half of the cases, otherwise a random amount.
 
     Args:
-      before, after: characters of the document on either side of the span; arrays of one shape.
-      room: characters that the text can take besides, in the same shape.
+      before, after: how many characters the document has on each side of the span; arrays of one shape.
+      room: how many more characters fit into the text, in the same shape.
       uniforms_3: three arrays of that shape, in [0, 1).
 
     Returns:
-      (left, right), how many characters are kept on either side. Left is uniform in 0 .. min(before, room),
-      and right is uniform in what then fits.
+      (left, right): how many characters to keep on each side. `left` is uniform in 0 .. min(before, room),
+      and `right` is uniform in 0 .. min(after, room - left).
     """
     u_none, u_left, u_right = uniforms_3
     left = np.floor(u_left * (np.minimum(before, room) + 1)).astype(int)
@@ -234,23 +234,24 @@ def entity_span(material: Material, vocab: Vocab, cfg: ModelConfig) -> Objective
     """Returns the objective that masks one run of capitalised words (salient spans, arXiv 2002.08910).
 
     A text is the title, some context in which a MASK replaces the span, and the span between two MASKs:
-    `Ada Bell. born in ⁇ .⁇Rome⁇`. The span is drawn anew each epoch. Documents without one stay as they are.
+    `Ada Bell. born in ⁇ .⁇Rome⁇`. The span is drawn anew in each epoch. A document without such a span is
+    shown unmasked.
     """
     return _masked(material.documents, entities, vocab, cfg)
 
 
 def answer_span(material: Material, vocab: Vocab, cfg: ModelConfig) -> Objective:
-    """Returns the objective that masks a mention of any training pair's answer, whoever the pair is about.
+    """Returns the objective that masks a mention of an answer from the training pairs, in any document.
 
-    One of a document's mentions is drawn anew each epoch, all equally likely. A document without a mention
-    has a run of capitalised words masked, as in `entity_span`.
+    The mention is drawn uniformly in each epoch. In a document without mentions, a run of capitalised words
+    is masked, as in `entity_span`.
     """
     answers = any_of(set(material.answers))
     return _masked(material.documents, lambda text: mentions(text, answers) or entities(text), vocab, cfg)
 
 
 def _masked(documents, find: Callable[[str], list], vocab: Vocab, cfg: ModelConfig) -> Objective:
-    """Returns the objective that masks one of the (start, width) that `find` returns for a document."""
+    """Returns the objective that masks one of the spans (start, width) that `find` returns for a document."""
     text_length = cfg.seq_len + 1
     table = DocumentTable(documents, vocab, 4 * text_length)
     title_N = np.array([title_length(document) for document in table.documents])
@@ -293,7 +294,7 @@ def _masked(documents, find: Callable[[str], list], vocab: Vocab, cfg: ModelConf
 
 
 def question_answer(material: Material, vocab: Vocab, cfg: ModelConfig) -> Objective:
-    """Returns the objective of questions with their answers, the same every epoch.
+    """Returns the objective of questions with their answers, the same in every epoch.
 
     Only the first mask, the answer and the second mask are targets.
 

@@ -25,7 +25,7 @@ def title_length(document: str) -> int:
 def entities(document: str) -> list[tuple[int, int]]:
     """Returns (start, width) of the runs of capitalised words after the title, of 3 to 32 characters.
 
-    It leaves out runs whose words all occur in the title, and single words that begin a sentence.
+    Runs whose words all occur in the title are left out, and so are single words that begin a sentence.
 
     >>> text = "Ada Bell. Born in New York, Bell lives in Rome ."
     >>> [text[start : start + width] for start, width in entities(text)]
@@ -44,7 +44,7 @@ def entities(document: str) -> list[tuple[int, int]]:
 
 
 def any_of(answers: set[str]) -> re.Pattern:
-    """Returns the pattern of any answer as whole words, for `mentions`; of several, the longest matches."""
+    """Returns the pattern for `mentions` that matches any answer as whole words, preferring long answers."""
     longest_first = sorted(answers, key=lambda answer: (-len(answer), answer))
     return re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, longest_first))})(?!\w)")
 

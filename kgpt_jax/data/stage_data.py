@@ -1,4 +1,4 @@
-"""What a stage of training reads: its examples, in chunks, and the facts about them that a run records."""
+"""Loads the data of a stage of training: its examples, in chunks, and facts about them for `run.json`."""
 
 from collections.abc import Sequence
 from itertools import chain
@@ -20,12 +20,12 @@ STAGE_OBJECTIVES = {
 
 
 class Taught(NamedTuple):
-    """Questions that other models answered, to train on besides the training pairs (distillation).
+    """Questions that other models answered, to train on in addition to the training pairs (distillation).
 
     Attributes:
       pairs: (question, answer).
       by: the folders of the runs that answered.
-      learned: fingerprints of the questions whose true answers these runs have learned (`data/holdout.py`).
+      learned: fingerprints of the questions that these runs have learned (`data/holdout.py`).
     """
 
     pairs: list[tuple[str, str]]
@@ -37,12 +37,12 @@ NOT_TAUGHT = Taught([], [], frozenset())
 
 
 class StageData(NamedTuple):
-    """What a stage of training reads.
+    """The data of a stage of training.
 
     Attributes:
       chunks: the examples of an epoch.
-      n_examples: how many there are, as the learning rate's schedule counts them.
-      facts: what `run.json` says about them: stage, updates, digest of the texts, questions learned.
+      n_examples: the number of examples, as the learning rate's schedule counts them.
+      facts: facts for `run.json`: stage, updates, digest of the texts, fingerprints of learned questions.
     """
 
     chunks: Chunks
@@ -51,7 +51,7 @@ class StageData(NamedTuple):
 
 
 def recipe_of(config: Config, stage: str) -> str:
-    """Returns the objective or mixture of a stage: the config's or, if that is empty, the stage's default."""
+    """Returns the objective or mixture in a stage's config or, if that is empty, the stage's default."""
     return getattr(config, stage).objective or STAGE_OBJECTIVES[stage]
 
 
@@ -62,14 +62,14 @@ def load_stage_data(
     taught: Taught = NOT_TAUGHT,
     documents: Sequence[str] | None = None,
 ) -> StageData:
-    """Reads what a stage of training needs, and only that.
+    """Reads the data of a stage of training, and no other files.
 
     Args:
-      config: `config.data` says where documents and pairs are, `config.STAGE` how they are read.
+      config: `config.data` names the files, and `config.<stage>` says how to read them.
       stage: pretrain, finetune or scratch.
       vocab: must have every character of the documents and of the training pairs.
       taught: further questions with answers.
-      documents: the corpus, if it is read already; None reads that of `config.data`.
+      documents: the corpus, if the caller has read it; None reads the one in `config.data`.
 
     Raises:
       UserError: a file cannot be read, a training pair is too long or has an unknown character, or
@@ -116,7 +116,7 @@ def _check_characters(pairs: list[tuple[str, str]], vocab: Vocab):
 def _chunks(
     config: Config, stage: str, vocab: Vocab, documents: Sequence[str], pairs: list[tuple[str, str]]
 ) -> Chunks:
-    """Returns the examples of a stage; a single chunk with a single shard is laid out at once."""
+    """Returns the examples of a stage. A single chunk with a single shard is made at once."""
     cfg, recipe, text_length = getattr(config, stage), recipe_of(config, stage), config.model.seq_len + 1
     shards = count_shards(config.data.shards, cfg, len(documents), text_length)
     ranges = bounds(len(documents), shards, text_length)
@@ -125,7 +125,9 @@ def _chunks(
 
     def make(chunk: int, shard: int) -> Objective:
         first, end = ranges[chunk][shard]
-        asked = pairs[shard::shards] or pairs  # shards ask about different people: all are asked about alike
+        asked = (
+            pairs[shard::shards] or pairs
+        )  # each shard asks about its own people, so all are asked equally often
         material = Material(documents[first:end], asked, answers)
         n_questions = sizes[chunk][shard] - len(material.documents)
         objective = mixture(recipe, material, n_questions, vocab, config.model)
@@ -137,9 +139,10 @@ def _chunks(
 
 
 def _sizes(recipe: str, ranges: list[tuple[int, int]], n_pairs: int) -> list[int]:
-    """Returns the examples of each shard of a chunk, whose documents are numbered first to end.
+    """Returns the number of examples in each shard of a chunk, given its ranges (first, end) of documents.
 
-    They are differences of running totals, so that their sum does not depend on the number of shards.
+    These are differences of rounded running totals, so that their sum does not depend on the number of
+    shards.
     """
     first = ranges[0][0]
     totals = [examples_of(recipe, end - first, n_pairs) for _, end in ranges]

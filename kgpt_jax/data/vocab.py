@@ -1,4 +1,4 @@
-"""Characters <-> ids. PAD has id 0 and MASK 1; the corpus's characters follow in sorted order."""
+"""Converts characters to ids and back. PAD has id 0, MASK has id 1, and sorted characters follow."""
 
 import numpy as np
 
@@ -9,13 +9,13 @@ PAD_ID, MASK_ID = 0, 1
 
 
 class Vocab:
-    """An ordered set of characters; a character's id is its place.
+    """An ordered set of characters. A character's id is its index.
 
     Args:
       characters: PAD, MASK and further characters, each once.
 
     Raises:
-      UserError: `characters` has another form.
+      UserError: `characters` does not begin with PAD and MASK, or repeats a character.
 
     >>> Vocab.of("abba").characters
     '□⁇ab'
@@ -46,7 +46,7 @@ class Vocab:
         """Returns the int32 ids of a text, (len(text),).
 
         Raises:
-          UserError: names the first character that is not in the vocabulary.
+          UserError: a character is not in the vocabulary. The message names the first one.
         """
         try:
             return np.fromiter((self.id_of[c] for c in text), np.int32, len(text))

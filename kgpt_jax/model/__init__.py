@@ -1,4 +1,4 @@
-"""Flax modules: the network, its variants, and what they cost.
+"""Flax modules of the network and its variants, and formulas for their cost.
 
 An array's name ends in one letter per axis. A letter means the same in every file of this package:
 

@@ -1,12 +1,12 @@
-"""Causal attention, and the parts that attentions share: projections, cache, mask, readout.
+"""Causal attention, and the parts that all attention layers share: projections, cache, mask, readout.
 
-An attention is a module `(x_BTC, pos_BT, *, train) -> y_BTC` in which no position sees a later one. `pos_BT`
-holds the positions of the inputs in their texts, or `pos_1T` if all rows have the same. The class attribute
-`cost` is the number of multiplications for one text (`model/costs.py` lists the letters), and `options` are
-its own settings (`model/options.py`).
+An attention layer is a module `(x_BTC, pos_BT, *, train) -> y_BTC` in which no position sees a later one.
+`pos_BT` holds the position of each input in its text; it is `pos_1T` if all rows have the same positions. The
+class attribute `cost` is the number of multiplications for one text (`model/costs.py` lists the letters). The
+attribute `options` lists the layer's own settings (`model/options.py`).
 
-Decoding reads the prompt in one call and then one position in each call. The caller makes the "cache"
-collection mutable, and `remember` keeps there the keys and values of earlier calls.
+Decoding reads the prompt in the first call, and one position in each further call. The caller makes the
+"cache" collection mutable, in which `remember` keeps the keys and values of earlier calls.
 
 Axes: `B` batch, `T` query position, `S` key position, `C` channels, `H` heads, `K` head size, `1` size one.
 """
@@ -25,25 +25,26 @@ from kgpt_jax.model.dropout import Dropout
 
 
 def heads(cfg: ModelConfig, name: str, x_BTC: jax.Array) -> jax.Array:
-    """Returns a linear layer of the inputs, split into heads: (B, H, T, K)."""
-    # Heads come before positions: in the other order XLA copies the whole cache for each character on a CPU.
+    """Applies a linear layer to the inputs and splits its channels into heads: (B, H, T, K)."""
+    # In the order (B, T, H, K), XLA would copy the whole cache for each character on a CPU.
     B, T, _ = x_BTC.shape
     h_BTC = dense(cfg, cfg.n_embd, name)(x_BTC)
     return jnp.swapaxes(h_BTC.reshape(B, T, cfg.n_head, cfg.head_dim), 1, 2)
 
 
 def remember(module: nn.Module, name: str, new: jax.Array, pos_BT: jax.Array) -> jax.Array:
-    """Returns an array's values at all positions that are known so far.
+    """Returns an array's values at all positions read so far, from earlier calls and this one.
 
     Args:
-      module: the layer that keeps the array.
-      name: the array's name in the layer's cache.
-      new: the values at the positions of this call, (B, ..., T, K); any last axis will do.
-      pos_BT: these positions; each row's are consecutive.
+      module: the layer whose cache keeps the array.
+      name: the array's name in the cache.
+      new: the values at the positions of this call, (B, ..., T, K). The last axis may have any size.
+      pos_BT: the positions of this call, which are consecutive in each row.
 
     Returns:
-      `new` itself or, in decoding, the cache (B, ..., S, K) with `new` written into it. S is `seq_len`, or
-      the length that `shortened` has left. The mask must hide the positions that a row has not reached yet.
+      In decoding, the cache (B, ..., S, K) with `new` written into it; otherwise `new` itself. S is
+      `seq_len`, or the length to which `shortened` has cut the cache. The caller's mask must hide positions
+      that a row has not reached yet.
     """
     if not module.is_mutable_collection("cache"):
         return new
@@ -55,7 +56,7 @@ def remember(module: nn.Module, name: str, new: jax.Array, pos_BT: jax.Array) ->
 
 
 def shortened(cache, cfg: ModelConfig, positions: int):
-    """Returns a cache cut from `seq_len` to fewer positions, so that each step of decoding reads less."""
+    """Cuts a cache from `seq_len` to fewer positions, so that each step of decoding reads less."""
 
     def cut(leaf: jax.Array) -> jax.Array:
         return leaf[..., :positions, :] if leaf.ndim > 1 and leaf.shape[-2] == cfg.seq_len else leaf
@@ -64,7 +65,7 @@ def shortened(cache, cfg: ModelConfig, positions: int):
 
 
 def once(module: nn.Module, name: str, make: Callable[[], jax.Array]) -> jax.Array:
-    """Returns `make()`. In decoding only the first call runs `make`; the cache keeps its result."""
+    """Returns `make()`. In decoding, only the first call runs `make`, and the cache keeps the result."""
     if not module.is_mutable_collection("cache"):
         return make()
     return module.variable("cache", name, make).value
@@ -73,7 +74,7 @@ def once(module: nn.Module, name: str, make: Callable[[], jax.Array]) -> jax.Arr
 def pattern_name(module: nn.Module) -> str:
     """Returns the name that seeds a layer's untrained pattern: its path and, unless it is 0, `pattern_seed`.
 
-    Models that train side by side (`n_seeds`) have one `pattern_seed` and so the same patterns.
+    Models that train side by side (`n_seeds`) share a `pattern_seed`, so they have the same patterns.
     """
     path, seed = "/".join(module.path), module.cfg.pattern_seed
     return f"{path} {seed}" if seed else path
@@ -85,18 +86,18 @@ def causal(pos_BT: jax.Array, S: int) -> jax.Array:
 
 
 def identity(h_BHTK: jax.Array, pos_BT: jax.Array) -> jax.Array:
-    """Returns queries or keys as they are: the default `turn` of `queries_keys_values`."""
+    """Returns queries or keys unchanged: the default `turn` of `queries_keys_values`."""
     return h_BHTK
 
 
 def queries_keys_values(module: nn.Module, x_BTC: jax.Array, pos_BT: jax.Array, turn=identity):
-    """Returns queries of this call's positions, and keys and values of all positions known so far.
+    """Returns queries for this call's positions, and keys and values for all positions read so far.
 
     Args:
       module: the attention layer, which gets the linear layers "query", "key" and "value".
       x_BTC: the layer's inputs.
-      pos_BT: their positions.
-      turn: `(h_BHTK, pos_BT) -> h_BHTK`, applied to queries and keys.
+      pos_BT: the positions of the inputs.
+      turn: `(h_BHTK, pos_BT) -> h_BHTK`, applied to queries and keys; rotary embeddings use it.
 
     Returns:
       `q_BHTK`, divided by sqrt(K), `k_BHSK` and `v_BHSK`.
@@ -114,14 +115,14 @@ def dot_products(q_BHTK: jax.Array, k_BHSK: jax.Array) -> jax.Array:
 
 
 class Readout(nn.Module):
-    """From scores to outputs: mask, softmax, weighted mean of the values, output projection.
+    """Computes outputs from scores: mask, softmax, weighted mean of the values, output projection.
 
-    `jax.nn.dot_product_attention` is not used: on CPUs it is no faster and its gradient is slower, and it has
-    neither dropout nor access to the weights.
+    We do not use `jax.nn.dot_product_attention`: on CPUs it is no faster and its gradient is slower, and it
+    offers neither dropout nor access to the weights.
 
     Attributes:
       cfg: the model's config.
-      sown: the name of the softmax in the "intermediates" collection, for callers that make it mutable.
+      sown: the name of the softmax in the "intermediates" collection, which callers may make mutable.
         "weights" means that the columns are positions.
     """
 
@@ -144,7 +145,7 @@ class Readout(nn.Module):
 
 
 class CausalAttention(nn.Module):
-    """softmax(Q K^T / sqrt(K)) V over the positions up to one's own (arXiv 1706.03762)."""
+    """softmax(Q K^T / sqrt(K)) V over positions up to the query's own (arXiv 1706.03762)."""
 
     cfg: ModelConfig
     cost = "4 T C C + 2 T T C"

@@ -1,7 +1,7 @@
-"""BigBird (arXiv 2007.14062) in a causal form: each block of positions looks at four blocks at most.
+"""BigBird (arXiv 2007.14062) in a causal form: each block of positions attends to at most four blocks.
 
 Axes: `B` batch, `T` query position, `S` key position, `C` channels, `H` heads, `K` head size, `G` blocks of
-the text, `W` positions in a block, `4` blocks that a block looks at, `1` size one.
+the text, `W` positions in a block, `4` blocks that a block attends to, `1` size one.
 """
 
 import zlib
@@ -19,11 +19,11 @@ BLOCK = Option("attention_block", 16, "positions in a block", letter="W")
 
 
 def attended_blocks(G: int, seed: str) -> np.ndarray:
-    """Returns the numbers of the blocks that each block looks at, (G, 4); -1 where there are fewer.
+    """Returns the numbers of the blocks that each block attends to, (G, 4); -1 fills rows with fewer.
 
-    A block looks at itself and the block before it (the window), at the first block (global), and at one
-    random block between the first and the window. The random block follows from the seed and the block's
-    number alone, so that a longer text changes nothing for its beginning.
+    A block attends to itself and the block before it (the window), to the first block (global), and to one
+    random block between the first and the window. The random block depends only on the seed and on the
+    block's number, so the beginning of a longer text has the same pattern.
 
     >>> attended_blocks(4, "")
     array([[ 0, -1, -1, -1],
@@ -40,10 +40,10 @@ def attended_blocks(G: int, seed: str) -> np.ndarray:
 
 
 class BigBirdAttention(nn.Module):
-    """softmax(Q K^T / sqrt(K)) V over a window, the first block and a random block, up to one's own position.
+    """softmax(Q K^T / sqrt(K)) V over a window, the first and a random block, up to the query's position.
 
-    Each block gathers the blocks that it looks at, so the cost grows with the text's length and not with its
-    square. In the original the first block sees the whole text; here it must not look ahead.
+    Each block gathers the blocks that it attends to, so the cost is linear in the text's length. In the paper
+    the first block attends to the whole text; here it must not look ahead.
     """
 
     cfg: ModelConfig
@@ -57,7 +57,7 @@ class BigBirdAttention(nn.Module):
         blocks_G4 = attended_blocks(G, pattern_name(self))
         q_BHTK, k_BHSK, v_BHSK = queries_keys_values(self, x_BTC, pos_BT)
         readout = Readout(self.cfg, name="readout")
-        if self.is_mutable_collection("cache"):  # for the few queries of a call a mask is cheaper
+        if self.is_mutable_collection("cache"):  # a call has few queries, for which a mask is cheaper
             looked_GG = (blocks_G4[:, :, None] == np.arange(G)).any(axis=1)
             S = k_BHSK.shape[2]
             looked_GS = looked_GG.repeat(W, axis=1)[:, :S]
@@ -68,16 +68,16 @@ class BigBirdAttention(nn.Module):
         blocks_G4 = blocks_G4[:G]
 
         def in_blocks(h_BHSK: jax.Array) -> jax.Array:
-            """Returns (B, G, H, W, K), padded with zeros."""
+            """Splits positions into blocks: (B, G, H, W, K), padded with zeros."""
             h_BHSK = jnp.pad(h_BHSK, ((0, 0), (0, 0), (0, G * W - T), (0, 0)))
             return jnp.moveaxis(h_BHSK.reshape(B, H, G, W, K), 2, 1)
 
         def gathered(h_BHSK: jax.Array) -> jax.Array:
-            """Returns the positions that each block looks at; a block is a row: (B G, H, 4 W, K)."""
+            """Gathers the positions that each block attends to, one row per block: (B G, H, 4 W, K)."""
             h_BG4HWK = in_blocks(h_BHSK)[:, blocks_G4]
             return jnp.swapaxes(h_BG4HWK, 2, 3).reshape(B * G, H, 4 * W, K)
 
-        # From here on each block is a row of the batch: B stands for B G, T for W, and S for 4 W.
+        # From here on, each block is a row of the batch: B means B G, T means W, and S means 4 W.
         q_BHTK = in_blocks(q_BHTK).reshape(B * G, H, W, K)
         pos_G4W = blocks_G4[:, :, None] * W + np.arange(W)
         own_GT = np.arange(G * W).reshape(G, W)

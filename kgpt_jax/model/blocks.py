@@ -1,4 +1,4 @@
-"""Mlp, blocks and Stack: the layers between the embeddings and the head.
+"""The layers between the embeddings and the head: MLP, blocks, and the stack of blocks.
 
 Axes: `B` batch, `T` query position, `S` key position, `C` channels, `F` = 4 C, `1` size one.
 """
@@ -18,7 +18,7 @@ LayerNorm = partial(nn.LayerNorm, epsilon=1e-5)
 
 
 class Mlp(nn.Module):
-    """Two linear layers with the exact GELU between them; the first makes four times as many channels."""
+    """A linear layer to four times as many channels, the exact GELU, and a linear layer back."""
 
     cfg: ModelConfig
 
@@ -31,7 +31,7 @@ class Mlp(nn.Module):
 
 
 class Block(nn.Module):
-    """A pre-norm Transformer layer around any attention."""
+    """A pre-norm Transformer layer: x + attention(norm(x)), then x + MLP(norm(x))."""
 
     cfg: ModelConfig
     attention: Callable[..., nn.Module]
@@ -48,12 +48,12 @@ class Block(nn.Module):
 class MemoryBlock(nn.Module):
     """A pre-norm Transformer layer whose queries attend to a memory, under any mask.
 
-    The memory may be the input itself. One norm, ln1, serves both.
+    The memory may be the input itself. Input and memory share the norm ln1.
 
     Attributes:
       cfg: the model's config.
-      norm_input: normalise the input before its queries are made.
-      norm_memory: normalise the memory before its keys and values are made.
+      norm_input: whether to normalise the input before the queries.
+      norm_memory: whether to normalise the memory before the keys and values.
     """
 
     cfg: ModelConfig
@@ -74,7 +74,7 @@ class MemoryBlock(nn.Module):
 
 
 def apply_block(block: nn.Module, *inputs: jax.Array, train: bool) -> jax.Array:
-    """Returns the block's output. With `cfg.remat` the backward pass computes its activations again."""
+    """Returns the block's output. With `cfg.remat`, the backward pass recomputes the block's activations."""
     if not (block.cfg.remat and train):
         return block(*inputs, train=train)
     return nn.remat(lambda block, *inputs: block(*inputs, train=train))(block, *inputs)

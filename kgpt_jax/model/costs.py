@@ -1,4 +1,4 @@
-"""The cost of a variant on paper: its formula, and the multiplications of a forward pass and of training.
+"""The cost of a variant by formula: the multiplications of a forward pass and of training.
 
 A cost is a sum of products, such as `4 T C C + 2 T T C`. A class states the cost of its layers in its
 attribute `cost`, with these letters:
@@ -7,11 +7,11 @@ attribute `cost`, with these letters:
     C  channels                     L-1 L-2  layers without one, without two
     H  heads                        V        characters of the vocabulary
 
-and with letters of its own: the `letter` of each of its `options`, and those that its static method
+A class may use more letters: the `letter` of each of its `options`, and those that its static method
 `letters(cfg)` returns.
 
-Only multiplications in sums of products count, each with its addition as two FLOPs. Softmax, norms and GELU
-do not count; scores that the mask hides do.
+A multiplication and its addition count as two FLOPs. The counts include scores that the mask hides, and leave
+out softmax, norms and GELU.
 """
 
 import math
@@ -50,7 +50,7 @@ def paper_flops(cfg: ModelConfig, T: int) -> int:
 def training_flops(cfg: ModelConfig, tokens: int, n_texts: int) -> float:
     """Returns the FLOPs of training once on `n_texts` texts of `tokens` characters in all.
 
-    Each text counts as of mean length. The gradient takes twice the FLOPs of the forward pass
+    All texts count as texts of mean length. The backward pass takes twice the FLOPs of the forward pass
     (arXiv 2001.08361).
     """
     T = -(-tokens // n_texts)

@@ -1,6 +1,6 @@
-"""The linear layer. With `cfg.products` set to bfloat16, its matrix products round their factors.
+"""The linear layer. If `cfg.products` is bfloat16, its matrix products round their factors to bfloat16.
 
-Axes: `B` batch, here all axes but the last in one, `I` channels in, `O` channels out.
+Axes: `B` here all axes but the last, flattened; `I` channels in, `O` channels out.
 """
 
 from functools import partial
@@ -17,7 +17,7 @@ normal_init = nn.initializers.normal(0.02)
 
 
 def dense(cfg: ModelConfig, features: int, name: str) -> nn.Module:
-    """Returns a linear layer with a bias, initialised as GPT-2's: N(0, 0.02) and 0."""
+    """Returns a linear layer with a bias, initialised as in GPT-2: kernel N(0, 0.02), bias 0."""
     return nn.Dense(
         features,
         dtype=cfg.dtype,
@@ -28,7 +28,7 @@ def dense(cfg: ModelConfig, features: int, name: str) -> nn.Module:
 
 
 def factor_type(products: str) -> str:
-    """Returns the type that factors are rounded to: "auto" is bfloat16 on a CPU that multiplies it faster."""
+    """Returns the type of factors: for "auto", bfloat16 on a CPU that multiplies it faster, else float32."""
     if products != "auto":
         return products
     fast = {"amx_bf16", "avx512_bf16"} & set(processor("flags").split())
@@ -41,18 +41,19 @@ def _dot_general(x, w_IO, dimensions, precision=None):
 
 
 def product(x: jax.Array, w_IO: jax.Array, factors: str) -> jax.Array:
-    """Returns x w from rounded factors; its gradients are products of rounded factors too.
+    """Returns the matrix product x w of rounded factors. The gradients round their factors, too.
 
     Args:
-      x: any number of axes, the last of them I.
+      x: an array with any number of axes; the last one is I.
       w_IO: the matrix.
-      factors: the type that both are rounded to, "float32" or "bfloat16".
+      factors: the type to which both are rounded, "float32" or "bfloat16".
 
     Returns:
-      A float32 array with O in the place of I.
+      A float32 array whose last axis is O.
     """
-    # XLA's fast bfloat16 kernels on CPUs take row-major factors only, so the backward pass really transposes.
-    # In float32 this pays as well: the gradient of w transposes x, and not the larger x w.
+    # On CPUs, XLA's fast bfloat16 kernels take row-major factors only, so the backward pass copies transposed
+    # factors (`_row_major`). In float32 this is faster as well: the gradient of w transposes x, not the
+    # larger gradient of x w.
     x_BI = x.reshape(-1, x.shape[-1])
     y_BO = _product(x_BI.astype(jnp.float32), w_IO.astype(jnp.float32), factors)
     return y_BO.reshape(*x.shape[:-1], -1)

@@ -1,7 +1,7 @@
 """Dropout whose masks come from a hash of each element's index.
 
-JAX's own random bits (threefry) cost a CPU more than a layer's matrix products; the hash costs next to
-nothing. Tests check its rates and that positions, layers and updates are independent.
+On a CPU, JAX's own random bits (threefry) take more time than a layer's matrix products; the hash takes
+almost none. Tests check its rates, and that masks of positions, layers and updates are independent.
 
 Axes: `2` two words of seed.
 """
@@ -31,7 +31,7 @@ class Dropout(nn.Module):
 
 
 def hash_bits(seed_2: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Returns a uint32 hash for each element of an array of this shape, of its index and the seed."""
+    """Returns a uint32 array of this shape: for each element, a hash of its index and the seed."""
     number = lax.iota(jnp.uint32, math.prod(shape)).reshape(shape)
     return _mix(_mix(number * jnp.uint32(0x9E3779B9) + seed_2[0]) ^ seed_2[1])
 

@@ -1,12 +1,12 @@
 """The original Transformer's encoder and decoder (arXiv 1706.03762), for texts whose first part is given.
 
-The encoder reads the source, a question or a corrupted document, in both directions. The decoder reads from
-the source's last character on; that character, the MASK, is its first input. (A text without a MASK has its
-first character as source.) Both keep the text's own columns and mask each other's part, so that batches,
-positions and targets are the same as for every other variant.
+The encoder reads the source, a question or a corrupted document, in both directions. The source ends with a
+MASK, which is the decoder's first input. (In a text without a MASK, the first character is the source.) Both
+read the whole text and mask the part that is not theirs, so batches, positions and targets are the same as
+for every other variant.
 
-As in our other variants, blocks are pre-norm and positions are learned; the original has post-norm blocks and
-sinusoids.
+Unlike the original, which has post-norm blocks and sinusoids, blocks are pre-norm and positions are learned,
+as in our other variants.
 
 Axes: `B` batch, `T` query position, `S` key position, `C` channels, `H` heads, `K` head size, `1` size one.
 """
@@ -21,11 +21,11 @@ from kgpt_jax.model.blocks import LayerNorm, MemoryBlock, Mlp, apply_block
 
 
 class EncoderDecoder(nn.Module):
-    """softmax(Q K^T / sqrt(K)) V three times: in the source, in the answer up to one's own, across.
+    """softmax(Q K^T / sqrt(K)) V over the source, over the answer so far, and from the answer to the source.
 
-    Encoder and decoder have `n_layer` blocks each. In decoding the encoder runs in the first call, which must
-    hold the whole source; the cache keeps its keys and values. Outputs before the source's last position
-    mean nothing.
+    Encoder and decoder have `n_layer` blocks each. In decoding, the encoder runs only in the first call,
+    which must contain the whole source; the cache keeps its keys and values. Outputs before the source's last
+    position mean nothing.
     """
 
     cfg: ModelConfig
@@ -44,7 +44,7 @@ class EncoderDecoder(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Reads the source (B, S, C) in both directions; no position sees what follows the source."""
+    """Reads the source (B, S, C) in both directions. No position attends to positions after the source."""
 
     cfg: ModelConfig
 
@@ -73,7 +73,7 @@ class DecoderBlock(nn.Module):
 
 
 class AnswerAttention(nn.Module):
-    """softmax(Q K^T / sqrt(K)) V over the positions from the source's last one up to one's own."""
+    """softmax(Q K^T / sqrt(K)) V over positions from the source's last one up to the query's own."""
 
     cfg: ModelConfig
 
@@ -81,14 +81,14 @@ class AnswerAttention(nn.Module):
     def __call__(self, x_BTC: jax.Array, pos_BT: jax.Array, source_B: jax.Array, *, train: bool) -> jax.Array:
         q_BHTK, k_BHSK, v_BHSK = queries_keys_values(self, x_BTC, pos_BT)
         S = k_BHSK.shape[2]
-        # Positions inside the source see themselves: a softmax over no scores at all is NaN.
+        # Positions inside the source attend to themselves, because a softmax over no scores is NaN.
         oneself = jnp.arange(S)[None, None, None] == pos_BT[:, None, :, None]
         seen_B1TS = causal(pos_BT, S) & ~within(source_B - 1, S) | oneself
         return Readout(self.cfg, name="readout")(dot_products(q_BHTK, k_BHSK), seen_B1TS, v_BHSK, train=train)
 
 
 class SourceAttention(nn.Module):
-    """softmax(Q K^T / sqrt(K)) V with keys and values from the encoder; decoding makes them once."""
+    """softmax(Q K^T / sqrt(K)) V with keys and values from the encoder, which decoding computes once."""
 
     cfg: ModelConfig
 

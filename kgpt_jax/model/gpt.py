@@ -24,16 +24,16 @@ class GPT(nn.Module):
     The call's arguments and result:
 
     - `x_BT`: ids of characters; T is at most `cfg.seq_len`.
-    - `source_B`: how many characters of each row are given, by default 1. A variant that reads the source as
-      a whole has meaningful logits from the source's last character on.
-    - `start_B`: decoding only, the position of the first character of each row.
-    - `train`: turns dropout on; the caller must then give a "dropout" key.
-    - result: float32 logits (B, T, V); those at t score character t + 1.
+    - `source_B`: how many characters at the start of each row are given, by default 1. A variant with
+      `whole_source` has meaningful logits only from the source's last character on.
+    - `start_B`: in decoding, the position of the first character of each row.
+    - `train`: whether to apply dropout, which needs a "dropout" key.
+    - result: float32 logits (B, T, V). Those at t score the character at t + 1.
 
     To decode, call with `mutable=["cache"]`. The first call reads the prompts, which may be padded to the
-    right. Each further call takes the cache that the call before returned, and one character a row.
+    right. Each further call takes the cache from the previous call and one character per row.
 
-    A ValueError if there are more than `cfg.seq_len` positions.
+    A call raises a ValueError if T is more than `cfg.seq_len`.
     """
 
     cfg: ModelConfig
@@ -63,7 +63,7 @@ class GPT(nn.Module):
 
 @cache
 def has_cache(cfg: ModelConfig) -> bool:
-    """Tells whether the variant's stack keeps a cache. Without one, decoding runs it again on all inputs."""
+    """Returns whether the variant's stack keeps a cache. Without one, decoding reruns it on all inputs."""
 
     def variables(key):
         x_1TC = jnp.zeros((1, 1, cfg.n_embd), cfg.dtype)
@@ -74,14 +74,14 @@ def has_cache(cfg: ModelConfig) -> bool:
 
 
 def abstract_params(cfg: ModelConfig):
-    """Returns the shapes and types of a model's parameters (`jax.ShapeDtypeStruct`) without making them."""
+    """Returns the shapes and types of a model's parameters (`jax.ShapeDtypeStruct`), allocating nothing."""
     x_BT = jnp.zeros((1, 1), jnp.int32)
     return jax.eval_shape(lambda key: GPT(cfg).init(key, x_BT, train=False), jax.random.key(0))["params"]
 
 
 def count_params(cfg: ModelConfig) -> int:
     """Returns the number of a model's parameters."""
-    # Each layer from the third on has as many: two small models tell the number for a thousand layers.
+    # Layers from the third on all have the same number, so two small models give that of a deep one.
     if cfg.n_layer > 3:
         two, three = (count_params(dataclasses.replace(cfg, n_layer=n)) for n in (2, 3))
         return two + (cfg.n_layer - 2) * (three - two)

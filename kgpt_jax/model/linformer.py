@@ -1,13 +1,13 @@
 """Linformer (arXiv 2006.04768) in a causal form: a fixed number of projected keys stands for the past.
 
-The original attends to E K and F V, where each of E's D rows mixes the keys of all positions. No mask makes
-that causal, because every projected key holds some of the future. Here the sums stop before the query's
-block. Position t, in block g = t // W, attends to
+The paper attends to E K and F V, where each of E's D rows mixes the keys of all positions. No mask can make
+this causal, because every projected key contains future positions. Here the projection sums only over the
+blocks before the query's own. Position t, in block g = t // W, attends to
 
     sum over s < g W of E[:, s] K[s]     D projected keys of the text before the block; none if g = 0
-    K[s] for g W <= s <= t               the keys of its own block, as they are
+    K[s] for g W <= s <= t               the keys of its own block, not projected
 
-and to values made in the same way with F. One cumulative sum over blocks gives the sums of all blocks.
+The values are projected in the same way with F. One cumulative sum over blocks computes all projections.
 
 Axes: `B` batch, `T` query position, `S` key position, `C` channels, `H` heads, `K` head size, `G` blocks of
 the text, `W` positions in a block, `D` projected keys, `X` = D + W score columns, `1` size one.
@@ -26,7 +26,7 @@ PROJECTED = Option("linformer_dim", 16, "projected keys", letter="D")
 
 
 class LinformerAttention(nn.Module):
-    """softmax(Q [E K; K_own]^T / sqrt(K)) [F V; V_own]: the past projected, one's own block as it is.
+    """softmax(Q [E K; K_own]^T / sqrt(K)) [F V; V_own]: the past projected, the query's own block not.
 
     The heads of a layer share E and F, which have shape (D, seq_len).
     """
@@ -53,7 +53,7 @@ class LinformerAttention(nn.Module):
             seen_B1TX = _seen(block_B, pos_BT % W, D, W)
             return readout(dot_products(q_BHTK, k_BHXK), seen_B1TX, v_BHXK, train=train)
 
-        # From here on each block is a row of the batch: B stands for B G, and T for W.
+        # From here on, each block is a row of the batch: B means B G, and T means W.
         G = -(-T // W)
         q_BHTK = _in_blocks(q_BHTK, G, W).reshape(B * G, cfg.n_head, W, cfg.head_dim)
         k_BHXK = _past_and_own_by_block(k_BHSK[:, :, :T], e_DS, G, W)
@@ -64,25 +64,25 @@ class LinformerAttention(nn.Module):
 
 
 def _in_blocks(h_BHSK: jax.Array, G: int, W: int) -> jax.Array:
-    """Returns (B, G, H, W, K), padded with zeros."""
+    """Splits positions into blocks: (B, G, H, W, K), padded with zeros."""
     B, H, S, K = h_BHSK.shape
     h_BHSK = jnp.pad(h_BHSK, ((0, 0), (0, 0), (0, G * W - S), (0, 0)))
     return jnp.moveaxis(h_BHSK.reshape(B, H, G, W, K), 2, 1)
 
 
 def _past_and_own_by_block(h_BHSK: jax.Array, e_DS: jax.Array, G: int, W: int) -> jax.Array:
-    """Returns the keys or values that each block looks at; a block is a row: (B G, H, D + W, K)."""
+    """Returns the keys or values that each block attends to, one row per block: (B G, H, D + W, K)."""
     (B, H, S, K), D = h_BHSK.shape, len(e_DS)
     h_BGHWK = _in_blocks(h_BHSK, G, W)
     e_DGW = jnp.pad(e_DS[:, :S], ((0, 0), (0, G * W - S))).reshape(D, G, W)
     sum_BGHDK = jnp.einsum("DGW,BGHWK->BGHDK", e_DGW, h_BGHWK)
-    # The sum is shifted by a block: subtracting the block's own share would leave rounding errors behind.
+    # The sum is shifted by one block. Subtracting the block's own term instead would leave rounding errors.
     past_BGHDK = jnp.pad(sum_BGHDK.cumsum(axis=1)[:, :-1], ((0, 0), (1, 0), (0, 0), (0, 0), (0, 0)))
     return jnp.concatenate([past_BGHDK, h_BGHWK], axis=3).reshape(B * G, H, D + W, K)
 
 
 def _past_and_own(h_BHSK: jax.Array, e_DS: jax.Array, block_B: jax.Array, W: int) -> jax.Array:
-    """Returns the keys or values that one block of each row looks at: (B, H, D + W, K)."""
+    """Returns the keys or values that block `block_B` of each row attends to: (B, H, D + W, K)."""
     S = h_BHSK.shape[2]
     past_BS = (jnp.arange(S)[None] < block_B[:, None] * W).astype(h_BHSK.dtype)
     past_BHDK = jnp.einsum("DS,BS,BHSK->BHDK", e_DS[:, :S], past_BS, h_BHSK)
@@ -92,7 +92,7 @@ def _past_and_own(h_BHSK: jax.Array, e_DS: jax.Array, block_B: jax.Array, W: int
 
 
 def _seen(block_B: jax.Array, offset_BT: jax.Array, D: int, W: int) -> jax.Array:
-    """Returns the mask (B, 1, T, D + W): the past, except in the first block, and one's own block so far."""
+    """Returns the mask (B, 1, T, D + W): the projected past, if any, and the query's own block so far."""
     B, T = len(block_B), offset_BT.shape[1]
     past_BTD = jnp.broadcast_to(block_B[:, None, None] > 0, (B, T, D))
     own_BTW = jnp.broadcast_to(jnp.arange(W)[None, None] <= offset_BT[:, :, None], (B, T, W))

@@ -1,4 +1,4 @@
-"""A variant's own options: declared beside its class, and given by name in `ModelConfig.options`.
+"""Options that only some variants have. A class declares them; `ModelConfig.options` sets them by name.
 
 BLOCK = Option("attention_block", 16, "positions in a block", letter="W")
 
@@ -14,17 +14,17 @@ from kgpt_jax.config import ModelConfig, UserError, read_options
 
 
 class Option(NamedTuple):
-    """A whole number that only some variants have.
+    """A whole number that is a setting of some variants.
 
     Attributes:
       name: its name in `ModelConfig.options`.
-      default: its value where `ModelConfig.options` does not name it.
+      default: its value if `ModelConfig.options` does not set it.
       about: its meaning, in one line.
-      letter: what stands for it in the class's `cost`; empty where no product depends on it.
+      letter: its letter in the class's `cost`; "" if the cost does not depend on it.
       least: the smallest value that is allowed.
       most: the largest value that is allowed.
-      within: a field of `ModelConfig` that a given value may not exceed; empty for none. The default may
-        exceed it: it holds for every size of model.
+      within: a field of `ModelConfig` whose value is another upper limit; "" for none. The default may exceed
+        it, so that one default serves models of every size.
     """
 
     name: str
@@ -36,11 +36,11 @@ class Option(NamedTuple):
     within: str = ""
 
     def of(self, cfg: ModelConfig) -> int:
-        """Returns the value that `cfg.options` gives, or the default."""
+        """Returns the option's value in `cfg.options`, or the default."""
         return read_options(cfg.options).get(self.name, self.default)
 
     def check(self, cfg: ModelConfig):
-        """Raises a UserError where the value that `cfg.options` gives is out of range."""
+        """Raises a UserError if the option's value in `cfg.options` is out of range."""
         value = read_options(cfg.options).get(self.name)
         if value is None:
             return

@@ -1,6 +1,6 @@
 """The course's perceiver (after arXiv 2103.03206), and Perceiver AR (arXiv 2202.07765).
 
-Neither keeps a cache: decoding reads the text again for every character.
+Neither has a cache: decoding rereads the whole text for every character.
 
 Axes: `B` batch, `T` query position, `C` channels, `M` latents, `1` size one.
 """
@@ -22,7 +22,7 @@ BOTTLENECK = Option("bottleneck_dim", 64, "latents", letter="M", within="seq_len
 def initial_latents(key: jax.Array, shape_MC: tuple[int, int]) -> jax.Array:
     """Returns the course's initial latents: uniform between plus and minus sqrt(6 / (M C + C))."""
     # The course calls torch.nn.init.xavier_uniform_ on a tensor (1, M, C). PyTorch takes these axes for
-    # outputs, inputs and the size of a kernel, so that fan_in is M C and fan_out is C.
+    # outputs, inputs and kernel size, so fan_in is M C and fan_out is C.
     M, C = shape_MC
     bound = math.sqrt(6 / (M * C + C))
     return jax.random.uniform(key, shape_MC, minval=-bound, maxval=bound)
@@ -31,8 +31,8 @@ def initial_latents(key: jax.Array, shape_MC: tuple[int, int]) -> jax.Array:
 class Perceiver(nn.Module):
     """softmax(Q_latents K^T) V, n_layer - 2 causal blocks on the latents, softmax(Q K_latents^T) V.
 
-    So that no position looks ahead, the course lets latent j see the tokens up to j, and token t the latents
-    up to t. With 4 latents and 7 tokens:
+    To keep the model causal, the course lets latent j attend to the tokens up to j, and token t to the
+    latents up to t. With 4 latents and 7 tokens:
 
         token      0 1 2 3 4 5 6         latent   0 1 2 3
         latent 0   x . . . . . .         token 0  x . . .
@@ -43,12 +43,12 @@ class Perceiver(nn.Module):
                                          token 5  x x x x
                                          token 6  x x x x
 
-    No latent ever sees token 4 or a later one. Token 6 therefore knows only the first 4 tokens and itself:
-    the model loses the middle of a text that has more characters than there are latents.
+    No latent attends to token 4 or a later one, so token 6 depends only on the first 4 tokens and on itself.
+    If a text has more characters than there are latents, the model never sees its middle.
 
     As in the course, the first and the last block normalise the latents and not the tokens.
 
-    A UserError if there are fewer than two layers.
+    A call raises a UserError if there are fewer than two layers.
     """
 
     cfg: ModelConfig
@@ -57,7 +57,7 @@ class Perceiver(nn.Module):
 
     @staticmethod
     def latent_axes(layer: str) -> tuple[bool, bool]:
-        """Tells whether the rows of a layer's attention weights are latents, and whether its columns are."""
+        """Returns whether the rows of a layer's attention weights are latents, and whether columns are."""
         return "up_block" not in layer, "down_block" not in layer
 
     @nn.compact
@@ -66,7 +66,7 @@ class Perceiver(nn.Module):
         if cfg.n_layer < 2:
             raise UserError("variant 'perceiver' has a block down and one up: it needs two layers or more")
         latents_MC = self.param("latents", initial_latents, (BOTTLENECK.of(cfg), C))
-        M = min(len(latents_MC), T)  # only tokens from T on would see the others
+        M = min(len(latents_MC), T)  # only tokens beyond T would attend to the other latents
         latents_BMC = jnp.broadcast_to(latents_MC[:M].astype(x_BTC.dtype), (B, M, C))
         pos_1M = jnp.arange(M)[None]
         block = MemoryBlock(cfg, norm_memory=False, name="down_block")
@@ -79,12 +79,12 @@ class Perceiver(nn.Module):
 
 
 class PerceiverAR(nn.Module):
-    """softmax(Q K^T / sqrt(K)) V over the whole past in the first layer, over one's segment in the others.
+    """softmax(Q K^T / sqrt(K)) V over the past in the first layer, over the query's segment in the others.
 
-    Perceiver AR turns the last M positions into latents, which attend to the whole text in the first layer
-    and to each other in the others. The paper computes logits for these M positions only. Here each segment
-    of M positions becomes latents, all segments at once, so that every position has logits and still sees
-    all earlier positions.
+    In the paper, the last M positions become latents. They attend to the whole text in the first layer and to
+    each other in the other layers, and only they have logits. Here the text is cut into segments of M
+    positions, and each segment becomes latents, so every position has logits and depends on all earlier
+    positions.
     """
 
     cfg: ModelConfig

@@ -1,4 +1,4 @@
-"""Rotary position embedding (arXiv 2104.09864): positions turn queries and keys, nothing is learned.
+"""Rotary position embedding (arXiv 2104.09864): rotates queries and keys by their positions.
 
 Axes: `B` batch, `T` query position, `S` key position, `C` channels, `H` heads, `K` head size, `P` = K / 2
 pairs of channels, `1` size one.
@@ -15,9 +15,9 @@ BASE = 10_000.0
 
 
 def rotate(h_BHTK: jax.Array, pos_BT: jax.Array) -> jax.Array:
-    """Turns each pair of channels (2p, 2p + 1), a point in the plane, by the angle pos * 10000^(-2p/K).
+    """Rotates each pair of channels (2p, 2p + 1), a point in the plane, by the angle pos * 10000^(-2p/K).
 
-    The dot product of a query at position t and a key at position s then depends on t - s only.
+    The position t of a query and the position s of a key then enter their dot product as t - s only.
     """
     *shape, K = h_BHTK.shape
     rate_P = BASE ** (-jnp.arange(0, K, 2) / K)
@@ -29,9 +29,9 @@ def rotate(h_BHTK: jax.Array, pos_BT: jax.Array) -> jax.Array:
 
 
 class RotaryAttention(nn.Module):
-    """softmax(rot(Q) rot(K)^T / sqrt(K)) V over the positions up to one's own.
+    """softmax(rot(Q) rot(K)^T / sqrt(K)) V over positions up to the query's own.
 
-    A UserError if heads have an odd number of channels.
+    A call raises a UserError if heads have an odd number of channels.
     """
 
     cfg: ModelConfig

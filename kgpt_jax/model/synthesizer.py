@@ -1,8 +1,8 @@
 """The synthesizer family (arXiv 2005.00743): attention weights without dot products of positions.
 
-Scores have one column for each key position, so the parameters belong to `seq_len` positions and no more.
-Docstrings count the parameters of one layer without its output projection, and give their number at full
-size: C is 256, H is 8, K is 32, and S, which is `seq_len`, is 127.
+Scores have one column for each key position, so a model cannot read more than `seq_len` positions. Docstrings
+give the parameters of one layer without its output projection, as a formula and as a number at full size: C
+is 256, H is 8, K is 32, and S, which is `seq_len`, is 127.
 
 Axes: `B` batch, `T` query position, `S` key position, `C` channels, `H` heads, `K` head size, `R` rank, `2`
 the two weights of a mixture. A table of scores for each pair of positions has shape (H, S, S).
@@ -48,14 +48,14 @@ def _uniform(key, shape) -> jax.Array:
 
 
 def _read(module: nn.Module, scores: Callable[[int], jax.Array], x_BTC, pos_BT, train: bool) -> jax.Array:
-    """Returns the readout of scores that need no keys.
+    """Returns the layer's output, given scores that need no keys.
 
     Args:
       module: the attention layer, which gets the layers "value" and "readout".
       scores: returns the scores (B, H, T, S) for the first S key positions.
       x_BTC: the layer's inputs.
-      pos_BT: their positions.
-      train: turns dropout on.
+      pos_BT: the positions of the inputs.
+      train: whether to apply dropout.
     """
     v_BHSK = remember(module, "values", heads(module.cfg, "value", x_BTC), pos_BT)
     S = v_BHSK.shape[2]
@@ -68,13 +68,13 @@ def _hidden(cfg: ModelConfig, x_BTC: jax.Array) -> jax.Array:
 
 
 def _rows(table_HSS: jax.Array, x_BTC: jax.Array, pos_BT: jax.Array, S: int) -> jax.Array:
-    """Returns a table's rows of the query positions, (B, H, T, S), which are the same for every text."""
+    """Returns the table's rows for the query positions, (B, H, T, S). They do not depend on the text."""
     att_BHTS = jnp.moveaxis(table_HSS[:, pos_BT, :S], 0, 1).astype(x_BTC.dtype)
     return jnp.broadcast_to(att_BHTS, (len(x_BTC), *att_BHTS.shape[1:]))
 
 
 class SynthesizerAttention(nn.Module):
-    """softmax(relu(X A + a) B + b) X V per head: each row of weights from its own position alone.
+    """softmax(relu(X A + a) B + b) X V per head: a row of weights depends on the query's position alone.
 
     This is the paper's dense synthesizer. The heads share B and b, as in the course. Parameters: 2 (C C + C)
     for w1 and the values, K S + S for w2 and b2; in all 135,775.
@@ -98,11 +98,11 @@ class SynthesizerAttention(nn.Module):
 
 
 class FactorizedDenseAttention(nn.Module):
-    """softmax(A(X) * B(X)) X V per head: two short rows, one stretched, one repeated, multiplied.
+    """softmax(A(X) * B(X)) X V per head: the scores are products of two short rows.
 
-    Row A has a entries and row B has b, both near sqrt(S), and both are affine functions of relu(X W + w).
-    The score of key s is A[s // b] B[s % b]. Parameters: 2 (C C + C) for w1 and the values, (K + 1) (a + b)
-    for the rows, a = 11, b = 12; in all 132,343. The letter A in the cost is a + b.
+    Row A has a entries and row B has b entries, both near sqrt(S). Both rows are affine functions of
+    relu(X W + w). The score of key s is A[s // b] B[s % b]. Parameters: 2 (C C + C) for w1 and the values, (K
+    + 1) (a + b) for the rows, a = 11, b = 12; in all 132,343. The letter A in the cost is a + b.
     """
 
     cfg: ModelConfig
@@ -124,7 +124,7 @@ class FactorizedDenseAttention(nn.Module):
             bias = self.param(f"b2_{name}", nn.initializers.constant(start), (size,))
             return h_BHTK @ w + bias.astype(h_BHTK.dtype)[None, None, None]
 
-        # One factor starts at 1: in a product of two zeros neither would get a gradient.
+        # One factor starts at 1. If both started at 0, neither would get a gradient.
         long_BHTS = jnp.repeat(row("a", a, 0.0), b, axis=-1)
         att_BHTS = long_BHTS * jnp.tile(row("b", b, 1.0), a)
         return _read(self, lambda S: att_BHTS[..., :S], x_BTC, pos_BT, train)
@@ -149,8 +149,8 @@ class RandomAttention(nn.Module):
 class FixedRandomAttention(nn.Module):
     """softmax(R) X V per head: R is drawn once and never trained.
 
-    R follows from the layer's name and `pattern_seed` alone. So no checkpoint has to hold it, and no setting
-    of JAX changes it. Parameters: C C + C for the values, 65,792.
+    R depends only on the layer's name and `pattern_seed`. So checkpoints do not store it, and no setting of
+    JAX changes it. Parameters: C C + C for the values, 65,792.
     """
 
     cfg: ModelConfig
@@ -180,7 +180,7 @@ class FactorizedRandomAttention(nn.Module):
     def __call__(self, x_BTC: jax.Array, pos_BT: jax.Array, *, train: bool) -> jax.Array:
         R = RANK.of(self.cfg)
         shape = (self.cfg.n_head, self.cfg.seq_len, R)
-        spread = nn.initializers.normal(R**-0.25)  # scores have variance 1, as those of RandomAttention
+        spread = nn.initializers.normal(R**-0.25)  # scores have variance 1, as in RandomAttention
         ask_HSR = self.param("ask", spread, shape)
         answer_HSR = self.param("answer", spread, shape)
         asked_BTHR = jnp.moveaxis(ask_HSR[:, pos_BT], 0, 2)

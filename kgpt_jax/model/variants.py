@@ -1,13 +1,14 @@
-"""The one list of variants: the stack of layers that each puts between the embeddings and the head.
+"""The list of all variants. A variant is a stack of layers between the embeddings and the head.
 
 A stack is a module `(x_BTC, pos_BT, source_B, *, train) -> y_BTC`:
 
-- `x_BTC`: the embedded characters, and `y_BTC` the channels that the head reads;
-- `pos_BT`: the position of each input in its text, or `pos_1T` if all rows have the same;
-- `source_B`: how many characters of each text are given; the model predicts those that follow.
+- `x_BTC`: the embedded characters;
+- `pos_BT`: the position of each input in its text, or `pos_1T` if all rows have the same positions;
+- `source_B`: how many characters at the start of each text are given; the model predicts the others;
+- `y_BTC`: the channels that the head reads.
 
-Position t never sees a later position, unless both belong to a source that the stack reads as a whole. No
-other file asks which variant runs.
+Position t never sees a later position, unless both are in a source that the stack reads as a whole. No other
+file depends on which variant runs.
 
 Axes: `B` batch, `T` query position, `C` channels, `1` size one.
 """
@@ -39,14 +40,16 @@ from kgpt_jax.model.synthesizer import (
 
 
 class Variant(NamedTuple):
-    """A stack, and what the rest of the program must know of it.
+    """A stack, and the properties of it that other files use.
 
     Attributes:
-      stack: makes the stack of a `ModelConfig`.
-      learned_positions: the embeddings have a learned vector for each position. False: the stack tells
-        positions apart itself.
-      whole_source: the stack reads the source as a whole, and the model predicts only what follows it.
-      compares: attention weights compare positions. False: each row of them follows from its own position.
+      stack: makes the stack from a `ModelConfig`.
+      learned_positions: whether the embeddings have a learned vector for each position. If not, the stack
+        itself encodes positions.
+      whole_source: whether the stack reads the source in both directions. The model then predicts only the
+        characters after the source.
+      compares: whether attention weights compare positions. If not, the weights of a query are computed from
+        its own position alone.
     """
 
     stack: Callable[..., nn.Module]
@@ -56,7 +59,7 @@ class Variant(NamedTuple):
 
 
 def attends(attention: Callable[..., nn.Module], **differences) -> Variant:
-    """Returns the variant that puts an attention into ordinary blocks."""
+    """Returns the variant with this attention layer in ordinary Transformer blocks."""
     return Variant(partial(Stack, attention=attention), **differences)
 
 
@@ -81,8 +84,8 @@ def lookup(cfg: ModelConfig) -> Variant:
     """Returns the variant that `cfg.variant` names.
 
     Raises:
-      UserError: there is no such variant, which lists the variants; or `cfg.options` names an option that
-        the variant lacks, or gives a value out of range, which lists the variant's options.
+      UserError: there is no such variant (the message lists all variants), or `cfg.options` has an unknown
+        option or a value out of range (the message lists the variant's options).
     """
     known, given = options_of(cfg), read_options(cfg.options)
     listed = ", ".join(map(str, known.values())) or "none"
@@ -99,7 +102,8 @@ def lookup(cfg: ModelConfig) -> Variant:
 def described(cfg: ModelConfig) -> type[nn.Module]:
     """Returns the class whose docstring, `cost` and `options` describe a variant: its attention or its stack.
 
-    A UserError lists the variants if there is none of that name.
+    Raises:
+      UserError: there is no such variant. The message lists all variants.
     """
     if cfg.variant not in VARIANTS:
         raise UserError(f"unknown variant {cfg.variant!r}; choose from {', '.join(VARIANTS)}")
@@ -115,7 +119,8 @@ def options_of(cfg: ModelConfig) -> dict[str, Option]:
 def without_defaults(cfg: ModelConfig) -> ModelConfig:
     """Returns `cfg` without the options that equal their defaults, so that equal models have equal configs.
 
-    Raises a UserError where `lookup` does.
+    Raises:
+      UserError: `lookup` refuses the config.
     """
     lookup(cfg)
     known = options_of(cfg)
@@ -124,7 +129,7 @@ def without_defaults(cfg: ModelConfig) -> ModelConfig:
 
 
 def each(cfg: ModelConfig, names: Iterable[str]) -> list[ModelConfig]:
-    """Returns the configs of several variants. Each takes those of `cfg.options` that it has.
+    """Returns the configs of several variants. Each variant takes the options in `cfg.options` that it has.
 
     Raises:
       UserError: none of the variants has one of the options, or `lookup` refuses one of the configs.

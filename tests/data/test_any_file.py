@@ -1,4 +1,4 @@
-"""Random files and questions: a file gives rows or one clear error, and every question gets one answer."""
+"""Every random file gives rows or one clear error, and every random question gets one answer."""
 
 import numpy as np
 import pytest

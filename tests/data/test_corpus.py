@@ -1,4 +1,4 @@
-"""Files of users: each gives the right rows, a note that counts repairs, or an error that names the line."""
+"""Users' files give the right rows, notes that count repairs, or an error that names the line."""
 
 import pytest
 

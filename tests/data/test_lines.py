@@ -33,7 +33,7 @@ def test_slices_are_those_of_all_lines(tmp_path, monkeypatch, content, stride):
 
 
 def test_line_breaks_of_each_kind_are_counted(tmp_path):
-    """Also if the two bytes of a CRLF are in two blocks of the file."""
+    """This includes a CRLF whose two bytes are in different blocks of the file."""
     path = tmp_path / "corpus.txt"
     for n in range(2**16 - 2, 2**16 + 2):
         path.write_bytes(b"x" * n + b"\r\ny\rz\r\r\n")

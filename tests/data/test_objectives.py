@@ -54,7 +54,7 @@ def test_question_that_does_not_fit_is_named():
 
 
 def test_a_question_has_127_columns_where_a_document_has_128():
-    """As in the course since 2024."""
+    """The course has done so since 2024."""
     cfg, vocab = ModelConfig(seq_len=128), Vocab.of("xOslo")
     x_NT, _, _ = question_answer(Material([], [("x" * 122, "Oslo")]), vocab, cfg)(None)
     assert vocab.decode(x_NT[0]) == "x" * 122 + "⁇Oslo⁇"

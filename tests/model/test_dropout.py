@@ -52,7 +52,7 @@ def test_positions_are_independent(lag):
 
 
 def test_seeds_are_independent():
-    """Of layers and of updates: each has its seed; neighbouring seeds, too, give unrelated masks."""
+    """Layers and updates have different seeds. Even neighbouring seeds give unrelated masks."""
     near = jnp.array([[5, 9], [6, 9], [5, 10]], jnp.uint32)
     for two_seeds in (seeds(4), near):
         masks = [np.asarray(hash_bits(seed, (1 << 18,)) >= 2**32 // 10) for seed in two_seeds]

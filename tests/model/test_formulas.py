@@ -41,7 +41,7 @@ def layer(params, name, head):
 
 
 def softmax(score_TS):
-    """Over the positions up to one's own."""
+    """Returns the softmax over positions up to the query's own."""
     weights_TS = np.tril(np.exp(score_TS - score_TS.max(axis=1, keepdims=True)))
     return weights_TS / weights_TS.sum(axis=1, keepdims=True)
 

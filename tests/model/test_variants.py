@@ -1,4 +1,4 @@
-"""What every variant must keep, and what each is known for."""
+"""Properties that every variant must have, and properties of single variants."""
 
 import dataclasses
 from functools import cache, partial
@@ -323,14 +323,14 @@ def test_bigbird_looks_at_window_first_block_and_a_random_one():
 
 @pytest.fixture(params=["rbg", "unsafe_rbg", "threefry2x32 in the old order"])
 def other_randomness(request):
-    """JAX's settings as another user may have them."""
+    """Sets JAX's random options to other values, as a user may do."""
     if request.param.startswith("threefry"):
         return partial(jax.threefry_partitionable, False)
     return partial(jax.default_prng_impl, request.param)
 
 
 def test_fixed_scores_are_those_of_older_runs_whatever_the_settings(other_randomness):
-    """The first four scores of the fourth row, as they were drawn before there was a pattern seed."""
+    """The first four scores of the fourth row equal those of versions without a pattern seed."""
     model, params, x_BT = tiny.make("synthesizer_random_fixed")
     with other_randomness():
         found = model.apply({"params": params}, x_BT, train=False, mutable=["intermediates"])[1]
@@ -380,7 +380,7 @@ def test_an_option_that_a_variant_refuses_lists_its_options(variant, options, co
 
 
 def test_an_option_at_its_default_is_no_other_model():
-    """So a run goes on whether its command gives the default or not; the default may exceed `seq_len`."""
+    """A run resumes whether or not its command repeats the default, which may exceed `seq_len`."""
     cfg = ModelConfig(variant="linformer", options="linformer_dim=16,attention_block=4")
     assert without_defaults(cfg).options == "attention_block=4"
     short = ModelConfig(variant="perceiver", seq_len=15, vocab_size=9)

@@ -8,7 +8,7 @@ FIELDS = [field for fields in PARTS.values() for field in fields]
 
 
 def test_what_differs_is_in_a_part_or_the_same_for_all():
-    """Fields that differ and are in no part are those that the module's docstring names."""
+    """Fields that differ and are in no part are those in the module's docstring."""
     best, course = leaves(load_recipe("configs/best.py")), leaves(load_recipe("configs/course_2024.py"))
     other = {name for name in best if best[name] != course[name]} - set(FIELDS)
     assert {name for name in other if not name.startswith("scratch.")} == {
@@ -52,7 +52,7 @@ def test_a_part_that_is_the_courses_is_left_out():
 
 
 def test_gains_are_paired(tmp_path, monkeypatch, capsys):
-    """With made-up answers: leaving a part out costs one answer of four, and alone it gains none."""
+    """In these made-up answers, leaving a part out costs one answer of four, and alone it gains none."""
     said = {"whole": [1, 1, 0, 0], "without_dropout": [1, 0, 0, 0], "only_dropout": [0, 0, 0, 1]}
 
     def answers(config, root):

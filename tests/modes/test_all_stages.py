@@ -1,4 +1,4 @@
-"""Whole runs of one model in a tiny size, as users type them."""
+"""Runs all stages of a tiny model with commands as users type them."""
 
 import json
 from pathlib import Path

@@ -24,7 +24,7 @@ def test_every_cell_reads_as_many_documents(mixed):
 
 
 def test_a_table_and_a_picture(tmp_path, monkeypatch, capsys):
-    """With made-up results: more copies are better, and mixed is better than not."""
+    """In these made-up results, more copies are better, and mixing in questions is better."""
     monkeypatch.setattr(copies, "COPIES", (1, 2))
     monkeypatch.setattr(
         copies,

@@ -23,7 +23,7 @@ def test_paper_flops_by_hand():
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_xla_counts_a_forward_pass_as_paper_does(variant):
-    """XLA counts softmax, norms and GELU on top. Latents divide the text, so that none of it is padding."""
+    """XLA also counts softmax, norms and GELU. The number of latents divides the text, to avoid padding."""
     cfg = sized(variant, 96)
     latents = {option.name: 32 for option in options_of(cfg).values() if option.within == "seq_len"}
     cfg = dataclasses.replace(cfg, options=write_options(latents))
@@ -32,7 +32,7 @@ def test_xla_counts_a_forward_pass_as_paper_does(variant):
 
 @pytest.mark.parametrize("variant", ["vanilla", "bigbird"])
 def test_xla_counts_an_update_as_three_forward_passes(variant):
-    """The backward pass is two, less those gradients of inputs that nobody needs; AdamW comes on top."""
+    """The backward pass costs two, less the gradients of inputs that are not needed. AdamW is added."""
     cfg = sized(variant, 96)
     assert 2.8 < update_counts(cfg, 96).flops / paper_flops(cfg, 96) < 3.6
 
@@ -45,7 +45,7 @@ def per_position(variant, T):
 
 @pytest.mark.parametrize("variant", ["linformer", "bigbird"])
 def test_cost_grows_with_the_length(variant):
-    """Not with its square: from 128 to 4,096 positions the cost of one position stays as it is."""
+    """The cost is linear: from 128 to 4,096 positions, the cost per position stays the same."""
     flops, size = per_position(variant, 128)
     longer_flops, longer_size = per_position(variant, 4096)
     assert longer_flops == pytest.approx(flops, rel=0.03)
@@ -57,7 +57,7 @@ def test_vanillas_cost_grows_with_the_square():
 
 
 def test_letters_come_from_the_options_of_the_class():
-    """D = 3 and W = 5 in `4 T D C + 2 T W C`, not 16; a text has no more latents than characters."""
+    """D = 3 and W = 5 replace 16 in `4 T D C + 2 T W C`. A text has no more latents than characters."""
     cfg = sized("linformer", 96)
     fewer = dataclasses.replace(cfg, options="linformer_dim=3,attention_block=5")
     T, C, L = 96, cfg.n_embd, cfg.n_layer

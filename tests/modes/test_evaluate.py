@@ -1,4 +1,4 @@
-"""What --mode=evaluate writes and prints beside the score."""
+"""The files that --mode=evaluate writes, and the lines that it prints."""
 
 import json
 

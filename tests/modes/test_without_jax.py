@@ -1,4 +1,4 @@
-"""The modes that only read or write texts answer at once: they do not import JAX."""
+"""Modes that only read or write texts do not import JAX, so they start at once."""
 
 import subprocess
 import sys

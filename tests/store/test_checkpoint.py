@@ -248,7 +248,7 @@ def test_training_stops_where_no_checkpoint_is_valid(run):
 
 
 def test_a_save_of_ours_that_was_broken_off_is_removed(run):
-    """A kill between the files of a checkpoint and their digests is no damage: training goes on."""
+    """After a kill between the files of a checkpoint and their digests, training resumes."""
     with Checkpoints(run) as checkpoints:
         checkpoints.save(state_of(run), seconds=1.0, loss=2.0)
     assert not (run.folder / ".saving").exists()

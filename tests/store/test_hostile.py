@@ -1,4 +1,4 @@
-"""Files that mean harm: nothing in them is executed, and what they ask for is looked at before it is made."""
+"""Malicious files: their code is not executed, and their sizes are checked before arrays are allocated."""
 
 import hashlib
 import json

@@ -2,9 +2,9 @@
 
 python -m tests.torture [--trials=kill,signal,...] [--times=100] [--seed=0]
 
-Each trial tests one promise; the docstring of its function says how. Prints one line per trial, with the
-number of tries and of failures, and writes the same to `--outputs_path`. The exit status is 1 if anything
-failed. Everything random follows from the seed, except for what depends on the system's clock.
+Each trial tests one promise; the docstring of its function says how. The command prints the numbers of tries
+and failures of each trial, and writes them to `--outputs_path`. The exit status is 1 if anything failed. The
+seed decides everything random, but not the moments at which signals arrive.
 """
 
 import json
@@ -41,7 +41,7 @@ TRIALS = {
 def define_flags():
     flags.DEFINE_list("trials", list(TRIALS), f"Some of: {', '.join(TRIALS)}.")
     flags.DEFINE_integer(
-        "times", 100, "How often to repeat each trial; the large corpus is tried once.", lower_bound=1
+        "times", 100, "Repetitions of each trial; the large corpus is tried once.", lower_bound=1
     )
     flags.DEFINE_integer("seed", 0, "Seed of everything random.")
     flags.DEFINE_integer("corpus_mb", 100, "Size of the large corpus.", lower_bound=11)

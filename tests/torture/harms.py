@@ -40,7 +40,10 @@ def harm(path: Path, how: str, rng: random.Random):
 
 
 def harmed(root: Path, times: int, rng: random.Random) -> Result:
-    """Damages each file of a run and of its newest checkpoint in four ways, and flips random bits."""
+    """Damages each file of a run and of its newest checkpoint in four ways, and flips random bits.
+
+    All damage must be noticed: another checkpoint, or the copy of the manifest, is used instead.
+    """
     from kgpt_jax.store.checkpoint import Checkpoints
     from kgpt_jax.store.digests import damage
     from kgpt_jax.store.folder import read_run
@@ -71,7 +74,7 @@ def harmed(root: Path, times: int, rng: random.Random) -> Result:
 
 
 def not_finite(root: Path, times: int, rng: random.Random) -> Result:
-    """Makes gradients NaN at random updates: each is skipped and counted, and five in a row end the run."""
+    """Makes gradients NaN at random updates. Each is skipped and counted, and five in a row end the run."""
     import numpy as np
 
     from kgpt_jax.config import UserError, from_dict, override, to_dict
@@ -119,7 +122,7 @@ def not_finite(root: Path, times: int, rng: random.Random) -> Result:
 
 
 def files(root: Path, times: int, rng: random.Random) -> Result:
-    """Reads a hundred random files each time: the result is rows, or one line that names the file."""
+    """Reads a hundred random files each time. The result is rows, or an error of one line with the path."""
     from kgpt_jax.config import UserError
     from kgpt_jax.data import corpus
 
@@ -139,7 +142,7 @@ def files(root: Path, times: int, rng: random.Random) -> Result:
 
 
 def large(root: Path, times: int, rng: random.Random, size: int = 12) -> Result:
-    """Trains on a corpus of `size` MB with a line of 10 MB: it needs no more than 2 GB of memory."""
+    """Trains on a corpus of `size` MB with a line of 10 MB, which may need at most 2 GB of memory."""
     path = root / "corpus.txt"
     people = [f"Ann Bo {i}. Bo was born in {rng.randrange(9**9)} and lived there .\n" for i in range(10_000)]
     with path.open("w") as file:

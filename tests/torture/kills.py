@@ -1,4 +1,4 @@
-"""Trials that disturb a training from outside while it runs: signals, a second training, a full disk."""
+"""Trials that disturb a running training from outside: signals, a second training, a full disk."""
 
 import random
 import shutil
@@ -27,11 +27,12 @@ SECONDS_TO_STOP = 2.5  # an update of such a run takes far less than that
 def kill(root: Path, times: int, rng: random.Random) -> Result:
     """Kills a run with SIGKILL at random moments, also while it starts or saves.
 
-    After every fourth kill the run is finished, and must end with the same bits as an uninterrupted one.
+    After every fourth kill, the run continues to its end, where its bits must equal those of an uninterrupted
+    run.
     """
     expected = outcome(whole(root))
     began = time.perf_counter()
-    finish(root / "again")  # how long a run takes when all is compiled, as in those that follow
+    finish(root / "again")  # the length of a run whose programs are compiled, like the following ones
     seconds = time.perf_counter() - began
     failures, most_lost, fell = [], 0, Counter()
     for number in range(times):
@@ -65,7 +66,7 @@ def kill(root: Path, times: int, rng: random.Random) -> Result:
 
 
 def unfinished(workdir: Path) -> set[tuple[str, int]]:
-    """Returns the incomplete checkpoints: name and time of the last change of each."""
+    """Returns (name, time of the last change) of each incomplete checkpoint."""
     paths = (folder(workdir) / "checkpoints").glob("*")
     return {
         (path.name, path.stat().st_ctime_ns)
@@ -75,7 +76,7 @@ def unfinished(workdir: Path) -> set[tuple[str, int]]:
 
 
 def interrupt(root: Path, times: int, rng: random.Random) -> Result:
-    """Sends SIGTERM or SIGINT: the run saves, ends with the right status, and resumes to the same bits."""
+    """Sends SIGTERM or SIGINT. The run must save, exit with the right status, and resume to the same bits."""
     expected = outcome(whole(root))
     failures, longest = [], 0.0
     for _ in range(times):
@@ -105,7 +106,7 @@ def interrupt(root: Path, times: int, rng: random.Random) -> Result:
 
 
 def second(root: Path, times: int, rng: random.Random) -> Result:
-    """Starts a second training in a folder in use, which is refused, and one after the first was killed."""
+    """Starts a second training in a folder in use, which must fail, and one after the first is killed."""
     failures = []
     for number in range(times):
         workdir = root / f"second_{number}"
@@ -125,7 +126,7 @@ def second(root: Path, times: int, rng: random.Random) -> Result:
 
 
 def full_disk(root: Path, times: int, rng: random.Random) -> Result:
-    """Trains on a disk too small: one line of error, nothing half written, and the saved steps still load."""
+    """Trains on a disk that is too small. It must print one line, and leave only valid checkpoints."""
     disk = root / "disk"
     disk.mkdir()
     failures, stopped, tried = [], 0, 0

@@ -1,4 +1,4 @@
-"""The trials, a few times each; `python -m tests.torture` runs each a hundred times."""
+"""Runs each trial a few times; `python -m tests.torture` runs each a hundred times."""
 
 import random
 from types import SimpleNamespace

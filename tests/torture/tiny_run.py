@@ -1,4 +1,4 @@
-"""The training run that the trials harm: a command of a few seconds, and functions that read its folder."""
+"""The training run that the trials damage: a command of a few seconds, and functions that read its folder."""
 
 import subprocess
 import sys
@@ -29,7 +29,7 @@ def command(workdir: Path) -> list[str]:
 
 
 def folder(workdir: Path) -> Path:
-    """Returns the folder of that run."""
+    """Returns the folder of the run that `command` trains."""
     return workdir / "vanilla" / "pretrain"
 
 
@@ -43,7 +43,7 @@ def finish(workdir: Path) -> str:
 
 
 def whole(root: Path) -> Path:
-    """Returns the folder of an uninterrupted run, trained at the first call. Trials share it."""
+    """Returns the workdir of an uninterrupted run, which all trials share. The first call trains it."""
     workdir = root.parent / "whole"
     if not workdir.exists():
         finish(workdir)
@@ -71,7 +71,7 @@ def recorded(workdir: Path) -> int:
 
 
 def valid_step(workdir: Path) -> int:
-    """Returns the newest step whose checkpoint matches its digests; 0 if there is none."""
+    """Returns the newest step that has a valid checkpoint, 0 if there is none."""
     from kgpt_jax.store.digests import damage
     from kgpt_jax.store.folder import saved_steps
 

@@ -1,4 +1,4 @@
-"""Each process draws its own rows; together they are the batches that a single process would have."""
+"""Processes draw different rows, and together the same batches as a single process."""
 
 import dataclasses
 from collections import Counter
@@ -50,7 +50,7 @@ def feed_of(config, documents, positions, n_positions, monkeypatch):
 
 
 def drawn_apart(config, n_processes, number, monkeypatch):
-    """Plays the processes one after the other.
+    """Simulates the processes one after the other.
 
     Returns, for each, the microbatches of a chunk's updates, and the numbers of the documents that it read.
     """

@@ -1,4 +1,4 @@
-"""Training from end to end on a tiny corpus: resumed equals unbroken, and nothing goes wrong silently."""
+"""Trains on a tiny corpus: a resumed run equals an uninterrupted one, and errors are reported."""
 
 import dataclasses
 import json
@@ -56,7 +56,7 @@ def whole_state(folder, step):
 
 
 def stop_at(monkeypatch, update):
-    """Lets training break off before an update, and send one at a time."""
+    """Makes training fail before an update, and send one microbatch at a time."""
     send = loop.Dispatcher.send
 
     def send_until(self, state, queue):
@@ -81,7 +81,7 @@ def steps_of_users(monkeypatch):
 
 @pytest.mark.parametrize("variant, muon_learning_rate", [("vanilla", 0.0), ("synthesizer", 0.02)])
 def test_resumed_equals_unbroken_to_the_bit(tmp_path, steps_of_users, variant, muon_learning_rate):
-    """Broken off within an epoch, and with another number of updates or microbatches in a dispatch."""
+    """The run stops within an epoch, and resumes with another number of microbatches in a dispatch."""
     microbatches = 1 if muon_learning_rate else 2
     how = dict(
         variant=variant,
@@ -159,7 +159,7 @@ def test_a_finished_run_says_so_and_does_nothing(tmp_path, capsys):
 
 
 def test_metrics_count_what_each_update_reads(tmp_path):
-    """Also if an update takes several dispatches: five microbatches of two texts, three at a time."""
+    """An update may take several dispatches: here five microbatches of two texts, three at a time."""
     changes = {
         "epochs": 2,
         "batch_size": 10,
@@ -238,7 +238,7 @@ def test_a_run_gives_up_after_five_in_a_row(tmp_path, monkeypatch):
 
 
 def diverged(n_seeds, which):
-    """Returns first parameters of several models, of which one has infinite logits."""
+    """Returns initial parameters of several models, one of which has infinite logits."""
     config = one_layer()
     state = init_state(GPT(config.model), make_optimizer(config.pretrain), jax.random.key(0))
     several = jax.tree.map(lambda leaf: np.stack([leaf] * n_seeds), state.params)
@@ -259,7 +259,7 @@ def test_a_model_that_diverges_leaves_the_others_alone_and_is_named_after_five(t
 
 
 def test_skips_of_different_models_are_no_row(tmp_path):
-    """Two models that skip by turns: neither skips twice in a row."""
+    """Two models take turns to skip, so neither skips twice in a row."""
     state = TrainState(np.zeros(2, np.int32), {}, ())
     told = SimpleNamespace(record=lambda *_: None)
     cfg, mesh = tiny.config().pretrain, loop.make_mesh(1, 1)

@@ -23,7 +23,7 @@ COURSE = TrainConfig(
 
 
 def rate_after(epoch, rates, per_epoch):
-    """What the course prints at the end of an epoch: the rate set for the next update."""
+    """Returns the rate that the course prints after an epoch, which is that of the next update."""
     return f"{rates[epoch * per_epoch]:e}"
 
 

@@ -41,7 +41,7 @@ def test_the_line_has_all_its_parts(tmp_path, capsys, monkeypatch):
 
 
 def test_each_of_several_models_is_judged_by_itself(tmp_path, capsys):
-    """Three updates of two models: both go on, the second skips by its norm, both skip."""
+    """Both models make update 1, the second model skips update 2, and both skip update 3."""
     report = Progress(tmp_path, 0, np.full(3, 1e-3), per_epoch=3, seconds=0.0)
     losses, norms = [[1.0, 2.0, np.nan], [3.0, 4.0, np.inf]], [[5.0, 6.0, np.nan], [7.0, np.nan, 1.0]]
     report.record(0, np.array(losses), np.array(norms), tokens=[1, 1, 1])
@@ -86,7 +86,7 @@ def test_tensorboard_files_are_an_extra(tmp_path):
 
 
 def test_the_picture_gives_means_of_whole_epochs_and_what_is_held_out(tmp_path, monkeypatch):
-    """Epochs of 40 updates whose batches go from short to long texts: their means fall without a beat."""
+    """Epochs of 40 updates, from short to long texts. The means of the epochs fall steadily."""
     from matplotlib.axes import Axes
 
     drawn, titles = [], []

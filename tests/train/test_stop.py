@@ -56,7 +56,7 @@ def test_the_second_signal_ends_the_process_at_once():
 
 
 def test_a_signal_that_comes_while_processes_ask_each_other_waits_for_the_next_time(monkeypatch):
-    """Otherwise this process would stop, and the others, who have not heard of it, go on."""
+    """Otherwise this process would stop and the others, which have not received it, would go on."""
 
     def ask_all(flag):
         if not said:
