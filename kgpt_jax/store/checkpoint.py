@@ -276,7 +276,7 @@ class Checkpoints:
 def _options(read_only: bool) -> ocp.CheckpointManagerOptions:
     """Returns Orbax's options: keep the newest two checkpoints and the one of least loss."""
     if read_only:
-        # It reads no metrics: those of a damaged checkpoint must not keep a sound one from being read.
+        # It reads no metrics: those of a damaged checkpoint must not prevent reading a valid one.
         return ocp.CheckpointManagerOptions(read_only=True, lightweight_initialize=True)
     # Checkpoints of older versions have no metrics: BestN keeps them all.
     best = checkpoint_managers.BestN(get_metric_fn=_loss_of, reverse=True, n=1)
