@@ -52,7 +52,7 @@ def define_flags():
     flags.DEFINE_integer("repeats", 7, "Turns of each contestant.", lower_bound=1)
     flags.DEFINE_integer("updates", 4, "Updates in a turn.", lower_bound=1)
     flags.DEFINE_float("peak_tflops", None, "Suite gpu: the device's peak, to print the share used.")
-    flags.DEFINE_string("pretrain_corpus_path", "", "Documents, one a line.")
+    flags.DEFINE_string("pretrain_corpus_path", "", "Documents, one per line.")
     flags.DEFINE_string("finetune_corpus_path", "", "question<TAB>answer lines.")
     flags.DEFINE_string("outputs_path", "runs/benchmark", "Folder of the JSON file and the picture.")
 

@@ -28,7 +28,7 @@ def dense(cfg: ModelConfig, features: int, name: str) -> nn.Module:
 
 
 def factor_type(products: str) -> str:
-    """Returns the type of factors: for "auto", bfloat16 on a CPU that multiplies it faster, else float32."""
+    """Returns the factors' type. "auto" is bfloat16 on a CPU that multiplies it faster, else float32."""
     if products != "auto":
         return products
     fast = {"amx_bf16", "avx512_bf16"} & set(processor("flags").split())

@@ -56,7 +56,7 @@ COMMON = {
     ),
     "workdir": Flag(flags.DEFINE_string, "runs", "A run lives in <workdir>/<variant>/<stage>/."),
     "pretrain_corpus_path": Flag(
-        flags.DEFINE_string, None, "Documents, one a line.", "data.pretrain_corpus_path"
+        flags.DEFINE_string, None, "Documents, one per line.", "data.pretrain_corpus_path"
     ),
     "finetune_corpus_path": Flag(
         flags.DEFINE_string, None, "Lines of question, tab, answer.", "data.finetune_corpus_path"

@@ -1,4 +1,4 @@
-"""Explains errors that a user can correct in one line: what is wrong, and what to do."""
+"""Turns errors that a user can correct into one line that says what is wrong and what to do."""
 
 import errno
 import re

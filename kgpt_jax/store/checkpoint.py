@@ -135,8 +135,8 @@ class Checkpoints:
         """Removes unfinished checkpoints of our own.
 
         Args:
-          seconds_gone: repeat until no new file has appeared for so long. After a failed save, threads of
-            TensorStore may still be writing.
+          seconds_gone: repeat until no new file has appeared for this many seconds. After a failed save,
+            threads of TensorStore may still be writing.
         """
         step = self.saving.read_text() if self.saving.exists() else ""
         began = gone = time.monotonic()

@@ -92,8 +92,8 @@ def decayed(params) -> dict:
 def learning_rates(cfg: TrainConfig, n_examples: int, seq_len: int) -> np.ndarray:
     """Returns the learning rate of each update of a run, float64 of shape (epochs * updates per epoch,).
 
-    The rate follows from the tokens read so far. They are counted as minGPT does, padding included:
-    `cfg.text_tokens` for each example or, if that is 0, `seq_len`. The last batch of an epoch may be shorter.
+    The rate depends on the tokens read so far, which include padding, as in minGPT: `cfg.text_tokens` for
+    each example or, if that is 0, `seq_len`. The last batch of an epoch may be shorter.
 
     The rate of an update belongs to the tokens up to the end of its batch, and the warmup takes at most a
     tenth of the run. With `first_step_at_peak`, as in the course, the rate belongs to the tokens before its

@@ -5,7 +5,7 @@
     train_steps = make_train_steps(model, tx)
     state, sums, metrics = train_steps(dropout_key, state, sums, microbatches, rate_J, n)
 
-One call of `train_steps` sends many microbatches to the devices. Each of these functions calls the next:
+One call of `train_steps` sends many microbatches to the devices. Each function in this list calls the next:
 
     train_steps     loops over the microbatches of one call
     train_step      adds one microbatch's loss and gradient to the sums
