@@ -42,7 +42,9 @@ def train_on_eight():
             run = open_run(Path(folder), config, vocab, {"stage": "pretrain"})
             objective = span_corruption(Material(DOCUMENTS, []), vocab, config.model)
             loop.train(run, config.pretrain, objective, len(DOCUMENTS))
-            losses = [json.loads(line)["loss"] for line in (Path(folder) / "metrics.jsonl").open()]
+            losses = [
+                json.loads(line)["loss"] for line in (Path(folder) / "metrics.jsonl").read_text().splitlines()
+            ]
             params = load_params(run, model_devices=model_devices)
         answers, _ = predict(GPT(config.model), params, vocab, DOCUMENTS)
         tx, mesh = make_optimizer(config.pretrain), make_mesh(8, model_devices)

@@ -87,9 +87,10 @@ def test_every_mode_has_its_file(mode):
 
 def test_a_command_that_nobody_reads_ends_quietly():
     command = [sys.executable, "-m", "kgpt_jax.main", "--mode=show", *TINY]
-    process = subprocess.Popen(command, cwd=CHECKOUT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    process.stdout.close()
-    assert process.stderr.read() == b"" and process.wait() == 141
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=CHECKOUT, **pipes) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b"" and process.wait() == 141
 
 
 @pytest.mark.parametrize(

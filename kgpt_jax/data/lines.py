@@ -103,10 +103,16 @@ class Lines(Sequence):
 
     def _raw(self, file: BinaryIO) -> Iterable[bytes]:
         """Returns the lines from the file's current position on, each with its line break."""
-        if not self._lone_cr:
-            return file
-        # This is slower than iterating over the file. In Latin-1, every byte is one character.
-        return (line.encode("latin-1") for line in TextIOWrapper(file, "latin-1", newline=""))
+        return self._raw_with_lone_cr(file) if self._lone_cr else file
+
+    def _raw_with_lone_cr(self, file: BinaryIO) -> Iterator[bytes]:
+        """Yields the same lines. It is slower; in Latin-1 every byte is a character, so lengths stay the same."""
+        text = TextIOWrapper(file, "latin-1", newline="")
+        try:
+            for line in text:
+                yield line.encode("latin-1")
+        finally:
+            text.detach()  # whoever opened the file closes it
 
     def _text(self, raw: bytes, number: int) -> str:
         if number == 0:

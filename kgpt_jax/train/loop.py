@@ -101,32 +101,32 @@ def train(
         if step:
             log.info(f"resuming {run.folder} at update {step} of {len(rates)}")
         kind = Progress if is_first() else NoProgress
-        progress = kind(run.folder, step, rates, per_epoch, seconds, tensorboard)
-        train_steps = make_train_steps(model, tx, mesh)
-        dispatcher = Dispatcher(
-            train_steps, dropout_key, rates, cfg, progress, checkpoints, state, mesh, feed.positions
-        )
+        with kind(run.folder, step, rates, per_epoch, seconds, tensorboard) as progress:
+            train_steps = make_train_steps(model, tx, mesh)
+            dispatcher = Dispatcher(
+                train_steps, dropout_key, rates, cfg, progress, checkpoints, state, mesh, feed.positions
+            )
 
-        # Chunks are numbered through all epochs. A resumed run begins within the chunk of its next update.
-        first_chunk = step // per_epoch * n_chunks + bisect_right(chunk_ends, step % per_epoch)
-        for chunk, updates in feed.chunks(range(first_chunk, cfg.epochs * n_chunks)):
-            chunk_end = chunk // n_chunks * per_epoch + chunk_ends[chunk % n_chunks]
-            chunk_start = chunk_end - len(updates)
-            while step < chunk_end:
-                next_save = step + cfg.save_every - step % cfg.save_every
-                stretch = range(step, min(next_save, chunk_end))
-                queue = [(i, microbatch) for i in stretch for microbatch in updates[i - chunk_start]]
-                state, step = dispatcher.run(state, queue, stop)
-                stopping = stop.agreed()
-                if step % cfg.save_every == 0 or step == len(rates) or stopping:
-                    dispatcher.collect(under_way=0)
-                    check_finite(state, step, checkpoints)
-                    checkpoints.save(state, progress.seconds(), progress.loss_since_save())
-                    progress.draw()
-                if stopping:
-                    stop.exit(step, len(rates))
-        progress.close()
-        return state.params, progress.seconds()
+            # Chunks are numbered through all epochs. A resumed run begins in the chunk of its next update.
+            first_chunk = step // per_epoch * n_chunks + bisect_right(chunk_ends, step % per_epoch)
+            for chunk, updates in feed.chunks(range(first_chunk, cfg.epochs * n_chunks)):
+                chunk_end = chunk // n_chunks * per_epoch + chunk_ends[chunk % n_chunks]
+                chunk_start = chunk_end - len(updates)
+                while step < chunk_end:
+                    next_save = step + cfg.save_every - step % cfg.save_every
+                    stretch = range(step, min(next_save, chunk_end))
+                    queue = [(i, microbatch) for i in stretch for microbatch in updates[i - chunk_start]]
+                    state, step = dispatcher.run(state, queue, stop)
+                    stopping = stop.agreed()
+                    if step % cfg.save_every == 0 or step == len(rates) or stopping:
+                        dispatcher.collect(under_way=0)
+                        check_finite(state, step, checkpoints)
+                        checkpoints.save(state, progress.seconds(), progress.loss_since_save())
+                        progress.draw()
+                    if stopping:
+                        stop.exit(step, len(rates))
+            progress.finish()
+            return state.params, progress.seconds()
 
 
 class Dispatch(NamedTuple):

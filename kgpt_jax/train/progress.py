@@ -138,10 +138,16 @@ class Progress:
         self.last_drawn = time.perf_counter()
         self.leave_out(self.last_drawn - began)
 
-    def close(self):
-        """Closes the files and draws `loss.png`."""
-        self.file.close()
+    def finish(self):
+        """Draws the whole of `loss.png`."""
+        self.file.flush()
         draw_loss(self.folder)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.file.close()
         if self.events:
             self.events.close()
 
@@ -167,7 +173,13 @@ class NoProgress:
     def draw(self):
         pass
 
-    def close(self):
+    def finish(self):
+        pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
         pass
 
 

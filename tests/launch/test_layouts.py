@@ -54,7 +54,7 @@ def folder(workdir):
 
 
 def losses(workdir):
-    return [json.loads(line)["loss"] for line in (folder(workdir) / "metrics.jsonl").open()]
+    return [json.loads(line)["loss"] for line in (folder(workdir) / "metrics.jsonl").read_text().splitlines()]
 
 
 def digest(workdir):

@@ -174,7 +174,7 @@ def test_metrics_count_what_each_update_reads(tmp_path):
         sum(np.count_nonzero(batch.x_BT) for batch in epoch_batches(objective, config.pretrain, 0, epoch))
         for epoch in range(2)
     ]
-    records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").open()]
+    records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [record["tokens"] for record in records] == expected
 
 
@@ -212,7 +212,7 @@ def test_an_update_that_is_not_finite_is_skipped_and_counted(tmp_path, monkeypat
     start(tmp_path / "three", epochs=1)
     poison(monkeypatch, {4, 6})
     start(tmp_path / "six", epochs=2, learning_rate=6e-4)
-    records = [json.loads(line) for line in (tmp_path / "six" / "metrics.jsonl").open()]
+    records = [json.loads(line) for line in (tmp_path / "six" / "metrics.jsonl").read_text().splitlines()]
     assert [record["step"] for record in records if "skipped" in record] == [4, 6]
     assert records[3]["loss"] is None and records[4]["loss"] > 0
     assert "skipped 2" in capsys.readouterr().out
@@ -249,7 +249,7 @@ def diverged(n_seeds, which):
 def test_a_model_that_diverges_leaves_the_others_alone_and_is_named_after_five(tmp_path, capsys):
     """Of two models the second skips every update, and the first learns all the same."""
     params = start(tmp_path, n_seeds=2, start_params=diverged(2, which=1))
-    records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").open()]
+    records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert all(np.isfinite(record["loss"]) and "skipped" not in record for record in records)
     assert [record["skipped_models"] for record in records] == [[2]] * 6
     assert capsys.readouterr().out.count("model 2 of 2 has skipped 5 updates in a row, up to 5: it may") == 1

@@ -26,8 +26,9 @@ def test_the_line_has_all_its_parts(tmp_path, capsys, monkeypatch):
         "step 4/4  epoch 2/2  loss 0.375  lr 2.00e-03  2.0M tok/s  eta 0:00:00\n"
     )
     assert report.seconds() == 7.0
-    report.close()
-    records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").open()]
+    report.finish()
+    report.file.close()
+    records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [record["step"] for record in records] == [1, 2, 3, 4]
     assert records[3] == {
         "step": 4,
@@ -45,7 +46,8 @@ def test_each_of_several_models_is_judged_by_itself(tmp_path, capsys):
     report = Progress(tmp_path, 0, np.full(3, 1e-3), per_epoch=3, seconds=0.0)
     losses, norms = [[1.0, 2.0, np.nan], [3.0, 4.0, np.inf]], [[5.0, 6.0, np.nan], [7.0, np.nan, 1.0]]
     report.record(0, np.array(losses), np.array(norms), tokens=[1, 1, 1])
-    report.close()
+    report.finish()
+    report.file.close()
     records = progress.read_metrics(tmp_path / "metrics.jsonl")
     assert [(record["loss"], record["grad_norm"]) for record in records] == [(2, 6), (3, 6), (None, None)]
     assert [record.get("skipped_models") for record in records] == [None, [2], None]
@@ -60,7 +62,7 @@ def test_a_resumed_run_drops_what_came_after_its_checkpoint(tmp_path):
     report = Progress(tmp_path, 3, np.full(9, 1e-3), per_epoch=3, seconds=0.0)
     report.record(3, np.array([[7.0]]), np.ones((1, 1)), tokens=[1])
     report.file.close()
-    losses = [json.loads(line)["loss"] for line in (tmp_path / "metrics.jsonl").open()]
+    losses = [json.loads(line)["loss"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert losses == [0.0, 1.0, 2.0, 7.0]
 
 
@@ -72,7 +74,8 @@ def test_lines_that_cannot_be_read_are_left_out(tmp_path):
     (tmp_path / "metrics.jsonl").write_bytes("\n".join(torn).encode() + b"\xff")
     report = Progress(tmp_path, 4, np.full(9, 1e-3), per_epoch=3, seconds=0.0)
     report.record(4, np.array([[7.0]]), np.ones((1, 1)), tokens=[1])
-    report.close()
+    report.finish()
+    report.file.close()
     assert [record["step"] for record in progress.read_metrics(tmp_path / "metrics.jsonl")] == [1, 3, 5]
     assert (tmp_path / "loss.png").exists()
 
@@ -81,7 +84,8 @@ def test_tensorboard_files_are_an_extra(tmp_path):
     pytest.importorskip("tensorboardX")
     report = Progress(tmp_path, 0, np.full(2, 1e-3), per_epoch=2, seconds=0.0, tensorboard=True)
     report.record(0, np.ones((1, 2)), np.ones((1, 2)), tokens=[1, 1])
-    report.close()
+    report.finish()
+    report.file.close()
     assert list((tmp_path / "tensorboard").glob("events.out.tfevents.*"))
 
 

@@ -48,11 +48,11 @@ with Stop() as stop:
 
 
 def test_the_second_signal_ends_the_process_at_once():
-    process = subprocess.Popen([sys.executable, "-c", SCRIPT], stdout=subprocess.PIPE, text=True)
-    for said in ("ready", "asked"):
-        assert process.stdout.readline().strip() == said
-        process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=20) == -signal.SIGTERM
+    with subprocess.Popen([sys.executable, "-c", SCRIPT], stdout=subprocess.PIPE, text=True) as process:
+        for said in ("ready", "asked"):
+            assert process.stdout.readline().strip() == said
+            process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=20) == -signal.SIGTERM
 
 
 def test_a_signal_that_comes_while_processes_ask_each_other_waits_for_the_next_time(monkeypatch):
