@@ -50,8 +50,10 @@ def read_options(text: str) -> dict[str, int]:
     options = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
         found = re.fullmatch(r"([a-zA-Z]\w*)\s*=\s*([0-9]{1,9})", part)
-        complaint = f"model.options is {text!r}: give names with whole numbers, as in attention_block=4"
-        _require(found is not None, complaint)
+        if found is None:
+            raise UserError(
+                f"model.options is {text!r}: give names with whole numbers, as in attention_block=4"
+            )
         _require(found[1] not in options, f"model.options is {text!r}: give {found[1]} once")
         options[found[1]] = int(found[2])
     return options

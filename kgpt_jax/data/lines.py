@@ -106,7 +106,7 @@ class Lines(Sequence):
         return self._raw_with_lone_cr(file) if self._lone_cr else file
 
     def _raw_with_lone_cr(self, file: BinaryIO) -> Iterator[bytes]:
-        """Yields the same lines. It is slower; in Latin-1 every byte is a character, so lengths stay the same."""
+        """Yields the same lines, more slowly. In Latin-1 every byte is one character."""
         text = TextIOWrapper(file, "latin-1", newline="")
         try:
             for line in text:
