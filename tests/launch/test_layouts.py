@@ -97,6 +97,7 @@ def test_several_devices_train_as_one(alone, tmp_path):
     assert losses(tmp_path) == pytest.approx(alone, rel=1e-5)
 
 
+@pytest.mark.long
 def test_several_processes_train_as_one(alone, two_processes):
     assert losses(two_processes) == pytest.approx(alone, rel=1e-5)
 
