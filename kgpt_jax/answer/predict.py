@@ -124,8 +124,8 @@ def log_probabilities(
         source_B = np.zeros(ROWS, np.int32)
         source_B[: len(chosen)] = [len(prompts[i]) for i in chosen]
         scores_B = to_numpy(_score(model, params, text_BT, source_B, length_B))
-        for i, score in zip(chosen, scores_B.tolist()):
-            found[i] = score if len(prompts[i]) else None
+        for i, score in zip(chosen, scores_B):
+            found[i] = float(score) if len(prompts[i]) else None
     return found
 
 
