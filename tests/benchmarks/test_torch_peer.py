@@ -51,7 +51,7 @@ def test_padding_has_no_loss():
     x_BT = torch.tensor([[3, 4, 5, 6]])
     y_BT = torch.tensor([[4, 5, PAD_ID, PAD_ID]])
     short = model(x_BT[:, :2], y_BT[:, :2])
-    assert float(model(x_BT, y_BT)) == pytest.approx(float(short), rel=1e-5)
+    assert model(x_BT, y_BT).item() == pytest.approx(short.item(), rel=1e-5)
 
 
 def test_the_peer_makes_updates_on_full_texts():
