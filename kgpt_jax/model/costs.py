@@ -15,6 +15,8 @@ out softmax, norms and GELU.
 """
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 from kgpt_jax.config import ModelConfig
 from kgpt_jax.model.variants import described, lookup, options_of
@@ -40,11 +42,21 @@ def paper_flops(cfg: ModelConfig, T: int) -> int:
         value = option.of(cfg)
         letters[option.letter] = min(value, T) if option.within == "seq_len" else value
     letters |= getattr(described(cfg), "letters", lambda cfg: {})(cfg)
+    return 2 * multiplications(cfg, letters)
 
-    def value_of(factor: str) -> int:
+
+def multiplications(cfg: ModelConfig, letters: Mapping[str, Any]) -> Any:
+    """Returns the multiplications of a forward pass for any values of the letters.
+
+    Args:
+      cfg: decides the variant alone.
+      letters: a number for each letter, or an array of numbers.
+    """
+
+    def value_of(factor: str) -> Any:
         return int(factor) if factor.isdecimal() else letters[factor]
 
-    return 2 * sum(math.prod(map(value_of, term.split())) for term in paper_cost(cfg).split(" + "))
+    return sum(math.prod(map(value_of, term.split())) for term in paper_cost(cfg).split(" + "))
 
 
 def training_flops(cfg: ModelConfig, tokens: int, n_texts: int) -> float:

@@ -41,6 +41,7 @@ MODES = {
     "recall": Mode("trains one-layer variants to look up pairs in their text"),
     "copies": Mode("measures how many differently worded biographies a fact needs"),
     "ablate": Mode("measures what each part of a recipe is worth"),
+    "check": Mode("says whether answers to the mathematical questions are right", computes=False),
     "distill": Mode("trains one model on the answers that several models give by vote"),
 }
 

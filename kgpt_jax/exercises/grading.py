@@ -1,0 +1,249 @@
+"""Grades answers: TOML files in, reports out.
+
+verdict = check("average", {"large": "L", "q": "..."}, year=2021)
+report = grade(read_answers(Path("mine.toml")))
+print(report.text)
+"""
+
+import csv
+import io
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from kgpt_jax.config import UserError
+from kgpt_jax.exercises.answer import Answer, Topic, is_blank
+from kgpt_jax.exercises.expression import Unreadable
+from kgpt_jax.exercises.questions import NEWEST, TOPICS, YEARS
+from kgpt_jax.exercises.verdict import RIGHT, UNREADABLE, WRONG, Verdict
+
+MAX_BYTES = 64_000
+MAX_DOTS = 5_000  # the TOML parser's time grows with the square of the parts of a dotted key
+
+
+def check(topic: str, fields: Mapping[str, Any], year: int = NEWEST, seed: int = 0) -> Verdict:
+    """Says whether an answer is right.
+
+    Args:
+      topic: the question, a key of `TOPICS`.
+      fields: the fields of the answer, as in a TOML file.
+      year: the year of the handout.
+      seed: decides the vectors that are drawn. The verdict is the same for every seed.
+
+    Raises:
+      UserError: there is no such topic.
+    """
+    if topic not in TOPICS:
+        raise UserError(_unknown(topic))
+    try:
+        return TOPICS[topic].judge(Answer(TOPICS[topic], fields, year, seed))
+    except Unreadable as error:
+        return Verdict(UNREADABLE, reason=" ".join(str(error).split()))
+
+
+class Graded(NamedTuple):
+    """An answer with its verdict. `points` is 0 if the year's handout does not ask the question."""
+
+    topic: str
+    about: str
+    number: str
+    points: float
+    verdict: Verdict
+
+    @property
+    def score(self) -> float:
+        return self.points if self.verdict.right else 0
+
+
+class Report(NamedTuple):
+    """The verdicts on the answers of one file.
+
+    Attributes:
+      graded: one entry per answer, in the order of the file.
+      total: the points of all questions of the year or, if no year is given, of those that are answered.
+      unasked: topics that are answered, but not asked in that year.
+      error: why the file could not be read; "" if it could.
+    """
+
+    graded: list[Graded]
+    total: float
+    unasked: list[str] = []
+    error: str = ""
+
+    @property
+    def score(self) -> float:
+        return sum(each.score for each in self.graded)
+
+    def count(self, verdict: str) -> int:
+        return sum(each.verdict.verdict == verdict for each in self.graded)
+
+    @property
+    def text(self) -> str:
+        """Returns the table for the screen, or the error."""
+        if self.error:
+            return self.error
+        lines = [_row("topic", "number", "verdict", "residual", "from", "")]
+        for topic, _, number, _, verdict in self.graded:
+            residual = "" if verdict.residual is None else f"{verdict.residual:.1e}"
+            lines.append(
+                _row(topic, number, verdict.verdict, residual, verdict.holds_from or "", verdict.reason)
+            )
+        counts = ", ".join(f"{self.count(verdict)} {verdict}" for verdict in (RIGHT, WRONG, UNREADABLE))
+        lines.append(f"{counts}; {self.score:g} of {self.total:g} points")
+        if self.unasked:
+            lines.append(f"without points, since that year does not ask: {', '.join(self.unasked)}")
+        return "\n".join(lines)
+
+    def gradescope(self) -> dict[str, Any]:
+        """Returns the report in the form of Gradescope's results.json."""
+        tests = [
+            {
+                "name": each.topic,
+                "number": each.number,
+                "score": each.score,
+                "max_score": each.points,
+                "status": "passed" if each.verdict.right else "failed",
+                "output": each.verdict.reason or each.verdict.verdict,
+                "extra_data": {"question": each.about, **each.verdict._asdict()},
+            }
+            for each in self.graded
+        ]
+        return {"score": self.score, "output": self.text, "stdout_visibility": "visible", "tests": tests}
+
+
+def read_answers(path: Path) -> dict[str, Any]:
+    """Reads a TOML file of answers.
+
+    Raises:
+      UserError: the file cannot be read, is larger than 64 kB, or is no TOML.
+    """
+    try:
+        with path.open("rb") as file:
+            read = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    if len(read) > MAX_BYTES:
+        raise UserError(f"{path} is larger than {MAX_BYTES // 1000} kB: leave out what is not an answer")
+    if read.count(b".") > MAX_DOTS:
+        raise UserError(f"{path} has more than {MAX_DOTS:,} dots: leave out what is not an answer")
+    try:
+        return tomllib.loads(read.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 at byte {error.start}: save it as UTF-8") from None
+    except (ValueError, RecursionError, MemoryError) as error:
+        why = (
+            " ".join(str(error).split())[:200] if isinstance(error, ValueError) else "it is nested too deeply"
+        )
+        raise UserError(f"{path} is no TOML: {why}") from None
+
+
+def grade(answers: Mapping[str, Any], seed: int = 0) -> Report:
+    """Grades the answers of one file. If one answer cannot be read, the others are graded all the same.
+
+    Args:
+      answers: a dict of fields for each topic, and "year".
+      seed: decides the vectors that are drawn.
+    """
+    year = answers.get("year")
+    known = type(year) is int and year in YEARS
+    graded, unasked = [], []
+    for topic, fields in answers.items():
+        if topic == "year":
+            if not known:
+                why = f"year is {str(year)[:20]!r}: choose from {YEARS[0]} to {YEARS[-1]}"
+                graded.append(
+                    Graded("year", "the year of the handout", "", 0, Verdict(UNREADABLE, reason=why))
+                )
+        elif topic not in TOPICS:
+            graded.append(Graded(_shown(topic), "", "", 0, Verdict(UNREADABLE, reason=_unknown(topic))))
+        elif not isinstance(fields, dict):
+            why = f"give a section [{topic}] with {', '.join(TOPICS[topic].fields)}"
+            graded.append(Graded(topic, TOPICS[topic].about, "", 0, Verdict(UNREADABLE, reason=why)))
+        elif not all(is_blank(value) for field, value in fields.items() if field != "large"):
+            asked = TOPICS[topic].asked
+            when = year if known else max(asked)
+            if when not in asked:
+                unasked.append(topic)
+            number, points = asked.get(when, ("", 0))
+            verdict = check(topic, fields, when, seed)
+            graded.append(Graded(topic, TOPICS[topic].about, number, points, verdict))
+    total = sum(topic.asked.get(year, ("", 0))[1] for topic in TOPICS.values())
+    return Report(graded, total if known else sum(each.points for each in graded), unasked)
+
+
+def table(reports: Mapping[str, Report]) -> str:
+    """Returns a CSV table with a line for each file: points, counts of verdicts, verdicts on the topics."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["file", "points", "of", RIGHT, WRONG, UNREADABLE, *TOPICS, "error"])
+    for name, report in reports.items():
+        verdicts = {each.topic: each.verdict.verdict for each in report.graded}
+        counts = [report.count(verdict) for verdict in (RIGHT, WRONG, UNREADABLE)]
+        row = [_cell(name), f"{report.score:g}", f"{report.total:g}", *counts]
+        writer.writerow([*row, *(verdicts.get(topic, "") for topic in TOPICS), _cell(report.error)])
+    return text.getvalue()
+
+
+def template(year: int) -> str:
+    """Returns a TOML file with blanks for the answers to the questions of a year.
+
+    Raises:
+      UserError: we do not know the questions of that year.
+    """
+    if year not in YEARS:
+        raise UserError(f"--template={year}: choose a year from {YEARS[0]} to {YEARS[-1]}")
+    lines = [
+        f"# Answers to the mathematical questions of {year}. Fill in the blanks.",
+        "# What you leave blank counts as not answered.",
+        "# Check them with: python -m kgpt_jax.main --mode=check --answers_path=FILE",
+        f"year = {year}",
+    ]
+    for name, topic in TOPICS.items():
+        if year in topic.asked:
+            number, points = topic.asked[year]
+            worth = f", {points:g} point{'s' if points != 1 else ''}" if points else ""
+            lines += ["", f"# {number}{worth}: {topic.about}", *_given(topic), f"[{name}]"]
+            lines += ['large = "beta"'] * topic.large
+            lines += [_blank(field, kind, topic) for field, kind in topic.fields.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _given(topic: Topic) -> list[str]:
+    """Returns comment lines with the names and functions that a question gives."""
+    language = topic.language
+    sums = [f"{sum_of}({family})" for family in language.families for sum_of in ("total", "others")]
+    functions = [f"{name}()" for name in (*language.functions, *language.own)]
+    lines = []
+    if language.names:
+        lines.append(f"# given: {', '.join([*language.names, *sums])}")
+    if functions:
+        lines.append(f"# functions: {', '.join(functions)}")
+    return lines
+
+
+def _blank(field: str, kind: str, topic: Topic) -> str:
+    """Returns the line of a blank field."""
+    if kind == "steps":
+        return f'{field} = ["", ""]  # as many steps as you need'
+    optional = ", only if can_coincide is true" if field in topic.optional else ""
+    return f'{field} = ""  # {kind}{optional}'
+
+
+def _row(topic: str, number: str, verdict: str, residual: str, since: str, reason: str) -> str:
+    return f"{topic:<22}{number:<8}{verdict:<12}{residual:<10}{since:<14}{reason}".rstrip()
+
+
+def _unknown(topic: str) -> str:
+    return f"there is no topic {_shown(topic)}: choose from {', '.join(TOPICS)}"
+
+
+def _shown(name: str) -> str:
+    """Returns a name from a file so that it fits a line."""
+    text = name if name.isprintable() else ascii(name)
+    return text if len(text) <= 21 else f"{text[:18]}..."
+
+
+def _cell(text: str) -> str:
+    """Returns a text so that no spreadsheet takes it for a formula."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text

@@ -1,0 +1,265 @@
+"""Judges answers about order and position (permutation, sinusoids, rotary embeddings), cost, and London.
+
+A judge is a function `(answer) -> Verdict`, as in judge_attention.py.
+
+Axes: `N` draws or positions, `D` channels, `X` pairs of channels.
+"""
+
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from kgpt_jax.exercises.answer import Answer
+from kgpt_jax.exercises.expression import Expression, Misfit, Unreadable, shape_name
+from kgpt_jax.exercises.judge import TOLERANCE, relative, softmax, unequal
+from kgpt_jax.exercises.verdict import Verdict, right, wrong
+
+# The evaluation questions are not part of this package, so it keeps only a digest of London's count.
+LONDON = "9f38377991803f98d94c6e3e8b05cbd6d74411579d6a58f99340d5ab2144ba50"
+
+
+def permutation(answer: Answer) -> Verdict:
+    """All steps are equal for permutations P, and the first and last are Z(P X) and P Z(X)."""
+    steps = answer.expressions("steps", least=2)
+    residual = 0.0
+    for draw in range(13):
+        T, d = 3 + draw % 6, (4, 8)[draw % 2]
+        given, layer = drawn_layer(answer.rng, T, d)
+        if draw == 12:  # any matrix in place of P, to tell the two ends of the proof apart
+            given["P"] = answer.rng.normal(size=(T, T))
+        given["X_perm"] = given["P"] @ given["X"]
+        values = [answer.value(f"steps {i}", step, given, T, d)[0] for i, step in enumerate(steps, 1)]
+        if draw == 12:
+            ends = [layer(given["X_perm"]), given["P"] @ layer(given["X"])]
+            if not {0, 1} == {_nearest(values[0], ends), _nearest(values[-1], ends)}:
+                return wrong("the steps are equal, but the first and the last are not Z(P X) and P Z(X)", 1.0)
+            return right(residual)
+        verdict, off = unequal(answer, values, relative, {"T": T, "d": d})
+        if verdict:
+            return verdict
+        residual = max(residual, off)
+    raise AssertionError("the last draw returns")
+
+
+def drawn_layer(rng: np.random.Generator, T: int, d: int) -> tuple[dict[str, Any], Callable]:
+    """Draws words X, a permutation P with P P != I, and a layer. Returns what is given, and the layer."""
+    order = np.arange(T)
+    while np.array_equal(order[order], np.arange(T)):  # P^T = P would let wrong steps pass
+        order = rng.permutation(T)
+    given: dict[str, Any] = {name: rng.normal(size=(d, d)) for name in ("W_Q", "W_K", "W_V", "W_1", "W_2")}
+    given |= {"b_1": rng.normal(size=(1, d)), "b_2": rng.normal(size=(1, d)), "T": T, "d": d}
+    given |= {"X": rng.normal(size=(T, d)), "P": np.eye(T)[order], "ones": np.ones((T, 1)), "I": np.eye(T)}
+
+    def projected(name: str) -> Callable[[np.ndarray], np.ndarray]:
+        return lambda x: x @ given[name]
+
+    def attention(x: np.ndarray) -> np.ndarray:
+        q, k, v = (x @ given[name] for name in ("W_Q", "W_K", "W_V"))
+        return softmax(q @ np.swapaxes(k, -1, -2) / math.sqrt(d)) @ v
+
+    def layer(x: np.ndarray) -> np.ndarray:
+        inner = np.maximum(attention(x) @ given["W_1"] + given["ones"] @ given["b_1"], 0)
+        return inner @ given["W_2"] + given["ones"] @ given["b_2"]
+
+    functions = {
+        "Q": projected("W_Q"),
+        "K": projected("W_K"),
+        "V": projected("W_V"),
+        "H": attention,
+        "Z": layer,
+    }
+    for name, function in functions.items():
+        given[name] = function(given["X"])
+        given[f"{name}()"] = _of_words(function, T, d)
+    return given, layer
+
+
+def _of_words(function: Callable, T: int, d: int) -> Callable:
+    def checked(x: np.ndarray) -> np.ndarray:
+        if x.shape[1:] != (T, d):
+            raise Misfit(f"needs {T} words of {d} channels, and this is {shape_name(x)}")
+        return function(x)
+
+    return checked
+
+
+def _nearest(value: np.ndarray, ends: Sequence[np.ndarray]) -> int | None:
+    """Returns which end a value equals, None if neither."""
+    return next((i for i, end in enumerate(ends) if relative(value, end) <= TOLERANCE), None)
+
+
+def drawn_points(answer: Answer) -> dict[str, Any]:
+    """Draws 12 points in the plane with positions, the first of them 0. Returns all that is given."""
+    rng = answer.rng
+    theta_N, pair_NX = rng.uniform(0.2, 2, size=(12, 1, 1)), rng.normal(size=(12, 2, 1))
+    t_N = rng.integers(1, 50, size=(2, 12, 1, 1)).astype(float)
+    t_N[0, 0] = 0.0  # rotates nothing, and no step may divide by it
+    cos, sin = np.cos(t_N[0] * theta_N), np.sin(t_N[0] * theta_N)
+    z_N = rng.normal(size=(2, 2, 12, 1, 1))
+    return {
+        "i": 1j,
+        "theta": theta_N,
+        "t": t_N[0],
+        "t_1": t_N[0],
+        "t_2": t_N[1],
+        "x": pair_NX,
+        "x_1": pair_NX[:, :1],
+        "x_2": pair_NX[:, 1:],
+        "z": pair_NX[:, :1] + 1j * pair_NX[:, 1:],
+        "z_1": z_N[0, 0] + 1j * z_N[0, 1],
+        "z_2": z_N[1, 0] + 1j * z_N[1, 1],
+        "R": np.concatenate([np.concatenate([cos, -sin], 2), np.concatenate([sin, cos], 2)], 1),
+        "rope()": lambda z, t: _rotated(z, t, theta_N),
+    }
+
+
+def _rotated(z: np.ndarray, t: np.ndarray, theta: np.ndarray) -> np.ndarray:
+    """Rotates a point, as a complex number or as a column of two, by the angle t theta."""
+    if t.shape[1:] != (1, 1) or z.shape[1:] not in ((1, 1), (2, 1)):
+        raise Misfit(f"needs a point and a position, and these are {shape_name(z)} and {shape_name(t)}")
+    turned = as_complex(z) * np.exp(1j * t * theta)
+    return turned if z.shape[1] == 1 else np.concatenate([turned.real, turned.imag], axis=1)
+
+
+def as_complex(value: np.ndarray) -> np.ndarray:
+    """Returns points in the plane (N, 2, 1) as complex numbers (N, 1, 1)."""
+    return value[:, :1] + 1j * value[:, 1:] if value.shape[1:] == (2, 1) else value
+
+
+def farthest(found: np.ndarray, target: np.ndarray) -> float:
+    """Returns the largest distance in any draw, relative to the largest target."""
+    return float(np.max(np.abs(found - target)) / np.max(np.abs(target)))
+
+
+def rope_steps(answer: Answer, question: str) -> tuple[list[Expression], Verdict | None, float]:
+    """Reads the steps about rotations. Compares them with each other and with what the question asks about.
+
+    Returns:
+      The steps, the verdict if they are wrong, and the residual.
+    """
+    steps = answer.expressions("steps", least=2)
+    given, values = drawn_points(answer), []
+    for i, step in enumerate(steps, 1):
+        value = as_complex(answer.value(f"steps {i}", step, given))
+        if value.shape[1:] != (1, 1):
+            raise Unreadable(f"steps {i} is {shape_name(value)}, and must be a number or a column of 2")
+        values.append(np.broadcast_to(value, (12, 1, 1)))
+    verdict, residual = unequal(answer, values, farthest, {"positions": 12})
+    rope = given["rope()"]
+    truths = {
+        "complex": rope(given["z"], given["t"]),
+        "relative": (np.conj(rope(given["z_1"], given["t_1"])) * rope(given["z_2"], given["t_2"])).real,
+    }
+    if verdict is None and not farthest(values[0], truths[question]) <= TOLERANCE:
+        verdict = wrong("the steps are equal, but they are not what the question asks about", 1.0)
+    return steps, verdict, residual
+
+
+def rope_complex(answer: Answer) -> Verdict:
+    """All steps are equal; one end has cosines and sines of real numbers, the other a complex product."""
+    steps, verdict, residual = rope_steps(answer, "complex")
+
+    def is_block(step: Expression) -> bool:
+        complex_parts = {"z", "exp()", "rope()"}
+        return ("R" in step.names or {"cos()", "sin()"} <= step.names) and not complex_parts & step.names
+
+    def is_product(step: Expression) -> bool:
+        return bool({"exp()", "rope()", "z"} & step.names)
+
+    first, last = steps[0], steps[-1]
+    if verdict is None and not (is_block(first) and is_product(last) or is_product(first) and is_block(last)):
+        return wrong("one end must be the block of cosines and sines, and the other the complex product", 1.0)
+    return verdict or right(residual)
+
+
+def rope_relative(answer: Answer) -> Verdict:
+    """All steps are equal; one end has the two positions, the other their difference alone."""
+    steps, verdict, residual = rope_steps(answer, "relative")
+    relative_ends = [step.only_as_difference("t_1", "t_2") for step in (steps[0], steps[-1])]
+    both = all({"t_1", "t_2"} <= step.names for step in (steps[0], steps[-1]))
+    if verdict is None and not (both and sorted(relative_ends) == [False, True]):
+        return wrong("one end must have t_1 and t_2, and the other only their difference t_1 - t_2", 1.0)
+    return verdict or right(residual)
+
+
+def perceiver_cost(answer: Answer) -> Verdict:
+    """The answers grow as the multiplications of the two models that this package counts."""
+    from kgpt_jax.config import ModelConfig
+    from kgpt_jax.model.costs import multiplications
+
+    d, rng = 256.0, answer.rng
+    expressions = {field: answer.expression(field) for field in ("vanilla", "perceiver")}
+    L_N = np.floor(10 ** rng.uniform(math.log10(3), 5, size=4_000))
+    l_N = 10 ** rng.uniform(6, 11, size=4_000)
+    m_N = 10 ** rng.uniform(5, np.log10(l_N))
+    given = dict(L=L_N, l=l_N, m=m_N, d=np.full(4_000, d), f=np.full(4_000, 4 * d))
+    letters = {"T": l_N, "C": d, "L": L_N, "L-1": L_N - 1, "L-2": L_N - 2, "M": m_N, "V": 256.0}
+    worst = 1.0
+    for field, expression in expressions.items():
+        counted_N = multiplications(ModelConfig(variant=field, n_layer=2), letters)
+        values = []
+        for h in (1.0, 8.0, 64.0):  # the heads share the channels, so their number does not change the count
+            at = {name: value_N[:, None, None] for name, value_N in given.items()} | {"h": h}
+            value_N = np.broadcast_to(answer.value(field, expression, at, 1, 1), (4_000,))
+            if not (np.isfinite(value_N).all() and (value_N > 0).all()):
+                return wrong(f"{field} is not a finite positive number for each size")
+            values.append(value_N)
+        ratios = [value_N / counted_N for value_N in values]
+        if np.max(ratios[2] / ratios[0]) > 8 or np.min(ratios[2] / ratios[0]) < 1 / 8:
+            return wrong(
+                f"{field} grows with h, but the heads are counted twice then: they share the d channels", 64.0
+            )
+        spread = float(max(ratio.max() / ratio.min() for ratio in ratios))
+        if spread > 10:
+            ratio_N = ratios[1]
+            low, high = int(ratio_N.argmin()), int(ratio_N.argmax())
+            sizes = {name: float(given[name][high]) for name in ("L", "l", "m")}
+            other = {name: float(given[name][low]) for name in ("L", "l", "m")}
+            text = ", ".join(f"{name} {value:.2g}" for name, value in sizes.items())
+            than = ", ".join(f"{name} {value:.2g}" for name, value in other.items())
+            why = f"{field} / counted is {spread:.0e} times as large for {text} as for {than}"
+            return wrong(why, spread, **sizes, seed=answer.seed)
+        worst = max(worst, spread)
+    return right(worst)
+
+
+def positions(answer: Answer) -> Verdict:
+    """Whether sinusoids break the symmetry of `permutation`, and whether two positions can share them."""
+    breaks, coincide = answer.truth("breaks_the_symmetry"), answer.truth("can_coincide")
+    given, layer = drawn_layer(answer.rng, 6, 8)
+    moved = layer(given["P"] @ given["X"] + sinusoids(np.arange(6), 8))
+    symmetric = relative(moved, given["P"] @ layer(given["X"] + sinusoids(np.arange(6), 8))) <= TOLERANCE
+    if breaks == symmetric:
+        return wrong("breaks_the_symmetry: the layer says otherwise", 1.0)
+    witness = [name for name in ("t_1", "t_2", "d") if name in answer.fields]
+    if coincide and len(witness) < 3:
+        return wrong("can_coincide: give t_1, t_2 and d of two positions that have the same sinusoids", 1.0)
+    if not coincide:
+        return right(0.0)
+    t_1, t_2, d = answer.whole("t_1", 0), answer.whole("t_2", 0), answer.whole("d", 2)
+    if d % 2 or d > 10_000 or t_1 == t_2:
+        raise Unreadable("give two different positions t_1 and t_2, and an even d up to 10,000")
+    apart = float(np.linalg.norm(np.subtract(*sinusoids(np.array([t_1, t_2], float), d))))
+    text = f"the sinusoids of {t_1} and {t_2} are {apart:.2e} apart (d {d})"
+    # The first two channels turn by one radian per position, and no whole number of radians is a full turn.
+    return wrong(text, 1.0, t_1=t_1, t_2=t_2, d=d, distance=apart)
+
+
+def sinusoids(t_N: np.ndarray, d: int) -> np.ndarray:
+    """Returns sinusoids of positions, (N, D), at the rates 10000^(-2i/d) (arXiv 1706.03762)."""
+    angle_NX = np.asarray(t_N)[:, None] * 10_000.0 ** (-np.arange(0, d, 2) / d)
+    return np.stack([np.sin(angle_NX), np.cos(angle_NX)], axis=2).reshape(len(angle_NX), d)
+
+
+def baseline(answer: Answer) -> Verdict:
+    """How often London is right about the course's evaluation questions."""
+    correct, total = answer.whole("correct", 0), answer.whole("total", 1)
+    percent = answer.number("percent")
+    if abs(percent - 100 * correct / total) > 0.05:
+        return wrong(f"{correct} of {total} is not {percent:g} %", abs(percent - 100 * correct / total))
+    if hashlib.sha256(f"London {correct} of {total}".encode()).hexdigest() != LONDON:
+        return wrong("run the course's baseline on birth_dev.tsv again", 1.0)
+    return right(0.0)
