@@ -100,16 +100,16 @@ class Answer:
             return words[value.strip().lower()]
         raise Unreadable(f"{field}: write true or false")
 
-    def number(self, field: str) -> float:
-        """Returns a field that is a number."""
-        value = self.expression(field).value({})
+    def number(self, field: str, given: Any = None) -> float:
+        """Returns a field, or what is given for it, that is a number."""
+        value = self.expression(field, given).value({})
         if value.shape != (1, 1, 1) or not np.isfinite(value).all():
             raise Unreadable(f"{field}: write a number")
         return value.item()
 
-    def whole(self, field: str, least: int) -> int:
-        """Returns a field that is a whole number."""
-        value = self.number(field)
+    def whole(self, field: str, least: int, given: Any = None) -> int:
+        """Returns a field, or what is given for it, that is a whole number."""
+        value = self.number(field, given)
         if value != int(value) or value < least:
             raise Unreadable(f"{field}: write a whole number of at least {least}")
         return int(value)

@@ -5,6 +5,7 @@ A judge is a function `(answer) -> Verdict`, as in judge_attention.py.
 Axes: `N` draws or positions, `D` channels, `X` pairs of channels.
 """
 
+import ast
 import hashlib
 import math
 from collections.abc import Callable, Sequence
@@ -159,19 +160,22 @@ def rope_steps(answer: Answer, question: str) -> tuple[list[Expression], Verdict
 
 
 def rope_complex(answer: Answer) -> Verdict:
-    """All steps are equal; one end has cosines and sines of real numbers, the other a complex product."""
+    """All steps are equal; one end rotates by cosines and sines, the other multiplies complex numbers."""
     steps, verdict, residual = rope_steps(answer, "complex")
 
-    def is_block(step: Expression) -> bool:
-        complex_parts = {"z", "exp()", "rope()"}
-        return ("R" in step.names or {"cos()", "sin()"} <= step.names) and not complex_parts & step.names
+    def rotates(step: Expression) -> bool:
+        return (
+            bool({"R", "rope()"} & step.names or {"cos()", "sin()"} <= step.names)
+            and "exp()" not in step.names
+        )
 
-    def is_product(step: Expression) -> bool:
-        return bool({"exp()", "rope()", "z"} & step.names)
+    def multiplies(step: Expression) -> bool:
+        return bool({"i", "z", "exp()"} & step.names)
 
     first, last = steps[0], steps[-1]
-    if verdict is None and not (is_block(first) and is_product(last) or is_product(first) and is_block(last)):
-        return wrong("one end must be the block of cosines and sines, and the other the complex product", 1.0)
+    ends = rotates(first) and multiplies(last) or multiplies(first) and rotates(last)
+    if verdict is None and not (ends and ast.dump(first.tree) != ast.dump(last.tree)):
+        return wrong("one end must rotate by cosines and sines, the other multiply complex numbers", 1.0)
     return verdict or right(residual)
 
 
@@ -228,18 +232,21 @@ def perceiver_cost(answer: Answer) -> Verdict:
 
 def positions(answer: Answer) -> Verdict:
     """Whether sinusoids break the symmetry of `permutation`, and whether two positions can share them."""
-    breaks, coincide = answer.truth("breaks_the_symmetry"), answer.truth("can_coincide")
+    breaks, claim = answer.truth("breaks_the_symmetry"), answer.fields["can_coincide"]
+    witness = claim if isinstance(claim, dict) else answer.fields
+    coincide = isinstance(claim, dict) or answer.truth("can_coincide")
     given, layer = drawn_layer(answer.rng, 6, 8)
     moved = layer(given["P"] @ given["X"] + sinusoids(np.arange(6), 8))
     symmetric = relative(moved, given["P"] @ layer(given["X"] + sinusoids(np.arange(6), 8))) <= TOLERANCE
     if breaks == symmetric:
         return wrong("breaks_the_symmetry: the layer says otherwise", 1.0)
-    witness = [name for name in ("t_1", "t_2", "d") if name in answer.fields]
-    if coincide and len(witness) < 3:
-        return wrong("can_coincide: give t_1, t_2 and d of two positions that have the same sinusoids", 1.0)
     if not coincide:
         return right(0.0)
-    t_1, t_2, d = answer.whole("t_1", 0), answer.whole("t_2", 0), answer.whole("d", 2)
+    if not {"t_1", "t_2", "d"} <= set(witness):
+        return wrong("can_coincide: give t_1, t_2 and d of two positions that have the same sinusoids", 1.0)
+    t_1, t_2, d = (
+        answer.whole(name, least, witness[name]) for name, least in (("t_1", 0), ("t_2", 0), ("d", 2))
+    )
     if d % 2 or d > 10_000 or t_1 == t_2:
         raise Unreadable("give two different positions t_1 and t_2, and an even d up to 10,000")
     apart = float(np.linalg.norm(np.subtract(*sinusoids(np.array([t_1, t_2], float), d))))
