@@ -6,13 +6,25 @@
 reads the field as the question's judge needs it, and raises Unreadable if that fails.
 """
 
+import unicodedata
 import zlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from kgpt_jax.exercises.expression import SUMS, Expression, Language, Unreadable, latin, parse, shape_name
+from kgpt_jax.config import UserError
+from kgpt_jax.exercises.expression import (
+    MAX_NUMBER,
+    SUMS,
+    Budget,
+    Expression,
+    Language,
+    Unreadable,
+    latin,
+    parse,
+    shape_name,
+)
 from kgpt_jax.exercises.verdict import Verdict
 
 
@@ -25,7 +37,7 @@ class Topic(NamedTuple):
       fields: the fields of an answer, with the kind of each (KINDS).
       language: what the question gives.
       judge: says whether an answer is right.
-      large: whether an answer may use large scalars of its own.
+      large: how many large scalars of its own an answer may use.
       optional: fields that may be missing.
     """
 
@@ -34,7 +46,7 @@ class Topic(NamedTuple):
     fields: Mapping[str, str]
     language: Language
     judge: "Callable[[Answer], Verdict]"
-    large: bool = False
+    large: int = 0
     optional: tuple[str, ...] = ()
 
 
@@ -43,11 +55,17 @@ class Answer:
 
     def __init__(self, topic: Topic, fields: Mapping[str, Any], year: int, seed: int):
         self.topic, self.year, self.seed = topic, year, seed
+        if seed < 0:
+            raise UserError(f"--seed={seed}: give 0 or more")
+        if not isinstance(fields, Mapping):
+            raise Unreadable(f"give a section with {', '.join(topic.fields)}")
         self.rng = np.random.default_rng((seed, zlib.crc32(topic.about.encode())))
         self.fields = fields
         known = [*self.topic.fields, *(["large"] if self.topic.large else [])]
         if unknown := [name for name in fields if name not in known]:
-            raise Unreadable(f"there is no field {unknown[0][:30]!r}: this question has {', '.join(known)}")
+            raise Unreadable(
+                f"there is no field {str(unknown[0])[:30]!r}: this question has {', '.join(known)}"
+            )
         blank = [
             name
             for name in self.topic.fields
@@ -57,16 +75,18 @@ class Answer:
             raise Unreadable(f"{blank[0]} is missing: this question has {', '.join(known)}")
         self.large = self._large() if self.topic.large else ()
         language = self.topic.language
-        self.language = language._replace(names={*language.names, *self.large})
+        self.language = language._replace(names={*language.names, *self.large}, budget=Budget())
 
     def _large(self) -> tuple[str, ...]:
-        given = self.fields.get("large") or "beta"
+        given = self.fields.get("large", "")
+        given = "beta" if is_blank(given) else given
         names = given if isinstance(given, list) else [given]
         if not all(isinstance(name, str) and name.isidentifier() and len(name) <= 20 for name in names):
             raise Unreadable('large: give names of scalars, as in large = "L" or large = ["L", "M"]')
-        names = tuple(map(latin, names))
-        if len(set(names)) < len(names) or len(names) > 3:
-            raise Unreadable("large: give one to three different names")
+        names = tuple(latin(unicodedata.normalize("NFKC", name)) for name in names)
+        if len(set(names)) < len(names) or len(names) > self.topic.large:
+            many = "one name" if self.topic.large == 1 else f"one to {self.topic.large} different names"
+            raise Unreadable(f"large: give {many}")
         language = self.topic.language
         taken = {*language.names, *language.families, *language.functions, *language.own, *SUMS}
         if clash := [name for name in names if name in taken]:
@@ -77,6 +97,8 @@ class Answer:
         """Returns a field, or one text of a field, as an expression."""
         value = self.fields[field] if value is None else value
         if isinstance(value, int | float) and not isinstance(value, bool):
+            if not abs(value) <= MAX_NUMBER:  # also not a number
+                raise Unreadable(f"{field}: numbers go up to {MAX_NUMBER:.0e}")
             value = repr(value)
         if not isinstance(value, str):
             raise Unreadable(f'{field}: write the expression in quotes, as in {field} = "..."')
@@ -130,6 +152,8 @@ class Answer:
           Unreadable: the shape is another.
         """
         value = _of(field, lambda: expression.value(given))
+        if shape not in ((), (1, 1)) and value.shape[1:] == (1, 1) and not value.any():
+            value = np.zeros((1, *shape))  # 0 is also the zero vector and the zero matrix
         if shape and value.shape[1:] != shape:
             wanted = shape_name(np.empty((1, *shape)))
             raise Unreadable(f"{field} is {shape_name(value)}, and must be {wanted}")

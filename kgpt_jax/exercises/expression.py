@@ -24,7 +24,9 @@ from kgpt_jax.config import UserError
 
 MAX_CHARACTERS, MAX_NODES, MAX_DEPTH = 2_000, 400, 60
 MAX_NUMBER, MAX_POWER = 10**12, 8
-MAX_ENTRIES = 3_000_000  # of one value; a larger one would take seconds
+MAX_ENTRIES = 3_000_000  # of one value
+MAX_WORK = 2e10  # multiplications for one answer, a few seconds
+WORK_OF_ENTRY = 30  # multiplications of a matrix product that take as long as one entry of another operation
 GREEK = dict(
     pair.split("=")
     for pair in (
@@ -49,6 +51,18 @@ class Unreadable(UserError):
     """An answer that cannot be read. The message gives the column, counted from 1."""
 
 
+class Budget:
+    """The multiplications that computing an answer may still take."""
+
+    def __init__(self, work: float = MAX_WORK):
+        self.left = work
+
+    def spend(self, work: float):
+        self.left -= work
+        if self.left < 0:
+            raise Unreadable("it takes too long to compute: write it with fewer products")
+
+
 class Language(NamedTuple):
     """What a question gives.
 
@@ -57,12 +71,14 @@ class Language(NamedTuple):
       families: names such as `k`, for `total(k)`, the sum of all keys, and `others(k)`, without those named.
       functions: names of general functions (FUNCTIONS).
       own: functions that the question defines, with their number of arguments.
+      budget: what computing may cost; all expressions of an answer share it.
     """
 
     names: Collection[str]
     families: Collection[str] = ()
     functions: Collection[str] = ()
     own: Mapping[str, int] = {}
+    budget: Budget | None = None
 
 
 class Expression(NamedTuple):
@@ -79,7 +95,7 @@ class Expression(NamedTuple):
         Args:
           given: for each name a number, an array (rows, columns) or an array (N, rows, columns). For a family
             `k`, also "others(k)" and "total(k)". For a function `f` of the question, "f()", which takes and
-            returns values.
+            returns values; "exp()" and the like replace the general functions.
 
         Returns:
           The value, (N, rows, columns). Its entries may be infinite or NaN.
@@ -89,17 +105,6 @@ class Expression(NamedTuple):
         """
         with np.errstate(all="ignore"):
             return self.compute(given)
-
-    def only_as_difference(self, first: str, second: str) -> bool:
-        """Returns whether two names occur, and only in `first - second` and `second - first`."""
-        differences = sum(
-            isinstance(node, ast.BinOp)
-            and isinstance(node.op, ast.Sub)
-            and {_name(node.left), _name(node.right)} == {first, second}
-            for node in ast.walk(self.tree)
-        )
-        uses = sum(_name(node) in (first, second) for node in ast.walk(self.tree))
-        return differences > 0 and uses == 2 * differences
 
 
 def parse(text: str, language: Language) -> Expression:
@@ -267,9 +272,11 @@ class _Reader:
         arguments = [self.read(argument, depth + 1) for argument in node.args]
 
         def compute(given: Values) -> np.ndarray:
-            function = given[f"{name}()"] if name in self.language.own else FUNCTIONS[name][0]
+            function = given[f"{name}()"] if f"{name}()" in given else FUNCTIONS[name][0]
             try:
-                return self.sized(node, function(*(argument(given) for argument in arguments)))
+                values = [argument(given) for argument in arguments]
+                self.spend(WORK_OF_ENTRY * sum(value.size for value in values))
+                return self.sized(node, function(*values))
             except Misfit as error:
                 raise self.refuse(node, f"{name} {error}") from None
 
@@ -287,7 +294,12 @@ class _Reader:
     def sized(self, node: ast.AST, value: np.ndarray) -> np.ndarray:
         if value.size > MAX_ENTRIES:
             raise self.refuse(node, f"{shape_name(value)} is too large here")
+        self.spend(WORK_OF_ENTRY * value.size)
         return value
+
+    def spend(self, work: float):
+        if self.language.budget is not None:
+            self.language.budget.spend(work)
 
     def add(self, node: ast.BinOp, left: np.ndarray, right: np.ndarray) -> np.ndarray:
         if left.shape[1:] != right.shape[1:]:
@@ -313,6 +325,7 @@ class _Reader:
         n_draws = max(len(left), len(right))
         if n_draws * left.shape[1] * right.shape[2] > MAX_ENTRIES:
             raise self.refuse(node, "this product is too large here")
+        self.spend(n_draws * left.shape[1] * left.shape[2] * right.shape[2])
         return left @ right
 
 

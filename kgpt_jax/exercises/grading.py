@@ -6,6 +6,7 @@ print(report.text)
 """
 
 import csv
+import difflib
 import io
 import tomllib
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ from kgpt_jax.exercises.expression import Unreadable
 from kgpt_jax.exercises.questions import NEWEST, TOPICS, YEARS
 from kgpt_jax.exercises.verdict import RIGHT, UNREADABLE, WRONG, Verdict
 
+PROSE = ("synthesizer",)  # questions that ask for prose, and have no verdict
 MAX_BYTES = 64_000
 MAX_DOTS = 5_000  # the TOML parser's time grows with the square of the parts of a dotted key
 
@@ -62,7 +64,7 @@ class Report(NamedTuple):
     Attributes:
       graded: one entry per answer, in the order of the file.
       total: the points of all questions of the year or, if no year is given, of those that are answered.
-      unasked: topics that are answered, but not asked in that year.
+      unasked: topics that are answered, but that year does not ask, or asks for prose.
       error: why the file could not be read; "" if it could.
     """
 
@@ -92,7 +94,9 @@ class Report(NamedTuple):
         counts = ", ".join(f"{self.count(verdict)} {verdict}" for verdict in (RIGHT, WRONG, UNREADABLE))
         lines.append(f"{counts}; {self.score:g} of {self.total:g} points")
         if self.unasked:
-            lines.append(f"without points, since that year does not ask: {', '.join(self.unasked)}")
+            lines.append(
+                f"without points, since that year does not ask for a formula: {', '.join(self.unasked)}"
+            )
         return "\n".join(lines)
 
     def gradescope(self) -> dict[str, Any]:
@@ -109,7 +113,13 @@ class Report(NamedTuple):
             }
             for each in self.graded
         ]
-        return {"score": self.score, "output": self.text, "stdout_visibility": "visible", "tests": tests}
+        return {
+            "score": self.score,
+            "output": self.text,
+            "stdout_visibility": "visible",
+            "tests": tests,
+            "extra_data": {"unasked": self.unasked},
+        }
 
 
 def read_answers(path: Path) -> dict[str, Any]:
@@ -119,6 +129,8 @@ def read_answers(path: Path) -> dict[str, Any]:
       UserError: the file cannot be read, is larger than 64 kB, or is no TOML.
     """
     try:
+        if path.is_fifo():
+            raise UserError(f"cannot read {path}: it is a pipe; give a file")
         with path.open("rb") as file:
             read = file.read(MAX_BYTES + 1)
     except OSError as error:
@@ -132,9 +144,9 @@ def read_answers(path: Path) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 at byte {error.start}: save it as UTF-8") from None
     except (ValueError, RecursionError, MemoryError) as error:
-        why = (
-            " ".join(str(error).split())[:200] if isinstance(error, ValueError) else "it is nested too deeply"
-        )
+        why = " ".join(str(error).split())[:200]
+        if not isinstance(error, tomllib.TOMLDecodeError):
+            why = "it is nested too deeply, or has a number of too many digits"
         raise UserError(f"{path} is no TOML: {why}") from None
 
 
@@ -151,10 +163,14 @@ def grade(answers: Mapping[str, Any], seed: int = 0) -> Report:
     for topic, fields in answers.items():
         if topic == "year":
             if not known:
-                why = f"year is {str(year)[:20]!r}: choose from {YEARS[0]} to {YEARS[-1]}"
+                given = repr(year) if type(year) is str else f"of the type {type(year).__name__}"
+                given = str(year) if type(year) is int and 0 <= year < 10_000 else given[:30]
+                why = f"year is {given}: choose from {YEARS[0]} to {YEARS[-1]}"
                 graded.append(
                     Graded("year", "the year of the handout", "", 0, Verdict(UNREADABLE, reason=why))
                 )
+        elif topic in PROSE:
+            unasked.append(topic)
         elif topic not in TOPICS:
             graded.append(Graded(_shown(topic), "", "", 0, Verdict(UNREADABLE, reason=_unknown(topic))))
         elif not isinstance(fields, dict):
@@ -168,8 +184,11 @@ def grade(answers: Mapping[str, Any], seed: int = 0) -> Report:
             number, points = asked.get(when, ("", 0))
             verdict = check(topic, fields, when, seed)
             graded.append(Graded(topic, TOPICS[topic].about, number, points, verdict))
-    total = sum(topic.asked.get(year, ("", 0))[1] for topic in TOPICS.values())
-    return Report(graded, total if known else sum(each.points for each in graded), unasked)
+    if known:
+        total = sum(topic.asked.get(year, ("", 0))[1] for topic in TOPICS.values())
+    else:
+        total = sum(each.points for each in graded)
+    return Report(graded, total, unasked)
 
 
 def table(reports: Mapping[str, Report]) -> str:
@@ -180,7 +199,7 @@ def table(reports: Mapping[str, Report]) -> str:
     for name, report in reports.items():
         verdicts = {each.topic: each.verdict.verdict for each in report.graded}
         counts = [report.count(verdict) for verdict in (RIGHT, WRONG, UNREADABLE)]
-        row = [_cell(name), f"{report.score:g}", f"{report.total:g}", *counts]
+        row = [_cell(readable(name)), f"{report.score:g}", f"{report.total:g}", *counts]
         writer.writerow([*row, *(verdicts.get(topic, "") for topic in TOPICS), _cell(report.error)])
     return text.getvalue()
 
@@ -204,7 +223,7 @@ def template(year: int) -> str:
             number, points = topic.asked[year]
             worth = f", {points:g} point{'s' if points != 1 else ''}" if points else ""
             lines += ["", f"# {number}{worth}: {topic.about}", *_given(topic), f"[{name}]"]
-            lines += ['large = "beta"'] * topic.large
+            lines += ['large = "beta"'] * bool(topic.large)
             lines += [_blank(field, kind, topic) for field, kind in topic.fields.items()]
     return "\n".join(lines) + "\n"
 
@@ -235,13 +254,20 @@ def _row(topic: str, number: str, verdict: str, residual: str, since: str, reaso
 
 
 def _unknown(topic: str) -> str:
-    return f"there is no topic {_shown(topic)}: choose from {', '.join(TOPICS)}"
+    near = difflib.get_close_matches(topic[:40], TOPICS, n=1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    return f"there is no topic {_shown(topic)}: {hint}--mode=check --template=YEAR lists the topics"
 
 
 def _shown(name: str) -> str:
     """Returns a name from a file so that it fits a line."""
     text = name if name.isprintable() else ascii(name)
     return text if len(text) <= 21 else f"{text[:18]}..."
+
+
+def readable(name: str) -> str:
+    """Returns a file's name with escapes for what cannot be printed."""
+    return name if name.isprintable() else ascii(name)[1:-1]
 
 
 def _cell(text: str) -> str:

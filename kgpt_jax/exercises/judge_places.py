@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from kgpt_jax.exercises.answer import Answer
-from kgpt_jax.exercises.expression import Expression, Misfit, Unreadable, shape_name
+from kgpt_jax.exercises.expression import Expression, Misfit, Unreadable, latin, shape_name
 from kgpt_jax.exercises.judge import TOLERANCE, relative, softmax, unequal
 from kgpt_jax.exercises.verdict import Verdict, right, wrong
 
@@ -29,8 +29,9 @@ def permutation(answer: Answer) -> Verdict:
     for draw in range(13):
         T, d = 3 + draw % 6, (4, 8)[draw % 2]
         given, layer = drawn_layer(answer.rng, T, d)
-        if draw == 12:  # any matrix in place of P, to tell the two ends of the proof apart
-            given["P"] = answer.rng.normal(size=(T, T))
+        if draw == 12:  # no permutation, to tell the ends of the proof apart; only P 1 = 1 still holds
+            other = answer.rng.uniform(0.1, 1, size=(T, T))
+            given["P"] = other / other.sum(1, keepdims=True)
         given["X_perm"] = given["P"] @ given["X"]
         values = [answer.value(f"steps {i}", step, given, T, d)[0] for i, step in enumerate(steps, 1)]
         if draw == 12:
@@ -170,7 +171,18 @@ def rope_complex(answer: Answer) -> Verdict:
         )
 
     def multiplies(step: Expression) -> bool:
-        return bool({"i", "z", "exp()"} & step.names)
+        """Returns whether a complex number is multiplied by an exponential, or by a cosine or sine."""
+        products = [
+            node
+            for node in ast.walk(step.tree)
+            if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult)
+        ]
+        sides = [(names_in(node.left), names_in(node.right)) for node in products]
+        return "exp" in names_in(step.tree) or any(
+            ("z" in one or "i" in one and {"x_1", "x_2"} & one) and {"cos", "sin"} & other
+            for pair in sides
+            for one, other in (pair, pair[::-1])
+        )
 
     first, last = steps[0], steps[-1]
     ends = rotates(first) and multiplies(last) or multiplies(first) and rotates(last)
@@ -179,14 +191,39 @@ def rope_complex(answer: Answer) -> Verdict:
     return verdict or right(residual)
 
 
+def names_in(tree: ast.AST) -> set[str]:
+    """Returns the names in a part of an expression, of functions too."""
+    return {latin(node.id) for node in ast.walk(tree) if isinstance(node, ast.Name)}
+
+
 def rope_relative(answer: Answer) -> Verdict:
-    """All steps are equal; one end has the two positions, the other their difference alone."""
+    """All steps are equal; one end has the two positions, the other depends on their difference alone."""
     steps, verdict, residual = rope_steps(answer, "relative")
-    relative_ends = [step.only_as_difference("t_1", "t_2") for step in (steps[0], steps[-1])]
-    both = all({"t_1", "t_2"} <= step.names for step in (steps[0], steps[-1]))
-    if verdict is None and not (both and sorted(relative_ends) == [False, True]):
+    if verdict is None and sorted(by_difference(answer, step) for step in (steps[0], steps[-1])) != [
+        False,
+        True,
+    ]:
         return wrong("one end must have t_1 and t_2, and the other only their difference t_1 - t_2", 1.0)
     return verdict or right(residual)
+
+
+def by_difference(answer: Answer, step: Expression) -> bool:
+    """Returns whether a step depends on t_1 and t_2 through their difference alone.
+
+    All correct steps have the same value, so rotations cannot tell. Here exponentials, cosines and sines are
+    replaced by functions without their addition theorems. A step then changes when both positions are moved,
+    unless it has only their difference.
+    """
+    given = drawn_points(answer)
+
+    def bent(function: Callable) -> Callable:
+        return lambda x: function(x) + 0.1 * x**2
+
+    given |= {f"{name}()": bent(getattr(np, name)) for name in ("exp", "cos", "sin")}
+    given["rope()"] = lambda z, t: as_complex(z) * given["exp()"](1j * t * given["theta"])
+    moved = given | {name: given[name] + 0.7 for name in ("t_1", "t_2")}
+    here, there = (np.asarray(answer.value("steps", step, each)) for each in (given, moved))
+    return farthest(there, here) <= 1e-9
 
 
 def perceiver_cost(answer: Answer) -> Verdict:
@@ -209,12 +246,12 @@ def perceiver_cost(answer: Answer) -> Verdict:
             at = {name: value_N[:, None, None] for name, value_N in given.items()} | {"h": h}
             value_N = np.broadcast_to(answer.value(field, expression, at, 1, 1), (4_000,))
             if not (np.isfinite(value_N).all() and (value_N > 0).all()):
-                return wrong(f"{field} is not a finite positive number for each size")
+                return wrong(f"{field} is not finite, or not positive, for some sizes")
             values.append(value_N)
         ratios = [value_N / counted_N for value_N in values]
         if np.max(ratios[2] / ratios[0]) > 8 or np.min(ratios[2] / ratios[0]) < 1 / 8:
             return wrong(
-                f"{field} grows with h, but the heads are counted twice then: they share the d channels", 64.0
+                f"{field} depends on h, so the heads are counted twice: they share the d channels", 64.0
             )
         spread = float(max(ratio.max() / ratio.min() for ratio in ratios))
         if spread > 10:
@@ -247,8 +284,10 @@ def positions(answer: Answer) -> Verdict:
     t_1, t_2, d = (
         answer.whole(name, least, witness[name]) for name, least in (("t_1", 0), ("t_2", 0), ("d", 2))
     )
-    if d % 2 or d > 10_000 or t_1 == t_2:
-        raise Unreadable("give two different positions t_1 and t_2, and an even d up to 10,000")
+    if d % 2 or d > 10_000:
+        raise Unreadable("d: give an even number up to 10,000")
+    if t_1 == t_2:
+        return wrong("can_coincide: t_1 and t_2 are the same position", 1.0)
     apart = float(np.linalg.norm(np.subtract(*sinusoids(np.array([t_1, t_2], float), d))))
     text = f"the sinusoids of {t_1} and {t_2} are {apart:.2e} apart (d {d})"
     # The first two channels turn by one radian per position, and no whole number of radians is a full turn.

@@ -21,9 +21,9 @@ EARLY, LATE, NEW = range(2021, 2022), range(2022, 2024), range(2024, 2027)
 EVERY = range(2021, 2027)
 YEARS = EVERY
 NEWEST = YEARS[-1]
-VECTORS = ("norm", "outer", "dot", "exp", "log", "sqrt")
+VECTORS = ("norm", "outer", "dot", "exp", "log", "sqrt", "sigmoid")
 SCALED = Language(("v_a", "v_b", "eps", "n", "d"), ("v",), ("exp", "log", "sigmoid", "sqrt"))
-WORDS = ("u_a", "u_b", "u_c", "u_d", "beta", "d")
+WORDS = ("u_a", "u_b", "u_c", "u_d", "x_1", "x_2", "x_3", "beta", "d")
 LAYER = ("X P X_perm W_Q W_K W_V W_1 W_2 b_1 b_2 ones I Z H Q K V T d").split()
 
 TOPICS: dict[str, Topic] = {
@@ -46,12 +46,12 @@ TOPICS: dict[str, Topic] = {
         judge_attention.extract,
     ),
     "average": Topic(
-        "a query with c near (v_a + v_b) / 2",
+        "a query with c near the mean of v_a and v_b",
         _asked((EARLY, "1(b)", 4), (LATE, "1(b)ii", 4), (NEW, "1(b)", 2)),
         {"q": "column"},
         Language(("k_a", "k_b", "v_a", "v_b", "n", "d"), ("k", "v"), VECTORS),
         judge_attention.average,
-        large=True,
+        large=3,
     ),
     "noisy_average": Topic(
         "the same for keys with a little noise",
@@ -59,7 +59,7 @@ TOPICS: dict[str, Topic] = {
         {"q": "column"},
         Language(("mu_a", "mu_b", "v_a", "v_b", "alpha", "n", "d"), ("mu", "v"), VECTORS),
         judge_attention.noisy_average,
-        large=True,
+        large=3,
     ),
     "scaled_key": Topic(
         "c for the query of 1(c)i when k_a = eps mu_a, and beta is the large scalar in it",
@@ -67,15 +67,15 @@ TOPICS: dict[str, Topic] = {
         {"c": "column"},
         SCALED,
         judge_attention.scaled_key,
-        large=True,
+        large=1,
     ),
     "two_heads": Topic(
-        "two queries whose mean output is near (v_a + v_b) / 2",
+        "two queries whose mean output is near the mean of v_a and v_b",
         _asked((EVERY, "1(d)i", 1)),
         {"q_1": "column", "q_2": "column"},
         Language(("mu_a", "mu_b", "v_a", "v_b", "alpha", "n", "d"), ("mu", "v"), VECTORS),
         judge_attention.two_heads,
-        large=True,
+        large=3,
     ),
     "two_heads_scaled_key": Topic(
         "c for the queries of 1(d)i when k_a = eps mu_a and eps > 0",
@@ -83,7 +83,7 @@ TOPICS: dict[str, Topic] = {
         {"c": "column"},
         SCALED,
         judge_attention.two_heads_scaled_key,
-        large=True,
+        large=1,
     ),
     "same_vectors": Topic(
         "c_2 when queries, keys and values are the words themselves",
@@ -124,7 +124,7 @@ TOPICS: dict[str, Topic] = {
         "the cost of both models, up to a constant factor",
         _asked((2023, "2(g)ii", 2)),
         {"vanilla": "number", "perceiver": "number"},
-        Language(("L", "l", "m", "d", "h", "f"), (), ("log", "sqrt", "exp")),
+        Language(("L", "l", "m", "d", "h", "f")),
         judge_places.perceiver_cost,
     ),
     "rope_complex": Topic(

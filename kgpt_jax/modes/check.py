@@ -7,6 +7,7 @@ docs/exercises.md describes the questions and how to write answers. The right an
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -39,7 +40,7 @@ def run(command: Command):
         print(grading.template(command.flags.template), end="")
         return
     path, seed = Path(command.needed("answers_path")), command.flags.seed or 0
-    if path.is_dir():
+    if os.path.isdir(path):  # unlike Path.is_dir, it raises nothing for a name that is too long
         grade_folder(path, command.flags.outputs_path, seed)
         return
     written = Path(command.flags.outputs_path) if command.flags.outputs_path else None
@@ -82,7 +83,7 @@ def grade_folder(folder: Path, outputs_path: str | None, seed: int):
         if sys.stderr.isatty():
             print(f"\r{number} of {len(paths)}", end="", file=sys.stderr, flush=True)
         shown = report.error or report.text.splitlines()[-1 - bool(report.unasked)]
-        print(f"{path.name}: {shown}")
+        print(f"{grading.readable(path.name)}: {shown}")
     outputs.write_lines(grades, grading.table(reports).splitlines(), GRADES)
     print(f"wrote {grades} and {len(reports)} report{'s' if len(reports) > 1 else ''}")
 

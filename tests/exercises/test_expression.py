@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kgpt_jax.exercises.expression import Language, Unreadable, parse, shape_name
+from kgpt_jax.exercises.expression import Budget, Language, Unreadable, parse, shape_name
 
 LANGUAGE = Language(
     names={"u", "v", "A", "L", "lambda", "eps", "i", "k_a"},
@@ -135,18 +135,12 @@ def test_products_are_limited():
             parse(text, LANGUAGE).value(wide)
 
 
-@pytest.mark.parametrize(
-    "text, only",
-    [
-        ("t_1 - t_2", True),
-        ("2 * (t_2 - t_1) + (t_1 - t_2)", True),
-        ("t_1 + t_2", False),
-        ("(t_1 - t_2) * t_1", False),
-        ("2", False),
-    ],
-)
-def test_tells_whether_two_names_occur_only_as_their_difference(text, only):
-    assert parse(text, Language({"t_1", "t_2"})).only_as_difference("t_1", "t_2") is only
+def test_an_answer_has_a_budget():
+    matrix = {"A": np.ones((512, 512))}
+    chain = "@".join(["A"] * 8)
+    with pytest.raises(Unreadable, match="takes too long to compute"):
+        parse(chain, LANGUAGE._replace(budget=Budget(5e8))).value(matrix)
+    assert parse(chain, LANGUAGE._replace(budget=Budget(2e9))).value(matrix).shape == (1, 512, 512)
 
 
 PARTS = [

@@ -23,6 +23,7 @@ RIGHT = [
     ("copying", {"condition": ["s_j", "-max(s_others)"]}),
     ("copying", {"condition": "dot(k_j, q) - max(s_others)"}),
     ("copying", {"condition": "exp(s_j) / sum(exp(s_others))"}),
+    ("copying", {"condition": "exp(s_j - max(s_others))"}),
     ("extract", {"M": "A @ A.T"}),
     ("extract", {"M": "I - B @ B.T"}),
     ("average", {"q": "beta * (k_a + k_b)"}),
@@ -30,6 +31,8 @@ RIGHT = [
     ("average", {"large": "lambda", "q": "λ * (k_a + k_b) - λ * others(k)"}),
     ("average", {"large": ["L", "M"], "q": "(L + M) * (k_a + k_b)"}),
     ("average", {"q": "beta**4 * (k_a + k_b)"}),
+    ("average", {"large": "α", "q": "alpha * (k_a + k_b)"}),
+    ("average", {"large": "\u00b5", "q": "\u00b5 * (k_a + k_b)"}),  # the micro sign
     ("noisy_average", {"q": "β * (μ_a + μ_b)"}),
     ("noisy_average", {"q": "(mu_a + mu_b) / sqrt(sqrt(alpha))"}),
     ("scaled_key", {"c": "sigmoid(beta * (eps - 1)) * v_a + sigmoid(beta * (1 - eps)) * v_b"}),
@@ -38,18 +41,20 @@ RIGHT = [
     ("two_heads_scaled_key", {"c": "(v_a + v_b) / 2"}),
     ("two_heads_scaled_key", {"c": "sigmoid(beta * eps - log(n - 1)) * v_a / 2 + v_b / 2"}),
     ("same_vectors", WORDS),
-    ("same_vectors", WORDS | {"can_be_u_b": "no"}),
+    ("same_vectors", WORDS | {"c_2": "x_2", "can_be_u_b": "no"}),
+    ("same_vectors", WORDS | {"c_2": "u_a + sigmoid(-beta**2) * x_1"}),
     ("key_query_value", {"V": V, "K": "I", "Q": Q}),
     (
         "key_query_value",
         {
-            "V": {"x_1": "u_b", "x_2": "0 * u_a", "x_3": "u_b - u_c"},
+            "V": {"x_1": "u_b", "x_2": "0", "x_3": "u_b - u_c"},
             "K": "I",
-            "Q": {"x_1": "u_c", "x_2": "u_d", "x_3": "0 * u_a"},
+            "Q": {"x_1": "u_c", "x_2": "u_d", "x_3": 0},
         },
     ),
     ("permutation", {"steps": ["Z(P @ X)", LAYER.format("H(P @ X)"), LAYER.format("P @ H"), "P @ Z"]}),
     ("permutation", {"steps": ["P @ Z(X)", LAYER.format("P @ H(X)"), "Z(X_perm)"]}),
+    ("permutation", {"steps": ["Z(X_perm)", "P @ relu(H @ W_1 + ones @ b_1) @ W_2 + ones @ b_2"]}),
     ("positions", {"breaks_the_symmetry": True, "can_coincide": False}),
     ("perceiver_cost", {"vanilla": "L * l**2", "perceiver": "L * m**2 + l * m"}),
     ("perceiver_cost", {"vanilla": "L*l**2*d", "perceiver": "(L - 2) * m**2 * h * (d / h) + 2*l*m*d"}),
@@ -57,10 +62,11 @@ RIGHT = [
         "rope_complex",
         {"steps": [BLOCK, "(x_1 + i*x_2) * (cos(t*theta) + i*sin(t*theta))", "z * exp(i*t*theta)"]},
     ),
-    ("rope_complex", {"steps": ["rope(z, t)", "R @ x"]}),
     ("rope_complex", {"steps": ["rope(z, t)", "z * exp(i*t*theta)"]}),
     ("rope_relative", {"steps": [BOTH, "re(conj(z_1 * exp(i*(t_1 - t_2)*theta)) * z_2)", DIFFERENCE]}),
     ("rope_relative", {"steps": [BOTH, "dot(rope(z_1, 0), rope(z_2, t_2 - t_1))"]}),
+    ("rope_relative", {"steps": [BOTH, "re(conj(z_1 * exp(i*(t_1*theta - t_2*theta))) * z_2)"]}),
+    ("rope_complex", {"steps": ["R @ x", "cos(t*theta) * z + i * sin(t*theta) * z"]}),
     ("baseline", {"correct": 25, "total": 500, "percent": 5.0}),
 ]
 WRONG = [
@@ -69,6 +75,8 @@ WRONG = [
     ("copying", {"condition": "s_j - sum(s_others) / (n - 1)"}, "the weight of v_j is"),
     ("copying", {"condition": "s_j / max(s_others)"}, "the weight of v_j is"),
     ("copying", {"condition": "s_j - min(s_others)"}, "the weight of v_j is"),
+    ("copying", {"condition": ["norm(k_j) * norm(q) - max(s_others)", "s_j"]}, "the weight of v_j is"),
+    ("copying", {"condition": "(s_j - max(s_others)) / norm(q)"}, "the weight of v_j is"),
     ("copying", {"condition": "1"}, "never large together"),
     ("copying", {"condition": "log(-1)"}, "not finite"),
     ("extract", {"M": "A.T"}, "this M gives the 1 coordinates of v_a"),
@@ -87,6 +95,7 @@ WRONG = [
     ("noisy_average", {"q": "(mu_a + mu_b) / sqrt(alpha)"}, "c = "),
     ("scaled_key", {"c": "(v_a + v_b) / 2"}, "of the draws are within 0.001"),
     ("scaled_key", {"c": "v_a"}, "of the draws are within 0.001"),
+    ("two_heads_scaled_key", {"c": "beta / 1000 * (v_a + v_b) / 2"}, "of the draws are within 0.05"),
     ("two_heads", {"q_1": "beta * (mu_a + mu_b)", "q_2": "beta * (mu_a + mu_b)"}, "q_1 and q_2 are equal"),
     ("two_heads", {"q_1": "beta * mu_a", "q_2": "beta * mu_a"}, "c = 1.000 v_a"),
     ("two_heads_scaled_key", {"c": "v_a"}, "of the draws are within 0.05"),
@@ -116,12 +125,17 @@ WRONG = [
     ),
     ("perceiver_cost", {"vanilla": "L * l**2", "perceiver": "L * m**2"}, "perceiver / counted is"),
     ("perceiver_cost", {"vanilla": "L * l**2", "perceiver": "L * l * m"}, "perceiver / counted is"),
-    ("perceiver_cost", {"vanilla": "L * l**2 * d * h", "perceiver": "L*m**2 + l*m"}, "grows with h"),
+    ("perceiver_cost", {"vanilla": "L * l**2 * d * h", "perceiver": "L*m**2 + l*m"}, "depends on h"),
     ("perceiver_cost", {"vanilla": "-L * l**2", "perceiver": "L*m**2 + l*m"}, "positive"),
+    ("perceiver_cost", {"vanilla": "L / 0", "perceiver": "L*m**2 + l*m"}, "not finite"),
     ("rope_complex", {"steps": ["R @ x", "z * exp(-i*t*theta)"]}, "step 2 differs"),
     ("rope_complex", {"steps": ["R.T @ x", "z * exp(-i*t*theta)"]}, "not what the question asks about"),
+    ("rope_complex", {"steps": ["rope(z, t)", "R @ x"]}, "one end must rotate"),
+    ("rope_complex", {"steps": ["R @ x", BLOCK]}, "one end must rotate"),
+    ("rope_complex", {"steps": ["rope(z, t)", "rope(x, t)"]}, "one end must rotate"),
     ("rope_complex", {"steps": ["exp(i*t*theta) * z", "z * exp(i*t*theta)"]}, "one end must rotate"),
     ("rope_relative", {"steps": [BOTH, BOTH]}, "one end must have t_1 and t_2"),
+    ("rope_relative", {"steps": [f"{DIFFERENCE} + 0*t_1", DIFFERENCE]}, "one end must have t_1 and t_2"),
     ("rope_relative", {"steps": [BOTH, "dot(rope(z_1, t_2 - t_1), rope(z_2, 0))"]}, "step 2 differs"),
     ("rope_relative", {"steps": [f"{BOTH} * t_1 / t_1", DIFFERENCE]}, "not finite"),
     ("baseline", {"correct": 24, "total": 500, "percent": 4.8}, "run the course's baseline"),
@@ -144,7 +158,27 @@ UNREADABLE = [
         {"q": "k_a", "large": "k_a"},
         "large: k_a has a meaning in this question: choose another name",
     ),
-    ("average", {"q": "k_a", "large": ["a", "a"]}, "large: give one to three different names"),
+    ("average", {"q": "k_a", "large": ["a", "a"]}, "large: give one to 3 different names"),
+    ("average", {"q": "k_a", "large": False}, "large: give names of scalars"),
+    ("scaled_key", {"c": "v_a", "large": ["L", "M"]}, "large: give one name"),
+    ("average", {"q": 10**5_000}, "q: numbers go up to 1e+12"),
+    ("average", {"q": float("nan")}, "q: numbers go up to 1e+12"),
+    ("average", None, "give a section with q"),
+    (
+        "key_query_value",
+        {"V": "@".join(["I"] * 190), "K": "@".join(["I"] * 190), "Q": "I"},
+        "V: it has more than 400 parts",
+    ),
+    (
+        "key_query_value",
+        {"V": "(I@I@I@I@I@I@I@I)@" * 20 + "I", "K": "(I@I@I@I@I@I@I@I)@" * 20 + "I", "Q": "I"},
+        "V: it takes too long to compute",
+    ),
+    (
+        "perceiver_cost",
+        {"vanilla": "L*l**2*log(l)", "perceiver": "1"},
+        "vanilla: column 8: there is no function",
+    ),
     (
         "noisy_average",
         {"q": "beta * k_a"},
@@ -164,8 +198,8 @@ UNREADABLE = [
     ("permutation", {"steps": ["Z(W_Q)", "Z"]}, "steps 1: column 1: Z needs 3 words of 4 channels"),
     (
         "positions",
-        {"breaks_the_symmetry": True, "can_coincide": True, "t_1": 1, "t_2": 1, "d": 2},
-        "give two different positions t_1 and t_2, and an even d up to 10,000",
+        {"breaks_the_symmetry": True, "can_coincide": True, "t_1": 1, "t_2": 2, "d": 3},
+        "d: give an even number up to 10,000",
     ),
     ("baseline", {"correct": 2.5, "total": 500, "percent": 5}, "correct: write a whole number of at least 0"),
 ]
@@ -277,15 +311,15 @@ def test_a_file_is_graded(tmp_path):
     text = "\ufeffyear = 2021\r\n[average]\r\nlarge = 'L'\r\nq = 'L * (k_a + k_b)'\r\n[copying]\r\n"
     path.write_text(f"{text}condition = ''\n[extract]\nM = 'A.T'\n[kopying]\n", "utf-8", newline="")
     report = grade(read_answers(path))
-    topics = ", ".join(TOPICS)
+    lists = "--mode=check --template=YEAR lists the topics"
     row = "{:<22}{:<8}{:<12}{:<10}{:<14}{}".format
     assert report.text.splitlines() == [
         "topic                 number  verdict     residual  from",
         "average               1(b)    right       5.3e-07   L 20",
         row("extract", "", "wrong", "1.0e+00", "", report.graded[1].verdict.reason),
-        row("kopying", "", "unreadable", "", "", f"there is no topic kopying: choose from {topics}"),
+        row("kopying", "", "unreadable", "", "", f"there is no topic kopying: did you mean copying? {lists}"),
         "1 right, 1 wrong, 1 unreadable; 4 of 21 points",
-        "without points, since that year does not ask: extract",
+        "without points, since that year does not ask for a formula: extract",
     ]
     assert report.gradescope()["tests"][0] == {
         "name": "average",
@@ -295,7 +329,7 @@ def test_a_file_is_graded(tmp_path):
         "status": "passed",
         "output": "right",
         "extra_data": {
-            "question": "a query with c near (v_a + v_b) / 2",
+            "question": "a query with c near the mean of v_a and v_b",
             "verdict": "right",
             "residual": 5.27e-07,
             "reason": "",
@@ -313,7 +347,7 @@ def test_a_file_is_graded(tmp_path):
     [
         (b"\xe9 = 1", "is not UTF-8 at byte 0: save it as UTF-8"),
         (b"average = [", "is no TOML: Invalid value (at end of document)"),
-        (b"a = " + b"[" * 9_000, "is no TOML: it is nested too deeply"),
+        (b"a = " + b"[" * 9_000, "is no TOML: it is nested too deeply, or has a number of too many digits"),
         (b"#" * 64_001, "is larger than 64 kB: leave out what is not an answer"),
         (b"a." * 30_000 + b"a = 1", "has more than 5,000 dots: leave out what is not an answer"),
     ],
@@ -331,9 +365,19 @@ def test_without_a_year_each_question_has_the_points_of_its_latest_year():
     report = grade({"year": 1999} | fields)
     assert (report.score, report.total) == (5, 5)
     assert [each.verdict.reason for each in report.graded if each.verdict.verdict == "unreadable"] == [
-        "year is '1999': choose from 2021 to 2026",
+        "year is 1999: choose from 2021 to 2026",
         "give a section [copying] with condition",
     ]
+
+
+HUGE = pytest.param(10**5_000, id="huge")
+
+
+@pytest.mark.parametrize("year", ["2021", [2021], {}, {"a": 1}, 2021.0, True, HUGE, -1])
+def test_a_year_that_is_none_does_not_keep_answers_from_being_graded(year):
+    report = grade({"year": year, "average": {"q": "beta * (k_a + k_b)"}, "synthesizer": {"a": "prose"}})
+    assert [each.verdict.verdict for each in report.graded] == ["unreadable", "right"]
+    assert len(report.text) < 500 and report.gradescope()["extra_data"] == {"unasked": ["synthesizer"]}
 
 
 @pytest.mark.parametrize("year", YEARS)

@@ -1,4 +1,5 @@
 import json
+import os
 import tomllib
 
 import pytest
@@ -63,6 +64,7 @@ def test_a_file_that_cannot_be_read_still_gives_a_report(answers, tmp_path):
         "output": line.removeprefix("error: ").rstrip(),
         "stdout_visibility": "visible",
         "tests": [],
+        "extra_data": {"unasked": []},
     }
 
 
@@ -88,6 +90,9 @@ def test_a_folder_gives_a_report_for_each_file_and_a_table(answers, tmp_path):
     [
         ([], "--mode=check needs --answers_path"),
         (["--answers_path=absent.toml"], "cannot read absent.toml: No such file or directory"),
+        (["--answers_path=" + "a" * 5_000], "cannot read aaa"),
+        (["--answers_path={}/pipe"], "it is a pipe; give a file"),
+        (["--answers_path={}/mine.toml", "--seed=-1"], "--seed=-1: give 0 or more"),
         (["--template=2020"], "--template=2020: choose a year from 2021 to 2026"),
         (
             ["--answers_path={}", "--outputs_path={}/mine.toml"],
@@ -100,6 +105,7 @@ def test_a_folder_gives_a_report_for_each_file_and_a_table(answers, tmp_path):
 )
 def test_refuses(flags, why, answers, tmp_path):
     (tmp_path / "empty").mkdir()
+    os.mkfifo(tmp_path / "pipe")
     assert why in refused("--mode=check", *(flag.format(tmp_path) for flag in flags))
     assert answers.read_text("utf-8") == ANSWERS
 
