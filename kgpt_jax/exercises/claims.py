@@ -1,0 +1,646 @@
+"""Questions 1a to 1e: draws keys and queries, and measures where the questions' claims hold.
+
+A draw is a pure function of a key. `simulate` runs many draws in float64. The words' keys have means mu_i
+that are orthonormal. Words a and b are the first two.
+
+Axes: `S` draws, `N` words, `D` channels, `B` sizes of beta, `A` sizes of alpha, `H` heads, or the two
+directions mu_a and mu_b; `M` words as queries.
+"""
+
+import itertools
+import math
+import zlib
+from collections.abc import Callable
+from functools import cache, partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from scipy import special
+from scipy.optimize import brentq
+
+from kgpt_jax.config import ModelConfig
+from kgpt_jax.exercises import theory
+from kgpt_jax.exercises.figures import (
+    Bars,
+    Findings,
+    Histogram,
+    Line,
+    Lines,
+    Matrix,
+    Settings,
+    lowest,
+    mean,
+    ratio_of_variances,
+    rms,
+    variance,
+)
+from kgpt_jax.model.attention import CausalAttention, MemoryAttention
+
+CHUNK = 250  # draws at a time
+FULL = 64  # up to so many channels whole keys are drawn, beyond only their products with mu_a and mu_b
+
+
+def simulate(draw: Callable, draws: int, seed: int, purpose: str):
+    """Returns what `draw(key)` returns for many keys, as float64 NumPy arrays with a leading axis S.
+
+    Args:
+      draw: one draw, a pure function of a JAX key.
+      draws: how many.
+      seed: decides the keys, together with `purpose`.
+      purpose: a name; other names give independent draws.
+    """
+    with jax.enable_x64(True):
+        key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(purpose.encode()) >> 1)
+        keys_S = jax.random.split(key, draws)
+        found = jax.jit(lambda keys_S: lax.map(draw, keys_S, batch_size=CHUNK))(keys_S)
+        return jax.tree.map(np.asarray, found)
+
+
+@cache
+def frame(n: int, d: int, seed: int) -> np.ndarray:
+    """Returns n orthonormal rows in d dimensions, (N, D), uniformly distributed. n is at most d."""
+    normal_DN = np.random.default_rng((seed, n, d)).standard_normal((d, n))
+    q_DN, r_NN = np.linalg.qr(normal_DN)
+    frame_ND = np.ascontiguousarray((q_DN * np.sign(np.diag(r_NN))).T)
+    frame_ND.setflags(write=False)  # callers share it
+    return frame_ND
+
+
+def channels(n: int) -> int:
+    """Returns the number of channels that we use for n words: 64, or n if that is more."""
+    return max(n, FULL)
+
+
+def noise(key: jax.Array, n: int, d: int) -> jax.Array:
+    """Draws the noise of n keys, (N, D), or for d above `FULL` its products with mu_a and mu_b, (H, N)."""
+    return jax.random.normal(key, (n, d) if d <= FULL else (2, n))
+
+
+def products(noise: jax.Array, alpha: float, eps: jax.Array | float, frame_ND) -> jax.Array:
+    """Returns the products of noisy keys k_i ~ N(mu_i, alpha I) with mu_a and mu_b, (H, N).
+
+    Args:
+      noise: standard normal, (N, D) for whole keys, or (H, N).
+      alpha: the noise's variance in each direction.
+      eps: mu_a is multiplied by this number.
+      frame_ND: the means mu. None if `noise` is (H, N): the products have the same law, whatever the means.
+    """
+    if frame_ND is None:
+        mean_HN = jnp.eye(*noise.shape).at[0, 0].set(eps)
+        return mean_HN + math.sqrt(alpha) * noise
+    factor_N = jnp.ones(len(noise)).at[0].set(eps)
+    k_ND = factor_N[:, None] * frame_ND + math.sqrt(alpha) * noise
+    return frame_ND[:2] @ k_ND.T
+
+
+def means(n: int, d: int, seed: int) -> np.ndarray | None:
+    """Returns the means of the keys, or None where only products are drawn."""
+    return frame(n, d, seed) if d <= FULL else None
+
+
+def copying(settings: Settings) -> Findings:
+    """1a: when c is a copy of v_j: the lead of the score s_j over the others, and a bound on 1 - w_j."""
+    found = Findings("copying", settings)
+    margins = {}
+    for n in sorted({2, 8, 128, *settings.sizes}):
+        # The others' scores are equal, which is the worst case.
+        margins[n] = brentq(
+            lambda lead, n: special.softmax(np.r_[lead, np.zeros(n - 1)])[0] - 0.99, 0, 40, (n,)
+        )
+        found.add("margin_99", margins[n], theory.margin(n, 0.99), n=n)
+    draw = partial(lost_by_lead, sizes=tuple(margins))
+    drawn = dict(zip(margins, simulate(draw, settings.draws, settings.seed, "copying")))
+    for n, (lost_S, lead_S) in drawn.items():
+        bound_S = (n - 1) * np.exp(-lead_S) / (1 + (n - 1) * np.exp(-lead_S))
+        excess = max(0.0, float((lost_S - bound_S).max()))
+        found.add("bound_violation", excess, 0.0, n=n, draws=settings.draws)
+    shown_lost_S, shown_lead_S = (each_S[:600] for each_S in drawn[8])
+    lead_X = np.linspace(-2, 15, 100)
+    curves = [
+        Line(f"n = {n}: the bound", lead_X, (n - 1) / (np.exp(lead_X) + n - 1), "-", i)
+        for i, n in enumerate((8, 64, 512))
+    ]
+    found.picture(
+        "A word is copied once its score leads by ln 99(n-1)",
+        Lines(
+            "600 draws of 8 words lie on or below their bound",
+            "lead of the score over the next best",
+            "1 - weight of the word",
+            [*curves, Line("n = 8: draws", shown_lead_S, shown_lost_S, ".", 0)],
+            yscale="log",
+            ylim=(1e-7, 2),
+        ),
+        Lines(
+            "The lead that 99 % need",
+            "words n",
+            "lead of the score",
+            [
+                Line("computed", list(margins), list(margins.values()), "o", 0),
+                Line("ln 99(n-1)", list(margins), [theory.margin(n, 0.99) for n in margins], "-", 3),
+            ],
+            xscale="log",
+        ),
+    )
+    return found
+
+
+def lost_by_lead(key: jax.Array, sizes: tuple[int, ...]) -> list[tuple[jax.Array, jax.Array]]:
+    """Draws scores; returns for each n 1 - w of the first of n words, and its lead over the best other."""
+    noise_key, scale_key, lead_key, tie_key = jax.random.split(key, 4)
+    scale = 10.0 ** jax.random.uniform(scale_key, minval=-1, maxval=1)
+    scale *= jax.random.bernoulli(tie_key, 0.9)  # one draw in ten has all others equal, the worst case
+    all_N = scale * jax.random.normal(noise_key, (max(sizes) - 1,))
+    lead = jax.random.uniform(lead_key, minval=-2, maxval=15)
+    found = []
+    for n in sizes:
+        others_N = all_N[: n - 1]
+        scores_N = jnp.concatenate([others_N.max()[None] + lead, others_N])
+        found.append((1 - jax.nn.softmax(scores_N)[0], scores_N[0] - others_N.max()))
+    return found
+
+
+def average(settings: Settings) -> Findings:
+    """1b: two queries that average v_a and v_b, and what leaks to other words."""
+    found = Findings("average", settings)
+    sizes = sorted({128, *settings.sizes})
+
+    def plain_query(n: int, beta: float) -> np.ndarray:
+        frame_ND = frame(n, channels(n), settings.seed)
+        return beta * (frame_ND[0] + frame_ND[1])
+
+    def minus_others(n: int, beta: float) -> np.ndarray:
+        frame_ND = frame(n, channels(n), settings.seed)
+        return 2 * plain_query(n, beta) - beta * frame_ND.sum(axis=0)
+
+    def leaked(q_D: np.ndarray, n: int) -> float:
+        scores_N = frame(n, channels(n), settings.seed) @ q_D
+        w_N = np.exp(scores_N - scores_N.max())
+        return float(w_N[2:].sum() / w_N.sum())
+
+    for n in sizes:
+        for beta in (5.0, 10.0, 20.0):
+            place = {"n": n, "d": channels(n), "beta": beta}
+            found.add("leak", leaked(plain_query(n, beta), n), theory.leak(n, 0, beta), **place)
+            other = leaked(minus_others(n, beta), n)
+            found.add("leak_minus_others", other, theory.leak(n, -beta, beta), **place)
+    for n in sizes:
+        least = brentq(lambda beta, n: leaked(plain_query(n, beta), n) - 0.01, 0.01, 40.0, args=(n,))
+        found.add("beta_1_percent", least, math.log(99 * (n - 2) / 2), n=n, d=channels(n))
+    length = 20.0  # of both queries
+
+    def at_length(n: int) -> tuple[float, float]:
+        both = (plain_query(n, 1.0), minus_others(n, 1.0))
+        return tuple(leaked(length * q_D / np.linalg.norm(q_D), n) for q_D in both)
+
+    counts = range(3, 65)
+    pairs = [at_length(n) for n in counts]
+    # From this n on the second query leaks as much as the first or more; at n = 8 they differ by rounding.
+    crossing = next(n for n, (first, second) in zip(counts, pairs) if second > first * (1 - 1e-9))
+    found.add("crossing_n", crossing, 8.0)
+    for n in (8, 64):
+        first, second = at_length(n)
+        beta_1, beta_2 = length / math.sqrt(2), length / math.sqrt(n)
+        found.add("leak_at_length_20", first, theory.leak(n, 0, beta_1), n=n, d=channels(n), beta=beta_1)
+        found.add(
+            "leak_minus_others_at_length_20",
+            second,
+            theory.leak(n, -beta_2, beta_2),
+            n=n,
+            d=channels(n),
+            beta=beta_2,
+        )
+    n, d = 8, FULL
+    shown_B, lines = np.linspace(1, 130, 130), []
+    for i, dtype in enumerate(("float64", "float32", "bfloat16")):
+        for beta in (5.0, 20.0, 100.0):
+            in_type = leak_in(dtype, n, d, beta, settings.seed)
+            found.add(f"leak_{dtype}", in_type, theory.leak(n, 0, beta), n=n, d=d, beta=beta)
+        leak_B = np.array([leak_in(dtype, n, d, beta, settings.seed) for beta in shown_B])
+        lines.append(Line(dtype, shown_B, np.where(leak_B > 0, leak_B, np.nan), ("-", "--", ".")[i], i))
+    found.picture(
+        "The leak of k_a + k_b falls as exp(-beta), in every precision, and then is exactly 0",
+        Lines(
+            f"{n} words, q = beta (k_a + k_b); a curve ends where the leak is 0",
+            "beta",
+            "weight that leaks to other words",
+            lines,
+            yscale="log",
+        ),
+        Lines(
+            "Subtracting the other keys pays below 8 words only",
+            "words n",
+            "weight that leaks, if q has length 20",
+            [
+                Line("k_a + k_b", counts, [first for first, _ in pairs], "-", 0),
+                Line("k_a + k_b - others", counts, [second for _, second in pairs], "-", 1),
+            ],
+            yscale="log",
+        ),
+    )
+    return found
+
+
+def leak_in(dtype: str, n: int, d: int, beta: float, seed: int) -> float:
+    """Returns the leak of q = beta (k_a + k_b) if keys, scores and weights all have this type."""
+    with jax.enable_x64(True):
+        k_ND = jnp.asarray(frame(n, d, seed), dtype)
+        q_D = jnp.asarray(beta, dtype) * (k_ND[0] + k_ND[1])
+        return float(jax.nn.softmax(k_ND @ q_D)[2:].sum())
+
+
+ONE_HEAD = ((1.0, 1.0),)  # the parts of mu_a and mu_b in each head's query, times beta
+TWO_HEADS = ((1.0, 0.0), (0.0, 1.0))
+ALPHAS = (1e-2, 1e-4, 1e-6)
+VANISHING = 1e-12  # alpha where the question says that it vanishes: 1e-6 already shows at beta 1,000
+FINE = np.arange(1, 12.25, 0.25)  # betas to find the best among: at 12, the leak of 512 words is 0.002
+COARSE = np.geomspace(1, 1000, 61)  # betas of the picture
+VALUES = 16  # channels, where values are drawn, too
+
+
+def weights_of_heads(products_HN: jax.Array, queries, beta) -> jax.Array:
+    """Returns each head's weights, (heads, N), given the keys' products with mu_a and mu_b."""
+    return jax.nn.softmax(beta * (jnp.asarray(queries) @ products_HN))
+
+
+def noisy_average(settings: Settings) -> Findings:
+    """1c i: keys with noise. One head has a best beta and fails beyond it; two heads have none."""
+    found = Findings("noisy_average", settings)
+    draws, seed = settings.draws, settings.seed
+    for n in settings.sizes:
+        d = channels(n)
+        draw = partial(weight_errors, queries=ONE_HEAD, beta_B=FINE, n=n, d=d, frame_ND=means(n, d, seed))
+        square_SAB = simulate(draw, draws, seed, f"noisy_average {n}")
+        for i, alpha in enumerate(ALPHAS):
+            square_SB = square_SAB[:, i]
+            expected_B = np.square([theory.one_head(n, beta, alpha, d).weights for beta in FINE])
+            best = int(square_SB.mean(axis=0).argmin())
+            place = {"n": n, "d": d, "alpha": alpha, "draws": draws}
+            least, expected = rms(square_SB[:, best]), math.sqrt(expected_B[best])
+            found.add("least_weight_error", least, expected, beta=FINE[best], **place)
+            found.add("best_beta", lowest(FINE, square_SB), FINE[expected_B.argmin()], **place)
+    n, alpha, betas = 8, ALPHAS[-1], (20.0, 1000.0)
+    frame_ND = frame(n, VALUES, seed)
+    for name, queries, errors in (
+        ("output_error", ONE_HEAD, theory.one_head),
+        ("output_error_two_heads", TWO_HEADS, theory.two_heads),
+    ):
+        draw = partial(output_errors, queries=queries, beta_B=betas, alpha=alpha, frame_ND=frame_ND)
+        square_SB = simulate(draw, draws, seed, "noisy_average outputs")
+        for i, beta in enumerate(betas):
+            expected = errors(n, beta, alpha, VALUES).output
+            place = {"n": n, "d": VALUES, "beta": beta, "alpha": alpha, "draws": draws}
+            found.add(name, rms(square_SB[:, i]), expected, **place)
+    lines = []
+    for name, queries, styles in (
+        ("one head", ONE_HEAD, ("-", "-", "-")),
+        ("two heads", TWO_HEADS, ("--", "--", ":")),  # the last two curves lie on each other
+    ):
+        draw = partial(weight_errors, queries=queries, beta_B=COARSE, n=n, d=n, frame_ND=means(n, n, seed))
+        square_SAB = simulate(draw, min(draws, 4000), seed, "noisy_average curves")
+        error_AB = np.sqrt(square_SAB.mean(axis=0))
+        for i, alpha in enumerate(ALPHAS):
+            label = f"{name}, alpha = {alpha:g}"
+            lines.append(Line(label, COARSE, np.maximum(error_AB[i], 1e-17), styles[i], i))
+    found.picture(
+        "Noisy keys: one head fails beyond a best beta, two heads do not",
+        Lines(
+            f"{n} words with keys N(mu, alpha I)",
+            "beta",
+            "error of the weights (1/2, 1/2, 0, ...), rms",
+            lines,
+            xscale="log",
+            yscale="log",
+            ylim=(1e-9, 2),
+        ),
+    )
+    return found
+
+
+def weight_errors(key, queries, beta_B, n: int, d: int, frame_ND) -> jax.Array:
+    """Draws noisy keys; returns |w - (1/2, 1/2, 0, ...)|^2 for each alpha and beta, (A, B)."""
+    target_N = jnp.zeros(n).at[:2].set(0.5)
+
+    def error(products_HN, beta):
+        w_N = weights_of_heads(products_HN, queries, beta).mean(axis=0)
+        return ((w_N - target_N) ** 2).sum()
+
+    same = noise(key, n, d)  # for every alpha
+    drawn = [products(same, alpha, 1.0, frame_ND) for alpha in ALPHAS]
+    return jnp.stack([lax.map(partial(error, each_HN), jnp.asarray(beta_B)) for each_HN in drawn])
+
+
+def output_errors(key, queries, beta_B, alpha: float, frame_ND) -> jax.Array:
+    """Draws noisy keys and Gaussian values; returns |c - t|^2 / |t|^2, t = (v_a + v_b) / 2, by beta, (B,)."""
+    n, d = frame_ND.shape
+    keys_key, values_key = jax.random.split(key)
+    products_HN = products(noise(keys_key, n, d), alpha, 1.0, frame_ND)
+    v_ND = jax.random.normal(values_key, (n, d))
+    target_D = (v_ND[0] + v_ND[1]) / 2
+
+    def error(beta):
+        w_N = weights_of_heads(products_HN, queries, beta).mean(axis=0)
+        off_D = w_N.at[:2].add(-0.5) @ v_ND
+        return (off_D**2).sum() / (target_D**2).sum()
+
+    return lax.map(error, jnp.asarray(beta_B))
+
+
+BETAS = (5.0, 10.0, 20.0, 50.0, 100.0, 1000.0)
+CURVE = (1.0, 2.0, 3.0, *BETAS, 200.0, 500.0)
+
+
+class Steadiness(NamedTuple):
+    """Draws of k_a = eps mu_a: eps, the weights of v_a and v_b by beta, and v_a's weight in head 1."""
+
+    eps_S: np.ndarray
+    one_SB2: np.ndarray
+    two_SB2: np.ndarray
+    head_1_SB: np.ndarray
+
+
+@cache
+def steadiness(n: int, draws: int, seed: int, betas: tuple[float, ...] = CURVE) -> Steadiness:
+    """Draws keys with k_a ~ N(mu_a, alpha I + mu_a mu_a^T / 2); returns weights of one and of two heads."""
+    d = channels(n)
+    frame_ND = means(n, d, seed)
+
+    def draw(key):
+        length_key, noise_key = jax.random.split(key)
+        eps = 1 + math.sqrt(0.5) * jax.random.normal(length_key)
+        products_HN = products(noise(noise_key, n, d), VANISHING, eps, frame_ND)
+
+        def weights(beta):
+            (one_N,) = weights_of_heads(products_HN, ONE_HEAD, beta)
+            head_1_N, head_2_N = weights_of_heads(products_HN, TWO_HEADS, beta)
+            return one_N[:2], (head_1_N[:2] + head_2_N[:2]) / 2, head_1_N[0]
+
+        return Steadiness(eps, *lax.map(weights, jnp.asarray(betas)))
+
+    return simulate(draw, draws, seed, f"steadiness {n}")
+
+
+def scaled_key(settings: Settings) -> Findings:
+    """1c ii: k_a = eps mu_a. One head shows v_a or v_b, by chance, and hardly ever their average."""
+    found = Findings("scaled_key", settings)
+    draws = settings.draws
+    for n in settings.sizes:
+        drawn = steadiness(n, draws, settings.seed)
+        place = {"n": n, "d": channels(n), "alpha": VANISHING, "draws": draws}
+        if n == settings.sizes[0]:
+            found.add("p_negative", mean(drawn.eps_S < 0), special.ndtr(-math.sqrt(2)), draws=draws)
+        for beta in BETAS:
+            w_S = drawn.one_SB2[:, CURVE.index(beta), 0]
+            expected = theory.variance(theory.weight_one, n, beta)
+            found.add("weight_variance", variance(w_S), expected, beta=beta, **place)
+        for beta in BETAS:
+            w_S = drawn.one_SB2[:, CURVE.index(beta), 0]
+            expected = theory.below_one(0.9, n, beta) - theory.below_one(0.1, n, beta)
+            found.add("weight_middle", mean((0.1 < w_S) & (w_S < 0.9)), expected, beta=beta, **place)
+    n, beta = 8, 20.0
+    drawn, column = steadiness(n, draws, settings.seed), CURVE.index(beta)
+    edges = np.linspace(0, 1, 42)  # 1/2 lies in the middle of a bin
+    panels = []
+    for i, (title, w_SB2, shares) in enumerate(
+        (
+            ("one head: nearly always all or nothing", drawn.one_SB2, theory.shares_one),
+            ("two heads: mostly 1/2", drawn.two_SB2, theory.shares_two),
+        )
+    ):
+        panels.append(
+            Histogram(
+                title,
+                "weight of v_a",
+                f"share of {draws:,} draws, %",
+                w_SB2[:, column, 0],
+                edges,
+                100 * shares(edges, n, beta),
+                "logit-normal law" if not i else "logit-normal law, halved",
+                i,
+            )
+        )
+    outputs = [
+        Line(name, w_SB2[:500, column, 0], w_SB2[:500, column, 1], ".", i)
+        for i, (name, w_SB2) in enumerate((("one head", drawn.one_SB2), ("two heads", drawn.two_SB2)))
+    ]
+    found.picture(
+        f"If k_a varies in length, one head picks v_a or v_b; two heads mix both (n = {n}, beta = {beta:g})",
+        *panels,
+        Lines("500 outputs", "part of v_a in c", "part of v_b in c", outputs, equal=True),
+    )
+    return found
+
+
+def two_heads(settings: Settings) -> Findings:
+    """1d ii: k_a = eps mu_a. The mean of two heads varies less than one head, the more so for eps > 0."""
+    found = Findings("two_heads", settings)
+    draws = settings.draws
+    for n in settings.sizes:
+        drawn = steadiness(n, draws, settings.seed)
+        place = {"n": n, "d": channels(n), "alpha": VANISHING, "draws": draws}
+        positive_S = drawn.eps_S > 0
+        for beta in BETAS:
+            column = CURVE.index(beta)
+            one_S, two_S = drawn.one_SB2[:, column, 0], drawn.two_SB2[:, column, 0]
+            head_1_S = drawn.head_1_SB[positive_S, column]
+            for suffix, kept_S in (("", slice(None)), ("_positive", positive_S)):
+                one, two = (
+                    theory.variance(weight, n, beta, positive=bool(suffix))
+                    for weight in (theory.weight_one, theory.weight_two)
+                )
+                found.add(f"weight_variance{suffix}", variance(two_S[kept_S]), two, beta=beta, **place)
+                ratio = ratio_of_variances(one_S[kept_S], two_S[kept_S])
+                found.add(f"variance_ratio{suffix}", ratio, one / two, beta=beta, **place)
+            right = theory.share_above(RIGHT, n, beta)
+            found.add("head_1_right", mean(head_1_S > RIGHT), right, beta=beta, **place)
+    n = 8
+    drawn = steadiness(n, draws, settings.seed)
+    positive_S = drawn.eps_S > 0
+    fine_B = np.geomspace(1, 1000, 40)
+    lines = []
+    for i, (label, w_SB2, weight, positive) in enumerate(
+        (
+            ("one head", drawn.one_SB2, theory.weight_one, False),
+            ("two heads", drawn.two_SB2, theory.weight_two, False),
+            ("two heads, where k_a . q_1 > 0", drawn.two_SB2, theory.weight_two, True),
+        )
+    ):
+        kept_S = positive_S if positive else slice(None)
+        lines.append(Line(label, CURVE, w_SB2[kept_S, :, 0].var(axis=0), "o", i))
+        lines.append(
+            Line("", fine_B, [theory.variance(weight, n, beta, positive) for beta in fine_B], "-", i)
+        )
+    found.picture(
+        "Two heads are steadier, and what is left comes from keys that point backwards",
+        Lines(
+            f"{n} words, k_a = eps mu_a; points: {draws:,} draws, lines: quadrature",
+            "beta",
+            "variance of v_a's weight",
+            lines,
+            xscale="log",
+            yscale="log",
+        ),
+    )
+    return found
+
+
+RIGHT = 0.95  # a head is right if v_a has more weight than this
+WORDS = 8  # channels of questions 1e
+
+
+def given_vectors(beta: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the orthogonal u_a ... u_d of length beta, (4, D), and the words x_1, x_2, x_3, (N, D)."""
+    u_4D = beta * frame(4, WORDS, seed)
+    u_a, u_b, u_c, u_d = u_4D
+    return u_4D, np.stack([u_d + u_b, u_a, u_c + u_b])
+
+
+def attend(q_MD: np.ndarray, k_ND: np.ndarray, v_ND: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns outputs (M, D) and weights (M, N) of attention without 1/sqrt(d), as in the question."""
+    w_MN = special.softmax(q_MD @ k_ND.T, axis=1)
+    return w_MN @ v_ND, w_MN
+
+
+def same_vectors(settings: Settings) -> Findings:
+    """1e i: if queries, keys and values are the words themselves, c_2 comes to x_2."""
+    found = Findings("same_vectors", settings)
+    additions = {"": None, "_plus_u_d": 3, "_plus_u_c": 2}
+
+    def output(beta: float, added: int | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Returns c_2 in the coordinates of u_a..u_d, its weights, and its distance from u_b over beta."""
+        u_4D, x_ND = given_vectors(beta, settings.seed)
+        if added is not None:
+            x_ND[1] += u_4D[added]
+        c_ND, w_NN = attend(x_ND, x_ND, x_ND)
+        return u_4D @ c_ND[1] / beta**2, w_NN[1], np.linalg.norm(c_ND[1] - u_4D[1]) / beta
+
+    for beta in (1.0, 2.0, 3.0, 4.0):
+        place = {"n": 3, "d": WORDS, "beta": beta}
+        weight = output(beta, None)[1][1]
+        found.add("self_weight", weight, math.exp(beta**2) / (math.exp(beta**2) + 2), **place)
+    for beta in (1.0, 2.0, 3.0, 4.0):
+        place = {"n": 3, "d": WORDS, "beta": beta}
+        for suffix, added in additions.items():
+            _, _, distance = output(beta, added)
+            found.add(f"distance_to_u_b{suffix}", distance, _distance_to_u_b(beta, added), **place)
+    betas = np.linspace(0.25, 4, 40)
+    panels = []
+    for name, added in (("x_2 = u_a", None), ("x_2 = u_a + u_d", 3), ("x_2 = u_a + u_c", 2)):
+        parts_B4 = np.stack([output(beta, added)[0] for beta in betas])
+        lines = [
+            Line(f"u_{letter}", betas, parts_B4[:, i], style, i)
+            for i, (letter, style) in enumerate(zip("abcd", ("-", "-", "-", "--")))
+        ]
+        panels.append(Lines(name, "beta, the length of u_a ... u_d", "part of each in c_2", lines))
+    found.picture("Words that ask for themselves find themselves: c_2 comes to x_2, never to u_b", *panels)
+    return found
+
+
+def _distance_to_u_b(beta: float, added: int | None) -> float:
+    """Returns |c_2 - u_b| / beta by hand, from the scores of x_1, x_2 and x_3 over beta^2."""
+    scores = {None: (0, 1, 0), 3: (1, 2, 0), 2: (0, 2, 1)}[added]
+    w_1, w_2, w_3 = special.softmax(beta**2 * np.array(scores))
+    parts = {"a": w_2, "b": w_1 + w_3 - 1, "c": w_3, "d": w_1}
+    if added is not None:
+        parts["d" if added == 3 else "c"] += w_2
+    return math.hypot(*parts.values())
+
+
+def key_query_value(settings: Settings) -> Findings:
+    """1e ii: V, K, Q with c_2 near u_b and c_1 near u_b - u_c, by formula and through our own modules."""
+    found = Findings("key_query_value", settings)
+    for beta in (1.0, 2.0, 3.0, 4.0):
+        u_4D, x_ND = given_vectors(beta, settings.seed)
+        c_ND, _ = attend(*(x_ND @ matrix.T for matrix in matrices(u_4D)))
+        off = 1 / (math.exp(beta**2) + 2)  # the weight of each word that c_2 should not look at
+        place = {"n": 3, "d": WORDS, "beta": beta}
+        residual = np.linalg.norm(c_ND[1] - u_4D[1]) / beta
+        found.add("residual_c2", residual, math.sqrt(2) * off, **place)
+        target_D = u_4D[1] - u_4D[2]
+        found.add("residual_c1", np.linalg.norm(c_ND[0] - target_D) / beta, math.sqrt(5) * off, **place)
+    beta = 4.0
+    place = {"n": 3, "d": WORDS, "beta": beta}
+    residual, w_33, parts_34 = through_module(MemoryAttention, beta, (1, 2, 3), settings.seed)
+    found.add("residual_memory_attention", residual, **place)
+    bars = {"MemoryAttention": residual}
+    for order in itertools.permutations((1, 2, 3)):
+        residual, _, _ = through_module(CausalAttention, beta, order, settings.seed)
+        name = "".join(map(str, order))
+        found.add(f"residual_causal_attention_{name}", residual, **place)
+        bars[f"CausalAttention, words {', '.join(map(str, order))}"] = residual
+    words = [f"x_{i}" for i in (1, 2, 3)]
+    found.picture(
+        "One head answers 1(e)ii; with a causal mask only if words 3, 1 and 2 come in this order (beta = 4)",
+        Matrix("weights without a mask", "word looked at", "output of word", w_33, words, words, 0, 1),
+        Matrix(
+            "c_1 and c_2 without a mask",
+            "part of",
+            "output",
+            parts_34[:2],
+            [f"u_{letter}" for letter in "abcd"],
+            ["c_1", "c_2"],
+            -1,
+            1,
+        ),
+        Bars(
+            "our own modules; green: equal up to rounding",
+            "larger residual of c_1 and c_2, over beta",
+            list(bars),
+            list(bars.values()),
+            [value < 1e-3 for value in bars.values()],
+            1e-8,
+        ),
+    )
+    return found
+
+
+def matrices(u_4D: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns Q, K and V, each (D, D)."""
+    u_a, u_b, u_c, u_d = u_4D
+    square = u_a @ u_a
+    q_DD = (np.outer(u_d, u_a) + np.outer(u_c, u_d)) / square
+    return q_DD, np.eye(len(u_a)), (np.outer(u_b, u_b) - np.outer(u_c, u_c)) / square
+
+
+def through_module(attention, beta: float, order: tuple[int, ...], seed: int):
+    """Runs one of our attention layers, in float32, with the matrices of 1e ii.
+
+    Args:
+      attention: CausalAttention or MemoryAttention.
+      beta: the length of u_a ... u_d.
+      order: the numbers of the words in the order in which the layer reads them.
+      seed: decides the vectors.
+
+    Returns:
+      The larger residual of c_1 and c_2 over beta; the weights, and the outputs in the coordinates of u_a ...
+      u_d, with words 1, 2, 3 in rows (and columns).
+    """
+    u_4D, x_ND = given_vectors(beta, seed)
+    q_DD, k_DD, v_DD = matrices(u_4D)
+    cfg = ModelConfig(n_layer=1, n_head=1, n_embd=WORDS, seq_len=3, block_size=3, dropout=0.0)
+    layers = {
+        "query": math.sqrt(WORDS) * q_DD.T,  # the layer divides by sqrt(d), and the question does not
+        "key": k_DD.T,
+        "value": v_DD.T,
+    }
+    params = {name: _linear(kernel) for name, kernel in layers.items()}
+    params["readout"] = {"proj": _linear(np.eye(WORDS))}
+    rows = [number - 1 for number in order]
+    x_BTC = jnp.asarray(x_ND[rows][None], jnp.float32)
+    if attention is MemoryAttention:
+        inputs = (x_BTC, x_BTC, jnp.ones((1, 1, 3, 3), bool))
+    else:
+        inputs = (x_BTC, jnp.arange(3)[None])
+    y_BTC, kept = attention(cfg).apply({"params": params}, *inputs, train=False, mutable=["intermediates"])
+    back = np.argsort(rows)
+    (w_BHTS,) = kept["intermediates"]["readout"]["weights"]
+    c_3D = np.asarray(y_BTC[0], np.float64)[back]
+    targets_2D = np.stack([u_4D[1] - u_4D[2], u_4D[1]])
+    residual = np.linalg.norm(c_3D[:2] - targets_2D, axis=1).max() / beta
+    return residual, np.asarray(w_BHTS)[0, 0][back][:, back], c_3D @ u_4D.T / beta**2
+
+
+def _linear(kernel_IO: np.ndarray) -> dict:
+    return {"kernel": jnp.asarray(kernel_IO, jnp.float32), "bias": jnp.zeros(len(kernel_IO), jnp.float32)}
