@@ -40,6 +40,18 @@ def test_closed_forms_by_hand():
     assert theory.share_above(1 / (1 + 1 / math.e), 2, 1.0) == pytest.approx(0.5 / (1 - negative))
 
 
+def test_quadratures_for_eight_words():
+    """Found before by simulations of another program."""
+    found = [theory.variance(theory.weight_one, 8, beta) for beta in (5.0, 10.0, 20.0, 50.0, 100.0)]
+    assert found == pytest.approx([0.149, 0.195, 0.222, 0.239, 0.244], abs=6e-4)
+    assert theory.variance(theory.weight_two, 8, 20.0) == pytest.approx(0.0199, abs=1e-4)
+    assert theory.variance(theory.weight_two, 8, 20.0, positive=True) == pytest.approx(0.00359, abs=2e-5)
+    right = [theory.share_above(claims.RIGHT, *place) for place in ((8, 20.0), (8, 100.0), (512, 20.0))]
+    assert right == pytest.approx([0.931, 0.988, 0.844], abs=6e-4)
+    errors = [theory.one_head(8, *place, 16).weights for place in ((3.0, 1e-2), (5.0, 1e-4), (7.25, 1e-6))]
+    assert errors == pytest.approx([0.209, 0.038, 0.0054], rel=0.01)
+
+
 @pytest.mark.parametrize("sigma", [0.0, 0.3])
 def test_moments_are_expectations_of_a_softmax(sigma):
     """Without noise by hand; with noise against a sum over a grid of the scores of three words."""
@@ -87,8 +99,9 @@ def test_a_seed_decides_the_draws():
 
     first, again, other = map(figures, (5, 5, 6))
     assert first == again
-    moved = [row.quantity for row, drawn in zip(first, other) if row.value != drawn.value]
-    assert moved.count("weight_variance") == len(claims.BETAS)
+    for row, drawn in zip(first, other):
+        if row.quantity == "weight_variance":
+            assert 0.01 * row.standard_error < abs(row.value - drawn.value) < 6 * row.standard_error
 
 
 def test_whole_keys_and_their_products_alone_have_the_same_law():
