@@ -401,7 +401,7 @@ def scaled_key(settings: Settings) -> Findings:
             found.add("weight_middle", mean((0.1 < w_S) & (w_S < 0.9)), expected, beta=beta, **place)
     n, beta = 8, 20.0
     drawn, column = steadiness(n, draws, settings.seed), CURVE.index(beta)
-    edges = np.linspace(0, 1, 42)  # 1/2 lies in the middle of a bin
+    edges_E = np.linspace(0, 1, 42)  # 1/2 lies in the middle of a bin
     panels = []
     for i, (title, w_SB2, shares) in enumerate(
         (
@@ -415,8 +415,8 @@ def scaled_key(settings: Settings) -> Findings:
                 "weight of v_a",
                 f"share of {draws:,} draws, %",
                 w_SB2[:, column, 0],
-                edges,
-                100 * shares(edges, n, beta),
+                edges_E,
+                100 * shares(edges_E, n, beta),
                 "logit-normal law" if not i else "logit-normal law, halved",
                 i,
             )

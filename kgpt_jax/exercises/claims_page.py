@@ -1,7 +1,4 @@
-"""The list of topics, and how their findings become a table, a file and a picture.
-
-Axes of arrays are those of `figures`.
-"""
+"""The list of topics, and how their findings become a table, lines of JSON and a picture."""
 
 import json
 import textwrap
@@ -130,11 +127,11 @@ def draw_lines(axis, panel: Lines):
 
 def draw_histogram(axis, panel: Histogram):
     """Draws shares in percent as bars, and the expected shares as their outline."""
-    counts, _ = np.histogram(panel.values, panel.edges)
+    count_W, _ = np.histogram(panel.values_S, panel.edges_E)
     axis.stairs(
-        100 * counts / len(panel.values), panel.edges, fill=True, color=COLORS[panel.color], alpha=0.6
+        100 * count_W / len(panel.values_S), panel.edges_E, fill=True, color=COLORS[panel.color], alpha=0.6
     )
-    axis.stairs(panel.shares, panel.edges, color="black", linewidth=1, label=panel.label)
+    axis.stairs(panel.shares_W, panel.edges_E, color="black", linewidth=1, label=panel.label)
     axis.set(xlim=(-0.02, 1.02), ylim=(0, 90), xlabel=panel.xlabel, ylabel=panel.ylabel)
     axis.grid(axis="y", alpha=0.3)
     axis.legend(fontsize=8)

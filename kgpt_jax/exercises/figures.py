@@ -1,6 +1,6 @@
 """What a topic hands over: figures with their standard errors, and the panels of its picture.
 
-Axes: `S` draws.
+Axes: `S` draws, `B` places, `E` edges of bins, `W` bins.
 """
 
 import math
@@ -89,14 +89,14 @@ class Lines(NamedTuple):
 
 
 class Histogram(NamedTuple):
-    """A panel that shows how `values` are distributed over [0, 1], and the expected `shares` in percent."""
+    """A panel that shows how values are distributed over [0, 1], and the expected shares in percent."""
 
     title: str
     xlabel: str
     ylabel: str
-    values: np.ndarray
-    edges: np.ndarray  # of the bins
-    shares: np.ndarray
+    values_S: np.ndarray
+    edges_E: np.ndarray  # of the bins
+    shares_W: np.ndarray
     label: str  # of the shares
     color: int = 0
 

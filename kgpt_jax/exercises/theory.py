@@ -1,7 +1,6 @@
 """Closed forms and quadratures for the claims of questions 1a to 1d, without a draw.
 
-The score of a word is a normal variable, or a constant. Axes: `X` points in log u, `Z` points of a normal
-variable.
+Axes: `X` points in log u, `Z` points of a normal variable, `E` edges of bins.
 """
 
 import math
@@ -166,14 +165,14 @@ def variance(weight, n: int, beta: float, positive: bool = False) -> float:
     return integral(2) / share - mean**2
 
 
-def shares_one(edges: np.ndarray, n: int, beta: float) -> np.ndarray:
+def shares_one(edges_E: np.ndarray, n: int, beta: float) -> np.ndarray:
     """Returns how often v_a's weight in one head lies between neighbouring edges: the logit-normal law."""
-    return np.diff([below_one(edge, n, beta) for edge in edges])
+    return np.diff([below_one(edge, n, beta) for edge in edges_E])
 
 
-def shares_two(edges: np.ndarray, n: int, beta: float) -> np.ndarray:
+def shares_two(edges_E: np.ndarray, n: int, beta: float) -> np.ndarray:
     """Returns how often v_a's weight in the mean of two heads lies between neighbouring edges."""
     of_head_2 = float(weight_two(-math.inf, n, beta))  # all that is left if head 1 misses v_a
-    weights = np.clip(2 * (edges - of_head_2), 0, 1)
-    eps = (special.logit(weights) + math.log(n - 1)) / beta
-    return np.diff(special.ndtr((eps - 1) * math.sqrt(2)))
+    weights_E = np.clip(2 * (edges_E - of_head_2), 0, 1)
+    eps_E = (special.logit(weights_E) + math.log(n - 1)) / beta
+    return np.diff(special.ndtr((eps_E - 1) * math.sqrt(2)))
