@@ -221,9 +221,9 @@ def average(settings: Settings) -> Findings:
         leak_B = np.array([leak_in(dtype, n, d, beta, settings.seed) for beta in shown_B])
         lines.append(Line(dtype, shown_B, np.where(leak_B > 0, leak_B, np.nan), ("-", "--", ".")[i], i))
     found.picture(
-        "The leak of k_a + k_b falls as exp(-beta), in every precision, and then is exactly 0",
+        "What leaks to other words falls as exp(-beta), in every precision, and then is exactly 0",
         Lines(
-            f"{n} words, q = beta (k_a + k_b); a curve ends where the leak is 0",
+            f"{n} words; a curve ends where the leak is 0",
             "beta",
             "weight that leaks to other words",
             lines,
@@ -234,8 +234,8 @@ def average(settings: Settings) -> Findings:
             "words n",
             "weight that leaks, if q has length 20",
             [
-                Line("k_a + k_b", counts, [first for first, _ in pairs], "-", 0),
-                Line("k_a + k_b - others", counts, [second for _, second in pairs], "-", 1),
+                Line("toward a and b", counts, [first for first, _ in pairs], "-", 0),
+                Line("and away from the others", counts, [second for _, second in pairs], "-", 1),
             ],
             yscale="log",
         ),
@@ -244,7 +244,7 @@ def average(settings: Settings) -> Findings:
 
 
 def leak_in(dtype: str, n: int, d: int, beta: float, seed: int) -> float:
-    """Returns the leak of q = beta (k_a + k_b) if keys, scores and weights all have this type."""
+    """Returns what leaks to other words if keys, scores and weights all have this type."""
     with jax.enable_x64(True):
         k_ND = jnp.asarray(frame(n, d, seed), dtype)
         q_D = jnp.asarray(beta, dtype) * (k_ND[0] + k_ND[1])
@@ -333,7 +333,7 @@ def weight_errors(key, queries, beta_B, n: int, d: int, frame_ND) -> jax.Array:
 
 
 def output_errors(key, queries, beta_B, alpha: float, frame_ND) -> jax.Array:
-    """Draws noisy keys and Gaussian values; returns |c - t|^2 / |t|^2, t = (v_a + v_b) / 2, by beta, (B,)."""
+    """Draws noisy keys and values; returns |c - t|^2 / |t|^2 by beta, (B,); t is the mean of v_a and v_b."""
     n, d = frame_ND.shape
     keys_key, values_key = jax.random.split(key)
     products_HN = products(noise(keys_key, n, d), alpha, 1.0, frame_ND)
@@ -534,7 +534,7 @@ def same_vectors(settings: Settings) -> Findings:
             for i, (letter, style) in enumerate(zip("abcd", ("-", "-", "-", "--")))
         ]
         panels.append(Lines(name, "beta, the length of u_a ... u_d", "part of each in c_2", lines))
-    found.picture("Words that ask for themselves find themselves: c_2 comes to x_2, never to u_b", *panels)
+    found.picture("Words that ask for themselves find themselves", *panels)
     return found
 
 

@@ -56,7 +56,7 @@ def keys(answer: Answer, name: str, sizes: Sequence[tuple[int, int]]) -> list[di
 
 
 def halves(answer: Answer, fields: Sequence[str], name: str, noisy: bool) -> Verdict:
-    """Says whether the mean output of one or two queries is (v_a + v_b) / 2.
+    """Says whether the mean output of one or two queries is the mean of v_a and v_b.
 
     Args:
       answer: with one field per query.
@@ -92,7 +92,7 @@ def halves(answer: Answer, fields: Sequence[str], name: str, noisy: bool) -> Ver
 
 
 def average(answer: Answer) -> Verdict:
-    """c is near (v_a + v_b) / 2 for orthonormal keys and any values."""
+    """c is near the mean of v_a and v_b for orthonormal keys and any values."""
     return halves(answer, ["q"], "k", noisy=False)
 
 

@@ -84,7 +84,7 @@ class Errors(NamedTuple):
 
 
 def one_head(n: int, beta: float, alpha: float, d: int) -> Errors:
-    """Returns the errors of q = beta (mu_a + mu_b) with noisy keys, and Gaussian values of d channels."""
+    """Returns the errors of one head with noisy keys, and Gaussian values of d channels."""
     m = moments(n, 2, beta, beta * math.sqrt(2 * alpha))
     rest = (n - 2) * m.o2
     together = 2 * m.aa + 2 * m.ab - 4 * m.a + 1  # E (e_a + e_b)^2, the leak squared
@@ -93,7 +93,7 @@ def one_head(n: int, beta: float, alpha: float, d: int) -> Errors:
 
 
 def two_heads(n: int, beta: float, alpha: float, d: int) -> Errors:
-    """Returns the errors of the mean of two heads, q_1 = beta mu_a and q_2 = beta mu_b, with noisy keys."""
+    """Returns the errors of the mean of two heads, one for each word, with noisy keys."""
     m, rest = moments(n, 1, beta, beta * math.sqrt(alpha)), n - 2
     # Each head's error is written with the weights of its other words, so that no digits are lost in 1 - w.
     leaked, leaked2 = rest * m.o, rest * m.o2 + rest * (rest - 1) * m.oo
@@ -119,18 +119,18 @@ def below_one(weight: float, n: int, beta: float) -> float:
 
 
 def share_above(weight: float, n: int, beta: float) -> float:
-    """Returns P(w_a > weight | eps > 0) for the head q_1 = beta mu_a."""
+    """Returns P(w_a > weight | eps > 0) for the head that looks at a."""
     eps = max(0.0, (special.logit(weight) + math.log(n - 1)) / beta)
     return float(special.ndtr((1 - eps) * math.sqrt(2)) / special.ndtr(math.sqrt(2)))
 
 
 def weight_one(eps, n: int, beta: float):
-    """Returns v_a's weight in one head with q = beta (mu_a + mu_b), where k_a = eps mu_a."""
+    """Returns v_a's weight in one head that looks at a and b, where k_a = eps mu_a."""
     return special.expit(beta * eps - _log_rest(n, beta))
 
 
 def weight_two(eps, n: int, beta: float):
-    """Returns v_a's weight in the mean of two heads with q_1 = beta mu_a and q_2 = beta mu_b."""
+    """Returns v_a's weight in the mean of two heads, one for a and one for b."""
     return (special.expit(beta * eps - math.log(n - 1)) + special.expit(-_log_rest(n, beta))) / 2
 
 
