@@ -1,9 +1,11 @@
 """A question, and the fields of an answer to it.
 
-    answer = Answer(TOPICS["average"], {"large": "L", "q": "..."}, year=2021, seed=0)
+`Answer` reads each field as the question's judge needs it:
+
+    answer = Answer("average", TOPICS["average"], {"large": "L", "q": "..."}, year=2021, seed=0)
     q = answer.expression("q")
 
-reads the field as the question's judge needs it, and raises Unreadable if that fails.
+A field that cannot be read raises Unreadable.
 """
 
 import unicodedata
@@ -34,7 +36,8 @@ class Topic(NamedTuple):
     Attributes:
       about: the question in a few words.
       asked: number and points of the question, by year; 0 points if we do not know them.
-      fields: the fields of an answer, with the kind of each (KINDS).
+      fields: the fields of an answer, with the kind of each, as the template shows it: column, matrix,
+        number, numbers, steps, or true or false.
       language: what the question gives.
       judge: says whether an answer is right.
       large: how many large scalars of its own an answer may use.
@@ -53,26 +56,24 @@ class Topic(NamedTuple):
 class Answer:
     """The fields of an answer to one question, read as the question's functions need them."""
 
-    def __init__(self, topic: Topic, fields: Mapping[str, Any], year: int, seed: int):
+    def __init__(self, name: str, topic: Topic, fields: Mapping[str, Any], year: int, seed: int):
         self.topic, self.year, self.seed = topic, year, seed
         if seed < 0:
             raise UserError(f"--seed={seed}: give 0 or more")
         if not isinstance(fields, Mapping):
             raise Unreadable(f"give a section with {', '.join(topic.fields)}")
-        self.rng = np.random.default_rng((seed, zlib.crc32(topic.about.encode())))
+        self.rng = np.random.default_rng((seed, zlib.crc32(name.encode())))
         self.fields = fields
         known = [*self.topic.fields, *(["large"] if self.topic.large else [])]
         if unknown := [name for name in fields if name not in known]:
-            raise Unreadable(
-                f"there is no field {str(unknown[0])[:30]!r}: this question has {', '.join(known)}"
-            )
+            raise Unreadable(f"there is no field {str(unknown[0])[:30]!r}: its fields are {', '.join(known)}")
         blank = [
             name
             for name in self.topic.fields
             if name not in self.topic.optional and is_blank(fields.get(name, ""))
         ]
         if blank:
-            raise Unreadable(f"{blank[0]} is missing: this question has {', '.join(known)}")
+            raise Unreadable(f"{blank[0]} is missing: its fields are {', '.join(known)}")
         self.large = self._large() if self.topic.large else ()
         language = self.topic.language
         self.language = language._replace(names={*language.names, *self.large}, budget=Budget())
@@ -85,7 +86,7 @@ class Answer:
             raise Unreadable('large: give names of scalars, as in large = "L" or large = ["L", "M"]')
         names = tuple(latin(unicodedata.normalize("NFKC", name)) for name in names)
         if len(set(names)) < len(names) or len(names) > self.topic.large:
-            many = "one name" if self.topic.large == 1 else f"one to {self.topic.large} different names"
+            many = "one name" if self.topic.large == 1 else f"at most {self.topic.large} names, each once"
             raise Unreadable(f"large: give {many}")
         language = self.topic.language
         taken = {*language.names, *language.families, *language.functions, *language.own, *SUMS}
@@ -146,10 +147,11 @@ class Answer:
           shape: rows and columns that the value must have; any, if they are left out.
 
         Returns:
-          (N, D) for a column, (N,) for a number, else (N, rows, columns).
+          With `shape`: (N,) for a number, (N, D) for a column, (N, rows, columns) for a matrix. Without it
+          always (N, rows, columns). N may be 1.
 
         Raises:
-          Unreadable: the shape is another.
+          Unreadable: the value has another shape, or cannot be computed.
         """
         value = _of(field, lambda: expression.value(given))
         if shape not in ((), (1, 1)) and value.shape[1:] == (1, 1) and not value.any():

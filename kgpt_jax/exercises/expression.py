@@ -39,7 +39,7 @@ SUMS = ("others", "total")  # functions of a family's name
 WRITE = {
     ast.BitXor: "write ** for a power",
     ast.Compare: "an answer is one expression, without = or <",
-    ast.Subscript: "write k_a, not k[a]",
+    ast.Subscript: "write an underscore, as in v_a",
     ast.Tuple: "an answer is one expression, without commas",
 }
 
@@ -95,7 +95,7 @@ class Expression(NamedTuple):
         Args:
           given: for each name a number, an array (rows, columns) or an array (N, rows, columns). For a family
             `k`, also "others(k)" and "total(k)". For a function `f` of the question, "f()", which takes and
-            returns values; "exp()" and the like replace the general functions.
+            returns values. A value for "exp()" replaces the general function exp, in this call only.
 
         Returns:
           The value, (N, rows, columns). Its entries may be infinite or NaN.
@@ -177,7 +177,7 @@ class _Reader:
         """Returns the function that computes a node from the given values."""
         self.n_nodes += 1
         if depth > MAX_DEPTH or self.n_nodes > MAX_NODES:
-            raise Unreadable(f"it has more than {MAX_NODES} parts, or more than {MAX_DEPTH} one in another")
+            raise Unreadable(f"it has more than {MAX_NODES} parts, or is nested more than {MAX_DEPTH} deep")
         match node:
             case ast.Constant():
                 return self.constant(node)
@@ -201,7 +201,7 @@ class _Reader:
                 return self.call(node, depth)
         kind = type(node.op) if isinstance(node, ast.BinOp | ast.UnaryOp) else type(node)
         if isinstance(node, ast.Attribute):
-            raise self.refuse(node, f".{_short(node.attr)} is not .T, the transpose")
+            raise self.refuse(node, f"only .T, the transpose, may follow a dot, not .{_short(node.attr)}")
         if isinstance(node, ast.BinOp):  # the column of the operator, not of its left side
             end = node.left.end_col_offset
             between = self.body[end : node.right.col_offset]
@@ -261,7 +261,8 @@ class _Reader:
         if name in SUMS:
             family = _name(node.args[0]) if len(node.args) == 1 else ""
             if family not in self.language.families:
-                raise self.refuse(node, f"write {name}({' or '.join(sorted(self.language.families))})")
+                choices = " or ".join(f"{name}({each})" for each in sorted(self.language.families))
+                raise self.refuse(node, f"write {choices}")
             key = f"{name}({family})"
             self.used.add(key)
             return lambda given: np.asarray(given[key])[None]
@@ -288,7 +289,7 @@ class _Reader:
     def unknown(self, name: str, known: Collection[str], kind: str) -> str:
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {near[0]}? " if near else ""
-        listed = f"this question has {', '.join(sorted(known)) or 'none'}"
+        listed = f"this question gives {', '.join(sorted(known)) or 'none'}"
         return f"there is no {kind} {_short(name)}: {hint}{listed}" if name else f"not a {kind}: {listed}"
 
     def sized(self, node: ast.AST, value: np.ndarray) -> np.ndarray:

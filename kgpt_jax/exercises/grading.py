@@ -33,13 +33,16 @@ def check(topic: str, fields: Mapping[str, Any], year: int = NEWEST, seed: int =
       year: the year of the handout.
       seed: decides the vectors that are drawn. The verdict is the same for every seed.
 
+    Returns:
+      The verdict. An answer that cannot be read is no error, but "unreadable".
+
     Raises:
-      UserError: there is no such topic.
+      UserError: there is no such topic, or the seed is negative.
     """
     if topic not in TOPICS:
         raise UserError(_unknown(topic))
     try:
-        return TOPICS[topic].judge(Answer(TOPICS[topic], fields, year, seed))
+        return TOPICS[topic].judge(Answer(topic, TOPICS[topic], fields, year, seed))
     except Unreadable as error:
         return Verdict(UNREADABLE, reason=" ".join(str(error).split()))
 
@@ -62,9 +65,9 @@ class Report(NamedTuple):
     """The verdicts on the answers of one file.
 
     Attributes:
-      graded: one entry per answer, in the order of the file.
+      graded: one entry per answer, in the order of the file; also for unknown topics and a wrong year.
       total: the points of all questions of the year or, if no year is given, of those that are answered.
-      unasked: topics that are answered, but that year does not ask, or asks for prose.
+      unasked: topics with answers that the year does not ask, or asks as prose.
       error: why the file could not be read; "" if it could.
     """
 
@@ -81,6 +84,12 @@ class Report(NamedTuple):
         return sum(each.verdict.verdict == verdict for each in self.graded)
 
     @property
+    def summary(self) -> str:
+        """Returns the line with counts and points, or the error."""
+        counts = ", ".join(f"{self.count(verdict)} {verdict}" for verdict in (RIGHT, WRONG, UNREADABLE))
+        return self.error or f"{counts}; {self.score:g} of {self.total:g} points"
+
+    @property
     def text(self) -> str:
         """Returns the table for the screen, or the error."""
         if self.error:
@@ -91,12 +100,9 @@ class Report(NamedTuple):
             lines.append(
                 _row(topic, number, verdict.verdict, residual, verdict.holds_from or "", verdict.reason)
             )
-        counts = ", ".join(f"{self.count(verdict)} {verdict}" for verdict in (RIGHT, WRONG, UNREADABLE))
-        lines.append(f"{counts}; {self.score:g} of {self.total:g} points")
+        lines.append(self.summary)
         if self.unasked:
-            lines.append(
-                f"without points, since that year does not ask for a formula: {', '.join(self.unasked)}"
-            )
+            lines.append(f"without points, not asked as a formula in the handout: {', '.join(self.unasked)}")
         return "\n".join(lines)
 
     def gradescope(self) -> dict[str, Any]:
@@ -126,7 +132,8 @@ def read_answers(path: Path) -> dict[str, Any]:
     """Reads a TOML file of answers.
 
     Raises:
-      UserError: the file cannot be read, is larger than 64 kB, or is no TOML.
+      UserError: the file cannot be read, is a pipe, is larger than 64 kB, has more than 5,000 dots, or is not
+        valid TOML.
     """
     try:
         if path.is_fifo():
@@ -147,15 +154,18 @@ def read_answers(path: Path) -> dict[str, Any]:
         why = " ".join(str(error).split())[:200]
         if not isinstance(error, tomllib.TOMLDecodeError):
             why = "it is nested too deeply, or has a number of too many digits"
-        raise UserError(f"{path} is no TOML: {why}") from None
+        raise UserError(f"{path} is not valid TOML: {why}") from None
 
 
 def grade(answers: Mapping[str, Any], seed: int = 0) -> Report:
-    """Grades the answers of one file. If one answer cannot be read, the others are graded all the same.
+    """Grades the answers of one file. Blank answers are skipped.
 
     Args:
       answers: a dict of fields for each topic, and "year".
       seed: decides the vectors that are drawn.
+
+    Returns:
+      The report. If an answer cannot be read, the others are graded all the same.
     """
     year = answers.get("year")
     known = type(year) is int and year in YEARS
@@ -195,7 +205,7 @@ def table(reports: Mapping[str, Report]) -> str:
     """Returns a CSV table with a line for each file: points, counts of verdicts, verdicts on the topics."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["file", "points", "of", RIGHT, WRONG, UNREADABLE, *TOPICS, "error"])
+    writer.writerow(["file", "points", "max_points", RIGHT, WRONG, UNREADABLE, *TOPICS, "error"])
     for name, report in reports.items():
         verdicts = {each.topic: each.verdict.verdict for each in report.graded}
         counts = [report.count(verdict) for verdict in (RIGHT, WRONG, UNREADABLE)]

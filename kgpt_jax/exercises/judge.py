@@ -23,13 +23,13 @@ class Measured(NamedTuple):
       residual: relative to the target; infinite if the answer is not finite.
       found: what came out, in words.
       weights: the attention weights to report.
-      telling: False if float64 is too coarse to say.
+      conclusive: False if float64 is too coarse to say.
     """
 
     residual: float
     found: str
     weights: Sequence[float] = ()
-    telling: bool = True
+    conclusive: bool = True
 
 
 NOT_FINITE = Measured(math.inf, "the answer is not finite")
@@ -51,6 +51,9 @@ def sweep(
       measure: `(case, scalars) -> Measured`.
       values: of the scalars; default: SWEEP. All have the same value or, if there are several, one of them is
         three times the others.
+
+    Returns:
+      The verdict, with the largest residual at the least value from which the answer holds.
     """
     least, residual = None, 0.0
     for value in reversed(SWEEP if values is None else values):
@@ -58,7 +61,7 @@ def sweep(
             (case, scalars, measured)
             for scalars in (dict.fromkeys(large, value), *one_tripled(large, value))
             for case in cases
-            if (measured := measure(case, scalars)).telling
+            if (measured := measure(case, scalars)).conclusive
         ]
         failed = [each for each in at_value if not each[2].residual <= TOLERANCE]
         if failed and least is None:
@@ -112,7 +115,18 @@ def combination(coefficients: Sequence[float], names: Sequence[str]) -> str:
 def unequal(
     answer: Answer, values: Sequence[np.ndarray], distance: Callable, sizes: Mapping[str, Any]
 ) -> tuple[Verdict | None, float]:
-    """Returns the verdict if two steps after each other differ, or None, and the largest distance."""
+    """Compares each step with the one before it.
+
+    Args:
+      answer: for its seed.
+      values: the value of each step.
+      distance: `(value, value before) -> float`.
+      sizes: of the draw, for the counterexample.
+
+    Returns:
+      (verdict, distance). The verdict is None if all neighbours agree within TOLERANCE; otherwise it names
+      the first two that differ. The distance is the largest one.
+    """
     residual = 0.0
     for i, (before, after) in enumerate(zip(values, values[1:]), 2):
         with np.errstate(all="ignore"):

@@ -1,7 +1,6 @@
 """Judges answers about attention: copying, averages, noise in the keys, two heads, key-query-value.
 
-A judge is a function `(answer) -> Verdict`. It states what must hold, and measures it on vectors that it
-draws. No right answer is written down.
+A judge is a function `(answer) -> Verdict`. It states what must hold, and measures it on drawn vectors.
 
 Axes: `N` draws or keys, `D` channels, `X` scores of a draw, or directions.
 """
@@ -97,12 +96,12 @@ def average(answer: Answer) -> Verdict:
 
 
 def noisy_average(answer: Answer) -> Verdict:
-    """The same for keys with noise of vanishing variance, when only their means are known."""
+    """c is near that mean if keys have noise of vanishing variance and only their means are known."""
     return halves(answer, ["q"], "mu", noisy=True)
 
 
 def two_heads(answer: Answer) -> Verdict:
-    """The same for the mean output of two queries. From 2023 on they must differ."""
+    """The mean output of two queries is near the mean of v_a and v_b. From 2023 on they must differ."""
     verdict = halves(answer, ["q_1", "q_2"], "mu", noisy=True)
     if not verdict.right:
         return verdict
@@ -111,7 +110,7 @@ def two_heads(answer: Answer) -> Verdict:
     given = case["given"] | {"alpha": (VANISHING / 50) ** 2} | dict.fromkeys(answer.large, 50.0)
     q_1_D, q_2_D = (answer.value(field, query, given, 8, 1)[0] for field, query in queries.items())
     if answer.year >= 2023 and relative(q_2_D, q_1_D) < 1e-9:
-        return wrong("q_1 and q_2 are equal; from 2023 on they must differ", 1.0)
+        return wrong("q_1 and q_2 are equal; from 2023 on they must differ")
     eps_N = answer.rng.normal(1, math.sqrt(0.5), size=10_000)
     eps_N = eps_N[eps_N > 0]
 
@@ -327,7 +326,7 @@ def same_vectors(answer: Answer) -> Verdict:
 
     verdict = sweep(answer, ["beta"], words(answer), measure)
     if verdict.right and can_be != (min(nearest) <= TOLERANCE):
-        return wrong("can_be_u_b: attention says otherwise", 1.0)
+        return wrong("can_be_u_b: the opposite holds for what attention gives")
     return verdict
 
 

@@ -26,24 +26,29 @@ def permutation(answer: Answer) -> Verdict:
     """All steps are equal for permutations P, and the first and last are Z(P X) and P Z(X)."""
     steps = answer.expressions("steps", least=2)
     residual = 0.0
-    for draw in range(13):
-        T, d = 3 + draw % 6, (4, 8)[draw % 2]
-        given, layer = drawn_layer(answer.rng, T, d)
-        if draw == 12:  # no permutation, to tell the ends of the proof apart; only P 1 = 1 still holds
-            other = answer.rng.uniform(0.1, 1, size=(T, T))
-            given["P"] = other / other.sum(1, keepdims=True)
+
+    def values_of(given: dict[str, Any]) -> list[np.ndarray]:
         given["X_perm"] = given["P"] @ given["X"]
-        values = [answer.value(f"steps {i}", step, given, T, d)[0] for i, step in enumerate(steps, 1)]
-        if draw == 12:
-            ends = [layer(given["X_perm"]), given["P"] @ layer(given["X"])]
-            if not {0, 1} == {_nearest(values[0], ends), _nearest(values[-1], ends)}:
-                return wrong("the steps are equal, but the first and the last are not Z(P X) and P Z(X)", 1.0)
-            return right(residual)
-        verdict, off = unequal(answer, values, relative, {"T": T, "d": d})
+        return [
+            answer.value(f"steps {i}", step, given, given["T"], given["d"])[0]
+            for i, step in enumerate(steps, 1)
+        ]
+
+    for draw in range(12):
+        sizes = {"T": 3 + draw % 6, "d": (4, 8)[draw % 2]}
+        given, _ = drawn_layer(answer.rng, **sizes)
+        verdict, off = unequal(answer, values_of(given), relative, sizes)
         if verdict:
             return verdict
         residual = max(residual, off)
-    raise AssertionError("the last draw returns")
+    given, layer = drawn_layer(answer.rng, 3, 4)
+    mixing = answer.rng.uniform(0.1, 1, size=(3, 3))
+    given["P"] = mixing / mixing.sum(1, keepdims=True)  # no permutation, so Z(P X) and P Z(X) differ
+    first, *_, last = values_of(given)
+    ends = [layer(given["X_perm"]), given["P"] @ layer(given["X"])]
+    if {_nearest(first, ends), _nearest(last, ends)} != {0, 1}:
+        return wrong("the steps are equal, but the first and the last are not Z(P X) and P Z(X)")
+    return right(residual)
 
 
 def drawn_layer(rng: np.random.Generator, T: int, d: int) -> tuple[dict[str, Any], Callable]:
@@ -131,7 +136,7 @@ def as_complex(value: np.ndarray) -> np.ndarray:
     return value[:, :1] + 1j * value[:, 1:] if value.shape[1:] == (2, 1) else value
 
 
-def farthest(found: np.ndarray, target: np.ndarray) -> float:
+def largest_error(found: np.ndarray, target: np.ndarray) -> float:
     """Returns the largest distance in any draw, relative to the largest target."""
     return float(np.max(np.abs(found - target)) / np.max(np.abs(target)))
 
@@ -149,14 +154,14 @@ def rope_steps(answer: Answer, question: str) -> tuple[list[Expression], Verdict
         if value.shape[1:] != (1, 1):
             raise Unreadable(f"steps {i} is {shape_name(value)}, and must be a number or a column of 2")
         values.append(np.broadcast_to(value, (12, 1, 1)))
-    verdict, residual = unequal(answer, values, farthest, {"positions": 12})
+    verdict, residual = unequal(answer, values, largest_error, {"positions": 12})
     rope = given["rope()"]
     truths = {
         "complex": rope(given["z"], given["t"]),
         "relative": (np.conj(rope(given["z_1"], given["t_1"])) * rope(given["z_2"], given["t_2"])).real,
     }
-    if verdict is None and not farthest(values[0], truths[question]) <= TOLERANCE:
-        verdict = wrong("the steps are equal, but they are not what the question asks about", 1.0)
+    if verdict is None and not largest_error(values[0], truths[question]) <= TOLERANCE:
+        verdict = wrong("the steps are equal, but they are not what the question asks about")
     return steps, verdict, residual
 
 
@@ -187,7 +192,7 @@ def rope_complex(answer: Answer) -> Verdict:
     first, last = steps[0], steps[-1]
     ends = rotates(first) and multiplies(last) or multiplies(first) and rotates(last)
     if verdict is None and not (ends and ast.dump(first.tree) != ast.dump(last.tree)):
-        return wrong("one end must rotate by cosines and sines, the other multiply complex numbers", 1.0)
+        return wrong("one end must rotate by cosines and sines, the other multiply complex numbers")
     return verdict or right(residual)
 
 
@@ -203,16 +208,16 @@ def rope_relative(answer: Answer) -> Verdict:
         False,
         True,
     ]:
-        return wrong("one end must have t_1 and t_2, and the other only their difference t_1 - t_2", 1.0)
+        return wrong("one end must have t_1 and t_2, and the other only their difference t_1 - t_2")
     return verdict or right(residual)
 
 
 def by_difference(answer: Answer, step: Expression) -> bool:
     """Returns whether a step depends on t_1 and t_2 through their difference alone.
 
-    All correct steps have the same value, so rotations cannot tell. Here exponentials, cosines and sines are
-    replaced by functions without their addition theorems. A step then changes when both positions are moved,
-    unless it has only their difference.
+    All correct steps have the same value, so values cannot tell them apart. We therefore replace exp, cos and
+    sin by functions without addition theorems. A step then changes with both positions, unless it uses only
+    t_1 - t_2.
     """
     given = drawn_points(answer)
 
@@ -223,7 +228,7 @@ def by_difference(answer: Answer, step: Expression) -> bool:
     given["rope()"] = lambda z, t: as_complex(z) * given["exp()"](1j * t * given["theta"])
     moved = given | {name: given[name] + 0.7 for name in ("t_1", "t_2")}
     here, there = (np.asarray(answer.value("steps", step, each)) for each in (given, moved))
-    return farthest(there, here) <= 1e-9
+    return largest_error(there, here) <= 1e-9
 
 
 def perceiver_cost(answer: Answer) -> Verdict:
@@ -276,18 +281,18 @@ def positions(answer: Answer) -> Verdict:
     moved = layer(given["P"] @ given["X"] + sinusoids(np.arange(6), 8))
     symmetric = relative(moved, given["P"] @ layer(given["X"] + sinusoids(np.arange(6), 8))) <= TOLERANCE
     if breaks == symmetric:
-        return wrong("breaks_the_symmetry: the layer says otherwise", 1.0)
+        return wrong("breaks_the_symmetry: the opposite holds for a layer with sinusoids")
     if not coincide:
-        return right(0.0)
+        return right(None)
     if not {"t_1", "t_2", "d"} <= set(witness):
-        return wrong("can_coincide: give t_1, t_2 and d of two positions that have the same sinusoids", 1.0)
+        return wrong("can_coincide: give t_1, t_2 and d of two positions that have the same sinusoids")
     t_1, t_2, d = (
         answer.whole(name, least, witness[name]) for name, least in (("t_1", 0), ("t_2", 0), ("d", 2))
     )
     if d % 2 or d > 10_000:
         raise Unreadable("d: give an even number up to 10,000")
     if t_1 == t_2:
-        return wrong("can_coincide: t_1 and t_2 are the same position", 1.0)
+        return wrong("can_coincide: t_1 and t_2 are the same position")
     apart = float(np.linalg.norm(np.subtract(*sinusoids(np.array([t_1, t_2], float), d))))
     text = f"the sinusoids of {t_1} and {t_2} are {apart:.2e} apart (d {d})"
     # The first two channels turn by one radian per position, and no whole number of radians is a full turn.
@@ -307,5 +312,5 @@ def baseline(answer: Answer) -> Verdict:
     if abs(percent - 100 * correct / total) > 0.05:
         return wrong(f"{correct} of {total} is not {percent:g} %", abs(percent - 100 * correct / total))
     if hashlib.sha256(f"London {correct} of {total}".encode()).hexdigest() != LONDON:
-        return wrong("run the course's baseline on birth_dev.tsv again", 1.0)
-    return right(0.0)
+        return wrong("these are not London's counts on birth_dev.tsv: run the baseline again")
+    return right(None)

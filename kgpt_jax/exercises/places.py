@@ -26,6 +26,7 @@ from kgpt_jax.exercises.figures import (
     median,
     rms,
 )
+from kgpt_jax.exercises.judge_places import sinusoids
 from kgpt_jax.model.attention import CausalAttention, MemoryAttention
 from kgpt_jax.model.blocks import MemoryBlock, Mlp
 from kgpt_jax.model.costs import paper_flops
@@ -38,12 +39,6 @@ TEXTS = 20  # texts that the modules are tried on, each with its own permutation
 BASE = 10_000.0
 
 
-def sinusoids(T: int, d: int) -> np.ndarray:
-    """Returns the position vectors (T, D): sin and cos of t * 10000^(-2i/d) in channels 2i and 2i + 1."""
-    angle_TP = np.arange(T)[:, None] * BASE ** (-np.arange(0, d, 2) / d)
-    return np.stack([np.sin(angle_TP), np.cos(angle_TP)], axis=-1).reshape(T, d)
-
-
 def permutation(settings: Settings) -> Findings:
     """2a i: Z(P X) = P Z(X): attention without positions cannot tell the order of words."""
     found = Findings("permutation", settings)
@@ -54,7 +49,7 @@ def permutation(settings: Settings) -> Findings:
     plain, causal, moved = [], [], []
     for x_TC, order_T in zip(x_STC, order_ST):
         layer = HandoutLayer(C, rng)
-        pos_TC = sinusoids(T, C)
+        pos_TC = sinusoids(np.arange(T), C)
         plain.append(_unequal(layer(x_TC[order_T]), layer(x_TC)[order_T]))
         causal.append(_unequal(layer(x_TC[order_T], causal=True), layer(x_TC, causal=True)[order_T]))
         moved.append(_unequal(layer(x_TC[order_T] + pos_TC), layer(x_TC + pos_TC)[order_T]))
@@ -182,7 +177,7 @@ def positions(settings: Settings) -> Findings:
     count, lines = 1024, []
     gaps_G = np.arange(1, count)
     for i, d in enumerate((2, 4, 8, 64, 512)):
-        pos_TD = sinusoids(count, d)
+        pos_TD = sinusoids(np.arange(count), d)
         nearest_G = np.array([_least_distance(pos_TD, gap) for gap in gaps_G])
         rate_P = BASE ** (-np.arange(0, d, 2) / d)
         law_G = 2 * np.sqrt((np.sin(gaps_G[:, None] * rate_P / 2) ** 2).sum(axis=1))
@@ -193,7 +188,7 @@ def positions(settings: Settings) -> Findings:
         if d in (2, 4, 8, 64):
             lines.append(Line(f"d = {d}", gaps_G, nearest_G, "-", i))
     for d in (2, 4, 8, 64, 512):
-        rounded_TD = np.asarray(jnp.asarray(sinusoids(1000, d), jnp.bfloat16), np.float32)
+        rounded_TD = np.asarray(jnp.asarray(sinusoids(np.arange(1000), d), jnp.bfloat16), np.float32)
         found.add("distinct_bfloat16", len(np.unique(rounded_TD, axis=0)), n=1000, d=d)
     found.picture(
         "With more than a few channels, no two of 1,024 positions look alike",

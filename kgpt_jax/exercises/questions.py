@@ -18,8 +18,7 @@ def _asked(*years: tuple[range | int, str, float]) -> dict[int, tuple[str, float
 
 
 EARLY, LATE, NEW = range(2021, 2022), range(2022, 2024), range(2024, 2027)
-EVERY = range(2021, 2027)
-YEARS = EVERY
+YEARS = range(2021, 2027)
 NEWEST = YEARS[-1]
 VECTORS = ("norm", "outer", "dot", "exp", "log", "sqrt", "sigmoid")
 SCALED = Language(("v_a", "v_b", "eps", "n", "d"), ("v",), ("exp", "log", "sigmoid", "sqrt"))
@@ -54,8 +53,8 @@ TOPICS: dict[str, Topic] = {
         large=3,
     ),
     "noisy_average": Topic(
-        "the same for keys with a little noise",
-        _asked((EVERY, "1(c)i", 2)),
+        "a query with c near that mean if keys have a little noise",
+        _asked((YEARS, "1(c)i", 2)),
         {"q": "column"},
         Language(("mu_a", "mu_b", "v_a", "v_b", "alpha", "n", "d"), ("mu", "v"), VECTORS),
         judge_attention.noisy_average,
@@ -63,7 +62,7 @@ TOPICS: dict[str, Topic] = {
     ),
     "scaled_key": Topic(
         "c for the query of 1(c)i when k_a = eps mu_a, and beta is the large scalar in it",
-        _asked((EVERY, "1(c)ii", 3)),
+        _asked((YEARS, "1(c)ii", 3)),
         {"c": "column"},
         SCALED,
         judge_attention.scaled_key,
@@ -71,7 +70,7 @@ TOPICS: dict[str, Topic] = {
     ),
     "two_heads": Topic(
         "two queries whose mean output is near the mean of v_a and v_b",
-        _asked((EVERY, "1(d)i", 1)),
+        _asked((YEARS, "1(d)i", 1)),
         {"q_1": "column", "q_2": "column"},
         Language(("mu_a", "mu_b", "v_a", "v_b", "alpha", "n", "d"), ("mu", "v"), VECTORS),
         judge_attention.two_heads,
@@ -79,7 +78,7 @@ TOPICS: dict[str, Topic] = {
     ),
     "two_heads_scaled_key": Topic(
         "c for the queries of 1(d)i when k_a = eps mu_a and eps > 0",
-        _asked((EVERY, "1(d)ii", 2)),
+        _asked((YEARS, "1(d)ii", 2)),
         {"c": "column"},
         SCALED,
         judge_attention.two_heads_scaled_key,
@@ -107,7 +106,7 @@ TOPICS: dict[str, Topic] = {
         judge_places.permutation,
     ),
     "positions": Topic(
-        "whether sinusoids break that symmetry, and whether two positions can have the same ones",
+        "whether sinusoids break the symmetry of 2(a)i, and whether two positions can have equal ones",
         _asked((NEW, "2(b)", 2)),
         {
             "breaks_the_symmetry": "true or false",
@@ -121,7 +120,7 @@ TOPICS: dict[str, Topic] = {
         optional=("t_1", "t_2", "d"),
     ),
     "perceiver_cost": Topic(
-        "the cost of both models, up to a constant factor",
+        "the cost of vanilla and of the perceiver, up to a constant factor",
         _asked((2023, "2(g)ii", 2)),
         {"vanilla": "number", "perceiver": "number"},
         Language(("L", "l", "m", "d", "h", "f")),

@@ -11,8 +11,8 @@ class Verdict(NamedTuple):
 
     Attributes:
       verdict: "right", "wrong" or "unreadable".
-      residual: how far the answer is off, relative to what it should give; None if nothing was computed, or
-        if it was not finite.
+      residual: how far the answer is off, relative to what it should give; for `perceiver_cost`, how much the
+        ratio to the count varies, as a factor. None if nothing was measured, or if it was not finite.
       reason: one line; empty where there is nothing to add.
       holds_from: the least value of the large scalar from which on the answer holds, as in "beta 20"; None if
         it does not hold, or if nothing is large in this question.
@@ -30,12 +30,12 @@ class Verdict(NamedTuple):
         return self.verdict == RIGHT
 
 
-def right(residual: float, reason: str = "", holds_from: str | None = None) -> Verdict:
+def right(residual: float | None, reason: str = "", holds_from: str | None = None) -> Verdict:
     """Returns the verdict on a right answer."""
     return Verdict(RIGHT, rounded(residual), reason, holds_from)
 
 
-def wrong(reason: str, residual: float = math.inf, **case: Any) -> Verdict:
+def wrong(reason: str, residual: float | None = None, **case: Any) -> Verdict:
     """Returns the verdict on a wrong answer. The case's numbers are rounded, so that reports are short."""
     counterexample = {name: rounded(value) for name, value in case.items()}
     return Verdict(WRONG, rounded(residual), reason, None, counterexample or None)

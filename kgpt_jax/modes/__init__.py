@@ -42,7 +42,7 @@ MODES = {
     "copies": Mode("measures how many differently worded biographies a fact needs"),
     "ablate": Mode("measures what each part of a recipe is worth"),
     "check": Mode("says whether answers to the mathematical questions are right", computes=False),
-    "explore": Mode("computes the claims of the assignment's mathematical questions"),
+    "explore": Mode("measures and draws the claims of the mathematical questions"),
     "distill": Mode("trains one model on the answers that several models give by vote"),
 }
 

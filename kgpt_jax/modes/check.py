@@ -8,7 +8,6 @@ docs/exercises.md describes the questions and how to write answers. The right an
 
 import json
 import os
-import sys
 from pathlib import Path
 
 from absl import flags
@@ -28,7 +27,7 @@ def define_flags(values: flags.FlagValues):
     flags.DEFINE_integer(
         "template",
         None,
-        "Print a file with blanks for the answers to the questions of this year.",
+        "Print an answer file with blanks for the questions of this year, 2021 to 2026.",
         flag_values=values,
     )
 
@@ -37,29 +36,48 @@ def run(command: Command):
     from kgpt_jax.exercises import grading
 
     if command.flags.template is not None:
+        if command.flags.answers_path:
+            raise UserError("--template prints a file and --answers_path reads one: leave one out")
         print(grading.template(command.flags.template), end="")
         return
-    path, seed = Path(command.needed("answers_path")), command.flags.seed or 0
-    if os.path.isdir(path):  # unlike Path.is_dir, it raises nothing for a name that is too long
+    path, seed = Path(command.needed("answers_path")), command.config().seed
+    if os.path.isdir(path):  # Path.is_dir raises an error if the name is too long
         grade_folder(path, command.flags.outputs_path, seed)
         return
-    written = Path(command.flags.outputs_path) if command.flags.outputs_path else None
-    if written:
-        outputs.check(written, REPORT, inputs=[path])
-    try:
-        report = grading.grade(grading.read_answers(path), seed)
-    except UserError as error:
-        # Gradescope takes a missing report for a failure of the grader.
-        if written:
-            write(written, grading.Report([], 0, error=str(error)))
-        raise
+    report_path = Path(command.flags.outputs_path) if command.flags.outputs_path else None
+    if report_path:
+        outputs.check(report_path, REPORT, inputs=[path])
+    report = grade_file(path, seed)
+    if (
+        report_path
+    ):  # also if the file cannot be read: without a report, Gradescope shows a failure of the grader
+        write(report_path, report)
+    if report.error:
+        raise UserError(report.error)
     print(report.text)
-    if written:
-        write(written, report)
+
+
+def grade_file(path: Path, seed: int):
+    """Returns the report on a file, with its `error` if the file cannot be read."""
+    from kgpt_jax.exercises import grading
+
+    try:
+        return grading.grade(grading.read_answers(path), seed)
+    except UserError as error:
+        return grading.Report([], 0, error=str(error))
 
 
 def grade_folder(folder: Path, outputs_path: str | None, seed: int):
-    """Grades each TOML file of a folder, and writes a report for each and the table grades.csv."""
+    """Grades each TOML file of a folder, and writes a report for each and the table grades.csv.
+
+    Args:
+      folder: the folder of the answers.
+      outputs_path: the folder of the reports.
+      seed: decides the vectors that are drawn.
+
+    Raises:
+      UserError: there are no TOML files, `outputs_path` is missing, or an output cannot be written.
+    """
     from kgpt_jax.exercises import grading
 
     paths = sorted(path for path in folder.glob("*.toml") if path.is_file())
@@ -67,28 +85,20 @@ def grade_folder(folder: Path, outputs_path: str | None, seed: int):
         raise UserError(f"{folder} has no file whose name ends in .toml")
     if not outputs_path:
         raise UserError(f"{folder} is a folder: give --outputs_path, the folder of the reports")
-    written = {path: Path(outputs_path) / f"{path.stem}.json" for path in paths}
+    report_paths = [Path(outputs_path) / f"{path.stem}.json" for path in paths]
     grades = Path(outputs_path) / "grades.csv"
-    for report_path in written.values():
-        outputs.check(report_path, REPORT, inputs=paths)
-    outputs.check(grades, GRADES, inputs=paths)
+    for output, kind in (*((each, REPORT) for each in report_paths), (grades, GRADES)):
+        outputs.check(output, kind, inputs=paths)
     reports = {}
-    for number, (path, report_path) in enumerate(written.items(), 1):
-        try:
-            report = grading.grade(grading.read_answers(path), seed)
-        except UserError as error:
-            report = grading.Report([], 0, error=str(error))
+    for path, report_path in zip(paths, report_paths):
+        reports[path.name] = report = grade_file(path, seed)
         write(report_path, report)
-        reports[path.name] = report
-        if sys.stderr.isatty():
-            print(f"\r{number} of {len(paths)}", end="", file=sys.stderr, flush=True)
-        shown = report.error or report.text.splitlines()[-1 - bool(report.unasked)]
-        print(f"{grading.readable(path.name)}: {shown}")
+        print(f"{grading.readable(path.name)}: {report.summary}", flush=True)
     outputs.write_lines(grades, grading.table(reports).splitlines(), GRADES)
     print(f"wrote {grades} and {len(reports)} report{'s' if len(reports) > 1 else ''}")
 
 
 def write(path: Path, report):
-    """Writes a report in the form of Gradescope's results.json."""
+    """Writes a `Report` in the form of Gradescope's results.json. Raises a UserError if that fails."""
     text = json.dumps(report.gradescope(), indent=1, ensure_ascii=False, allow_nan=False)
     outputs.write_lines(path, [text], REPORT)

@@ -1,4 +1,4 @@
-"""--mode=explore: computes the claims of the assignment's mathematical questions: tables, figures, pictures.
+"""--mode=explore: measures the claims of the assignment's mathematical questions, and draws them.
 
     python -m kgpt_jax.main --mode=explore
     python -m kgpt_jax.main --mode=explore --topics=average,two_heads --seed=1

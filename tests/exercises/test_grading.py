@@ -102,7 +102,7 @@ WRONG = [
     ("two_heads_scaled_key", {"c": "eps * v_a / 2 + v_b / 2"}, "of the draws are within 0.05"),
     ("two_heads_scaled_key", {"c": "exp(beta * eps) * v_a / exp(beta * eps)"}, "not finite"),
     ("same_vectors", WORDS | {"c_2_plus_u_d": "u_b"}, "c_2_plus_u_d is 1.732 beta away"),
-    ("same_vectors", WORDS | {"can_be_u_b": True}, "can_be_u_b: attention says otherwise"),
+    ("same_vectors", WORDS | {"can_be_u_b": True}, "can_be_u_b: the opposite holds"),
     (
         "key_query_value",
         {"V": V, "K": "I", "Q": "0 * I"},
@@ -111,7 +111,7 @@ WRONG = [
     ("key_query_value", {"V": "u_b @ u_b.T / beta**2", "K": "I", "Q": Q}, "c_1 = 1.000 u_b"),
     ("permutation", {"steps": ["Z(P @ X)", "P.T @ Z(X)"]}, "step 2 differs from step 1 (T 3, d 4, seed 0)"),
     ("permutation", {"steps": ["P @ Z", "P @ Z(X)"]}, "the first and the last are not Z(P X) and P Z(X)"),
-    ("positions", {"breaks_the_symmetry": False, "can_coincide": False}, "the layer says otherwise"),
+    ("positions", {"breaks_the_symmetry": False, "can_coincide": False}, "the opposite holds for a layer"),
     ("positions", {"breaks_the_symmetry": True, "can_coincide": True}, "give t_1, t_2 and d"),
     (
         "positions",
@@ -138,12 +138,12 @@ WRONG = [
     ("rope_relative", {"steps": [f"{DIFFERENCE} + 0*t_1", DIFFERENCE]}, "one end must have t_1 and t_2"),
     ("rope_relative", {"steps": [BOTH, "dot(rope(z_1, t_2 - t_1), rope(z_2, 0))"]}, "step 2 differs"),
     ("rope_relative", {"steps": [f"{BOTH} * t_1 / t_1", DIFFERENCE]}, "not finite"),
-    ("baseline", {"correct": 24, "total": 500, "percent": 4.8}, "run the course's baseline"),
+    ("baseline", {"correct": 24, "total": 500, "percent": 4.8}, "run the baseline again"),
     ("baseline", {"correct": 25, "total": 500, "percent": 6}, "25 of 500 is not 6 %"),
 ]
 UNREADABLE = [
-    ("average", {}, "q is missing: this question has q, large"),
-    ("average", {"p": "1"}, "there is no field 'p': this question has q, large"),
+    ("average", {}, "q is missing: its fields are q, large"),
+    ("average", {"p": "1"}, "there is no field 'p': its fields are q, large"),
     ("average", {"q": 3}, "q is a number, and must be a column of 4"),
     ("average", {"q": True}, 'q: write the expression in quotes, as in q = "..."'),
     ("average", {"q": "k_a.T"}, "q is a row of 4, and must be a column of 4"),
@@ -158,7 +158,7 @@ UNREADABLE = [
         {"q": "k_a", "large": "k_a"},
         "large: k_a has a meaning in this question: choose another name",
     ),
-    ("average", {"q": "k_a", "large": ["a", "a"]}, "large: give one to 3 different names"),
+    ("average", {"q": "k_a", "large": ["a", "a"]}, "large: give at most 3 names, each once"),
     ("average", {"q": "k_a", "large": False}, "large: give names of scalars"),
     ("scaled_key", {"c": "v_a", "large": ["L", "M"]}, "large: give one name"),
     ("average", {"q": 10**5_000}, "q: numbers go up to 1e+12"),
@@ -182,7 +182,7 @@ UNREADABLE = [
     (
         "noisy_average",
         {"q": "beta * k_a"},
-        "q: column 8: there is no name k_a: did you mean v_a? this question has alpha, beta, d, ",
+        "q: column 8: there is no name k_a: did you mean v_a? this question gives alpha, beta, d, ",
     ),
     ("copying", {"condition": ["s_j"] * 51}, "condition: give a list of 1 to 50 expressions"),
     ("copying", {"condition": "s_others"}, "condition 1 is a column of 2, and must be a number"),
@@ -319,7 +319,7 @@ def test_a_file_is_graded(tmp_path):
         row("extract", "", "wrong", "1.0e+00", "", report.graded[1].verdict.reason),
         row("kopying", "", "unreadable", "", "", f"there is no topic kopying: did you mean copying? {lists}"),
         "1 right, 1 wrong, 1 unreadable; 4 of 21 points",
-        "without points, since that year does not ask for a formula: extract",
+        "without points, not asked as a formula in the handout: extract",
     ]
     assert report.gradescope()["tests"][0] == {
         "name": "average",
@@ -331,7 +331,7 @@ def test_a_file_is_graded(tmp_path):
         "extra_data": {
             "question": "a query with c near the mean of v_a and v_b",
             "verdict": "right",
-            "residual": 5.27e-07,
+            "residual": 5.28e-07,
             "reason": "",
             "holds_from": "L 20",
             "counterexample": None,
@@ -346,8 +346,11 @@ def test_a_file_is_graded(tmp_path):
     "content, why",
     [
         (b"\xe9 = 1", "is not UTF-8 at byte 0: save it as UTF-8"),
-        (b"average = [", "is no TOML: Invalid value (at end of document)"),
-        (b"a = " + b"[" * 9_000, "is no TOML: it is nested too deeply, or has a number of too many digits"),
+        (b"average = [", "is not valid TOML: Invalid value (at end of document)"),
+        (
+            b"a = " + b"[" * 9_000,
+            "is not valid TOML: it is nested too deeply, or has a number of too many digits",
+        ),
         (b"#" * 64_001, "is larger than 64 kB: leave out what is not an answer"),
         (b"a." * 30_000 + b"a = 1", "has more than 5,000 dots: leave out what is not an answer"),
     ],

@@ -18,7 +18,7 @@ FEW = Settings(draws=250)
 
 def test_sinusoids_by_hand():
     expected = [[0, 1, 0, 1], [math.sin(1), math.cos(1), math.sin(0.01), math.cos(0.01)]]
-    np.testing.assert_allclose(places.sinusoids(2, 4), expected)
+    np.testing.assert_allclose(places.sinusoids(np.arange(2), 4), expected)
 
 
 def test_permuted_words_give_permuted_outputs():

@@ -58,7 +58,7 @@ def test_a_file_that_cannot_be_read_still_gives_a_report(answers, tmp_path):
     answers.write_text("average = ", "utf-8")
     results = tmp_path / "results.json"
     line = refused("--mode=check", f"--answers_path={answers}", f"--outputs_path={results}")
-    assert "is no TOML: Invalid value" in line
+    assert "is not valid TOML: Invalid value" in line
     assert json.loads(results.read_text("utf-8")) == {
         "score": 0,
         "output": line.removeprefix("error: ").rstrip(),
@@ -79,7 +79,7 @@ def test_a_folder_gives_a_report_for_each_file_and_a_table(answers, tmp_path):
     ]
     assert sorted(path.name for path in folder.glob("[!.]*")) == ["broken.json", "grades.csv", "mine.json"]
     assert [line.split(",")[:3] for line in (folder / "grades.csv").read_text("utf-8").splitlines()] == [
-        ["file", "points", "of"],
+        ["file", "points", "max_points"],
         ["broken.toml", "0", "0"],
         ["mine.toml", "4", "21"],
     ]
@@ -92,7 +92,11 @@ def test_a_folder_gives_a_report_for_each_file_and_a_table(answers, tmp_path):
         (["--answers_path=absent.toml"], "cannot read absent.toml: No such file or directory"),
         (["--answers_path=" + "a" * 5_000], "cannot read aaa"),
         (["--answers_path={}/pipe"], "it is a pipe; give a file"),
-        (["--answers_path={}/mine.toml", "--seed=-1"], "--seed=-1: give 0 or more"),
+        (["--answers_path={}/mine.toml", "--seed=-1"], "seed is -1: give 0 to"),
+        (
+            ["--template=2021", "--answers_path=mine.toml"],
+            "--template prints a file and --answers_path reads one",
+        ),
         (["--template=2020"], "--template=2020: choose a year from 2021 to 2026"),
         (
             ["--answers_path={}", "--outputs_path={}/mine.toml"],
