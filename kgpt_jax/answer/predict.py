@@ -118,27 +118,42 @@ def log_probabilities(
         np.concatenate([prompt, vocab.encode(answer + MASK)])[:text_length] if len(prompt) else prompt
         for prompt, answer in zip(prompts, answers)
     ]
-    found: list[float | None] = [None] * len(texts)
-    for chosen in _batches(texts):
-        text_BT, length_B = pad_prompts([texts[i] for i in chosen], ROWS, text_length)
-        source_B = np.zeros(ROWS, np.int32)
-        source_B[: len(chosen)] = [len(prompts[i]) for i in chosen]
-        scores_B = to_numpy(_score(model, params, text_BT, source_B, length_B))
-        for i, score in zip(chosen, scores_B):
-            found[i] = float(score) if len(prompts[i]) else None
+    gains = character_log_probabilities(model, params, texts, [len(prompt) for prompt in prompts])
+    return [
+        float(gain_T[len(prompt) - 1 :].sum()) if len(prompt) else None
+        for gain_T, prompt in zip(gains, prompts)
+    ]
+
+
+def character_log_probabilities(
+    model, params, texts: Sequence[np.ndarray], given: Sequence[int]
+) -> list[np.ndarray]:
+    """Returns the log probability, in nats, of each character of each text but the first.
+
+    Args:
+      model: a `GPT`.
+      params: the parameters of one model.
+      texts: ids, at most `seq_len + 1` of each. The result is one shorter than its text.
+      given: how many characters at the start of each text are given. Their own log probabilities mean nothing
+        in a model with an encoder.
+    """
+    found = [np.zeros(0, np.float32)] * len(texts)
+    for chosen in _batches(list(texts)):
+        text_BT, length_B = pad_prompts([texts[i] for i in chosen], ROWS, model.cfg.seq_len + 1)
+        source_B = np.ones(ROWS, np.int32)
+        source_B[: len(chosen)] = [max(given[i], 1) for i in chosen]
+        gain_BT = to_numpy(_gains(model, params, text_BT, source_B))
+        for i, gain_T, length in zip(chosen, gain_BT, length_B):
+            found[i] = gain_T[: max(length - 1, 0)]
     return found
 
 
 @partial(jax.jit, static_argnames="model")
-def _score(model, params, text_BT: jax.Array, source_B: jax.Array, length_B: jax.Array) -> jax.Array:
-    """Returns (B,): the log probability of the characters from index `source_B` up to `length_B`."""
-    x_BT, y_BT = text_BT[:, :-1], text_BT[:, 1:]
-    logits_BTV = model.apply({"params": params}, x_BT, jnp.maximum(source_B, 1), train=False)
+def _gains(model, params, text_BT: jax.Array, source_B: jax.Array) -> jax.Array:
+    """Returns (B, T - 1): the log probability of each character but the first, given those before it."""
+    logits_BTV = model.apply({"params": params}, text_BT[:, :-1], source_B, train=False)
     gains_BTV = jax.nn.log_softmax(logits_BTV)
-    gain_BT = jnp.take_along_axis(gains_BTV, y_BT[:, :, None], axis=2)[:, :, 0]
-    place_1T = jnp.arange(1, text_BT.shape[1])[None]
-    wanted_BT = (place_1T >= source_B[:, None]) & (place_1T < length_B[:, None])
-    return jnp.where(wanted_BT, gain_BT, 0.0).sum(axis=1)
+    return jnp.take_along_axis(gains_BTV, text_BT[:, 1:, None], axis=2)[:, :, 0]
 
 
 def mean_log_probability(scores: Sequence[float | None]) -> float | None:

@@ -1,0 +1,162 @@
+"""Names of the people that questions ask about, and made-up names that resemble them.
+
+    where = frame(["Where was Al Bo born?", "Where was Cy Do born?"])
+    where.name("Where was Ed Fa born?"), where.question("Ed Fa")
+
+A name is whatever the frame of the questions leaves open, so it can be the name of anything. It has a first
+part and a last part, divided at its last space or hyphen.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Collection, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from kgpt_jax.config import UserError
+
+SHARE = 0.9  # of the questions must have the words of a frame
+_DIVIDER = re.compile(r"[ \-](?=[^ \-]*$)")
+
+
+class Frame(NamedTuple):
+    """The words before and after the name in a question."""
+
+    before: str
+    after: str
+
+    def name(self, question: str) -> str | None:
+        """Returns the name in a question, or None if the question has another form."""
+        inside = question.startswith(self.before) and question.endswith(self.after)
+        name = question[len(self.before) : len(question) - len(self.after)]
+        return name if inside and name.strip() else None
+
+    def question(self, name: str) -> str:
+        """Returns the question about a name."""
+        return f"{self.before}{name}{self.after}"
+
+
+def frame(questions: Sequence[str]) -> Frame:
+    """Returns the words that nearly all questions begin and end with.
+
+    Raises:
+      UserError: fewer than 90 % of the questions have the same first and last words.
+
+    >>> frame(["What metal is Qua-17 made of?", "What metal is Zor-3 made of?"])
+    Frame(before='What metal is ', after=' made of?')
+    """
+    before = _shared([question.split(" ") for question in questions])
+    after = _shared([question.split(" ")[::-1] for question in questions])[::-1]
+    # A single question, or questions about one name, leave nothing open.
+    found = Frame("".join(f"{word} " for word in before), "".join(f" {word}" for word in after))
+    named = sum(found.name(question) is not None for question in questions)
+    if not (before or after) or named < SHARE * len(questions):
+        raise UserError("the training questions do not have the form of one question about different names")
+    return found
+
+
+def _shared(questions: list[list[str]]) -> list[str]:
+    """Returns the first words that most questions have in common."""
+    shared: list[str] = []
+    left = questions
+    while left := [words for words in left if len(words) > len(shared)]:
+        word, count = Counter(words[len(shared)] for words in left).most_common(1)[0]
+        if count < SHARE * len(questions):
+            break
+        left = [words for words in left if words[len(shared)] == word]
+        shared.append(word)
+    return shared
+
+
+def divided(name: str) -> tuple[str, str] | None:
+    """Returns the two parts of a name, the divider with the first one; None if it has a single part.
+
+    >>> divided("Ada King Bell"), divided("Qua-17"), divided("Russya")
+    (('Ada King ', 'Bell'), ('Qua-', '17'), None)
+    """
+    found = _DIVIDER.search(name)
+    return (name[: found.end()], name[found.end() :]) if found and name[found.end() :] else None
+
+
+def recombined(names: Sequence[str], known: Collection[str], rng: np.random.Generator) -> list[str]:
+    """Returns names that nobody has, each with the first part of one name and the last part of another.
+
+    Each part is used once for each name that has it, so first parts and last parts are as frequent as among
+    the names; only their combination is new.
+
+    Args:
+      names: the names to recombine.
+      known: names that must not come out.
+      rng: decides which parts meet.
+    """
+    parts = [pair for name in names if (pair := divided(name))]
+    firsts, lasts = [first for first, _ in parts], [last for _, last in parts]
+    known = {*known, *names}
+    made: list[str] = []
+    for _ in range(20):  # parts whose combination is known meet others in the next round
+        order = rng.permutation(len(lasts))
+        pairs = [(first, lasts[i]) for first, i in zip(firsts, order)]
+        fresh = [first + last not in known for first, last in pairs]
+        made += [first + last for (first, last), new in zip(pairs, fresh) if new]
+        firsts = [first for (first, _), new in zip(pairs, fresh) if not new]
+        lasts = [last for (_, last), new in zip(pairs, fresh) if not new]
+        known |= set(made)
+        if not firsts:
+            break
+    return made
+
+
+def misspelled(names: Sequence[str], known: Collection[str], rng: np.random.Generator) -> list[str]:
+    """Returns each name with one letter replaced by another of the names' letters, upper case by upper case.
+
+    Names without letters, and results that are known, are left out.
+    """
+    letters = {case: [c for name in names for c in name if case(c)] for case in (str.isupper, str.islower)}
+    known = {*known, *names}
+    made = []
+    for name in names:
+        places = [i for i, c in enumerate(name) if c.isupper() or c.islower()]
+        if not places:
+            continue
+        for _ in range(20):
+            i = int(rng.choice(places))
+            letter = str(rng.choice(letters[str.isupper if name[i].isupper() else str.islower]))
+            changed = name[:i] + letter + name[i + 1 :]
+            if changed not in known:
+                made.append(changed)
+                break
+    return made
+
+
+def relatives(names: Sequence[str], known: Collection[str], rng: np.random.Generator) -> list[str]:
+    """Returns, for each name, a stranger with the same last part: the first part is that of another name."""
+    parts = [pair for name in names if (pair := divided(name))]
+    known = {*known, *names}
+    made = []
+    for _, last in parts:
+        for _ in range(20):
+            candidate = parts[int(rng.integers(len(parts)))][0] + last
+            if candidate not in known:
+                made.append(candidate)
+                break
+    return made
+
+
+def nearest(name: str, names: Sequence[str]) -> str:
+    """Returns the name with the most pairs of neighbouring letters in common (Dice's coefficient).
+
+    >>> nearest("Ada Belt", ["Bo Adams", "Ada Bell"])
+    'Ada Bell'
+    """
+    pairs = _pairs(name)
+    return max(names, key=lambda other: _dice(pairs, _pairs(other)))
+
+
+def _pairs(name: str) -> Counter[str]:
+    text = f" {name.lower()} "
+    return Counter(text[i : i + 2] for i in range(len(text) - 1))
+
+
+def _dice(one: Counter[str], other: Counter[str]) -> float:
+    return 2 * (one & other).total() / (one.total() + other.total())

@@ -1,0 +1,121 @@
+"""--mode=audit: asks about people who do not exist, and measures whether the run can tell.
+
+python -m kgpt_jax.main --mode=audit --reading_params_path=runs/vanilla/finetune
+
+prints a table, and writes audit.json and audit.png to --outputs_path. docs/honest.md explains the figures.
+"""
+
+import json
+from pathlib import Path
+
+from absl import flags
+
+from kgpt_jax.modes.command import Command
+
+SHARED = ("reading_params_path", "outputs_path", "checkpoint")
+
+
+def define_flags(values: flags.FlagValues):
+    flags.DEFINE_float(
+        "refuse",
+        0.02,
+        "Share of the people read of whom the threshold refuses.",
+        lower_bound=0.0001,
+        upper_bound=0.5,
+        flag_values=values,
+    )
+
+
+def run(command: Command):
+    from kgpt_jax.answer.audit import audit
+    from kgpt_jax.store.outputs import check, record, write_lines
+
+    start = command.start("finetune")
+    config = command.config(start)
+    folder = Path(command.flags.outputs_path or command.workdir / config.model.variant / "audit")
+    written = {folder / "audit.json": "an audit", folder / "audit.png": "the picture of an audit"}
+    for path, kind in written.items():
+        check(path, kind)
+    found = audit(start, config, command.flags.refuse)
+    print(table(found))
+    json_path, picture = written
+    write_lines(
+        json_path, [json.dumps(as_json(found, str(start.folder)), indent=1, ensure_ascii=False)], "an audit"
+    )
+    draw(found, picture)
+    record(picture, written[picture])
+    print(f"\nwrote {json_path} and {picture.name}")
+
+
+def table(found) -> str:
+    """Returns the table for the screen."""
+    lines = [
+        f"Names of familiarity below {found.threshold:.1f} nats are refused.",
+        "",
+        f"{'names':<20}{'n':>6}{'AUROC':>8}{'refused':>9}  {'95 % interval':<18}{'answered':>9}"
+        f"{found.most_frequent[:12]:>14}{'as nearest':>12}",
+    ]
+    for kind, of in found.kinds.items():
+        low, high = of.refused.interval
+        shown = [_percent(of.refused.value), f"{low:.1%} to {high:.1%}"]
+        answered = of.refused.total - of.refused.count
+        lines.append(
+            f"{kind:<20}{of.n:>6,}{'' if of.auroc is None else format(of.auroc, '.4f'):>8}{shown[0]:>9}  "
+            f"{shown[1]:<18}{answered:>9,}{_percent(of.most_frequent.value):>14}{_percent(of.nearest.value):>12}"
+        )
+    lengths = ", ".join(
+        f"{of.auroc_of_length:.2f} {kind}"
+        for kind, of in found.kinds.items()
+        if of.auroc_of_length is not None
+    )
+    lines.append(f"by length alone, AUROC: {lengths}")
+    return "\n".join(lines)
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{share:.1%}"
+
+
+def as_json(found, folder: str) -> dict:
+    """Returns an audit as JSON."""
+    kinds = {}
+    for kind, of in found.kinds.items():
+        shares = {"refused": of.refused, "most_frequent": of.most_frequent, "nearest": of.nearest}
+        kinds[kind] = {"n": of.n, "auroc": of.auroc, "auroc_of_length": of.auroc_of_length} | {
+            name: {"count": share.count, "total": share.total, "interval": share.interval}
+            for name, share in shares.items()
+        }
+        kinds[kind]["examples"] = of.examples
+    return {
+        "run": folder,
+        "question": found.frame.question("..."),
+        "threshold": found.threshold,
+        "most_frequent_answer": found.most_frequent,
+        "kinds": kinds,
+    }
+
+
+def draw(found, path: Path):
+    """Draws the familiarity of each kind of names, with the threshold."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import numpy as np
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(
+        len(found.kinds), 1, figsize=(7, 1.5 * len(found.kinds) + 0.8), sharex=True, layout="constrained"
+    )
+    finite = np.concatenate([values[np.isfinite(values)] for values in found.familiarities.values()])
+    bins = np.linspace(finite.min(), finite.max(), 60)
+    for axis, (kind, values) in zip(axes, found.familiarities.items()):
+        refused = found.kinds[kind].refused
+        color = "tab:blue" if kind == next(iter(found.kinds)) else "tab:orange"
+        axis.hist(values[np.isfinite(values)], bins, color=color)
+        axis.axvline(found.threshold, color="black", linestyle="--", linewidth=1)
+        axis.set_title(f"{kind}: {refused.value:.1%} of {refused.total:,} refused", loc="left", fontsize=10)
+        axis.set_yticks([])
+    axes[-1].set_xlabel("familiarity of the name, nats; names left of the dashed line are refused")
+    figure.suptitle("The run tells people it has read of from people who do not exist")
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
