@@ -3,12 +3,14 @@
     found = audit(run, config)
     found.kinds["recombined"].auroc, found.kinds["recombined"].refused
 
-A run refuses to answer about a name whose familiarity (`answer/familiar.py`) is below a threshold. The threshold
-refuses a small share of the people that the run has read of. It is chosen on half of them and measured on the other
-half. Nobody in either half is in a training question, so the run knows their names from its documents alone.
+A run refuses to answer about a name whose familiarity (`answer/familiar.py`) is below a threshold. The
+threshold refuses a small share of the people that the run has read of. It is chosen on half of them and
+measured on the other half. Nobody in either half is in a training question, so the run knows their names from
+its documents alone.
 """
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -16,11 +18,12 @@ import numpy as np
 
 from kgpt_jax.answer.familiar import familiarity
 from kgpt_jax.answer.predict import ask
-from kgpt_jax.answer.score import wilson_interval
+from kgpt_jax.answer.score import vote, wilson_interval
 from kgpt_jax.answer.vote import unpaired_questions
 from kgpt_jax.config import Config, UserError
 from kgpt_jax.data import corpus, names
-from kgpt_jax.store.compatible import check_corpus, fit_to
+from kgpt_jax.data.holdout import learned_rows
+from kgpt_jax.store.compatible import check_corpus, fit_to, learned_by
 from kgpt_jax.store.folder import Run
 from kgpt_jax.store.params import load_params
 
@@ -57,9 +60,9 @@ class Kind(NamedTuple):
       auroc_of_length: the same by the shortness of the name, which should tell nothing.
       refused: names whose familiarity is below the threshold.
       most_frequent: among the answers to the rest, the training pairs' most frequent answer.
-      nearest: among the answers to the rest, those that are also the answer about the most similar name that was
-        read of.
-      examples: up to three names with their answers.
+      nearest: among the answers to the rest, those that are also the answer about the most similar name that
+        was read of.
+      answers: each name with the run's answer, refused or not.
     """
 
     n: int
@@ -68,7 +71,35 @@ class Kind(NamedTuple):
     refused: Share
     most_frequent: Share
     nearest: Share
-    examples: list[tuple[str, str]]
+    answers: list[tuple[str, str]]
+
+
+class Group(NamedTuple):
+    """What a run does with a group of the people that it has read of.
+
+    Attributes:
+      answered: those that it does not refuse.
+      wrong: among the answered ones whose right answer is known, those whose answer is wrong.
+    """
+
+    answered: Share
+    wrong: Share
+
+
+class Link(NamedTuple):
+    """A group of made-up names that gets an answer more, or less, often than the other names.
+
+    Attributes:
+      group: the group.
+      answer: the answer.
+      difference: its share inside the group less its share outside.
+      p: the share of shuffles that have a link as strong; below 0.05 it is not by chance.
+    """
+
+    group: str
+    answer: str
+    difference: float
+    p: float
 
 
 class Audit(NamedTuple):
@@ -79,6 +110,8 @@ class Audit(NamedTuple):
       threshold: names whose familiarity is below are refused, in nats.
       most_frequent: the most frequent answer of the training pairs.
       kinds: by kind of name; "read of" is the half of the people on whom the threshold was not chosen.
+      groups: groups of these people.
+      link: the strongest link between a group of recombined names and an answer.
       familiarities: by kind of name.
     """
 
@@ -86,6 +119,8 @@ class Audit(NamedTuple):
     threshold: float
     most_frequent: str
     kinds: dict[str, Kind]
+    groups: dict[str, Group]
+    link: Link | None
     familiarities: dict[str, np.ndarray]
 
 
@@ -94,8 +129,8 @@ def audit(run: Run, config: Config, refuse: float = 0.02) -> Audit:
 
     Args:
       run: the run.
-      config: a config that fits it; `config.data` names its documents and training pairs, `config.seed` decides
-        the made-up names.
+      config: a config that fits it; `config.data` names its documents and training pairs, `config.seed`
+        decides the made-up names.
       refuse: the share of people read of that the threshold refuses.
 
     Raises:
@@ -111,13 +146,14 @@ def audit(run: Run, config: Config, refuse: float = 0.02) -> Audit:
     everyone |= set(read)
     if len(read) * refuse < 2:
         raise UserError(
-            f"{len(read)} people without a training question are too few to refuse {refuse:.1%} of half of them: "
-            f"{math.ceil(2 / refuse)} are needed"
+            f"there are {len(read)} people without a training question: to refuse {refuse:.1%} of half of "
+            f"them takes {math.ceil(2 / refuse)}"
         )
     read = [read[i] for i in rng.permutation(len(read))]
     chosen_on, measured = read[: len(read) // 2], read[len(read) // 2 :][:MOST]
     kinds = {READ: measured}
     kinds |= {kind: make(read, everyone, rng)[:MOST] for kind, make in STRANGERS.items()}
+    kinds["unknown letter"] = names.foreign(read, run.vocab.characters, rng)[:MOST]
     params = load_params(run, "auditing", config.model_devices)
 
     def known(of: Sequence[str]) -> np.ndarray:
@@ -129,28 +165,117 @@ def audit(run: Run, config: Config, refuse: float = 0.02) -> Audit:
     found = {}
     for kind, of in kinds.items():
         passed = [name for name, value in zip(of, familiarities[kind]) if value >= threshold]
-        others = [names.nearest(name, read) for name in passed] if kind != READ else passed
+        others = [] if kind == READ else names.nearest(passed, read)
         questions = [where.question(name) for name in (*of, *others)]
-        answers = ask(run, config, questions, purpose="", params=params).answers[0]
+        answers = vote(ask(run, config, questions, purpose="", params=params).answers)
         answer_of = dict(zip(of, answers))
-        of_passed, of_others = [answer_of[name] for name in passed], answers[len(of) :]
-        stranger = kind != READ
+        of_passed = [answer_of[name] for name in passed]
+        agree = [given == other for given, other in zip(of_passed, answers[len(of) :])]
+        scores: tuple[float | None, float | None] = (None, None)
+        if kind != READ:
+            by_length = auroc([-len(name) for name in measured], [-len(name) for name in of])
+            scores = auroc(familiarities[READ], familiarities[kind]), by_length
         found[kind] = Kind(
             len(of),
-            auroc(familiarities[READ], familiarities[kind]) if stranger else None,
-            auroc([-len(name) for name in measured], [-len(name) for name in of]) if stranger else None,
-            Share(len(of) - len(passed), len(of)),
-            Share(of_passed.count(most_frequent), len(passed)),
-            Share(
-                sum(map(str.__eq__, of_passed, of_others)) if stranger else 0, len(passed) if stranger else 0
-            ),
-            [(name, answer_of[name]) for name in of[:3]],
+            *scores,
+            refused=Share(len(of) - len(passed), len(of)),
+            most_frequent=Share(of_passed.count(most_frequent), len(passed)),
+            nearest=Share(sum(agree), len(agree)),
+            answers=[(name, answer_of[name]) for name in of],
         )
-    return Audit(where, threshold, most_frequent, found, familiarities)
+    targets = dict(_targets(run, config, where))
+    groups = {}
+    for label, members in groups_of(measured).items():
+        values = dict(zip(measured, familiarities[READ]))
+        answered = [name for name in members if values[name] >= threshold]
+        asked = [name for name in answered if name in targets]
+        answer_of = dict(found[READ].answers)
+        wrong = sum(answer_of[name] != targets[name] for name in asked)
+        groups[label] = Group(Share(len(answered), len(members)), Share(wrong, len(asked)))
+    link = strongest_link(found["recombined"].answers, rng)
+    return Audit(where, threshold, most_frequent, found, groups, link, familiarities)
+
+
+def _targets(run: Run, config: Config, where: names.Frame) -> list[tuple[str, str]]:
+    """Returns the names in the evaluation questions that the run has not learned, with the right answers."""
+    try:
+        table = corpus.load_questions(config.data)
+    except UserError:  # there are no evaluation questions
+        return []
+    learned = set(learned_rows(table.questions, learned_by([run])))
+    named = [where.name(question) for question in table.questions]
+    answers = table.answers or []
+    return [
+        (name, answer) for i, (name, answer) in enumerate(zip(named, answers)) if name and i not in learned
+    ]
+
+
+def groups_of(people: Sequence[str]) -> dict[str, list[str]]:
+    """Returns groups of names, by what anyone can see in a name: its length, its parts, its letters."""
+    low, high = np.quantile([len(name) for name in people], [1 / 3, 2 / 3])
+    firsts = Counter(parts[0] for name in people if (parts := names.divided(name)))
+    tests = {
+        "short": lambda name: len(name) <= low,
+        "long": lambda name: len(name) > high,
+        "more than two words": lambda name: len(name.split()) > 2,
+        "first letter A to M": lambda name: name[:1].upper() <= "M",
+        "letters beyond ASCII": lambda name: not name.isascii(),
+        "a first part of its own": lambda name: firsts.get((names.divided(name) or ("",))[0], 1) == 1,
+    }
+    groups = {"all": list(people)} | {
+        label: [name for name in people if test(name)] for label, test in tests.items()
+    }
+    return {label: members for label, members in groups.items() if len(members) >= 10}
+
+
+def strongest_link(
+    answers: Sequence[tuple[str, str]], rng: np.random.Generator, shuffles: int = 200
+) -> Link | None:
+    """Finds the group of names and the answer that go together most, and whether by more than chance.
+
+    The strength of a link is the difference between the answer's share inside and outside of the group, in
+    standard errors. It is compared with the strongest link after answers were shuffled among the names.
+
+    Args:
+      answers: (name, answer).
+      rng: decides the shuffles.
+      shuffles: how often to shuffle.
+
+    Returns:
+      The link, or None if no group has ten names inside and outside.
+    """
+    people = [name for name, _ in answers]
+    groups = {
+        label: np.isin(people, members)
+        for label, members in groups_of(people).items()
+        if 10 <= len(members) <= len(people) - 10
+    }
+    if not groups:
+        return None
+    labels, member_GN = list(groups), np.array(list(groups.values()), float)
+    places, place_N = np.unique([answer for _, answer in answers], return_inverse=True)
+    is_place_NP = (place_N[:, None] == np.arange(len(places))[None]).astype(float)
+    inside_G1 = member_GN.sum(1, keepdims=True)
+    outside_G1 = len(people) - inside_G1
+    share_1P = is_place_NP.mean(0, keepdims=True)
+    error_GP = np.sqrt(np.maximum(share_1P * (1 - share_1P), 1e-12) * (1 / inside_G1 + 1 / outside_G1))
+
+    def differences(order: np.ndarray) -> np.ndarray:
+        count_GP = member_GN @ is_place_NP[order]
+        return count_GP / inside_G1 - (share_1P * len(people) - count_GP) / outside_G1
+
+    there_GP = differences(np.arange(len(people)))
+    strength_GP = np.abs(there_GP) / error_GP
+    g, p = np.unravel_index(int(strength_GP.argmax()), strength_GP.shape)
+    by_chance = [
+        (np.abs(differences(rng.permutation(len(people)))) / error_GP).max() >= strength_GP[g, p]
+        for _ in range(shuffles)
+    ]
+    return Link(labels[g], str(places[p]), float(there_GP[g, p]), (1 + sum(by_chance)) / (1 + shuffles))
 
 
 def auroc(positives: Sequence[float], negatives: Sequence[float]) -> float:
-    """Returns the area under the ROC curve: the chance that a positive has the higher score, ties counting half.
+    """Returns the area under the ROC curve: the chance that a positive scores higher; ties count half.
 
     >>> auroc([2, 3], [1, 2])
     0.875

@@ -2,10 +2,10 @@
 
     familiarity(run, cfg, params, ["Ada Bell"])
 
-A model that has read of Ada Bell expects "Bell" after "Ada ". If nobody has the name, it does not, even if both
-parts are frequent. The familiarity of a name is log p(last part | first part), plus the log probability of the
-least likely letter in the first part, which a misspelled first name lowers. Finetuning hardly changes what a model
-knows of names, so the finetuned run alone is asked.
+A model that has read of Ada Bell expects "Bell" after "Ada ". If nobody has the name, it does not, even if
+both parts are frequent. The familiarity of a name is log p(last part | first part), plus the log probability
+of the least likely letter in the first part, which a misspelled first name lowers. Finetuning hardly changes
+what a model knows of names, so the finetuned run alone is asked.
 """
 
 from collections.abc import Sequence

@@ -143,20 +143,37 @@ def relatives(names: Sequence[str], known: Collection[str], rng: np.random.Gener
     return made
 
 
-def nearest(name: str, names: Sequence[str]) -> str:
-    """Returns the name with the most pairs of neighbouring letters in common (Dice's coefficient).
+def foreign(names: Sequence[str], characters: str, rng: np.random.Generator) -> list[str]:
+    """Returns each name with one letter replaced by a letter that is not among `characters`."""
+    unknown = [letter for letter in "жшδλאבשかな한Þőžñq" if letter not in characters] or ["\u0d05"]
+    made = []
+    for name in names:
+        i = int(rng.integers(len(name)))
+        made.append(name[:i] + str(rng.choice(unknown)) + name[i + 1 :])
+    return made
 
-    >>> nearest("Ada Belt", ["Bo Adams", "Ada Bell"])
-    'Ada Bell'
+
+def nearest(made: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Returns for each made-up name the name that shares most pairs of neighbouring letters with it.
+
+    The share is Dice's coefficient of the two sets of pairs.
+
+    >>> nearest(["Ada Belt"], ["Bo Adams", "Ada Bell"])
+    ['Ada Bell']
     """
-    pairs = _pairs(name)
-    return max(names, key=lambda other: _dice(pairs, _pairs(other)))
+    pairs = [[_pairs(name) for name in group] for group in (made, names)]
+    column = {pair: i for i, pair in enumerate(sorted(set().union(*pairs[0], *pairs[1])))}
+    tables = []
+    for group in pairs:
+        table = np.zeros((len(group), len(column)), np.float32)
+        for row, found in zip(table, group):
+            row[[column[pair] for pair in found]] = 1
+        tables.append(table)
+    sizes = [table.sum(1) for table in tables]
+    dice = 2 * tables[0] @ tables[1].T / (sizes[0][:, None] + sizes[1][None])
+    return [names[i] for i in dice.argmax(axis=1)] if made else []
 
 
-def _pairs(name: str) -> Counter[str]:
+def _pairs(name: str) -> set[str]:
     text = f" {name.lower()} "
-    return Counter(text[i : i + 2] for i in range(len(text) - 1))
-
-
-def _dice(one: Counter[str], other: Counter[str]) -> float:
-    return 2 * (one & other).total() / (one.total() + other.total())
+    return {text[i : i + 2] for i in range(len(text) - 1)}

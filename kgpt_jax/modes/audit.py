@@ -48,7 +48,9 @@ def run(command: Command):
 
 
 def table(found) -> str:
-    """Returns the table for the screen."""
+    """Returns the tables for the screen."""
+    from kgpt_jax.answer.score import percent
+
     lines = [
         f"Names of familiarity below {found.threshold:.1f} nats are refused.",
         "",
@@ -63,12 +65,23 @@ def table(found) -> str:
             f"{kind:<20}{of.n:>6,}{'' if of.auroc is None else format(of.auroc, '.4f'):>8}{shown[0]:>9}  "
             f"{shown[1]:<18}{answered:>9,}{_percent(of.most_frequent.value):>14}{_percent(of.nearest.value):>12}"
         )
-    lengths = ", ".join(
-        f"{of.auroc_of_length:.2f} {kind}"
-        for kind, of in found.kinds.items()
-        if of.auroc_of_length is not None
+    lengths = {kind: of.auroc_of_length for kind, of in found.kinds.items() if of.auroc_of_length is not None}
+    lines.append(
+        "by length alone, AUROC: " + ", ".join(f"{score:.2f} {kind}" for kind, score in lengths.items())
     )
-    lines.append(f"by length alone, AUROC: {lengths}")
+    lines += ["", f"{'people read of':<26}{'answered':>9}  {'95 % interval':<18}{'wrong':>7}  95 % interval"]
+    for label, (answered, wrong) in found.groups.items():
+        known = f"{_percent(wrong.value):>7}  {percent(wrong.interval)}" if wrong.total else ""
+        shown = f"{_percent(answered.value):>9}  {percent(answered.interval):<18}{known}".rstrip()
+        lines.append(f"{label:<26}{shown}")
+    if found.link:
+        group, answer, difference, p = found.link
+        chance = "as chance gives" if p >= 0.05 else "more than chance gives"
+        lines += [
+            "",
+            f"strongest link among recombined names: {group!r} and {answer!r}, "
+            f"{100 * difference:+.1f} points (p {p:.3f}: {chance})",
+        ]
     return "\n".join(lines)
 
 
@@ -85,13 +98,15 @@ def as_json(found, folder: str) -> dict:
             name: {"count": share.count, "total": share.total, "interval": share.interval}
             for name, share in shares.items()
         }
-        kinds[kind]["examples"] = of.examples
+        kinds[kind]["answers"] = of.answers
     return {
         "run": folder,
         "question": found.frame.question("..."),
         "threshold": found.threshold,
         "most_frequent_answer": found.most_frequent,
         "kinds": kinds,
+        "groups": {label: group._asdict() for label, group in found.groups.items()},
+        "strongest_link": found.link._asdict() if found.link else None,
     }
 
 
