@@ -1,0 +1,87 @@
+import numpy as np
+import pytest
+from scipy.stats import binom
+
+from kgpt_jax.answer.guarantee import grid, needed, promise
+from kgpt_jax.config import UserError
+
+
+def drawn(rng, n):
+    """Draws confidences and whether answers are right: 80 % are, and the confidence is honest."""
+    confidence_N = rng.beta(1.6, 0.4, n)
+    return confidence_N, rng.random(n) < confidence_N
+
+
+def broken(thresholds_of, wrong_at_most, draws=300, n=400):
+    """Returns how often the threshold's true error is above the promise, and the mean share answered."""
+    rng = np.random.default_rng(0)
+    truth_N, right_N = drawn(rng, 200_000)
+    failures, answered = 0, []
+    for _ in range(draws):
+        threshold = thresholds_of(rng, *drawn(rng, n))
+        chosen = truth_N >= (np.inf if threshold is None else threshold)
+        answered.append(chosen.mean())
+        failures += bool(chosen.any()) and 1 - right_N[chosen].mean() > wrong_at_most
+    return failures / draws, float(np.mean(answered))
+
+
+@pytest.mark.parametrize("wrong_at_most, least_answered", [(0.1, 0.6), (0.05, 0.35)])
+def test_the_promise_is_kept_and_most_questions_are_answered(wrong_at_most, least_answered):
+    def by_promise(rng, confidence_N, right_N):
+        thresholds = grid(drawn(rng, 200)[0], 400, wrong_at_most, 0.9)
+        return promise(confidence_N, right_N, thresholds, wrong_at_most, 0.9).threshold
+
+    failures, answered = broken(by_promise, wrong_at_most)
+    assert failures <= 0.1 + 2 * np.sqrt(0.1 * 0.9 / 300)
+    assert answered >= least_answered
+
+
+def test_the_naive_threshold_breaks_it_in_half_of_the_draws():
+    """The largest set of answers that has the promised error among the pairs themselves."""
+
+    def naive(rng, confidence_N, right_N):
+        order = np.argsort(-confidence_N)
+        error_N = np.cumsum(~right_N[order]) / np.arange(1, len(order) + 1)
+        good = np.flatnonzero(error_N <= 0.1)
+        return confidence_N[order[good[-1]]] if len(good) else None
+
+    assert 0.35 <= broken(naive, 0.1)[0] <= 0.65
+
+
+def test_the_test_is_the_exact_binomial_tail():
+    right = np.arange(60) >= 2  # two wrong answers among the most confident
+    confidence = np.linspace(1, 0.5, 60)
+    assert binom.cdf(2, 60, 0.1) < 0.1 < binom.cdf(2, 45, 0.1)
+    assert promise(confidence, right, [0.5], 0.1, 0.9) == (0.5, 60, 2, 22)
+    # At 0.63 there are 45 answers, which is too few, and the search ends there.
+    assert promise(confidence, right, [0.63, 0.5], 0.1, 0.9).threshold is None
+
+
+def test_what_cannot_be_promised_says_how_many_answers_it_takes():
+    assert needed(0.02, 0.9) == 114
+    assert promise([0.9] * 100, [True] * 100, [0.5], 0.02, 0.9) == (None, 100, 0, 114)
+    assert promise([0.9] * 114, [True] * 114, [0.5], 0.02, 0.9).threshold == 0.5
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_all_right_all_wrong_ties_and_nothing(right):
+    thresholds = grid([0.5] * 10, 100, 0.1, 0.9)
+    assert thresholds == [0.5] * 20
+    found = promise([0.5] * 100, [right] * 100, thresholds, 0.1, 0.9)
+    assert found.threshold == (0.5 if right else None)
+    assert promise([], [], thresholds, 0.1, 0.9).threshold is None
+
+
+def test_thresholds_go_from_strict_to_lenient():
+    others = np.linspace(0, 1, 101)
+    thresholds = grid(others, 400, 0.1, 0.9)
+    assert thresholds == sorted(thresholds, reverse=True) and thresholds[-1] == 0
+    # 1.5 * 22 of 400 pairs are 8.25 %.
+    assert thresholds[0] == pytest.approx(0.91, abs=0.01)
+
+
+def test_a_promise_is_a_share():
+    from kgpt_jax.answer.guarantee import check
+
+    with pytest.raises(UserError, match="--surely=1: give a share between 0 and 1"):
+        check(0.1, 1)
