@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from kgpt_jax.answer.predict import character_log_probabilities
+from kgpt_jax.answer.predict import read_texts
 from kgpt_jax.config import ModelConfig
 from kgpt_jax.data.names import divided
 from kgpt_jax.model.gpt import GPT
@@ -36,9 +36,9 @@ def familiarity(run: Run, cfg: ModelConfig, params, names: Sequence[str]) -> np.
     texts = [run.vocab.encode(name if ok else "")[: cfg.seq_len + 1] for name, ok in zip(names, known)]
     sizes = [len(parts[0]) if (parts := divided(name)) else 1 for name in names]
     of_models = [
-        [_of_characters(gain_T, size) for gain_T, size in zip(gains, sizes)]
+        [_of_characters(read.gain_T, size) for read, size in zip(of_one, sizes)]
         for one in models(run, params)
-        for gains in [character_log_probabilities(GPT(cfg), one, texts, [1] * len(texts))]
+        for of_one in [read_texts(GPT(cfg), one, texts, [1] * len(texts))]
     ]
     return np.where(known, np.mean(of_models, axis=0), -np.inf)
 

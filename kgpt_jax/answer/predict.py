@@ -118,42 +118,56 @@ def log_probabilities(
         np.concatenate([prompt, vocab.encode(answer + MASK)])[:text_length] if len(prompt) else prompt
         for prompt, answer in zip(prompts, answers)
     ]
-    gains = character_log_probabilities(model, params, texts, [len(prompt) for prompt in prompts])
+    read = read_texts(model, params, texts, [len(prompt) for prompt in prompts])
     return [
         float(gain_T[len(prompt) - 1 :].sum()) if len(prompt) else None
-        for gain_T, prompt in zip(gains, prompts)
+        for (gain_T, _), prompt in zip(read, prompts)
     ]
 
 
-def character_log_probabilities(
-    model, params, texts: Sequence[np.ndarray], given: Sequence[int]
-) -> list[np.ndarray]:
-    """Returns the log probability, in nats, of each character of each text but the first.
+class Read(NamedTuple):
+    """How likely the characters of a text are, each given those before it; one entry for each but the first.
+
+    Attributes:
+      gain_T: log probabilities, in nats.
+      lead_T: how far each log probability is above that of the likeliest other character.
+    """
+
+    gain_T: np.ndarray
+    lead_T: np.ndarray
+
+
+def read_texts(model, params, texts: Sequence[np.ndarray], given: Sequence[int]) -> list[Read]:
+    """Lets a model read texts.
 
     Args:
       model: a `GPT`.
       params: the parameters of one model.
-      texts: ids, at most `seq_len + 1` of each. The result is one shorter than its text.
-      given: how many characters at the start of each text are given. Their own log probabilities mean nothing
-        in a model with an encoder.
+      texts: ids, at most `seq_len + 1` of each.
+      given: how many characters at the start of each text are given. A model with an encoder does not predict
+        them, so their entries mean nothing.
     """
-    found = [np.zeros(0, np.float32)] * len(texts)
+    found = [Read(np.zeros(0, np.float32), np.zeros(0, np.float32))] * len(texts)
     for chosen in _batches(list(texts)):
         text_BT, length_B = pad_prompts([texts[i] for i in chosen], ROWS, model.cfg.seq_len + 1)
         source_B = np.ones(ROWS, np.int32)
         source_B[: len(chosen)] = [max(given[i], 1) for i in chosen]
-        gain_BT = to_numpy(_gains(model, params, text_BT, source_B))
-        for i, gain_T, length in zip(chosen, gain_BT, length_B):
-            found[i] = gain_T[: max(length - 1, 0)]
+        gain_BT, lead_BT = map(to_numpy, _read(model, params, text_BT, source_B))
+        for i, gain_T, lead_T, length in zip(chosen, gain_BT, lead_BT, length_B):
+            size = max(length - 1, 0)
+            found[i] = Read(gain_T[:size], lead_T[:size])
     return found
 
 
 @partial(jax.jit, static_argnames="model")
-def _gains(model, params, text_BT: jax.Array, source_B: jax.Array) -> jax.Array:
-    """Returns (B, T - 1): the log probability of each character but the first, given those before it."""
+def _read(model, params, text_BT: jax.Array, source_B: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns log probabilities and leads, (B, T - 1) each."""
     logits_BTV = model.apply({"params": params}, text_BT[:, :-1], source_B, train=False)
     gains_BTV = jax.nn.log_softmax(logits_BTV)
-    return jnp.take_along_axis(gains_BTV, text_BT[:, 1:, None], axis=2)[:, :, 0]
+    chosen_BT1 = text_BT[:, 1:, None]
+    gain_BT = jnp.take_along_axis(gains_BTV, chosen_BT1, axis=2)[:, :, 0]
+    is_other_BTV = jnp.arange(gains_BTV.shape[2])[None, None] != chosen_BT1
+    return gain_BT, gain_BT - jnp.where(is_other_BTV, gains_BTV, -jnp.inf).max(axis=2)
 
 
 def mean_log_probability(scores: Sequence[float | None]) -> float | None:

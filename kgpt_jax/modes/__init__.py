@@ -41,6 +41,7 @@ MODES = {
     "recall": Mode("trains one-layer variants to look up pairs in their text"),
     "copies": Mode("measures how many differently worded biographies a fact needs"),
     "ablate": Mode("measures what each part of a recipe is worth"),
+    "calibrate": Mode("measures how sure a run may be of its answers"),
     "audit": Mode("asks about people who do not exist, and measures whether a run can tell"),
     "check": Mode("says whether answers to the mathematical questions are right", computes=False),
     "explore": Mode("measures and draws the claims of the mathematical questions"),

@@ -1,0 +1,218 @@
+"""Calibrates a run on held-out pairs, and keeps the calibration in a file.
+
+    made = calibrate(asked, config)
+    save(made, folder / "calibration.json")
+    made = load(folder / "calibration.json", digests)   # refused if it belongs to another run
+
+The last held-out pairs fit the logistic regression. The first ones, the clean pairs, measure it, give its
+probabilities, and set the thresholds of promises (`answer/guarantee.py`). Choose recipes on the last ones
+only, or promises are void.
+"""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from kgpt_jax.answer.audit import auroc
+from kgpt_jax.answer.confidence import (
+    FEATURES,
+    Calibration,
+    calibration_error,
+    evidence,
+    fit,
+    perfect_error,
+    risk_and_coverage,
+)
+from kgpt_jax.answer.predict import unlearned
+from kgpt_jax.config import Config, UserError
+from kgpt_jax.data import corpus
+from kgpt_jax.data.holdout import fingerprints, learned_rows
+from kgpt_jax.data.names import Frame, frame
+from kgpt_jax.store.folder import Run
+from kgpt_jax.store.params import params_digest
+
+FILE = "calibration.json"
+LEAST = 20  # pairs of each part
+
+
+class Quality(NamedTuple):
+    """How good the confidences of the clean pairs are.
+
+    Attributes:
+      n: the number of pairs.
+      accuracy: the share of right answers.
+      auroc: how well the confidence tells right from wrong answers; None if there is one kind only.
+      error: the expected calibration error over ten bins of equal mass.
+      perfect_error: its 95 % quantile for a predictor that knows the exact probabilities.
+      brier: the mean squared distance of the confidence from 1 for right and 0 for wrong answers.
+      area: the area under the curve of risk against coverage.
+      ideal_area: the same if all right answers came before all wrong ones.
+    """
+
+    n: int
+    accuracy: float
+    auroc: float | None
+    error: float
+    perfect_error: float
+    brier: float
+    area: float
+    ideal_area: float
+
+
+class Calibrated(NamedTuple):
+    """A calibration with what it belongs to.
+
+    Attributes:
+      calibration: turns evidence into confidences and probabilities.
+      where: the form of the questions.
+      digests: of the parameters of the runs that answer, sorted.
+      pairs: fingerprints of the questions used.
+      confidences_of_fit: of the pairs that fitted the regression; they decide which thresholds are tried.
+      quality: measured on the clean pairs.
+    """
+
+    calibration: Calibration
+    where: Frame
+    digests: list[str]
+    pairs: list[str]
+    confidences_of_fit: list[float]
+    quality: Quality
+
+
+def calibrate(asked: Sequence[tuple[Run, Config, object]], config: Config, n_fit: int = 0) -> Calibrated:
+    """Calibrates runs on the held-out training pairs.
+
+    Args:
+      asked: runs with their fitting configs and parameters; all of their models vote.
+      config: `config.data` names the pairs, and `data.n_validation` says how many are held out.
+      n_fit: how many of them, the last ones, fit the regression; 0 takes a third.
+
+    Raises:
+      UserError: no pairs are held out, there are too few, all answers are right or all wrong, or a run has
+        learned the answers.
+    """
+    if not config.data.n_validation:
+        raise UserError(
+            "calibration needs pairs that the run has not learned: train with, say, "
+            "--config.data.n_validation=600, and give it here, too"
+        )
+    table = corpus.load_questions(config.data)
+    rows = unlearned([run for run, *_ in asked], table.questions, config.data)
+    questions = [table.questions[i] for i in rows]
+    targets = [table.answers[i] for i in rows]
+    n_fit = n_fit or len(rows) // 3
+    if min(n_fit, len(rows) - n_fit) < LEAST:
+        raise UserError(
+            f"{len(rows)} held-out pairs, {n_fit} of them for the fit: calibration needs {LEAST} for the fit "
+            f"and {LEAST} clean ones"
+        )
+    where = frame([question for question, _ in corpus.load_pairs(config.data).pairs])
+    found = evidence(asked, where, questions)
+    right_N = np.array([a == b for a, b in zip(found.answers, targets)])
+    clean, last = slice(len(rows) - n_fit), slice(len(rows) - n_fit, None)
+    fitted = fit(found.table_NF[last], right_N[last])
+    confidence_N = fitted.confidence(found.table_NF)
+    pairs = tuple((float(c), bool(r)) for c, r in zip(confidence_N[clean], right_N[clean]))
+    return Calibrated(
+        dataclasses.replace(fitted, clean=pairs),
+        where,
+        sorted(params_digest(params) for *_, params in asked),
+        fingerprints(questions),
+        confidence_N[last].tolist(),
+        quality(confidence_N[clean], right_N[clean]),
+    )
+
+
+def quality(confidences: Sequence[float], right: Sequence[bool]) -> Quality:
+    """Measures confidences against the truth."""
+    confidence_N, right_N = np.asarray(confidences, float), np.asarray(right, bool)
+    both = right_N.any() and not right_N.all()
+    wrong = 1 - right_N.mean()
+    best_N = risk_and_coverage(right_N, right_N)
+    return Quality(
+        len(right_N),
+        float(1 - wrong),
+        auroc(confidence_N[right_N], confidence_N[~right_N]) if both else None,
+        calibration_error(confidence_N, right_N),
+        perfect_error(confidence_N, np.random.default_rng(0)),
+        float(np.mean((confidence_N - right_N) ** 2)),
+        float(risk_and_coverage(confidence_N, right_N).mean()),
+        float(best_N.mean()),
+    )
+
+
+def save(made: Calibrated) -> str:
+    """Returns a calibration as JSON."""
+    calibration = made.calibration
+    return json.dumps(
+        {
+            "parameters": made.digests,
+            "question": made.where._asdict(),
+            "features": {
+                name: {"mean": mean, "spread": spread, "weight": weight}
+                for name, mean, spread, weight in zip(
+                    FEATURES,
+                    calibration.mean_F.tolist(),
+                    calibration.spread_F.tolist(),
+                    calibration.weight_F.tolist(),
+                )
+            },
+            "bias": calibration.bias,
+            "quality": made.quality._asdict(),
+            "confidences_of_fit": made.confidences_of_fit,
+            "clean": [list(pair) for pair in calibration.clean],
+            "pairs": made.pairs,
+        },
+        indent=1,
+    )
+
+
+def load(path: Path, digests: Sequence[str]) -> Calibrated:
+    """Reads a calibration.
+
+    Args:
+      path: the file.
+      digests: of the parameters of the runs that are to answer.
+
+    Raises:
+      UserError: the file cannot be read, or belongs to other runs.
+    """
+    again = "run --mode=calibrate again"
+    try:
+        there = json.loads(path.read_text("utf-8"))
+        columns = [
+            [float(there["features"][name][key]) for name in FEATURES] for key in ("mean", "spread", "weight")
+        ]
+        calibration = Calibration(
+            *map(np.array, columns),
+            float(there["bias"]),
+            tuple((float(confidence), bool(right)) for confidence, right in there["clean"]),
+        )
+        made = Calibrated(
+            calibration,
+            Frame(**there["question"]),
+            [str(digest) for digest in there["parameters"]],
+            [str(mark) for mark in there["pairs"]],
+            [float(confidence) for confidence in there["confidences_of_fit"]],
+            Quality(**there["quality"]),
+        )
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}; {again}") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is damaged ({error!r}): {again}") from None
+    if made.digests != sorted(digests):
+        raise UserError(f"{path} belongs to other parameters than the runs that answer: {again} for these")
+    return made
+
+
+def refuse_used(made: Calibrated, questions: Sequence[str]):
+    """Raises a UserError if a question was used for the calibration, which would flatter its figures."""
+    if rows := learned_rows(questions, set(made.pairs)):
+        raise UserError(
+            f"{len(rows)} of the {len(questions)} questions were used for the calibration, the first "
+            f"{questions[rows[0]]!r}: ask others"
+        )

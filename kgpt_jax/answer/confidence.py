@@ -1,0 +1,186 @@
+"""How sure a run is of an answer: what speaks for the answer, and the probability that it is right.
+
+    found = evidence(asked, where, questions)          # one row of numbers for each answer
+    calibration = fit(evidence_of_pairs, right)        # logistic regression
+    calibration.confidence(found.table_NF)             # from 0 to 1
+
+The evidence for an answer is a row of FEATURES. A logistic regression turns it into a confidence. Venn-Abers
+prediction (arXiv 1511.00213) turns the confidence into a probability with an interval.
+
+Axes: `N` answers, `F` features.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from kgpt_jax.answer.familiar import familiarity
+from kgpt_jax.answer.predict import ask, encode_questions, read_texts
+from kgpt_jax.answer.score import vote
+from kgpt_jax.config import Config, UserError
+from kgpt_jax.data.mixture import weights
+from kgpt_jax.data.names import Frame
+from kgpt_jax.data.stage_data import recipe_of
+from kgpt_jax.data.vocab import MASK
+from kgpt_jax.model.gpt import GPT
+from kgpt_jax.store.folder import Run
+from kgpt_jax.store.params import models
+
+FEATURES = {
+    "log_probability": "log probability of the whole answer and its end, in nats",
+    "lead": "the least lead of a character of the answer over the next likeliest one, in nats",
+    "votes": "share of the models that give the answer",
+    "cloze": "log probability of the answer after the name alone, as in pretraining; 0 without such texts",
+    "familiarity": "how well the run knows the name, in nats (answer/familiar.py)",
+}
+CLOZE_OBJECTIVES = {"answer_span", "entity_span"}  # they show `Name. ` and a masked span
+WORST = -50.0  # nats; stands for -inf, as of names with unknown letters
+
+
+class Evidence(NamedTuple):
+    """Answers with what speaks for them.
+
+    Attributes:
+      answers: the vote of all models on each question.
+      table_NF: a row of FEATURES for each answer.
+    """
+
+    answers: list[str]
+    table_NF: np.ndarray
+
+
+def evidence(asked: Sequence[tuple[Run, Config, object]], where: Frame, questions: Sequence[str]) -> Evidence:
+    """Asks runs, and collects what speaks for each answer.
+
+    Args:
+      asked: runs with their fitting configs and parameters; all of their models vote.
+      where: the form of the questions.
+      questions: the questions. A question of another form has an unknown name.
+    """
+    each = [
+        answers
+        for run, config, params in asked
+        for answers in ask(run, config, list(questions), purpose="", params=params).answers
+    ]
+    answers = vote(each)
+    votes_N = np.mean([[a == b for a, b in zip(given, answers)] for given in each], axis=0)
+    names = [where.name(question) or "" for question in questions]
+    tables = []
+    for run, config, params in asked:
+        known_N = familiarity(run, config.model, params, names)
+        for one in models(run, params):
+            likely_N, lead_N = _of_answers(run, config, one, questions, answers)
+            cloze_N = np.zeros(len(answers))
+            if CLOZE_OBJECTIVES & weights(recipe_of(run.config, "pretrain")).keys():
+                clozes = [f"{name}. {MASK}" for name in names]
+                cloze_N, _ = _of_answers(run, config, one, clozes, answers)
+            tables.append([likely_N, lead_N, votes_N, cloze_N, known_N])
+    return Evidence(answers, np.maximum(np.mean(tables, axis=0).T, WORST))
+
+
+def _of_answers(
+    run: Run, config: Config, one, questions: Sequence[str], answers: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the log probability of each answer after its question, and the least lead in it."""
+    length = config.model.seq_len + 1
+    prompts, _ = encode_questions(run.vocab, list(questions), length)
+    texts = [
+        np.concatenate([prompt, run.vocab.encode(answer + MASK)])[:length] if len(prompt) else prompt
+        for prompt, answer in zip(prompts, answers)
+    ]
+    read = read_texts(GPT(config.model), one, texts, [len(prompt) for prompt in prompts])
+    parts = [(gain_T[len(p) - 1 :], lead_T[len(p) - 1 :]) for (gain_T, lead_T), p in zip(read, prompts)]
+    likely = [gain_T.sum() if len(gain_T) else WORST for gain_T, _ in parts]
+    return np.array(likely, float), np.array([lead_T.min(initial=0.0) for _, lead_T in parts], float)
+
+
+@dataclasses.dataclass(frozen=True)
+class Calibration:
+    """Turns evidence into a confidence, and a confidence into a probability.
+
+    Attributes:
+      mean_F, spread_F: the mean and the standard deviation of each feature among the pairs of the fit.
+      weight_F, bias: of the logistic regression on the standardized features.
+      clean: (confidence, right) of other pairs, for the probability.
+    """
+
+    mean_F: np.ndarray
+    spread_F: np.ndarray
+    weight_F: np.ndarray
+    bias: float
+    clean: tuple[tuple[float, bool], ...] = ()
+
+    def confidence(self, table_NF: np.ndarray) -> np.ndarray:
+        """Returns the confidence of each answer, from 0 to 1."""
+        score_N = (table_NF - self.mean_F) / self.spread_F @ self.weight_F + self.bias
+        return 1 / (1 + np.exp(-np.clip(score_N, -500, 500)))
+
+    def probability(self, confidences: Sequence[float]) -> list[tuple[float, float, float]]:
+        """Returns the probability that each answer is right, and its interval: (probability, low, high).
+
+        The two ends are the isotonic regression of the clean pairs and the answer, first taken as wrong, then
+        as right. The probability is high / (1 - low + high), as in Venn-Abers prediction.
+        """
+        found = []
+        for confidence in confidences:
+            low, high = (_isotonic([*self.clean, (confidence, right)], confidence) for right in (False, True))
+            found.append((high / (1 - low + high), low, high))
+        return found
+
+
+def fit(table_NF: np.ndarray, right: Sequence[bool]) -> Calibration:
+    """Fits a logistic regression.
+
+    Raises:
+      UserError: scikit-learn is not installed, or all answers are right, or all wrong.
+    """
+    try:
+        from sklearn.linear_model import LogisticRegression
+    except ImportError:
+        raise UserError("calibration needs scikit-learn: pip install scikit-learn") from None
+    right_N = np.asarray(right, bool)
+    if not len(right_N) or right_N.all() or not right_N.any():
+        all_of = f"all {len(right_N)} answers are {'right' if right_N.any() else 'wrong'}"
+        raise UserError(f"{all_of if len(right_N) else 'there are no answers'}: calibration needs both kinds")
+    mean_F, spread_F = table_NF.mean(0), table_NF.std(0)
+    spread_F = np.where(spread_F > 0, spread_F, 1.0)
+    model = LogisticRegression().fit((table_NF - mean_F) / spread_F, right_N)
+    return Calibration(mean_F, spread_F, model.coef_[0], float(model.intercept_[0]))
+
+
+def _isotonic(pairs: Sequence[tuple[float, bool]], at: float) -> float:
+    """Returns the isotonic regression of right on confidence, at one of the confidences."""
+    from scipy.optimize import isotonic_regression  # here: the import takes up to a second
+
+    confidences, rows_N = np.unique([confidence for confidence, _ in pairs], return_inverse=True)
+    counts = np.bincount(rows_N)
+    means = np.bincount(rows_N, [right for _, right in pairs]) / counts
+    return float(isotonic_regression(means, weights=counts).x[np.searchsorted(confidences, at)])
+
+
+def calibration_error(confidences: Sequence[float], right: Sequence[bool], bins: int = 10) -> float:
+    """Returns the expected calibration error over bins of equal mass.
+
+    It is the mean distance between a bin's mean confidence and its share of right answers, weighted by size.
+    """
+    order = np.argsort(confidences, kind="stable")
+    confidence_N, right_N = np.asarray(confidences, float)[order], np.asarray(right, float)[order]
+    parts = [part for part in np.array_split(np.arange(len(order)), bins) if len(part)]
+    return sum(abs(confidence_N[p].mean() - right_N[p].mean()) * len(p) for p in parts) / len(order)
+
+
+def perfect_error(confidences: Sequence[float], rng: np.random.Generator, draws: int = 1_000) -> float:
+    """Returns the 95 % quantile of the calibration error if each confidence were the exact probability."""
+    confidence_N = np.asarray(confidences, float)
+    errors = [
+        calibration_error(confidence_N, rng.random(len(confidence_N)) < confidence_N) for _ in range(draws)
+    ]
+    return float(np.quantile(errors, 0.95))
+
+
+def risk_and_coverage(confidences: Sequence[float], right: Sequence[bool]) -> np.ndarray:
+    """Returns (N,): the share of wrong answers among the 1, 2, ... N most confident ones."""
+    order = np.argsort(-np.asarray(confidences, float), kind="stable")
+    return np.cumsum(~np.asarray(right, bool)[order]) / np.arange(1, len(order) + 1)

@@ -1,0 +1,120 @@
+"""--mode=calibrate: measures how sure a run may be of its answers, on pairs that it has not learned.
+
+    python -m kgpt_jax.main --mode=calibrate --config.data.n_validation=600 --n_fit=200
+
+writes calibration.json into the run's folder, or to --outputs_path, and reliability.png beside it. It needs
+`pip install scikit-learn`. Then --mode=ask says how sure each answer is, and keeps a promise about errors.
+"""
+
+from pathlib import Path
+
+from absl import flags
+
+from kgpt_jax.modes.command import Command
+
+SHARED = ("reading_params_path", "outputs_path", "checkpoint", "voters")
+KIND, PICTURE = "a calibration", "the picture of a calibration"
+
+
+def define_flags(values: flags.FlagValues):
+    flags.DEFINE_integer(
+        "n_fit",
+        0,
+        "How many of the held-out pairs, the last ones, fit the regression; 0: a third.",
+        lower_bound=0,
+        flag_values=values,
+    )
+
+
+def run(command: Command):
+    from kgpt_jax.answer.calibrate import FILE, calibrate, save
+    from kgpt_jax.answer.predict import voting
+    from kgpt_jax.modes.evaluate import voters
+    from kgpt_jax.store.outputs import check, record, write_lines
+    from kgpt_jax.store.params import load_params
+
+    start = command.start("finetune")
+    config = command.config(start)
+    path = Path(command.flags.outputs_path or start.folder / FILE)
+    picture = path.with_name("reliability.png")
+    check(path, KIND)
+    check(picture, PICTURE)
+    asked = [
+        (run, fitted, load_params(run, "calibrating", fitted.model_devices))
+        for run, fitted in voting(voters(start.folder, command.flags.voters), config)
+    ]
+    made = calibrate(asked, config, command.flags.n_fit)
+    write_lines(path, [save(made)], KIND)
+    draw(made, picture)
+    record(picture, PICTURE)
+    print(table(made))
+    print(f"\nwrote {path} and {picture.name}")
+
+
+def table(made) -> str:
+    """Returns the table for the screen."""
+    from kgpt_jax.answer.confidence import FEATURES
+    from kgpt_jax.answer.guarantee import grid, promise
+
+    quality, calibration = made.quality, made.calibration
+    auroc = "-" if quality.auroc is None else f"{quality.auroc:.3f}"
+    lines = [
+        f"{len(made.confidences_of_fit)} pairs fitted the regression. On {quality.n} clean pairs:",
+        f"  right answers                 {quality.accuracy:.1%}",
+        f"  AUROC, right against wrong    {auroc}",
+        f"  calibration error, 10 bins    {quality.error:.3f} (if perfect: at most {quality.perfect_error:.3f})",
+        f"  Brier score                   {quality.brier:.3f}",
+        f"  area under risk and coverage  {quality.area:.3f}, ideally {quality.ideal_area:.3f}",
+        "",
+        f"{'evidence':<18}{'weight':>8}  per standard deviation",
+    ]
+    lines += [f"{name:<18}{weight:>+8.2f}" for name, weight in zip(FEATURES, calibration.weight_F)]
+    lines += ["", "promises, with 90 % certainty:"]
+    confidences, right = zip(*calibration.clean)
+    for wrong in (0.1, 0.05, 0.02):
+        thresholds = grid(made.confidences_of_fit, quality.n, wrong, 0.9)
+        found = promise(confidences, right, thresholds, wrong, 0.9)
+        said = f"answers {found.answered / quality.n:.0%} of the questions"
+        if found.threshold is None:
+            said = f"not possible with these pairs: it takes {found.needed} sure answers without an error"
+        lines.append(f"  wrong at most {wrong:.0%}: {said}")
+    return "\n".join(lines)
+
+
+def draw(made, path: Path):
+    """Draws the reliability diagram, and risk against coverage."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import numpy as np
+    from matplotlib import pyplot
+
+    from kgpt_jax.answer.confidence import risk_and_coverage
+    from kgpt_jax.answer.score import wilson_interval
+
+    confidence_N, right_N = map(np.array, zip(*made.calibration.clean))
+    order = np.argsort(confidence_N, kind="stable")
+    parts = [part for part in np.array_split(order, 10) if len(part)]
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 4.5), layout="constrained")
+    means = np.array([confidence_N[part].mean() for part in parts])
+    shares = np.array([right_N[part].mean() for part in parts])
+    ends = np.array([wilson_interval(int(right_N[part].sum()), len(part)) for part in parts])
+    left.plot([0, 1], [0, 1], color="gray", linestyle="--", label="perfect")
+    bars = np.maximum([shares - ends[:, 0], ends[:, 1] - shares], 0)
+    left.errorbar(
+        means, shares, yerr=bars, marker="o", linestyle="none", capsize=3, label="tenths of the answers"
+    )
+    left.set(xlabel="confidence", ylabel="share of right answers", xlim=(0, 1.02), ylim=(0, 1.02))
+    left.set_title(
+        f"Of answers this sure, this many are right\n{len(order)} clean pairs, 95 % intervals", fontsize=11
+    )
+    left.legend(loc="upper left")
+    coverage = np.arange(1, len(order) + 1) / len(order)
+    right.plot(coverage, risk_and_coverage(confidence_N, right_N), label="by confidence")
+    right.plot(coverage, risk_and_coverage(right_N, right_N), color="gray", linestyle="--", label="ideal")
+    right.axhline(1 - right_N.mean(), color="tab:red", linewidth=1, label="without confidence")
+    right.set(xlabel="share of the questions that are answered", ylabel="share of wrong answers", xlim=(0, 1))
+    right.set_title("Answering fewer questions avoids errors", fontsize=11)
+    right.legend(loc="upper left")
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
