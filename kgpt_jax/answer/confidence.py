@@ -93,7 +93,8 @@ def _of_answers(
     read = read_texts(GPT(config.model), one, texts, [len(prompt) for prompt in prompts])
     parts = [(gain_T[len(p) - 1 :], lead_T[len(p) - 1 :]) for (gain_T, lead_T), p in zip(read, prompts)]
     likely = [gain_T.sum() if len(gain_T) else WORST for gain_T, _ in parts]
-    return np.array(likely, float), np.array([lead_T.min(initial=0.0) for _, lead_T in parts], float)
+    lead = [lead_T.min() if len(lead_T) else WORST for _, lead_T in parts]
+    return np.array(likely, float), np.array(lead, float)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -62,7 +62,7 @@ def table(made) -> str:
         f"{len(made.confidences_of_fit)} pairs fitted the regression. On {quality.n} clean pairs:",
         f"  right answers                 {quality.accuracy:.1%}",
         f"  AUROC, right against wrong    {auroc}",
-        f"  calibration error, 10 bins    {quality.error:.3f} (if perfect: at most {quality.perfect_error:.3f})",
+        f"  calibration error, 10 bins    {quality.error:.3f} (perfect: up to {quality.perfect_error:.3f})",
         f"  Brier score                   {quality.brier:.3f}",
         f"  area under risk and coverage  {quality.area:.3f}, ideally {quality.ideal_area:.3f}",
         "",
