@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from kgpt_jax.answer.familiar import familiarity
 from kgpt_jax.answer.predict import ask
@@ -37,18 +38,18 @@ MOST = 1_000  # names of each kind
 
 
 class Share(NamedTuple):
-    """A count among a total, with Wilson's 95 % interval of the share."""
+    """A number of cases among a total, with Wilson's 95 % interval of their share."""
 
-    count: int
+    cases: int
     total: int
 
     @property
     def value(self) -> float | None:
-        return self.count / self.total if self.total else None
+        return self.cases / self.total if self.total else None
 
     @property
     def interval(self) -> tuple[float, float]:
-        return wilson_interval(self.count, self.total) if self.total else (0.0, 1.0)
+        return wilson_interval(self.cases, self.total) if self.total else (0.0, 1.0)
 
 
 class Kind(NamedTuple):
@@ -141,7 +142,7 @@ def audit(run: Run, config: Config, refuse: float = 0.02) -> Audit:
     pairs = corpus.load_pairs(config.data).pairs
     where = names.frame([question for question, _ in pairs])
     rng = np.random.default_rng((config.seed, 0))
-    everyone = {where.name(question) for question, _ in pairs}
+    everyone = {name for question, _ in pairs if (name := where.name(question))}
     read = [name for each in unpaired_questions(config, pairs) if (name := where.name(each))]
     everyone |= set(read)
     if len(read) * refuse < 2:
@@ -274,7 +275,7 @@ def strongest_link(
     return Link(labels[g], str(places[p]), float(there_GP[g, p]), (1 + sum(by_chance)) / (1 + shuffles))
 
 
-def auroc(positives: Sequence[float], negatives: Sequence[float]) -> float:
+def auroc(positives: ArrayLike, negatives: ArrayLike) -> float:
     """Returns the area under the ROC curve: the chance that a positive scores higher; ties count half.
 
     >>> auroc([2, 3], [1, 2])
@@ -282,6 +283,7 @@ def auroc(positives: Sequence[float], negatives: Sequence[float]) -> float:
     """
     from scipy.stats import rankdata  # here: the import takes up to a second
 
-    n = len(positives)
-    ranks = rankdata(np.concatenate([positives, negatives]))[:n]
-    return float((ranks.sum() - n * (n + 1) / 2) / (n * len(negatives)))
+    high, low = np.asarray(positives, float), np.asarray(negatives, float)
+    n = len(high)
+    ranks = rankdata(np.concatenate([high, low]))[:n]
+    return float((ranks.sum() - n * (n + 1) / 2) / (n * len(low)))

@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
+from kgpt_jax.answer import guarantee
 from kgpt_jax.answer.audit import auroc
 from kgpt_jax.answer.confidence import (
     FEATURES,
@@ -27,6 +29,7 @@ from kgpt_jax.answer.confidence import (
     perfect_error,
     risk_and_coverage,
 )
+from kgpt_jax.answer.guarantee import Promise
 from kgpt_jax.answer.predict import unlearned
 from kgpt_jax.config import Config, UserError
 from kgpt_jax.data import corpus
@@ -37,6 +40,8 @@ from kgpt_jax.store.params import params_digest
 
 FILE = "calibration.json"
 LEAST = 20  # pairs of each part
+UNKNOWN = 0.02  # the share of people read of whose names count as unknown
+FAMILIARITY = list(FEATURES).index("familiarity")
 
 
 class Quality(NamedTuple):
@@ -72,6 +77,7 @@ class Calibrated(NamedTuple):
       digests: of the parameters of the runs that answer, sorted.
       pairs: fingerprints of the questions used.
       confidences_of_fit: of the pairs that fitted the regression; they decide which thresholds are tried.
+      least_familiarity: names that are less familiar count as unknown, in nats; 2 % of the pairs are below.
       quality: measured on the clean pairs.
     """
 
@@ -80,7 +86,33 @@ class Calibrated(NamedTuple):
     digests: list[str]
     pairs: list[str]
     confidences_of_fit: list[float]
+    least_familiarity: float
     quality: Quality
+
+    def promise(self, wrong_at_most: float, surely: float) -> Promise:
+        """Returns what the clean pairs allow to promise. Raises a UserError if a share is not in 0 .. 1."""
+        guarantee.check(wrong_at_most, surely)
+        confidences, right = zip(*self.calibration.clean)
+        thresholds = guarantee.grid(self.confidences_of_fit, len(right), wrong_at_most, surely)
+        return guarantee.promise(confidences, right, thresholds, wrong_at_most, surely)
+
+
+class Sure(NamedTuple):
+    """An answer and how sure it is.
+
+    Attributes:
+      answer: the vote of all models.
+      known: whether the runs know the name; if not, the other figures mean nothing.
+      confidence: from 0 to 1; promises have thresholds on it.
+      probability: that the answer is right.
+      interval: of the probability.
+    """
+
+    answer: str
+    known: bool
+    confidence: float
+    probability: float
+    interval: tuple[float, float]
 
 
 def calibrate(asked: Sequence[tuple[Run, Config, object]], config: Config, n_fit: int = 0) -> Calibrated:
@@ -103,7 +135,8 @@ def calibrate(asked: Sequence[tuple[Run, Config, object]], config: Config, n_fit
     table = corpus.load_questions(config.data)
     rows = unlearned([run for run, *_ in asked], table.questions, config.data)
     questions = [table.questions[i] for i in rows]
-    targets = [table.answers[i] for i in rows]
+    all_targets = table.answers or []  # held-out pairs have answers
+    targets = [all_targets[i] for i in rows]
     n_fit = n_fit or len(rows) // 3
     if min(n_fit, len(rows) - n_fit) < LEAST:
         raise UserError(
@@ -123,11 +156,12 @@ def calibrate(asked: Sequence[tuple[Run, Config, object]], config: Config, n_fit
         sorted(params_digest(params) for *_, params in asked),
         fingerprints(questions),
         confidence_N[last].tolist(),
+        float(np.quantile(found.table_NF[:, FAMILIARITY], UNKNOWN)),
         quality(confidence_N[clean], right_N[clean]),
     )
 
 
-def quality(confidences: Sequence[float], right: Sequence[bool]) -> Quality:
+def quality(confidences: ArrayLike, right: ArrayLike) -> Quality:
     """Measures confidences against the truth."""
     confidence_N, right_N = np.asarray(confidences, float), np.asarray(right, bool)
     both = right_N.any() and not right_N.all()
@@ -164,6 +198,7 @@ def save(made: Calibrated) -> str:
             "bias": calibration.bias,
             "quality": made.quality._asdict(),
             "confidences_of_fit": made.confidences_of_fit,
+            "least_familiarity": made.least_familiarity,
             "clean": [list(pair) for pair in calibration.clean],
             "pairs": made.pairs,
         },
@@ -188,7 +223,9 @@ def load(path: Path, digests: Sequence[str]) -> Calibrated:
             [float(there["features"][name][key]) for name in FEATURES] for key in ("mean", "spread", "weight")
         ]
         calibration = Calibration(
-            *map(np.array, columns),
+            np.array(columns[0]),
+            np.array(columns[1]),
+            np.array(columns[2]),
             float(there["bias"]),
             tuple((float(confidence), bool(right)) for confidence, right in there["clean"]),
         )
@@ -198,6 +235,7 @@ def load(path: Path, digests: Sequence[str]) -> Calibrated:
             [str(digest) for digest in there["parameters"]],
             [str(mark) for mark in there["pairs"]],
             [float(confidence) for confidence in there["confidences_of_fit"]],
+            float(there["least_familiarity"]),
             Quality(**there["quality"]),
         )
     except OSError as error:
@@ -207,6 +245,24 @@ def load(path: Path, digests: Sequence[str]) -> Calibrated:
     if made.digests != sorted(digests):
         raise UserError(f"{path} belongs to other parameters than the runs that answer: {again} for these")
     return made
+
+
+def sure(
+    made: Calibrated, asked: Sequence[tuple[Run, Config, object]], questions: Sequence[str]
+) -> list[Sure]:
+    """Answers questions, and says how sure each answer is.
+
+    Args:
+      made: the calibration of the runs.
+      asked: the runs with their fitting configs and parameters.
+      questions: the questions. A question of another form than the training questions has no known name.
+    """
+    found = evidence(asked, made.where, questions)
+    confidences = made.calibration.confidence(found.table_NF).tolist()
+    known = (found.table_NF[:, FAMILIARITY] >= made.least_familiarity).tolist()
+    probabilities = made.calibration.probability(confidences)
+    rows = zip(found.answers, known, confidences, probabilities)
+    return [Sure(answer, read, sure, p, (low, high)) for answer, read, sure, (p, low, high) in rows]
 
 
 def refuse_used(made: Calibrated, questions: Sequence[str]):

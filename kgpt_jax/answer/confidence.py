@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from kgpt_jax.answer.familiar import familiarity
 from kgpt_jax.answer.predict import ask, encode_questions, read_texts
@@ -131,7 +132,7 @@ class Calibration:
         return found
 
 
-def fit(table_NF: np.ndarray, right: Sequence[bool]) -> Calibration:
+def fit(table_NF: np.ndarray, right: ArrayLike) -> Calibration:
     """Fits a logistic regression.
 
     Raises:
@@ -161,18 +162,18 @@ def _isotonic(pairs: Sequence[tuple[float, bool]], at: float) -> float:
     return float(isotonic_regression(means, weights=counts).x[np.searchsorted(confidences, at)])
 
 
-def calibration_error(confidences: Sequence[float], right: Sequence[bool], bins: int = 10) -> float:
+def calibration_error(confidences: ArrayLike, right: ArrayLike, bins: int = 10) -> float:
     """Returns the expected calibration error over bins of equal mass.
 
     It is the mean distance between a bin's mean confidence and its share of right answers, weighted by size.
     """
-    order = np.argsort(confidences, kind="stable")
+    order = np.argsort(np.asarray(confidences), kind="stable")
     confidence_N, right_N = np.asarray(confidences, float)[order], np.asarray(right, float)[order]
     parts = [part for part in np.array_split(np.arange(len(order)), bins) if len(part)]
     return sum(abs(confidence_N[p].mean() - right_N[p].mean()) * len(p) for p in parts) / len(order)
 
 
-def perfect_error(confidences: Sequence[float], rng: np.random.Generator, draws: int = 1_000) -> float:
+def perfect_error(confidences: ArrayLike, rng: np.random.Generator, draws: int = 1_000) -> float:
     """Returns the 95 % quantile of the calibration error if each confidence were the exact probability."""
     confidence_N = np.asarray(confidences, float)
     errors = [
@@ -181,7 +182,7 @@ def perfect_error(confidences: Sequence[float], rng: np.random.Generator, draws:
     return float(np.quantile(errors, 0.95))
 
 
-def risk_and_coverage(confidences: Sequence[float], right: Sequence[bool]) -> np.ndarray:
+def risk_and_coverage(confidences: ArrayLike, right: ArrayLike) -> np.ndarray:
     """Returns (N,): the share of wrong answers among the 1, 2, ... N most confident ones."""
     order = np.argsort(-np.asarray(confidences, float), kind="stable")
     return np.cumsum(~np.asarray(right, bool)[order]) / np.arange(1, len(order) + 1)

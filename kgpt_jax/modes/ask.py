@@ -5,6 +5,9 @@
 --question may be repeated. Without it, the command reads one question per line from standard input; at a
 terminal it prompts for each. Answers go to standard output and everything else to standard error, so that a
 pipe receives answers only.
+
+If the run is calibrated (--mode=calibrate), each answer says how sure it is. With --wrong_at_most=0.1 the
+command withholds answers, so that at most this share of the answers that it gives is wrong.
 """
 
 import logging
@@ -12,11 +15,19 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from absl import flags
+
 from kgpt_jax.config import UserError
 from kgpt_jax.modes.command import Command
 
 SHARED = ("reading_params_path", "checkpoint", "voters", "question")
 PROMPT = "question: "
+
+
+def define_flags(values: flags.FlagValues):
+    own = {"flag_values": values}
+    flags.DEFINE_float("wrong_at_most", None, "Withhold answers, so that at most this share is wrong.", **own)
+    flags.DEFINE_float("surely", 0.9, "Probability of keeping --wrong_at_most.", **own)
 
 
 def run(command: Command):
@@ -40,7 +51,11 @@ def run(command: Command):
             warn_if_never_asked(voter)
             loaded.append((voter, fitted, load_params(voter, "asking", fitted.model_devices)))
 
+        sure = how_sure(command, loaded)
+
         def answers(questions: list[str]) -> list[str]:
+            if sure:
+                return sure(questions)
             given = [ask(voter, fitted, questions, params=params) for voter, fitted, params in loaded]
             for note in dict.fromkeys(note for one in given for note in one.notes):
                 log.info(f"note: {note}")
@@ -51,6 +66,53 @@ def run(command: Command):
         else:
             for question, answer in zip(questions, answers(questions)):
                 print(f"{question} {answer}")
+
+
+def how_sure(command: Command, loaded: list):
+    """Returns the function that answers questions and says how sure it is; None if the run is not calibrated.
+
+    Raises:
+      UserError: --wrong_at_most is given, and the run is not calibrated or the promise cannot be made.
+    """
+    from kgpt_jax.answer import calibrate
+    from kgpt_jax.store.params import params_digest
+
+    wrong_at_most, surely = command.flags.wrong_at_most, command.flags.surely
+    path = loaded[0][0].folder / calibrate.FILE
+    if not path.exists():
+        if wrong_at_most is not None:
+            raise UserError(f"--wrong_at_most needs {path}: run --mode=calibrate first")
+        return None
+    made = calibrate.load(path, [params_digest(params) for *_, params in loaded])
+    least = 0.0
+    if wrong_at_most is not None:
+        promise = made.promise(wrong_at_most, surely)
+        if promise.threshold is None:
+            raise UserError(
+                f"--wrong_at_most={wrong_at_most:g} cannot be promised with {made.quality.n} pairs: of the "
+                f"{promise.answered} surest answers {promise.wrong} are wrong, and it takes "
+                f"{promise.needed} right ones without an error"
+            )
+        least = promise.threshold
+
+    def answers(questions: list[str]) -> list[str]:
+        calibrate.refuse_used(made, questions)
+        return [in_words(each, least) for each in calibrate.sure(made, loaded, questions)]
+
+    return answers
+
+
+def in_words(sure, least: float) -> str:
+    """Returns an answer with its probability, or why there is none.
+
+    Args:
+      sure: a `Sure`.
+      least: the least confidence of an answer that is given.
+    """
+    if not sure.known:
+        return "(I do not know: I have not read of this name)"
+    of_100 = f"of 100 answers this sure, about {100 * sure.probability:.0f} are right"
+    return f"(I do not know: {of_100})" if sure.confidence < least else f"{sure.answer} ({of_100})"
 
 
 def converse(answers, config):

@@ -60,7 +60,7 @@ def table(found) -> str:
     for kind, of in found.kinds.items():
         low, high = of.refused.interval
         shown = [_percent(of.refused.value), f"{low:.1%} to {high:.1%}"]
-        answered = of.refused.total - of.refused.count
+        answered = of.refused.total - of.refused.cases
         lines.append(
             f"{kind:<20}{of.n:>6,}{'' if of.auroc is None else format(of.auroc, '.4f'):>8}{shown[0]:>9}  "
             f"{shown[1]:<18}{answered:>9,}{_percent(of.most_frequent.value):>14}{_percent(of.nearest.value):>12}"
@@ -95,7 +95,7 @@ def as_json(found, folder: str) -> dict:
     for kind, of in found.kinds.items():
         shares = {"refused": of.refused, "most_frequent": of.most_frequent, "nearest": of.nearest}
         kinds[kind] = {"n": of.n, "auroc": of.auroc, "auroc_of_length": of.auroc_of_length} | {
-            name: {"count": share.count, "total": share.total, "interval": share.interval}
+            name: {"cases": share.cases, "total": share.total, "interval": share.interval}
             for name, share in shares.items()
         }
         kinds[kind]["answers"] = of.answers

@@ -54,7 +54,6 @@ def run(command: Command):
 def table(made) -> str:
     """Returns the table for the screen."""
     from kgpt_jax.answer.confidence import FEATURES
-    from kgpt_jax.answer.guarantee import grid, promise
 
     quality, calibration = made.quality, made.calibration
     auroc = "-" if quality.auroc is None else f"{quality.auroc:.3f}"
@@ -70,10 +69,8 @@ def table(made) -> str:
     ]
     lines += [f"{name:<18}{weight:>+8.2f}" for name, weight in zip(FEATURES, calibration.weight_F)]
     lines += ["", "promises, with 90 % certainty:"]
-    confidences, right = zip(*calibration.clean)
     for wrong in (0.1, 0.05, 0.02):
-        thresholds = grid(made.confidences_of_fit, quality.n, wrong, 0.9)
-        found = promise(confidences, right, thresholds, wrong, 0.9)
+        found = made.promise(wrong, 0.9)
         said = f"answers {found.answered / quality.n:.0%} of the questions"
         if found.threshold is None:
             said = f"not possible with these pairs: it takes {found.needed} sure answers without an error"
