@@ -22,6 +22,7 @@ from kgpt_jax.answer import guarantee
 from kgpt_jax.answer.audit import auroc
 from kgpt_jax.answer.confidence import (
     FEATURES,
+    WORST,
     Calibration,
     calibration_error,
     evidence,
@@ -145,7 +146,7 @@ def calibrate(asked: Sequence[tuple[Run, Config, object]], config: Config, n_fit
         )
     where = frame([question for question, _ in corpus.load_pairs(config.data).pairs])
     found = evidence(asked, where, questions)
-    right_N = np.array([a == b for a, b in zip(found.answers, targets)])
+    right_N = np.array([is_right(answer, target) for answer, target in zip(found.answers, targets)])
     clean, last = slice(len(rows) - n_fit), slice(len(rows) - n_fit, None)
     fitted = fit(found.table_NF[last], right_N[last])
     confidence_N = fitted.confidence(found.table_NF)
@@ -159,6 +160,11 @@ def calibrate(asked: Sequence[tuple[Run, Config, object]], config: Config, n_fit
         float(np.quantile(found.table_NF[:, FAMILIARITY], UNKNOWN)),
         quality(confidence_N[clean], right_N[clean]),
     )
+
+
+def is_right(answer: str, target: str) -> bool:
+    """Returns whether an answer is right: an exact match, as in evaluation."""
+    return answer == target
 
 
 def quality(confidences: ArrayLike, right: ArrayLike) -> Quality:
@@ -259,7 +265,8 @@ def sure(
     """
     found = evidence(asked, made.where, questions)
     confidences = made.calibration.confidence(found.table_NF).tolist()
-    known = (found.table_NF[:, FAMILIARITY] >= made.least_familiarity).tolist()
+    familiarity_N = found.table_NF[:, FAMILIARITY]
+    known = ((familiarity_N >= made.least_familiarity) & (familiarity_N > WORST)).tolist()
     probabilities = made.calibration.probability(confidences)
     rows = zip(found.answers, known, confidences, probabilities)
     return [Sure(answer, read, sure, p, (low, high)) for answer, read, sure, (p, low, high) in rows]

@@ -63,9 +63,10 @@ def grid(others: Sequence[float], n_pairs: int, wrong_at_most: float, surely: fl
       others: confidences of other pairs than those that will test the thresholds.
       n_pairs: the number of pairs that will.
       wrong_at_most, surely: the promise. The strictest threshold is expected to answer 1.5 times as many of
-        the pairs as the promise needs, so that an error or two do not end the search at its start.
+        the pairs as the promise needs, and a tenth of all, so that an error or two do not end the search at
+        its start.
     """
-    least = min(1.0, 1.5 * needed(wrong_at_most, surely) / n_pairs)
+    least = min(1.0, max(0.1, 1.5 * needed(wrong_at_most, surely) / n_pairs))
     shares = np.linspace(least, 1, STEPS)
     return [float(value) for value in np.quantile(others, 1 - shares, method="lower")]
 

@@ -31,6 +31,7 @@ def define_flags(values: flags.FlagValues):
 
 
 def run(command: Command):
+    from kgpt_jax.answer.calibrate import FILE
     from kgpt_jax.answer.evaluate import warn_if_never_asked
     from kgpt_jax.answer.predict import ask, voting
     from kgpt_jax.answer.score import vote
@@ -43,6 +44,8 @@ def run(command: Command):
         questions = [] if interactive else lines_of(sys.stdin)
     start = command.start("finetune")
     config = command.config(start)
+    if command.flags.wrong_at_most is not None and not (start.folder / FILE).exists():
+        raise UserError(f"--wrong_at_most needs {start.folder / FILE}: run --mode=calibrate first")
     asked = voting(voters(start.folder, command.flags.voters), config)
     check(questions, config)
     with notes_on_stderr() as log:
@@ -72,7 +75,7 @@ def how_sure(command: Command, loaded: list):
     """Returns the function that answers questions and says how sure it is; None if the run is not calibrated.
 
     Raises:
-      UserError: --wrong_at_most is given, and the run is not calibrated or the promise cannot be made.
+      UserError: the calibration belongs to another run, or the promise of --wrong_at_most cannot be made.
     """
     from kgpt_jax.answer import calibrate
     from kgpt_jax.store.params import params_digest
@@ -80,8 +83,6 @@ def how_sure(command: Command, loaded: list):
     wrong_at_most, surely = command.flags.wrong_at_most, command.flags.surely
     path = loaded[0][0].folder / calibrate.FILE
     if not path.exists():
-        if wrong_at_most is not None:
-            raise UserError(f"--wrong_at_most needs {path}: run --mode=calibrate first")
         return None
     made = calibrate.load(path, [params_digest(params) for *_, params in loaded])
     least = 0.0

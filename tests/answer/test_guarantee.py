@@ -76,8 +76,9 @@ def test_thresholds_go_from_strict_to_lenient():
     others = np.linspace(0, 1, 101)
     thresholds = grid(others, 400, 0.1, 0.9)
     assert thresholds == sorted(thresholds, reverse=True) and thresholds[-1] == 0
-    # 1.5 * 22 of 400 pairs are 8.25 %.
-    assert thresholds[0] == pytest.approx(0.91, abs=0.01)
+    assert thresholds[0] == pytest.approx(0.9, abs=0.01)  # a tenth of the pairs
+    # 1.5 * 45 of 400 pairs are 16.9 %.
+    assert grid(others, 400, 0.05, 0.9)[0] == pytest.approx(0.83, abs=0.01)
 
 
 def test_a_promise_is_a_share():

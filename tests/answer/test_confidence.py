@@ -1,0 +1,182 @@
+import dataclasses
+import json
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
+
+import numpy as np
+import pytest
+
+from kgpt_jax.answer import calibrate
+from kgpt_jax.answer.audit import auroc
+from kgpt_jax.answer.confidence import (
+    FEATURES,
+    WORST,
+    Calibration,
+    calibration_error,
+    evidence,
+    fit,
+    perfect_error,
+    risk_and_coverage,
+)
+from kgpt_jax.answer.predict import log_probabilities
+from kgpt_jax.config import BiographiesConfig, DataConfig, UserError
+from kgpt_jax.data.names import Frame
+from kgpt_jax.main import main
+from kgpt_jax.model.gpt import GPT
+from kgpt_jax.store.compatible import fit_to
+from kgpt_jax.store.params import load_params, models, params_digest
+from tests import runs
+from tests.commands import refused, run
+
+sklearn = pytest.importorskip("sklearn")
+PEOPLE = BiographiesConfig(n_train=100, n_dev=10, n_test=5, copies=1)
+DATA = DataConfig(biographies=PEOPLE, n_validation=90)
+WHERE = Frame("Where was ", " born?")
+
+
+@pytest.fixture(scope="module")
+def two_models(tmp_path_factory):
+    """A run of two models with random parameters."""
+    config = dataclasses.replace(runs.CONFIG, data=DATA, n_seeds=2)
+    return runs.saved(tmp_path_factory.mktemp("two"), config)
+
+
+def loaded(stored):
+    return [(stored, fit_to(stored, stored.config), load_params(stored))]
+
+
+def planted(rng, n):
+    """Draws evidence and right answers of which the first feature alone decides the probability."""
+    table_NF = rng.normal(size=(n, len(FEATURES)))
+    return table_NF, rng.random(n) < 1 / (1 + np.exp(-2 * table_NF[:, 0]))
+
+
+def test_evidence_is_what_the_models_say(two_models):
+    asked = loaded(two_models)
+    (_, config, params), questions = asked[0], ["Where was Ada King born?", "Who is Al?"]
+    found = evidence(asked, WHERE, questions)
+    columns = dict(zip(FEATURES, found.table_NF.T))
+    each = [
+        log_probabilities(GPT(config.model), one, two_models.vocab, questions, found.answers)
+        for one in models(two_models, params)
+    ]
+    np.testing.assert_allclose(
+        columns["log_probability"], np.maximum(np.mean(each, axis=0), WORST), rtol=1e-5
+    )
+    assert set(columns["votes"]) <= {0.5, 1.0}
+    assert columns["familiarity"][1] == WORST  # a question of another form is about nobody
+    assert not columns["cloze"].any()  # the run was not pretrained on such texts
+
+
+def test_the_fit_finds_the_planted_feature():
+    table_NF, right_N = planted(np.random.default_rng(0), 2_000)
+    fitted = fit(table_NF, right_N)
+    assert fitted.weight_F[0] == pytest.approx(2, rel=0.2) and np.abs(fitted.weight_F[1:]).max() < 0.2
+    fresh_NF, fresh_right_N = planted(np.random.default_rng(1), 2_000)
+    found = calibrate.quality(fitted.confidence(fresh_NF), fresh_right_N)
+    assert found.error <= found.perfect_error
+    scores_N = np.random.default_rng(2).normal(size=200_000)  # the chance that a right answer scores higher
+    rights_N = np.random.default_rng(3).random(200_000) < 1 / (1 + np.exp(-2 * scores_N))
+    assert found.auroc == pytest.approx(auroc(scores_N[rights_N], scores_N[~rights_N]), abs=0.02)
+
+
+def test_shuffled_labels_tell_nothing():
+    rng = np.random.default_rng(0)
+    table_NF, right_N = planted(rng, 2_000)
+    fitted = fit(table_NF, rng.permutation(right_N))
+    assert calibrate.quality(fitted.confidence(table_NF[::-1]), right_N).auroc == pytest.approx(0.5, abs=0.05)
+
+
+def test_calibration_error_by_hand():
+    # Two bins: confidence 0.25 with 1 of 2 right, and 0.9 with 2 of 2 right.
+    assert calibration_error([0.2, 0.3, 0.8, 1.0], [True, False, True, True], bins=2) == pytest.approx(0.175)
+    assert calibration_error([1.0] * 10, [True] * 10) == calibration_error([0.0] * 10, [False] * 10) == 0
+    assert calibration_error([1.0] * 10, [False] * 10) == 1
+
+
+def test_a_perfect_predictor_has_an_error():
+    """At 80 % accuracy and 500 answers it is 0.029 on average."""
+    confidence_N = np.random.default_rng(0).beta(4, 1, 500)
+    assert 0.03 < perfect_error(confidence_N, np.random.default_rng(1)) < 0.07
+
+
+def test_risk_is_the_share_of_errors_among_the_surest():
+    risk_N = risk_and_coverage([0.9, 0.1, 0.5, 0.7], [True, False, False, True])
+    np.testing.assert_allclose(risk_N, [0, 0, 1 / 3, 1 / 2])
+
+
+def test_probabilities_are_isotonic_regressions_with_the_answer_added():
+    from sklearn.isotonic import IsotonicRegression
+
+    rng = np.random.default_rng(0)
+    confidence_N = np.round(rng.random(80), 1)  # with ties
+    right_N = rng.random(80) < confidence_N
+    pairs = tuple(zip(confidence_N.tolist(), right_N.tolist()))
+    nothing = np.zeros(len(FEATURES))
+    made = Calibration(nothing, nothing + 1, nothing, 0.0, pairs)
+    for at in (0.05, 0.5, 1.0):
+        ends = []
+        for right in (0.0, 1.0):
+            x, y = [*confidence_N, at], [*right_N.astype(float), right]
+            ends.append(float(IsotonicRegression(out_of_bounds="clip").fit(x, y).predict([at])[0]))
+        ((probability, low, high),) = made.probability([at])
+        np.testing.assert_allclose([low, high], ends, atol=1e-9)
+        assert low <= probability <= high
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_one_kind_of_answers_cannot_be_calibrated(right):
+    with pytest.raises(UserError, match="calibration needs both kinds"):
+        fit(np.zeros((30, len(FEATURES))), [right] * 30)
+
+
+def test_a_calibration_comes_back_and_belongs_to_its_run(tmp_path):
+    rng = np.random.default_rng(0)
+    table_NF, right_N = planted(rng, 100)
+    fitted = fit(table_NF, right_N)
+    confidence_N = fitted.confidence(table_NF)
+    made = calibrate.Calibrated(
+        dataclasses.replace(fitted, clean=tuple(zip(confidence_N.tolist(), right_N.tolist()))),
+        WHERE,
+        ["aa", "bb"],
+        calibrate.fingerprints(["Where was Ada born?"]),
+        confidence_N.tolist(),
+        -5.0,
+        calibrate.quality(confidence_N, right_N),
+    )
+    path = tmp_path / "calibration.json"
+    path.write_text(calibrate.save(made), "utf-8")
+    again = calibrate.load(path, ["bb", "aa"])
+    np.testing.assert_array_equal(again.calibration.confidence(table_NF), confidence_N)
+    assert again.promise(0.3, 0.9) == made.promise(0.3, 0.9)
+    with pytest.raises(UserError, match="belongs to other parameters"):
+        calibrate.load(path, ["aa"])
+    with pytest.raises(
+        UserError, match="1 of the 2 questions were used for the calibration, the first 'Where was Ada"
+    ):
+        calibrate.refuse_used(again, ["Where was Bo born?", "Where was Ada born?"])
+    path.write_text("{", "utf-8")
+    with pytest.raises(UserError, match="is damaged"):
+        calibrate.load(path, ["aa"])
+
+
+def test_commands(two_models, monkeypatch):
+    reading = f"--reading_params_path={two_models.folder}"
+    assert "all 30 answers are wrong: calibration needs both kinds" in refused("--mode=calibrate", reading)
+    assert "calibration needs 20 for the fit" in refused("--mode=calibrate", reading, "--n_fit=80")
+    assert "has not learned" in refused("--mode=calibrate", reading, "--config.data.n_validation=0")
+    asking = ["--mode=ask", reading, "--question=Where was Al born?", "--wrong_at_most=0.02"]
+    assert "run --mode=calibrate first" in refused(*asking)
+
+    # Random models are never right, so every second answer counts as right here.
+    monkeypatch.setattr(calibrate, "is_right", lambda answer, target: len(target) % 2 == 0)
+    printed = run("--mode=calibrate", reading)
+    assert "30 pairs fitted the regression. On 60 clean pairs:" in printed
+    there = json.loads((two_models.folder / "calibration.json").read_text("utf-8"))
+    assert there["parameters"] == [params_digest(load_params(two_models))]
+    assert (two_models.folder / "reliability.png").stat().st_size > 10_000
+    said = run("--mode=ask", reading, "--question=Where was Adж King born?", "--question=Who?")
+    assert said.count("(I do not know: I have not read of this name)") == 2
+    with redirect_stderr(StringIO()) as err, redirect_stdout(StringIO()):
+        assert main(asking) == 2
+    assert "cannot be promised with 60 pairs" in err.getvalue() and "114 right ones" in err.getvalue()
