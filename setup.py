@@ -16,6 +16,7 @@ setup(
         "dev": ["ruff==0.17.5"],
         "tensorboard": ["tensorboardX>=2.6.4"],
         "safetensors": ["safetensors>=0.5"],
+        "honest": ["scikit-learn>=1.6"],
         "torch": ["torch>=2.6"],
         "docs": ["sphinx>=9.0.4,<10", "myst-nb>=1.4.0", "sphinx-book-theme>=1.4.0"],
     },

@@ -97,6 +97,23 @@ class Calibrated(NamedTuple):
         thresholds = guarantee.grid(self.confidences_of_fit, len(right), wrong_at_most, surely)
         return guarantee.promise(confidences, right, thresholds, wrong_at_most, surely)
 
+    def threshold(self, wrong_at_most: float | None, surely: float) -> float:
+        """Returns the least confidence of an answer that may be given; 0 if nothing is to be promised.
+
+        Raises:
+          UserError: the promise cannot be made, or a share is not in 0 .. 1.
+        """
+        if wrong_at_most is None:
+            return 0.0
+        found = self.promise(wrong_at_most, surely)
+        if found.threshold is None:
+            raise UserError(
+                f"--wrong_at_most={wrong_at_most:g} cannot be promised with {self.quality.n} pairs: of the "
+                f"{found.answered} surest answers {found.wrong} are wrong, and it takes {found.needed} right "
+                "ones without an error"
+            )
+        return found.threshold
+
 
 class Sure(NamedTuple):
     """An answer and how sure it is.
@@ -251,6 +268,22 @@ def load(path: Path, digests: Sequence[str]) -> Calibrated:
     if made.digests != sorted(digests):
         raise UserError(f"{path} belongs to other parameters than the runs that answer: {again} for these")
     return made
+
+
+def check_calibrated(folder: Path, wrong_at_most: float | None):
+    """Raises a UserError if a promise is asked of a run that is not calibrated."""
+    if wrong_at_most is not None and not (folder / FILE).exists():
+        raise UserError(f"--wrong_at_most needs {folder / FILE}: run --mode=calibrate first")
+
+
+def of_runs(asked: Sequence[tuple[Run, Config, object]]) -> Calibrated | None:
+    """Returns the calibration in the folder of the first of the runs that answer; None if there is none.
+
+    Raises:
+      UserError: it is damaged, or belongs to other runs.
+    """
+    path = asked[0][0].folder / FILE
+    return load(path, [params_digest(params) for *_, params in asked]) if path.exists() else None
 
 
 def sure(

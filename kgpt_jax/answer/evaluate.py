@@ -9,15 +9,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from kgpt_jax.answer.calibrate import Calibrated, Sure, of_runs, refuse_used, sure
 from kgpt_jax.answer.predict import ask, unlearned, voting
 from kgpt_jax.answer.score import Score, score, vote
-from kgpt_jax.config import Config
+from kgpt_jax.config import Config, UserError
 from kgpt_jax.data import corpus
 from kgpt_jax.data.mixture import weights
 from kgpt_jax.data.spans import places
 from kgpt_jax.data.stage_data import recipe_of
 from kgpt_jax.store.compatible import check_corpus, fit_to
 from kgpt_jax.store.folder import Run
+from kgpt_jax.store.params import load_params
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +35,8 @@ class Evaluation(NamedTuple):
       score: the score of the vote; None without targets.
       each: the score of each model on its own.
       seconds: seconds of answering, without loading.
+      sure: how sure each answer is, if the run is calibrated and beams were not used.
+      calibrated: the calibration.
     """
 
     questions: list[str]
@@ -42,6 +46,8 @@ class Evaluation(NamedTuple):
     score: Score | None
     each: list[Score]
     seconds: float
+    sure: list[Sure] | None = None
+    calibrated: Calibrated | None = None
 
 
 def evaluate(
@@ -80,25 +86,53 @@ def evaluate(
         entries = places(corpus.load_documents(config.data).documents, known)
         log.info(f"answers are restricted to {len(entries):,} places")
     answers, seconds = [], 0.0
+    loaded = []
     for voter, fitted in asked:
         warn_if_never_asked(voter)
+        own = (
+            params
+            if params is not None and voter is run
+            else load_params(voter, "evaluating", fitted.model_devices)
+        )
+        loaded.append((voter, fitted, own))
         given = ask(
             voter,
             fitted,
             table.questions,
             entries=entries,
             beams=beams,
-            params=params if voter is run else None,
+            params=own,
         )
         corpus.log_notes(given.notes)
         answers += given.answers
         seconds += given.seconds
     predictions = vote(answers)
+    made, how_sure = (None, None) if beams else sureness(loaded, table.questions)
     if table.answers is None:
-        return Evaluation(table.questions, predictions, None, scored, None, [], seconds)
+        return Evaluation(table.questions, predictions, None, scored, None, [], seconds, how_sure, made)
     right = [table.answers[i] for i in scored]
     total, *each = (score([given[i] for i in scored], right) for given in [predictions, *answers])
-    return Evaluation(table.questions, predictions, table.answers, scored, total, each, seconds)
+    return Evaluation(
+        table.questions, predictions, table.answers, scored, total, each, seconds, how_sure, made
+    )
+
+
+def sureness(
+    loaded: Sequence[tuple[Run, Config, object]], questions: Sequence[str]
+) -> tuple[Calibrated | None, list[Sure] | None]:
+    """Returns the runs' calibration, and how sure each answer is; (None, None) if they are not calibrated.
+
+    Logs a note instead if the calibration belongs to other runs, or used the questions.
+    """
+    try:
+        made = of_runs(loaded)
+        if made is None:
+            return None, None
+        refuse_used(made, questions)
+    except UserError as error:
+        log.info(f"note: the answers have no confidence, because {error}")
+        return None, None
+    return made, sure(made, loaded, questions)
 
 
 def warn_if_never_asked(run: Run):

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 def answer_records(found: "Evaluation") -> list[dict[str, Any]]:
     """Returns a record for each question: question, answer, target, right, scored.
 
+    If the run is calibrated, it also has known, confidence, probability, interval (`answer/calibrate.py`).
     `target` and `right` are None without targets. `scored` is False if a run has learned the answer.
     """
     scored = set(found.scored)
@@ -24,6 +25,7 @@ def answer_records(found: "Evaluation") -> list[dict[str, Any]]:
             "target": target,
             "right": None if target is None else answer == target,
             "scored": i in scored,
+            **(found.sure[i]._asdict() if found.sure else {}),
         }
         for i, (question, answer, target) in enumerate(zip(found.questions, found.predictions, targets))
     ]

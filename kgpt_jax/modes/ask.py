@@ -15,23 +15,15 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from absl import flags
-
 from kgpt_jax.config import UserError
 from kgpt_jax.modes.command import Command
 
-SHARED = ("reading_params_path", "checkpoint", "voters", "question")
+SHARED = ("reading_params_path", "checkpoint", "voters", "question", "wrong_at_most", "surely")
 PROMPT = "question: "
 
 
-def define_flags(values: flags.FlagValues):
-    own = {"flag_values": values}
-    flags.DEFINE_float("wrong_at_most", None, "Withhold answers, so that at most this share is wrong.", **own)
-    flags.DEFINE_float("surely", 0.9, "Probability of keeping --wrong_at_most.", **own)
-
-
 def run(command: Command):
-    from kgpt_jax.answer.calibrate import FILE
+    from kgpt_jax.answer.calibrate import check_calibrated
     from kgpt_jax.answer.evaluate import warn_if_never_asked
     from kgpt_jax.answer.predict import ask, voting
     from kgpt_jax.answer.score import vote
@@ -44,8 +36,7 @@ def run(command: Command):
         questions = [] if interactive else lines_of(sys.stdin)
     start = command.start("finetune")
     config = command.config(start)
-    if command.flags.wrong_at_most is not None and not (start.folder / FILE).exists():
-        raise UserError(f"--wrong_at_most needs {start.folder / FILE}: run --mode=calibrate first")
+    check_calibrated(start.folder, command.flags.wrong_at_most)
     asked = voting(voters(start.folder, command.flags.voters), config)
     check(questions, config)
     with notes_on_stderr() as log:
@@ -78,23 +69,11 @@ def how_sure(command: Command, loaded: list):
       UserError: the calibration belongs to another run, or the promise of --wrong_at_most cannot be made.
     """
     from kgpt_jax.answer import calibrate
-    from kgpt_jax.store.params import params_digest
 
-    wrong_at_most, surely = command.flags.wrong_at_most, command.flags.surely
-    path = loaded[0][0].folder / calibrate.FILE
-    if not path.exists():
+    made = calibrate.of_runs(loaded)
+    if made is None:
         return None
-    made = calibrate.load(path, [params_digest(params) for *_, params in loaded])
-    least = 0.0
-    if wrong_at_most is not None:
-        promise = made.promise(wrong_at_most, surely)
-        if promise.threshold is None:
-            raise UserError(
-                f"--wrong_at_most={wrong_at_most:g} cannot be promised with {made.quality.n} pairs: of the "
-                f"{promise.answered} surest answers {promise.wrong} are wrong, and it takes "
-                f"{promise.needed} right ones without an error"
-            )
-        least = promise.threshold
+    least = made.threshold(command.flags.wrong_at_most, command.flags.surely)
 
     def answers(questions: list[str]) -> list[str]:
         calibrate.refuse_used(made, questions)

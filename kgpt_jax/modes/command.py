@@ -98,6 +98,10 @@ SHARED = {
     "voters": Flag(flags.DEFINE_list, [], "Further runs that vote together with the run read."),
     "variants": Flag(flags.DEFINE_list, None, "Variants; default: --variant, or all."),
     "seeds": Flag(flags.DEFINE_list, "1,2,3,4,5", "Seeds, one training each."),
+    "wrong_at_most": Flag(
+        flags.DEFINE_float, None, "Withhold answers, so that at most this share of those given is wrong."
+    ),
+    "surely": Flag(flags.DEFINE_float, 0.9, "The probability with which --wrong_at_most is kept."),
     "question": Flag(flags.DEFINE_multi_string, None, "The question to answer."),
 }
 PATHS = "config workdir reading_params_path writing_params_path outputs_path voters student_params_path"

@@ -5,10 +5,14 @@
 asks the newest finetuned run, or the one that --reading_params_path names. It writes three files:
 
     predictions.txt   one answer per line
-    answers.jsonl     one JSON object per line: question, answer, target, right, scored
+    answers.jsonl     one JSON object per line: question, answer, target, right, scored; if the run is
+                      calibrated, also known, confidence, probability, interval
     results.json      the score, in the format of lm-evaluation-harness
 
 With --beams=4 the model chooses answers from a list of places. With --voters=RUN,RUN further runs vote.
+
+With --wrong_at_most=0.1 the command also prints how many questions a calibrated run answers if at most this
+share of the answers may be wrong, and how many of these answers are.
 """
 
 import json
@@ -20,7 +24,7 @@ from absl import flags
 from kgpt_jax.config import UserError
 from kgpt_jax.modes.command import Command
 
-SHARED = ("reading_params_path", "outputs_path", "checkpoint", "voters")
+SHARED = ("reading_params_path", "outputs_path", "checkpoint", "voters", "wrong_at_most", "surely")
 PREDICTIONS = Path("evaluate") / "predictions.txt"  # below <workdir>/<variant>/
 
 
@@ -36,13 +40,18 @@ def define_flags(values: flags.FlagValues):
 
 
 def run(command: Command):
+    from kgpt_jax.answer.calibrate import check_calibrated
+
     start = command.start("finetune")
     runs = voters(start.folder, command.flags.voters)
     config, beams = command.config(start), command.flags.beams
     named = start.folder if command.flags.reading_params_path else command.workdir / config.model.variant
     folder = named if command.flags.reading_params_path else named / PREDICTIONS.parent
     outputs = Path(command.flags.outputs_path or folder / predictions_name(beams, len(runs)))
-    evaluate(config, start, outputs, beams, runs[1:], command.flags.show_wrong)
+    check_calibrated(start.folder, command.flags.wrong_at_most)
+    found = evaluate(config, start, outputs, beams, runs[1:], command.flags.show_wrong)
+    if command.flags.wrong_at_most is not None:
+        print_promise(found, command.flags.wrong_at_most, command.flags.surely)
 
 
 def voters(start: Path, further: list[str]) -> list[Path]:
@@ -160,6 +169,28 @@ def evaluate(config, run, outputs: Path, beams: int = 0, further: list[Path] = (
     if show_wrong:
         print_wrong(found, show_wrong)
     return found
+
+
+def print_promise(found, wrong_at_most: float, surely: float):
+    """Prints how many questions are answered under a promise, and how many of these answers are wrong.
+
+    Raises:
+      UserError: the promise cannot be made, or the answers have no confidence.
+    """
+    from kgpt_jax.answer.score import percent, wilson_interval
+
+    if found.sure is None:
+        raise UserError(
+            "these answers have no confidence: leave out --beams, and ask questions of evaluation"
+        )
+    least = found.calibrated.threshold(wrong_at_most, surely)
+    given = [i for i in found.scored if found.sure[i].known and found.sure[i].confidence >= least]
+    wrong = sum(found.predictions[i] != found.targets[i] for i in given)
+    line = f"wrong at most {wrong_at_most:.0%}: answers {len(given)} of {len(found.scored)} questions"
+    if given:
+        interval = percent(wilson_interval(wrong, len(given)))
+        line += f", {wrong} of them wrongly: {wrong / len(given):.1%}, 95% interval {interval}"
+    print(line)
 
 
 def print_wrong(found, most: int):
