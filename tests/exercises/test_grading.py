@@ -224,10 +224,11 @@ def test_unreadable(topic, fields, why):
 
 
 def test_verdicts_are_the_same_for_all_seeds_and_reports_for_one():
-    for topic, fields, *_ in RIGHT + WRONG:
-        verdicts = [check(topic, fields, seed=seed) for seed in (0, 0, 1, 2)]
+    for number, (topic, fields, *_) in enumerate(RIGHT + WRONG):
+        verdicts = [check(topic, fields, seed=seed) for seed in (0, 1 + number % 5)]
         assert len({verdict.verdict for verdict in verdicts}) == 1, (topic, fields)
-        assert str(verdicts[0]) == str(verdicts[1])
+        if number % 5 == 0:
+            assert str(check(topic, fields, seed=0)) == str(verdicts[0])
 
 
 def test_an_answer_to_the_older_question_may_have_equal_queries():
