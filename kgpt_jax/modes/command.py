@@ -50,7 +50,9 @@ COMMON = {
         "Attention variant; default: that of the run read, or vanilla.",
         "model.variant",
     ),
-    "seed": Flag(flags.DEFINE_integer, None, "Decides initial parameters, dropout and data order.", "seed"),
+    "seed": Flag(
+        flags.DEFINE_integer, None, "Decides initial parameters, dropout, data order and draws.", "seed"
+    ),
     "num_seeds": Flag(
         flags.DEFINE_integer, None, "Number of models to train at once; they answer by vote.", "n_seeds"
     ),

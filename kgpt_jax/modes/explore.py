@@ -20,7 +20,7 @@ FIGURES, PICTURE = "figures of the exercises", "picture of an exercise"
 
 
 def define_flags(values: flags.FlagValues):
-    flags.DEFINE_list("topics", None, "Topics, separated by commas; default: all.", flag_values=values)
+    flags.DEFINE_list("topics", None, "Topics, as in average,two_heads; default: all.", flag_values=values)
 
 
 def run(command: Command):
