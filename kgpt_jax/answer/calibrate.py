@@ -173,7 +173,7 @@ def calibrate(asked: Sequence[tuple[Run, Config, object]], config: Config, n_fit
         where,
         sorted(params_digest(params) for *_, params in asked),
         fingerprints(questions),
-        confidence_N[last].tolist(),
+        [float(confidence) for confidence in confidence_N[last]],
         float(np.quantile(found.table_NF[:, FAMILIARITY], UNKNOWN)),
         quality(confidence_N[clean], right_N[clean]),
     )
@@ -297,9 +297,9 @@ def sure(
       questions: the questions. A question of another form than the training questions has no known name.
     """
     found = evidence(asked, made.where, questions)
-    confidences = made.calibration.confidence(found.table_NF).tolist()
+    confidences = [float(confidence) for confidence in made.calibration.confidence(found.table_NF)]
     familiarity_N = found.table_NF[:, FAMILIARITY]
-    known = ((familiarity_N >= made.least_familiarity) & (familiarity_N > WORST)).tolist()
+    known = [bool(value >= made.least_familiarity and value > WORST) for value in familiarity_N]
     probabilities = made.calibration.probability(confidences)
     rows = zip(found.answers, known, confidences, probabilities)
     return [Sure(answer, read, sure, p, (low, high)) for answer, read, sure, (p, low, high) in rows]
