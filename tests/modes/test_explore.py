@@ -24,6 +24,7 @@ def test_tables_figures_and_pictures(tmp_path):
     assert (tmp_path / "a" / "figures.jsonl").read_bytes() == before
 
 
+@pytest.mark.long
 def test_another_seed_gives_other_draws(tmp_path):
     run("--mode=explore", "--topics=rope", "--seed=3", f"--outputs_path={tmp_path / '3'}")
     run("--mode=explore", "--topics=rope_relative", f"--outputs_path={tmp_path / '0'}")

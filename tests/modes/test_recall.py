@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 
 from kgpt_jax.config import ModelConfig
 from kgpt_jax.train import recall as task
@@ -17,6 +18,7 @@ def test_a_question_is_answered_by_its_own_text():
     assert len({tuple(x_T) for x_T in x_BT}) == 50
 
 
+@pytest.mark.long
 def test_one_layer_that_compares_recalls_and_one_that_does_not_cannot(monkeypatch):
     """With 8 keys and values: guessing is right once in 8."""
     for name, value in (("KEYS", 8), ("FIRST_KEY", 2 + 64), ("FIRST_VALUE", 2 + 64 + 8), ("TEXTS", 256)):

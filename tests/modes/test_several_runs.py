@@ -2,9 +2,12 @@
 
 import json
 
+import pytest
+
 from tests.commands import TINY, run
 
 
+@pytest.mark.long
 def test_compare_prints_a_row_for_each_variant(tmp_path):
     flags = ["--mode=compare", "--variants=rope", "--seeds=1,2", f"--workdir={tmp_path}", *TINY]
     row = run(*flags).splitlines()[-1]
