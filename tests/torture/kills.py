@@ -141,7 +141,7 @@ def full_disk(root: Path, times: int, rng: random.Random) -> Result:
             lines = done.stderr.strip().splitlines()
             stopped += done.returncode != 0
             if done.returncode not in (0, 2) or done.returncode == 2 and len(lines) != 1:
-                failures.append(f"{kilobytes} kB: status {done.returncode}, {done.stderr[-300:]}")
+                failures.append(f"{kilobytes} kB: status {done.returncode}, {done.stderr[-3000:]}")
             checkpoints = folder(disk / "runs") / "checkpoints"
             litter = [path.name for path in checkpoints.glob("*") if not path.name.isdecimal()]
             unsound = len(list(checkpoints.glob("[0-9]*"))) and not valid_step(disk / "runs")
