@@ -15,11 +15,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from kgpt_jax.answer.familiar import familiarity
 from kgpt_jax.answer.predict import ask
-from kgpt_jax.answer.score import vote, wilson_interval
+from kgpt_jax.answer.score import auroc, vote, wilson_interval
 from kgpt_jax.answer.vote import unpaired_questions
 from kgpt_jax.config import Config, UserError
 from kgpt_jax.data import corpus, names
@@ -273,17 +272,3 @@ def strongest_link(
         for _ in range(shuffles)
     ]
     return Link(labels[g], str(places[p]), float(there_GP[g, p]), (1 + sum(by_chance)) / (1 + shuffles))
-
-
-def auroc(positives: ArrayLike, negatives: ArrayLike) -> float:
-    """Returns the area under the ROC curve: the chance that a positive scores higher; ties count half.
-
-    >>> auroc([2, 3], [1, 2])
-    0.875
-    """
-    from scipy.stats import rankdata  # here: the import takes up to a second
-
-    high, low = np.asarray(positives, float), np.asarray(negatives, float)
-    n = len(high)
-    ranks = rankdata(np.concatenate([high, low]))[:n]
-    return float((ranks.sum() - n * (n + 1) / 2) / (n * len(low)))

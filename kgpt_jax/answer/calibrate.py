@@ -19,7 +19,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from kgpt_jax.answer import guarantee
-from kgpt_jax.answer.audit import auroc
 from kgpt_jax.answer.confidence import (
     FEATURES,
     WORST,
@@ -32,6 +31,7 @@ from kgpt_jax.answer.confidence import (
 )
 from kgpt_jax.answer.guarantee import Promise
 from kgpt_jax.answer.predict import unlearned
+from kgpt_jax.answer.score import auroc
 from kgpt_jax.config import Config, UserError
 from kgpt_jax.data import corpus
 from kgpt_jax.data.holdout import fingerprints, learned_rows
@@ -41,7 +41,7 @@ from kgpt_jax.store.params import params_digest
 
 FILE = "calibration.json"
 LEAST = 20  # pairs of each part
-UNKNOWN = 0.02  # the share of people read of whose names count as unknown
+UNKNOWN_SHARE = 0.02  # of the pairs of the fit have names that count as unknown
 FAMILIARITY = list(FEATURES).index("familiarity")
 
 
@@ -78,7 +78,9 @@ class Calibrated(NamedTuple):
       digests: of the parameters of the runs that answer, sorted.
       pairs: fingerprints of the questions used.
       confidences_of_fit: of the pairs that fitted the regression; they decide which thresholds are tried.
-      least_familiarity: names that are less familiar count as unknown, in nats; 2 % of the pairs are below.
+      least_familiarity: names that are less familiar count as unknown, in nats; 2 % of the pairs of the fit
+        are below.
+      known: whether the name of each clean pair counts as known.
       quality: measured on the clean pairs.
     """
 
@@ -88,14 +90,17 @@ class Calibrated(NamedTuple):
     pairs: list[str]
     confidences_of_fit: list[float]
     least_familiarity: float
+    known: list[bool]
     quality: Quality
 
     def promise(self, wrong_at_most: float, surely: float) -> Promise:
         """Returns what the clean pairs allow to promise. Raises a UserError if a share is not in 0 .. 1."""
         guarantee.check(wrong_at_most, surely)
         confidences, right = zip(*self.calibration.clean)
+        # Answers about unknown names are withheld, so they must not count as given here either.
+        given = [confidence if known else -1.0 for confidence, known in zip(confidences, self.known)]
         thresholds = guarantee.grid(self.confidences_of_fit, len(right), wrong_at_most, surely)
-        return guarantee.promise(confidences, right, thresholds, wrong_at_most, surely)
+        return guarantee.promise(given, right, thresholds, wrong_at_most, surely)
 
     def threshold(self, wrong_at_most: float | None, surely: float) -> float:
         """Returns the least confidence of an answer that may be given; 0 if nothing is to be promised.
@@ -168,13 +173,16 @@ def calibrate(asked: Sequence[tuple[Run, Config, object]], config: Config, n_fit
     fitted = fit(found.table_NF[last], right_N[last])
     confidence_N = fitted.confidence(found.table_NF)
     pairs = tuple((float(c), bool(r)) for c, r in zip(confidence_N[clean], right_N[clean]))
+    familiarity_N = found.table_NF[:, FAMILIARITY]
+    least_familiarity = float(np.quantile(familiarity_N[last], UNKNOWN_SHARE))
     return Calibrated(
         dataclasses.replace(fitted, clean=pairs),
         where,
         sorted(params_digest(params) for *_, params in asked),
         fingerprints(questions),
         [float(confidence) for confidence in confidence_N[last]],
-        float(np.quantile(found.table_NF[:, FAMILIARITY], UNKNOWN)),
+        least_familiarity,
+        _known(familiarity_N[clean], least_familiarity),
         quality(confidence_N[clean], right_N[clean]),
     )
 
@@ -223,6 +231,7 @@ def save(made: Calibrated) -> str:
             "confidences_of_fit": made.confidences_of_fit,
             "least_familiarity": made.least_familiarity,
             "clean": [list(pair) for pair in calibration.clean],
+            "known": made.known,
             "pairs": made.pairs,
         },
         indent=1,
@@ -259,6 +268,7 @@ def load(path: Path, digests: Sequence[str]) -> Calibrated:
             [str(mark) for mark in there["pairs"]],
             [float(confidence) for confidence in there["confidences_of_fit"]],
             float(there["least_familiarity"]),
+            [bool(known) for known in there["known"]],
             Quality(**there["quality"]),
         )
     except OSError as error:
@@ -286,8 +296,16 @@ def of_runs(asked: Sequence[tuple[Run, Config, object]]) -> Calibrated | None:
     return load(path, [params_digest(params) for *_, params in asked]) if path.exists() else None
 
 
+def _known(familiarity_N: np.ndarray, least: float) -> list[bool]:
+    """Returns whether each name counts as known. Names with unknown letters never do."""
+    return [bool(value >= least and value > WORST) for value in familiarity_N]
+
+
 def sure(
-    made: Calibrated, asked: Sequence[tuple[Run, Config, object]], questions: Sequence[str]
+    made: Calibrated,
+    asked: Sequence[tuple[Run, Config, object]],
+    questions: Sequence[str],
+    given: Sequence[list[str]] = (),
 ) -> list[Sure]:
     """Answers questions, and says how sure each answer is.
 
@@ -295,11 +313,11 @@ def sure(
       made: the calibration of the runs.
       asked: the runs with their fitting configs and parameters.
       questions: the questions. A question of another form than the training questions has no known name.
+      given: each model's answers, if they were asked already.
     """
-    found = evidence(asked, made.where, questions)
+    found = evidence(asked, made.where, questions, given)
     confidences = [float(confidence) for confidence in made.calibration.confidence(found.table_NF)]
-    familiarity_N = found.table_NF[:, FAMILIARITY]
-    known = [bool(value >= made.least_familiarity and value > WORST) for value in familiarity_N]
+    known = _known(found.table_NF[:, FAMILIARITY], made.least_familiarity)
     probabilities = made.calibration.probability(confidences)
     rows = zip(found.answers, known, confidences, probabilities)
     return [Sure(answer, read, sure, p, (low, high)) for answer, read, sure, (p, low, high) in rows]

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from kgpt_jax.answer.familiar import familiarity
-from kgpt_jax.answer.predict import ask, encode_questions, read_texts
+from kgpt_jax.answer.predict import Read, ask, read_answers
 from kgpt_jax.answer.score import vote
 from kgpt_jax.config import Config, UserError
 from kgpt_jax.data.mixture import weights
@@ -52,50 +52,46 @@ class Evidence(NamedTuple):
     table_NF: np.ndarray
 
 
-def evidence(asked: Sequence[tuple[Run, Config, object]], where: Frame, questions: Sequence[str]) -> Evidence:
-    """Asks runs, and collects what speaks for each answer.
+def evidence(
+    asked: Sequence[tuple[Run, Config, object]],
+    where: Frame,
+    questions: Sequence[str],
+    given: Sequence[list[str]] = (),
+) -> Evidence:
+    """Collects what speaks for each answer.
 
     Args:
       asked: runs with their fitting configs and parameters; all of their models vote.
       where: the form of the questions.
       questions: the questions. A question of another form has an unknown name.
+      given: each model's answers, if they were asked already.
     """
-    each = [
+    each = given or [
         answers
         for run, config, params in asked
         for answers in ask(run, config, list(questions), purpose="", params=params).answers
     ]
-    answers = vote(each)
-    votes_N = np.mean([[a == b for a, b in zip(given, answers)] for given in each], axis=0)
+    answers = vote(list(each))
+    votes_N = np.mean([[a == b for a, b in zip(one, answers)] for one in each], axis=0)
     names = [where.name(question) or "" for question in questions]
     tables = []
     for run, config, params in asked:
-        known_N = familiarity(run, config.model, params, names)
+        model, known_N = GPT(config.model), familiarity(run, config.model, params, names)
+        has_clozes = CLOZE_OBJECTIVES & weights(recipe_of(run.config, "pretrain")).keys()
         for one in models(run, params):
-            likely_N, lead_N = _of_answers(run, config, one, questions, answers)
+            read = read_answers(model, one, run.vocab, questions, answers)
+            lead_N = np.array([lead_T.min() if len(lead_T) else WORST for _, lead_T in read], float)
             cloze_N = np.zeros(len(answers))
-            if CLOZE_OBJECTIVES & weights(recipe_of(run.config, "pretrain")).keys():
+            if has_clozes:
                 clozes = [f"{name}. {MASK}" for name in names]
-                cloze_N, _ = _of_answers(run, config, one, clozes, answers)
-            tables.append([likely_N, lead_N, votes_N, cloze_N, known_N])
+                cloze_N = _likelihoods(read_answers(model, one, run.vocab, clozes, answers))
+            tables.append([_likelihoods(read), lead_N, votes_N, cloze_N, known_N])
     return Evidence(answers, np.maximum(np.mean(tables, axis=0).T, WORST))
 
 
-def _of_answers(
-    run: Run, config: Config, one, questions: Sequence[str], answers: Sequence[str]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the log probability of each answer after its question, and the least lead in it."""
-    length = config.model.seq_len + 1
-    prompts, _ = encode_questions(run.vocab, list(questions), length)
-    texts = [
-        np.concatenate([prompt, run.vocab.encode(answer + MASK)])[:length] if len(prompt) else prompt
-        for prompt, answer in zip(prompts, answers)
-    ]
-    read = read_texts(GPT(config.model), one, texts, [len(prompt) for prompt in prompts])
-    parts = [(gain_T[len(p) - 1 :], lead_T[len(p) - 1 :]) for (gain_T, lead_T), p in zip(read, prompts)]
-    likely = [gain_T.sum() if len(gain_T) else WORST for gain_T, _ in parts]
-    lead = [lead_T.min() if len(lead_T) else WORST for _, lead_T in parts]
-    return np.array(likely, float), np.array(lead, float)
+def _likelihoods(read: Sequence[Read]) -> np.ndarray:
+    """Returns the log probability of each answer that was read."""
+    return np.array([gain_T.sum() if len(gain_T) else WORST for gain_T, _ in read], float)
 
 
 @dataclasses.dataclass(frozen=True)

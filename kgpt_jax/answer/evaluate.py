@@ -107,7 +107,7 @@ def evaluate(
         answers += given.answers
         seconds += given.seconds
     predictions = vote(answers)
-    made, how_sure = (None, None) if beams else sureness(loaded, table.questions)
+    made, how_sure = (None, None) if beams else sureness(loaded, table.questions, answers)
     if table.answers is None:
         return Evaluation(table.questions, predictions, None, scored, None, [], seconds, how_sure, made)
     right = [table.answers[i] for i in scored]
@@ -118,11 +118,12 @@ def evaluate(
 
 
 def sureness(
-    loaded: Sequence[tuple[Run, Config, object]], questions: Sequence[str]
+    loaded: Sequence[tuple[Run, Config, object]], questions: Sequence[str], given: Sequence[list[str]]
 ) -> tuple[Calibrated | None, list[Sure] | None]:
     """Returns the runs' calibration, and how sure each answer is; (None, None) if they are not calibrated.
 
-    Logs a note instead if the calibration belongs to other runs, or used the questions.
+    `given` has each model's answers. If the calibration belongs to other runs, or used the questions, the
+    function logs a note.
     """
     try:
         made = of_runs(loaded)
@@ -132,7 +133,7 @@ def sureness(
     except UserError as error:
         log.info(f"note: the answers have no confidence, because {error}")
         return None, None
-    return made, sure(made, loaded, questions)
+    return made, sure(made, loaded, questions, given)
 
 
 def warn_if_never_asked(run: Run):

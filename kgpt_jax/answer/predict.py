@@ -109,20 +109,30 @@ def log_probabilities(
 ) -> list[float | None]:
     """Returns the log probability, in nats, of each answer and its final MASK given the question.
 
-    The model reads a whole text in one pass, with the question encoded as in `predict`. The value is None if
-    the question leaves no room for an answer. An answer that fills the text has no MASK.
+    The question is encoded as in `predict`. The value is None if the question leaves no room for an answer.
+    An answer that fills the text has no MASK.
     """
-    text_length = model.cfg.seq_len + 1
-    prompts, _ = encode_questions(vocab, questions, text_length)
+    read = read_answers(model, params, vocab, questions, answers)
+    return [float(gain_T.sum()) if len(gain_T) else None for gain_T, _ in read]
+
+
+def read_answers(
+    model, params, vocab: Vocab, questions: Sequence[str], answers: Sequence[str]
+) -> list["Read"]:
+    """Lets a model read each answer and its final MASK after the question, in one pass.
+
+    Returns:
+      What `read_texts` returns, for the characters of the answer alone; empty if the question leaves no room.
+    """
+    length = model.cfg.seq_len + 1
+    prompts, _ = encode_questions(vocab, list(questions), length)
     texts = [
-        np.concatenate([prompt, vocab.encode(answer + MASK)])[:text_length] if len(prompt) else prompt
+        np.concatenate([prompt, vocab.encode(answer + MASK)])[:length] if len(prompt) else prompt
         for prompt, answer in zip(prompts, answers)
     ]
-    read = read_texts(model, params, texts, [len(prompt) for prompt in prompts])
-    return [
-        float(gain_T[len(prompt) - 1 :].sum()) if len(prompt) else None
-        for (gain_T, _), prompt in zip(read, prompts)
-    ]
+    sizes = [len(prompt) for prompt in prompts]
+    read = read_texts(model, params, texts, sizes)
+    return [Read(*(values_T[max(size - 1, 0) :] for values_T in values)) for values, size in zip(read, sizes)]
 
 
 class Read(NamedTuple):

@@ -255,9 +255,7 @@ def perceiver_cost(answer: Answer) -> Verdict:
             values.append(value_N)
         ratios = [value_N / counted_N for value_N in values]
         if np.max(ratios[2] / ratios[0]) > 8 or np.min(ratios[2] / ratios[0]) < 1 / 8:
-            return wrong(
-                f"{field} depends on h, so the heads are counted twice: they share the d channels", 64.0
-            )
+            return wrong(f"{field} depends on h, so the heads are counted twice: they share the d channels")
         spread = float(max(ratio.max() / ratio.min() for ratio in ratios))
         if spread > 10:
             ratio_N = ratios[1]
@@ -296,7 +294,7 @@ def positions(answer: Answer) -> Verdict:
     apart = float(np.linalg.norm(np.subtract(*sinusoids(np.array([t_1, t_2], float), d))))
     text = f"the sinusoids of {t_1} and {t_2} are {apart:.2e} apart (d {d})"
     # The first two channels turn by one radian per position, and no whole number of radians is a full turn.
-    return wrong(text, 1.0, t_1=t_1, t_2=t_2, d=d, distance=apart)
+    return wrong(text, t_1=t_1, t_2=t_2, d=d, distance=apart)
 
 
 def sinusoids(t_N: np.ndarray, d: int) -> np.ndarray:

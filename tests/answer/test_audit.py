@@ -5,8 +5,9 @@ import jax
 import numpy as np
 import pytest
 
-from kgpt_jax.answer.audit import audit, auroc, strongest_link
+from kgpt_jax.answer.audit import audit, strongest_link
 from kgpt_jax.answer.familiar import familiarity
+from kgpt_jax.answer.score import auroc
 from kgpt_jax.config import BiographiesConfig, UserError
 from kgpt_jax.model.gpt import GPT
 from kgpt_jax.store.compatible import fit_to

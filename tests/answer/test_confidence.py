@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from kgpt_jax.answer import calibrate
-from kgpt_jax.answer.audit import auroc
 from kgpt_jax.answer.confidence import (
     FEATURES,
     WORST,
@@ -19,6 +18,7 @@ from kgpt_jax.answer.confidence import (
     risk_and_coverage,
 )
 from kgpt_jax.answer.predict import log_probabilities
+from kgpt_jax.answer.score import auroc
 from kgpt_jax.config import BiographiesConfig, DataConfig, UserError
 from kgpt_jax.data.names import Frame
 from kgpt_jax.main import main
@@ -142,6 +142,7 @@ def test_a_calibration_comes_back_and_belongs_to_its_run(tmp_path):
         calibrate.fingerprints(["Where was Ada born?"]),
         confidence_N.tolist(),
         -5.0,
+        [True] * 100,
         calibrate.quality(confidence_N, right_N),
     )
     path = tmp_path / "calibration.json"
@@ -149,6 +150,9 @@ def test_a_calibration_comes_back_and_belongs_to_its_run(tmp_path):
     again = calibrate.load(path, ["bb", "aa"])
     np.testing.assert_array_equal(again.calibration.confidence(table_NF), confidence_N)
     assert again.promise(0.3, 0.9) == made.promise(0.3, 0.9)
+    # An answer about an unknown name is withheld, so the promise must not count it as given.
+    unknown = made._replace(known=[False] * 100)
+    assert unknown.promise(0.3, 0.9)[:3] == (None, 0, 0)
     with pytest.raises(UserError, match="belongs to other parameters"):
         calibrate.load(path, ["aa"])
     with pytest.raises(
