@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from kgpt_jax.config import UserError
-from kgpt_jax.exercises import claims, places
+from kgpt_jax.exercises import claims, places, word_claims
 from kgpt_jax.exercises.figures import Bars, Figure, Findings, Histogram, Lines, Matrix
 
 TOPICS = {
@@ -16,8 +16,8 @@ TOPICS = {
     "noisy_average": claims.noisy_average,
     "scaled_key": claims.scaled_key,
     "two_heads": claims.two_heads,
-    "same_vectors": claims.same_vectors,
-    "key_query_value": claims.key_query_value,
+    "same_vectors": word_claims.same_vectors,
+    "key_query_value": word_claims.key_query_value,
     "permutation": places.permutation,
     "positions": places.positions,
     "rope": places.rope,

@@ -5,7 +5,7 @@ import jax
 import numpy as np
 import pytest
 
-from kgpt_jax.exercises import claims, theory
+from kgpt_jax.exercises import claims, theory, word_claims
 from kgpt_jax.exercises.claims import ONE_HEAD, TWO_HEADS
 from kgpt_jax.exercises.figures import Settings, mean
 from kgpt_jax.model.attention import CausalAttention, MemoryAttention
@@ -155,7 +155,7 @@ def test_average_leaks_as_its_formula_says():
 
 @pytest.mark.parametrize("beta", [1.0, 2.0, 4.0])
 def test_words_that_ask_for_themselves(beta):
-    found = claims.same_vectors(Settings())
+    found = word_claims.same_vectors(Settings())
     e = math.exp(beta**2)
     assert figure(found, "self_weight", beta=beta).value == pytest.approx(e / (e + 2))
     if beta == 4:
@@ -165,7 +165,7 @@ def test_words_that_ask_for_themselves(beta):
 
 
 def test_matrices_answer_by_formula_and_through_our_modules():
-    found = claims.key_query_value(Settings())
+    found = word_claims.key_query_value(Settings())
     e = math.exp(4)
     assert figure(found, "residual_c2", beta=2.0).value == pytest.approx(math.sqrt(2) / (e + 2))
     assert figure(found, "residual_c1", beta=2.0).value == pytest.approx(math.sqrt(5) / (e + 2))
@@ -178,10 +178,10 @@ def test_matrices_answer_by_formula_and_through_our_modules():
 
 @pytest.mark.parametrize("beta", [0.5, 1.0])  # so small that no weight is near 0 or 1
 def test_our_modules_compute_the_formula(beta):
-    u_4D, x_ND = claims.given_vectors(beta, 0)
-    c_ND, w_NN = claims.attend(*(x_ND @ matrix.T for matrix in claims.matrices(u_4D)))
-    _, module_w_NN, parts_N4 = claims.through_module(MemoryAttention, beta, (2, 1, 3), 0)
+    u_4D, x_ND = word_claims.given_vectors(beta, 0)
+    c_ND, w_NN = word_claims.attend(*(x_ND @ matrix.T for matrix in word_claims.matrices(u_4D)))
+    _, module_w_NN, parts_N4 = word_claims.through_module(MemoryAttention, beta, (2, 1, 3), 0)
     np.testing.assert_allclose(module_w_NN, w_NN, atol=1e-6)
     np.testing.assert_allclose(parts_N4, c_ND @ u_4D.T / beta**2, atol=1e-6)
-    _, causal_w_NN, _ = claims.through_module(CausalAttention, beta, (2, 1, 3), 0)
+    _, causal_w_NN, _ = word_claims.through_module(CausalAttention, beta, (2, 1, 3), 0)
     assert causal_w_NN[1, 1] == 1 and causal_w_NN[0, 2] == 0  # word 2 is first, and word 3 is last
