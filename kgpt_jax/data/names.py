@@ -130,7 +130,7 @@ def misspelled(names: Sequence[str], known: Collection[str], rng: np.random.Gene
 
 
 def relatives(names: Sequence[str], known: Collection[str], rng: np.random.Generator) -> list[str]:
-    """Returns, for each name, a stranger with the same last part: the first part is that of another name."""
+    """Returns a stranger for each name: the same last part, behind the first part of another name."""
     parts = [pair for name in names if (pair := divided(name))]
     known = {*known, *names}
     made = []

@@ -26,6 +26,7 @@ from kgpt_jax.exercises.figures import (
     median,
     rms,
 )
+from kgpt_jax.exercises.judge import relative
 from kgpt_jax.exercises.judge_places import sinusoids
 from kgpt_jax.model.attention import CausalAttention, MemoryAttention
 from kgpt_jax.model.blocks import MemoryBlock, Mlp
@@ -50,9 +51,9 @@ def permutation(settings: Settings) -> Findings:
     for x_TC, order_T in zip(x_STC, order_ST):
         layer = HandoutLayer(C, rng)
         pos_TC = sinusoids(np.arange(T), C)
-        plain.append(_unequal(layer(x_TC[order_T]), layer(x_TC)[order_T]))
-        causal.append(_unequal(layer(x_TC[order_T], causal=True), layer(x_TC, causal=True)[order_T]))
-        moved.append(_unequal(layer(x_TC[order_T] + pos_TC), layer(x_TC + pos_TC)[order_T]))
+        plain.append(relative(layer(x_TC[order_T]), layer(x_TC)[order_T]))
+        causal.append(relative(layer(x_TC[order_T], causal=True), layer(x_TC, causal=True)[order_T]))
+        moved.append(relative(layer(x_TC[order_T] + pos_TC), layer(x_TC + pos_TC)[order_T]))
     place = {"n": T, "d": C, "draws": TEXTS}
     found.add("residual", max(plain), 0.0, **place)
     found.add("residual_causal_mask", min(causal), **place)
@@ -64,12 +65,12 @@ def permutation(settings: Settings) -> Findings:
     }
     for name, module in non_causal(rng).items():
         y_BTC, moved_BTC = (np.asarray(module(x_BTC)) for x_BTC in _both(x_STC, order_ST))
-        residual = max(_unequal(*pair) for pair in zip(moved_BTC, _reordered(y_BTC, order_ST)))
+        residual = max(relative(*pair) for pair in zip(moved_BTC, _reordered(y_BTC, order_ST)))
         found.add(f"residual_{name}", residual, 0.0, **place)
         bars[f"our {name}"] = residual
     module = with_random_params(CausalAttention(CFG), rng, jnp.zeros((1, T, C)), jnp.arange(T)[None])
     y_BTC, moved_BTC = (np.asarray(module(x_BTC, jnp.arange(T)[None])) for x_BTC in _both(x_STC, order_ST))
-    least = min(_unequal(*pair) for pair in zip(moved_BTC, _reordered(y_BTC, order_ST)))
+    least = min(relative(*pair) for pair in zip(moved_BTC, _reordered(y_BTC, order_ST)))
     found.add("residual_CausalAttention", least, **place)
     bars["our CausalAttention"] = least
     found.picture(
@@ -146,7 +147,8 @@ def with_random_params(module, rng: np.random.Generator, *inputs) -> Callable:
 def random_params(module, rng: np.random.Generator, *inputs):
     """Returns parameters for a module that are random everywhere.
 
-    Kernels keep the size of numbers. Biases and scales, which models start at 0 and 1, get noise, too.
+    Kernels are drawn so that a layer's outputs are about as large as its inputs. Biases are noise around 0,
+    and scales are noise around 1.
     """
     shapes = jax.eval_shape(partial(module.init, train=False), jax.random.key(0), *inputs)["params"]
 
@@ -165,10 +167,6 @@ def _both(x_STC: np.ndarray, order_ST: np.ndarray) -> tuple[jax.Array, jax.Array
 
 def _reordered(x_STC: np.ndarray, order_ST: np.ndarray) -> np.ndarray:
     return np.take_along_axis(x_STC, order_ST[:, :, None], axis=1)
-
-
-def _unequal(z, expected) -> float:
-    return float(np.linalg.norm(z - expected) / np.linalg.norm(expected))
 
 
 def positions(settings: Settings) -> Findings:
@@ -232,7 +230,8 @@ def rope(settings: Settings) -> Findings:
     place = {"d": d, "draws": draws}
     both_S = score(t_S, s_S)
     found.add("relative_residual", np.abs(both_S - score(t_S - s_S, 0 * s_S)).max(), 0.0, **place)
-    # For directions that are uniform on the sphere, a pair of channels adds 8 sin^2(gap * rate) / d^2.
+    # The mean square of the error, if q and k point in random directions: each pair of channels contributes
+    # 8 sin^2(gap * rate) / d^2.
     sin2_SP = np.sin((t_S - s_S)[:, None] * rate_P) ** 2
     expected = math.sqrt(8 * sin2_SP.sum(axis=1).mean()) / d
     wrong_S = both_S - score(s_S - t_S, 0 * s_S)
