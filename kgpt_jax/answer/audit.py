@@ -19,10 +19,10 @@ import numpy as np
 from kgpt_jax.answer.familiar import familiarity
 from kgpt_jax.answer.predict import ask
 from kgpt_jax.answer.score import auroc, vote, wilson_interval
-from kgpt_jax.answer.vote import unpaired_questions
 from kgpt_jax.config import Config, UserError
 from kgpt_jax.data import corpus, names
 from kgpt_jax.data.holdout import learned_rows
+from kgpt_jax.data.people import unpaired_questions
 from kgpt_jax.store.compatible import check_corpus, fit_to, learned_by
 from kgpt_jax.store.folder import Run
 from kgpt_jax.store.params import load_params
@@ -142,7 +142,7 @@ def audit(run: Run, config: Config, refuse: float = 0.02) -> Audit:
     where = names.frame([question for question, _ in pairs])
     rng = np.random.default_rng((config.seed, 0))
     everyone = {name for question, _ in pairs if (name := where.name(question))}
-    read = [name for each in unpaired_questions(config, pairs) if (name := where.name(each))]
+    read = [name for each in unpaired_questions(config.data, pairs) if (name := where.name(each))]
     everyone |= set(read)
     if len(read) * refuse < 2:
         raise UserError(

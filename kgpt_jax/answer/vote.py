@@ -6,7 +6,6 @@ holds digests of the teachers' parameters and of the questions, so that the teac
 
 import json
 import logging
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,10 +13,9 @@ from kgpt_jax.answer import score as scoring
 from kgpt_jax.answer.predict import MAX_ANSWER, ask, voting
 from kgpt_jax.config import Config, UserError
 from kgpt_jax.data import corpus
-from kgpt_jax.data.biographies import generate
 from kgpt_jax.data.holdout import refuse_learned
 from kgpt_jax.data.objectives import question_room
-from kgpt_jax.data.spans import title_length
+from kgpt_jax.data.people import unpaired_questions
 from kgpt_jax.data.stage_data import Taught
 from kgpt_jax.data.vocab import Vocab
 from kgpt_jax.devices import barrier, is_first
@@ -27,7 +25,6 @@ from kgpt_jax.store.params import load_params, params_digest
 
 log = logging.getLogger(__name__)
 
-TEMPLATE_PAIRS = 100  # training questions that are searched for the words around a name
 VOTE = "vote.json"
 
 
@@ -54,7 +51,7 @@ def vote(config: Config, folder: Path, teachers: Sequence[Path], vocab: Vocab) -
         held_out = corpus.load_questions(config.data).questions
         for run in runs:
             refuse_learned(held_out, learned_by([run]), str(run.folder))
-    questions = unpaired_questions(config, corpus.load_pairs(config.data).pairs)
+    questions = unpaired_questions(config.data, corpus.load_pairs(config.data).pairs)
     digests = sorted(params_digest(load_params(run, model_devices=config.model_devices)) for run in runs)
     wanted = {"teachers_digests": digests, "questions_digest": corpus.digest(questions)}
     if is_first() and not path.exists():
@@ -108,40 +105,3 @@ def agreed(questions: list[str], answers: list[list[str]], room: int, vocab: Voc
         if 0 < len(answer) < MAX_ANSWER and len(question) + len(answer) <= room
         if 2 * each.count(answer) > len(answers) and not vocab.unknown(question + answer)
     ]
-
-
-def unpaired_questions(config: Config, pairs: list[tuple[str, str]]) -> list[str]:
-    """Returns a question about each person who has a document but no training pair."""
-    if config.data.pretrain_corpus_path:
-        return questions_in_the_same_form(pairs, corpus.load_documents(config.data).documents)
-    people = generate(config.data.biographies)  # their documents have no titles to build questions from
-    asked = {question for question, _ in pairs}
-    held_out = [question for question, _ in people.train if question not in asked]
-    return held_out + [question for question, _ in people.dev] + people.test
-
-
-def questions_in_the_same_form(pairs: list[tuple[str, str]], documents: Sequence[str]) -> list[str]:
-    """Returns a question in the form of the training questions, about each person without a training pair.
-
-    A name is the title of a document. The words around it are the most frequent ones around such a name in
-    the training questions.
-
-    Raises:
-      UserError: no training question contains a title.
-
-    >>> pairs = [("Where was Al Bo born?", "Oslo"), ("Where was Cy Do born?", "Rome")]
-    >>> questions_in_the_same_form(pairs, ["Al Bo. He sang.", "Ed Fa. She sang.", "Ed Fa. She danced."])
-    ['Where was Ed Fa born?']
-    """
-    names = {document[: title_length(document)].removesuffix(". ") for document in documents} - {""}
-    frames: Counter[tuple[str, str]] = Counter()
-    for question, _ in pairs[:TEMPLATE_PAIRS]:
-        if held := [name for name in names if name in question]:
-            before, _, after = question.partition(max(held, key=len))
-            frames[before, after] += 1
-    if not frames:
-        raise UserError(
-            "no training question holds the title of a document, so nobody else can be asked about"
-        )
-    before, after = frames.most_common(1)[0][0]
-    return sorted({f"{before}{name}{after}" for name in names} - {question for question, _ in pairs})

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from kgpt_jax.answer.predict import MAX_ANSWER, Answers
-from kgpt_jax.answer.vote import agreed, questions_in_the_same_form, vote
+from kgpt_jax.answer.vote import agreed, vote
 from kgpt_jax.config import UserError, override
 from kgpt_jax.data.corpus import load_documents, load_pairs
 from kgpt_jax.data.holdout import fingerprints
+from kgpt_jax.data.people import questions_in_the_same_form
 from kgpt_jax.data.stage_data import NOT_TAUGHT, Taught, load_stage_data
 from kgpt_jax.data.vocab import PAD, Vocab
 from kgpt_jax.modes.distill import distill
