@@ -6,6 +6,7 @@ Axes: `T` positions of a text, `V` vocabulary.
 """
 
 import dataclasses
+import itertools
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -90,7 +91,8 @@ class Run:
     def answer(self, questions: str | list[str] | tuple[str, ...]) -> Answer | list[Answer]:
         """Answers one question, or a list of questions in batches.
 
-        The answers are the same as in `--mode=evaluate`. Characters that the vocabulary lacks are dropped
+        The answers are the same as in `--mode=evaluate`. If the run is calibrated (--mode=calibrate), they
+        say how sure they are and where they come from. Characters that the vocabulary lacks are dropped
         from a question, with a note to the logger "kgpt_jax".
 
         Args:
@@ -106,12 +108,15 @@ class Run:
 
             for answer in run.answer(["Where was Ruth Kaplan born?", "Where was Ada Bell born?"]):
                 print(answer.question, answer.answer, answer.log_probability)
+                if answer.sure:
+                    print(answer.sure.label, answer.sure.of_100)
         """
         if isinstance(questions, str):
             return self.answer([questions])[0]
         params, asked = self.params, list(questions)
         from kgpt_jax.answer import predict
         from kgpt_jax.answer.score import vote
+        from kgpt_jax.answer.sure import sureness
         from kgpt_jax.data.corpus import log_notes
         from kgpt_jax.model.gpt import GPT
         from kgpt_jax.store.params import models
@@ -126,7 +131,9 @@ class Run:
             for each in models(self._stored, params)
         ]
         means = [predict.mean_log_probability(of_answer) for of_answer in zip(*scores)]
-        return [Answer(*row) for row in zip(asked, answers, means)]
+        _, sure = sureness([(self._stored, self.config, params)], asked, given.answers)
+        each_sure = sure or itertools.repeat(None)
+        return [Answer(*row) for row in zip(asked, answers, means, each_sure)]
 
     def logits(self, text: str) -> "np.ndarray":
         """Returns the logits of the next character at each position of a text.

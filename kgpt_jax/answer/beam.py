@@ -1,7 +1,7 @@
-"""Chooses answers from a list, by a beam search through a trie of the list's entries.
+"""Finds the likeliest answers by a beam search, among the entries of a list or among all texts.
 
-    child_XV = make_trie(["Rome", "Romania"], vocab)
-    new_BW = best_entries(model, params, prompt_BP, length_B, child_XV, beams=4, max_new=32)
+    child_XV = make_trie(["Rome", "Romania"], vocab)    # or any_text(vocab)
+    new_BEW, score_BE = best_entries(model, params, prompt_BP, length_B, child_XV, beams=4, max_new=32)
 
 Axes: `B` questions, `E` beams, `R` = B E rows, `P` characters of a padded prompt, `W` characters to be
 written, `V` vocabulary, `X` nodes of the trie, `1` an axis of size one.
@@ -42,11 +42,26 @@ def make_trie(entries: list[str], vocab: Vocab) -> np.ndarray:
     return child_XV
 
 
-@partial(jax.jit, static_argnames=("model", "beams", "max_new"))
+def any_text(vocab: Vocab) -> np.ndarray:
+    """Returns a trie that holds every text: its only node leads to itself."""
+    child_XV = np.full((1, len(vocab)), ROOT, np.int32)
+    child_XV[:, PAD_ID] = NOWHERE
+    return child_XV
+
+
+@partial(jax.jit, static_argnames=("model", "beams", "max_new", "complete"))
 def best_entries(
-    model, params, prompt_BP: jax.Array, length_B: jax.Array, child_XV: jax.Array, *, beams: int, max_new: int
-) -> jax.Array:
-    """Returns the likeliest entry that the search finds for each prompt: (B, max_new) ids.
+    model,
+    params,
+    prompt_BP: jax.Array,
+    length_B: jax.Array,
+    child_XV: jax.Array,
+    *,
+    beams: int,
+    max_new: int,
+    complete: bool = False,
+) -> tuple[jax.Array, jax.Array]:
+    """Returns the likeliest entries that the search finds for each prompt, the likeliest first.
 
     Args:
       model: a `GPT`.
@@ -56,10 +71,11 @@ def best_entries(
       child_XV: the trie of the entries (`make_trie`).
       beams: how many partial entries the search keeps for each prompt.
       max_new: the most characters to write.
+      complete: whether to finish all entries; otherwise the search ends as soon as it knows the likeliest.
 
     Returns:
-      An entry in each row, ended by MASK and padded with PAD. If a prompt leaves too little room, its entry
-      is cut off.
+      Ids (B, E, max_new) and scores (B, E). An entry ends with MASK and is padded with PAD. If a prompt
+      leaves too little room, its entry is cut off. Where there are fewer entries than beams, scores are -inf.
 
     The score of an entry is the sum of the log probabilities of its characters and its MASK, so that short
     and long entries compete as whole answers.
@@ -75,7 +91,7 @@ def best_entries(
 
     def unfinished(carry):
         i, ended_BE = carry[0], carry[-1]
-        return (i < max_new) & ~ended_BE[:, 0].all()
+        return (i < max_new) & ~(ended_BE if complete else ended_BE[:, 0]).all()
 
     def one_character(carry):
         i, new_BEW, logits_BEV, cache, node_BE, score_BE, ended_BE = carry
@@ -103,4 +119,5 @@ def best_entries(
     node_BE = jnp.full((B, E), ROOT, jnp.int32)
     ended_BE = jnp.broadcast_to(length_B[:, None] == 0, (B, E))
     start = (0, new_BEW, logits_BEV, cache, node_BE, first_BE, ended_BE)
-    return lax.while_loop(unfinished, one_character, start)[1][:, 0]
+    _, new_BEW, *_, score_BE, _ = lax.while_loop(unfinished, one_character, start)
+    return new_BEW, score_BE

@@ -1,7 +1,7 @@
 """How sure a run is of an answer: what speaks for the answer, and the probability that it is right.
 
-    found = evidence(asked, where, questions)          # one row of numbers for each answer
-    calibration = fit(evidence_of_pairs, right)        # logistic regression
+    found = evidence(asked, asks, questions)           # one row of numbers for each answer
+    calibration = fit(found.table_NF, right)           # logistic regression
     calibration.confidence(found.table_NF)             # from 0 to 1
 
 The evidence for an answer is a row of FEATURES. A logistic regression turns it into a confidence. Venn-Abers
@@ -17,12 +17,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from kgpt_jax.answer.familiar import familiarity
-from kgpt_jax.answer.predict import Read, ask, read_answers
+from kgpt_jax.answer.familiar import name_texts, of_reads
+from kgpt_jax.answer.predict import ask, read_texts, with_answers
 from kgpt_jax.answer.score import vote
 from kgpt_jax.config import Config, UserError
 from kgpt_jax.data.mixture import weights
-from kgpt_jax.data.names import Frame
+from kgpt_jax.data.names import Frame, Part, sharing
 from kgpt_jax.data.stage_data import recipe_of
 from kgpt_jax.data.vocab import MASK
 from kgpt_jax.model.gpt import GPT
@@ -35,9 +35,22 @@ FEATURES = {
     "votes": "share of the models that give the answer",
     "cloze": "log probability of the answer after the name alone, as in pretraining; 0 without such texts",
     "familiarity": "how well the run knows the name, in nats (answer/familiar.py)",
+    "strangers": "log of the mean probability of the answer for strangers who share a part of the name",
 }
 CLOZE_OBJECTIVES = {"answer_span", "entity_span"}  # they show `Name. ` and a masked span
 WORST = -50.0  # nats; stands for -inf, as of names with unknown letters
+
+
+class Asks(NamedTuple):
+    """What questions have in common.
+
+    Attributes:
+      where: their form. A question of another form has an unknown name.
+      parts: parts of names, from which strangers are made who share the other part of a name.
+    """
+
+    where: Frame
+    parts: list[Part]
 
 
 class Evidence(NamedTuple):
@@ -54,7 +67,7 @@ class Evidence(NamedTuple):
 
 def evidence(
     asked: Sequence[tuple[Run, Config, object]],
-    where: Frame,
+    asks: Asks,
     questions: Sequence[str],
     given: Sequence[list[str]] = (),
 ) -> Evidence:
@@ -62,8 +75,8 @@ def evidence(
 
     Args:
       asked: runs with their fitting configs and parameters; all of their models vote.
-      where: the form of the questions.
-      questions: the questions. A question of another form has an unknown name.
+      asks: the form of the questions, and parts of names.
+      questions: the questions.
       given: each model's answers, if they were asked already.
     """
     each = given or [
@@ -73,25 +86,57 @@ def evidence(
     ]
     answers = vote(list(each))
     votes_N = np.mean([[a == b for a, b in zip(one, answers)] for one in each], axis=0)
-    names = [where.name(question) or "" for question in questions]
-    tables = []
-    for run, config, params in asked:
-        model, known_N = GPT(config.model), familiarity(run, config.model, params, names)
-        has_clozes = CLOZE_OBJECTIVES & weights(recipe_of(run.config, "pretrain")).keys()
-        for one in models(run, params):
-            read = read_answers(model, one, run.vocab, questions, answers)
-            lead_N = np.array([lead_T.min() if len(lead_T) else WORST for _, lead_T in read], float)
-            cloze_N = np.zeros(len(answers))
-            if has_clozes:
-                clozes = [f"{name}. {MASK}" for name in names]
-                cloze_N = _likelihoods(read_answers(model, one, run.vocab, clozes, answers))
-            tables.append([_likelihoods(read), lead_N, votes_N, cloze_N, known_N])
-    return Evidence(answers, np.maximum(np.mean(tables, axis=0).T, WORST))
+    names = [asks.where.name(question) or "" for question in questions]
+    tables = [
+        _read(run, config, one, asks, questions, names, answers)
+        for run, config, params in asked
+        for one in models(run, params)
+    ]
+    table_NF = np.maximum(np.mean(tables, axis=0), WORST)
+    table_NF[:, list(FEATURES).index("votes")] = votes_N
+    return Evidence(answers, table_NF)
 
 
-def _likelihoods(read: Sequence[Read]) -> np.ndarray:
-    """Returns the log probability of each answer that was read."""
-    return np.array([gain_T.sum() if len(gain_T) else WORST for gain_T, _ in read], float)
+def _read(
+    run: Run,
+    config: Config,
+    params,
+    asks: Asks,
+    questions: Sequence[str],
+    names: list[str],
+    answers: list[str],
+) -> np.ndarray:
+    """Returns the evidence that one model gives, (N, F), without the votes.
+
+    All texts are read together, so that one question takes one compiled program.
+    """
+    length = config.model.seq_len + 1
+    shared = [sharing(name, asks.parts) for name in names]  # for each name, groups of strangers
+    strangers = [
+        (asks.where.question(name), i) for i, groups in enumerate(shared) for name in sum(groups, [])
+    ]
+    texts = with_answers(run.vocab, questions, answers, length)
+    texts += with_answers(run.vocab, [f"{name}. {MASK}" for name in names], answers, length)
+    texts += [(text, 1) for text in name_texts(run.vocab, names, length)]
+    texts += with_answers(
+        run.vocab, [name for name, _ in strangers], [answers[i] for _, i in strangers], length
+    )
+    reads = read_texts(GPT(config.model), params, [text for text, _ in texts], [given for _, given in texts])
+    gains = [of.gain_T[given - 1 :] if given else np.zeros(0) for of, (_, given) in zip(reads, texts)]
+    logs = np.array([gain_T.sum() if len(gain_T) else WORST for gain_T in gains], float)
+    n = len(answers)
+    lead_N = [of.lead_T[given - 1 :].min() if given else WORST for of, (_, given) in zip(reads[:n], texts)]
+    cloze_N = logs[n : 2 * n]
+    if not CLOZE_OBJECTIVES & weights(recipe_of(run.config, "pretrain")).keys():
+        cloze_N = np.zeros(n)
+    known_N = of_reads(names, reads[2 * n : 3 * n])
+    rest, strangers_N = iter(np.exp(logs[3 * n :])), np.zeros(n)
+    for i, groups in enumerate(shared):
+        strangers_N[i] = max([np.mean([next(rest) for _ in group]) for group in groups if group], default=0)
+    log_strangers_N = np.log(np.maximum(strangers_N, np.exp(WORST)))
+    columns = {"log_probability": logs[:n], "lead": lead_N, "votes": np.zeros(n), "cloze": cloze_N}
+    columns |= {"familiarity": known_N, "strangers": log_strangers_N}
+    return np.array([columns[name] for name in FEATURES]).T
 
 
 @dataclasses.dataclass(frozen=True)

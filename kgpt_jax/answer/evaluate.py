@@ -9,10 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from kgpt_jax.answer.calibrate import Calibrated, Sure, of_runs, refuse_used, sure
+from kgpt_jax.answer.calibrated import Calibrated
 from kgpt_jax.answer.predict import ask, unlearned, voting
+from kgpt_jax.answer.record import Sure
 from kgpt_jax.answer.score import Score, score, vote
-from kgpt_jax.config import Config, UserError
+from kgpt_jax.answer.sure import sureness
+from kgpt_jax.config import Config
 from kgpt_jax.data import corpus
 from kgpt_jax.data.mixture import weights
 from kgpt_jax.data.spans import places
@@ -57,6 +59,7 @@ def evaluate(
     voters: Sequence[Path] = (),
     table: corpus.Table | None = None,
     params=None,
+    one_of: float | None = None,
 ) -> Evaluation:
     """Asks a run questions, and scores the answers by exact match.
 
@@ -68,6 +71,7 @@ def evaluate(
       voters: folders of further runs that vote.
       table: the questions; None reads those of `config.data`.
       params: the run's parameters; None reads them from its folder.
+      one_of: the level of sets of answers, if the run is calibrated.
 
     Raises:
       UserError: a run does not fit the questions' corpus, or it has learned answers to them and
@@ -107,7 +111,7 @@ def evaluate(
         answers += given.answers
         seconds += given.seconds
     predictions = vote(answers)
-    made, how_sure = (None, None) if beams else sureness(loaded, table.questions, answers)
+    made, how_sure = (None, None) if beams else sureness(loaded, table.questions, answers, one_of)
     if table.answers is None:
         return Evaluation(table.questions, predictions, None, scored, None, [], seconds, how_sure, made)
     right = [table.answers[i] for i in scored]
@@ -115,25 +119,6 @@ def evaluate(
     return Evaluation(
         table.questions, predictions, table.answers, scored, total, each, seconds, how_sure, made
     )
-
-
-def sureness(
-    loaded: Sequence[tuple[Run, Config, object]], questions: Sequence[str], given: Sequence[list[str]]
-) -> tuple[Calibrated | None, list[Sure] | None]:
-    """Returns the runs' calibration, and how sure each answer is; (None, None) if they are not calibrated.
-
-    `given` has each model's answers. If the calibration belongs to other runs, or used the questions, the
-    function logs a note.
-    """
-    try:
-        made = of_runs(loaded)
-        if made is None:
-            return None, None
-        refuse_used(made, questions)
-    except UserError as error:
-        log.info(f"note: the answers have no confidence, because {error}")
-        return None, None
-    return made, sure(made, loaded, questions, given)
 
 
 def warn_if_never_asked(run: Run):

@@ -12,9 +12,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from kgpt_jax.answer.predict import read_texts
+from kgpt_jax.answer.predict import Read, read_texts
 from kgpt_jax.config import ModelConfig
 from kgpt_jax.data.names import divided
+from kgpt_jax.data.vocab import Vocab
 from kgpt_jax.model.gpt import GPT
 from kgpt_jax.store.folder import Run
 from kgpt_jax.store.params import models
@@ -32,18 +33,21 @@ def familiarity(run: Run, cfg: ModelConfig, params, names: Sequence[str]) -> np.
       params: its parameters.
       names: the names, cut to the length of a text.
     """
-    known = [bool(name) and not run.vocab.unknown(name) for name in names]
-    texts = [run.vocab.encode(name if ok else "")[: cfg.seq_len + 1] for name, ok in zip(names, known)]
-    sizes = [len(parts[0]) if (parts := divided(name)) else 1 for name in names]
-    of_models = [
-        [_of_characters(read.gain_T, size) for read, size in zip(of_one, sizes)]
-        for one in models(run, params)
-        for of_one in [read_texts(GPT(cfg), one, texts, [1] * len(texts))]
-    ]
-    return np.where(known, np.mean(of_models, axis=0), -np.inf)
+    texts = name_texts(run.vocab, names, cfg.seq_len + 1)
+    reads = [read_texts(GPT(cfg), one, texts, [1] * len(texts)) for one in models(run, params)]
+    return np.mean([of_reads(names, each) for each in reads], axis=0)
 
 
-def _of_characters(gain_T: np.ndarray, size: int) -> float:
-    """Returns a familiarity, given the log probability of each character after the first of a name."""
-    first, last = gain_T[: size - 1], gain_T[size - 1 :]
-    return float(last.sum() + first.min(initial=0.0))
+def name_texts(vocab: Vocab, names: Sequence[str], text_length: int) -> list[np.ndarray]:
+    """Returns the ids of each name, for a model to read; none if a letter is not in the vocabulary."""
+    return [vocab.encode("" if vocab.unknown(name) else name)[:text_length] for name in names]
+
+
+def of_reads(names: Sequence[str], reads: Sequence[Read]) -> np.ndarray:
+    """Returns the familiarity of each name, given how a model has read `name_texts`."""
+    found = []
+    for name, (gain_T, _) in zip(names, reads):
+        size = len(parts[0]) if (parts := divided(name)) else 1
+        first, last = gain_T[: size - 1], gain_T[size - 1 :]
+        found.append(last.sum() + first.min(initial=0.0) if len(gain_T) else -np.inf)
+    return np.array(found, float)

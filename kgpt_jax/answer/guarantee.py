@@ -10,7 +10,13 @@ to the most lenient one. Each is tested with the exact binomial tail, and the fi
 (fixed-sequence testing, as in Learn then Test, arXiv 2110.01052). Then the promise fails with a probability
 of at most 1 - `surely`, over the draw of the pairs.
 
-It is void for questions that are unlike these pairs, such as those about people whom no document mentions.
+A set of answers makes another promise: the right answer is in it with a stated probability (split conformal
+prediction, arXiv 2107.07511, section 1).
+
+    least = least_probability(probabilities_of_the_right_answers, level=0.9)
+    [answer for answer, probability in candidates.items() if probability >= least]
+
+Both are void for questions that are unlike these pairs, such as those about people whom no document mentions.
 """
 
 import math
@@ -49,9 +55,9 @@ def needed(wrong_at_most: float, surely: float) -> int:
     return math.ceil(math.log(1 - surely) / math.log(1 - wrong_at_most))
 
 
-def check(wrong_at_most: float, surely: float):
-    """Raises a UserError if a promise is not between 0 and 1."""
-    for name, value in (("wrong_at_most", wrong_at_most), ("surely", surely)):
+def check(**shares: float):
+    """Raises a UserError if a share is not between 0 and 1; `shares` are by the names of their flags."""
+    for name, value in shares.items():
         if not 0 < value < 1:
             raise UserError(f"--{name}={value}: give a share between 0 and 1")
 
@@ -99,3 +105,19 @@ def promise(
             break
         found = Promise(threshold, *counts, needed(wrong_at_most, surely))
     return found or Promise(None, 0, 0, needed(wrong_at_most, surely))
+
+
+def least_probability(of_right: Sequence[float], level: float) -> float | None:
+    """Returns the least probability of an answer in a set; None if no such set keeps its level.
+
+    Args:
+      of_right: the probability that the model gives to the right answer, for each of the pairs; 0 for an
+        answer that the model did not find.
+      level: the probability that the right answer to a further question is in its set.
+
+    >>> least_probability([0.9, 0.2, 0.7, 0.5], level=0.8), least_probability([0.9, 0.2, 0.7, 0.5], level=0.9)
+    (0.2, None)
+    """
+    rank = math.ceil(round((len(of_right) + 1) * level, 9))
+    found = sorted(of_right, reverse=True)[rank - 1] if rank <= len(of_right) else 0.0
+    return found or None

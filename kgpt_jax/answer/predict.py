@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kgpt_jax.answer.beam import best_entries, make_trie
+from kgpt_jax.answer.beam import any_text, best_entries, make_trie
 from kgpt_jax.answer.decode import WIDTH_STEP, check_rows, continue_texts, pad_prompts
 from kgpt_jax.config import Config, DataConfig, UserError
 from kgpt_jax.data.holdout import UNKNOWN, learned_rows, refuse_learned
@@ -59,20 +59,52 @@ def predict(
       UserError: the search needs more memory than the machine has.
     """
     prompts, notes = encode_questions(vocab, questions, model.cfg.seq_len + 1)
-    if trie is None:  # the likeliest character needs no random key
-        write = partial(continue_texts, key=jax.random.key(0), max_new=MAX_ANSWER, stop_at_mask=True)
-    else:
+    # The likeliest character needs no random key.
+    write = partial(continue_texts, key=jax.random.key(0), max_new=MAX_ANSWER, stop_at_mask=True)
+    if trie is not None:
         positions = min(WIDTH_STEP, model.cfg.seq_len) + MAX_ANSWER
         check_rows(model, params, ROWS * beams, positions, f"a search with {beams:,} beams", "lower --beams")
-        write = partial(best_entries, child_XV=jnp.asarray(trie), beams=beams, max_new=MAX_ANSWER)
+        search = partial(best_entries, child_XV=jnp.asarray(trie), beams=beams, max_new=MAX_ANSWER)
     answers = [""] * len(questions)
     for chosen in _batches(prompts):
         prompt_BP, length_B = pad_prompts([prompts[i] for i in chosen], ROWS, model.cfg.seq_len)
-        new_BW = write(model, params, prompt_BP, length_B)
+        if trie is None:
+            new_BW = write(model, params, prompt_BP, length_B)
+        else:
+            new_BW = search(model, params, prompt_BP, length_B)[0][:, 0]
         for i, new_W in zip(chosen, to_numpy(new_BW)):
-            answer = vocab.decode(new_W)
-            answers[i] = " ".join(answer.split(MASK)[0].rstrip(PAD).splitlines())
+            answers[i] = _line(vocab, new_W)
     return answers, notes
+
+
+def _line(vocab: Vocab, new_W: np.ndarray) -> str:
+    """Returns the answer that ids spell, without what follows its end, and without line breaks."""
+    return " ".join(vocab.decode(new_W).split(MASK)[0].rstrip(PAD).splitlines())
+
+
+def candidates(
+    model, params, vocab: Vocab, questions: Sequence[str], beams: int = 8
+) -> list[dict[str, float]]:
+    """Returns the likeliest answers to each question with their log probabilities, the likeliest first.
+
+    Args:
+      model: a `GPT`.
+      params: the parameters of one model.
+      vocab: its vocabulary.
+      questions: texts of one line each. One that leaves no room for an answer gets none.
+      beams: how many answers to look for.
+    """
+    prompts, _ = encode_questions(vocab, list(questions), model.cfg.seq_len + 1)
+    found: list[dict[str, float]] = [{} for _ in prompts]
+    search = partial(best_entries, child_XV=any_text(vocab), beams=beams, max_new=MAX_ANSWER, complete=True)
+    for chosen in _batches(prompts):
+        prompt_BP, length_B = pad_prompts([prompts[i] for i in chosen], ROWS, model.cfg.seq_len)
+        new_BEW, score_BE = map(to_numpy, search(model, params, prompt_BP, length_B))
+        for i, new_EW, score_E, length in zip(chosen, new_BEW, score_BE, length_B):
+            for new_W, score in zip(new_EW, score_E):
+                if length and np.isfinite(score):  # otherwise there is no such entry
+                    found[i].setdefault(_line(vocab, new_W), float(score))  # equal lines: the likelier one
+    return found
 
 
 def encode_questions(
@@ -112,27 +144,28 @@ def log_probabilities(
     The question is encoded as in `predict`. The value is None if the question leaves no room for an answer.
     An answer that fills the text has no MASK.
     """
-    read = read_answers(model, params, vocab, questions, answers)
-    return [float(gain_T.sum()) if len(gain_T) else None for gain_T, _ in read]
+    texts = with_answers(vocab, questions, answers, model.cfg.seq_len + 1)
+    read = read_texts(model, params, [text for text, _ in texts], [given for _, given in texts])
+    sums = [float(of.gain_T[max(given - 1, 0) :].sum()) for of, (_, given) in zip(read, texts)]
+    return [total if given else None for total, (_, given) in zip(sums, texts)]
 
 
-def read_answers(
-    model, params, vocab: Vocab, questions: Sequence[str], answers: Sequence[str]
-) -> list["Read"]:
-    """Lets a model read each answer and its final MASK after the question, in one pass.
+def with_answers(
+    vocab: Vocab, questions: Sequence[str], answers: Sequence[str], text_length: int
+) -> list[tuple[np.ndarray, int]]:
+    """Returns the ids of each question with its answer, and how many of them are the question's.
 
-    Returns:
-      What `read_texts` returns, for the characters of the answer alone; empty if the question leaves no room.
+    MASKs follow the question and the answer, as in training. A question that leaves no room for an answer in
+    `text_length` characters gets no ids.
     """
-    length = model.cfg.seq_len + 1
-    prompts, _ = encode_questions(vocab, list(questions), length)
-    texts = [
-        np.concatenate([prompt, vocab.encode(answer + MASK)])[:length] if len(prompt) else prompt
+    prompts, _ = encode_questions(vocab, list(questions), text_length)
+    return [
+        (
+            np.concatenate([prompt, vocab.encode(answer + MASK)])[:text_length] if len(prompt) else prompt,
+            len(prompt),
+        )
         for prompt, answer in zip(prompts, answers)
     ]
-    sizes = [len(prompt) for prompt in prompts]
-    read = read_texts(model, params, texts, sizes)
-    return [Read(*(values_T[max(size - 1, 0) :] for values_T in values)) for values, size in zip(read, sizes)]
 
 
 class Read(NamedTuple):

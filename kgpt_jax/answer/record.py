@@ -1,6 +1,38 @@
-"""The record of one answer, which the Python API returns."""
+"""The record of one answer, which the Python API returns, and how sure it is."""
 
 import dataclasses
+from typing import NamedTuple
+
+
+class Sure(NamedTuple):
+    """An answer of a calibrated run (`answer/sure.py`), and how sure it is.
+
+    Attributes:
+      answer: the vote of all models.
+      label: read, guessed from the name, made up or not sure (`answer/label.py`).
+      known: whether the run has read of the name; if not, the next three figures mean nothing.
+      confidence: from 0 to 1; promises have thresholds on it.
+      probability: that the answer is right.
+      interval: of the probability.
+      did_you_mean: a name that the run has read of, and that the unknown name may be misspelled from, or "".
+      evidence: what speaks for the answer, by name (`answer/confidence.py`).
+      one_of: answers among which the right one is at the level that was asked for, the likeliest first.
+    """
+
+    answer: str
+    label: str
+    known: bool
+    confidence: float
+    probability: float
+    interval: tuple[float, float]
+    did_you_mean: str
+    evidence: dict[str, float]
+    one_of: tuple[str, ...] = ()
+
+    @property
+    def of_100(self) -> str:
+        """The probability in words."""
+        return f"of 100 answers this sure, about {100 * self.probability:.0f} are right"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -13,11 +45,13 @@ class Answer:
       log_probability: the model's log probability of this answer and its end, in nats. If a run has several
         models, their probabilities are averaged. None if the question leaves no room for an answer. A high
         probability does not mean that the answer is true.
+      sure: how sure the answer is; None if the run is not calibrated (--mode=calibrate).
     """
 
     question: str
     answer: str
     log_probability: float | None = None
+    sure: Sure | None = None
 
     def __str__(self) -> str:
         return self.answer

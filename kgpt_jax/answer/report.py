@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 def answer_records(found: "Evaluation") -> list[dict[str, Any]]:
     """Returns a record for each question: question, answer, target, right, scored.
 
-    If the run is calibrated, it also has known, confidence, probability, interval (`answer/calibrate.py`).
+    If the run is calibrated, it also has the fields of a `Sure` (`answer/record.py`).
     `target` and `right` are None without targets. `scored` is False if a run has learned the answer.
     """
     scored = set(found.scored)

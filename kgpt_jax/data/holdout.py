@@ -32,6 +32,31 @@ def split(questions: Sequence[str], n_validation: int) -> Split:
     return Split([i for i in range(len(questions)) if questions[i] in earlier], kept)
 
 
+class Parts(NamedTuple):
+    """The indices of held-out questions, by what they may be used for.
+
+    Attributes:
+      clean: nothing has been chosen or fitted on them: they measure, and set thresholds.
+      fit: fit a calibration; recipes may have been chosen on them.
+    """
+
+    clean: list[int]
+    fit: list[int]
+
+
+def parts(questions: Sequence[str], n_fit: int) -> Parts:
+    """Divides held-out questions: the last `n_fit` rows are for the fit, and all rows with their questions.
+
+    >>> parts(["A?", "B?", "A?", "C?"], 2)
+    Parts(clean=[1], fit=[0, 2, 3])
+    """
+    for_fit = set(questions[max(len(questions) - n_fit, 0) :])
+    rows = range(len(questions))
+    return Parts(
+        [i for i in rows if questions[i] not in for_fit], [i for i in rows if questions[i] in for_fit]
+    )
+
+
 def fingerprints(questions: Iterable[str]) -> list[str]:
     """Returns 12 hex digits of a SHA-256 of each question. A run stores those of the questions it learned."""
     return [hashlib.sha256(question.encode("utf-8")).hexdigest()[:12] for question in questions]

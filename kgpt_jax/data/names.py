@@ -10,6 +10,7 @@ part and a last part, divided at its last space or hyphen.
 import re
 from collections import Counter
 from collections.abc import Collection, Sequence
+from difflib import SequenceMatcher
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +18,11 @@ import numpy as np
 from kgpt_jax.config import UserError
 
 SHARE = 0.9  # of the questions must have the words of a frame
+ALIKE = 0.8  # of the letters of two names that are one name misspelled are the same, in order
 _DIVIDER = re.compile(r"[ \-](?=[^ \-]*$)")
+
+
+Part = tuple[str, str]  # the first part of a name, its divider included, and the last part
 
 
 class Frame(NamedTuple):
@@ -69,7 +74,7 @@ def _shared(questions: list[list[str]]) -> list[str]:
     return shared
 
 
-def divided(name: str) -> tuple[str, str] | None:
+def divided(name: str) -> Part | None:
     """Returns the two parts of a name, the divider with the first one; None if it has a single part.
 
     >>> divided("Ada King Bell"), divided("Qua-17"), divided("Russya")
@@ -143,6 +148,23 @@ def relatives(names: Sequence[str], known: Collection[str], rng: np.random.Gener
     return made
 
 
+def sharing(name: str, parts: Sequence[Part]) -> tuple[list[str], list[str]]:
+    """Returns strangers who share a part of a name: those with its last part, and those with its first part.
+
+    Args:
+      name: the name. One that has a single part gets no strangers.
+      parts: parts of other names, as `divided` returns them.
+
+    >>> sharing("Ada Bell", [("Bo ", "King")])
+    (['Bo Bell'], ['Ada King'])
+    """
+    own = divided(name)
+    if own is None:
+        return [], []
+    same_last = [first + own[1] for first, _ in parts if first != own[0]]
+    return same_last, [own[0] + last for _, last in parts if last != own[1]]
+
+
 def foreign(names: Sequence[str], characters: str, rng: np.random.Generator) -> list[str]:
     """Returns each name with one letter replaced by a letter that is not among `characters`."""
     unknown = [letter for letter in "жшδλאבשかな한Þőžñq" if letter not in characters] or ["\u0d05"]
@@ -172,6 +194,16 @@ def nearest(made: Sequence[str], names: Sequence[str]) -> list[str]:
     sizes = [table.sum(1) for table in tables]
     dice = 2 * tables[0] @ tables[1].T / (sizes[0][:, None] + sizes[1][None])
     return [names[i] for i in dice.argmax(axis=1)] if made else []
+
+
+def did_you_mean(name: str, names: Sequence[str]) -> str:
+    """Returns the name that a name may be misspelled from; "" if none is near.
+
+    >>> did_you_mean("Ada Belt", ["Bo Adams", "Ada Bell"]), did_you_mean("Al King", ["Bo Adams", "Ada Bell"])
+    ('Ada Bell', '')
+    """
+    best = nearest([name], names)[0] if names else ""
+    return best if SequenceMatcher(None, name, best).ratio() >= ALIKE else ""
 
 
 def _pairs(name: str) -> set[str]:

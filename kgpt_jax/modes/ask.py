@@ -6,8 +6,9 @@
 terminal it prompts for each. Answers go to standard output and everything else to standard error, so that a
 pipe receives answers only.
 
-If the run is calibrated (--mode=calibrate), each answer says how sure it is. With --wrong_at_most=0.1 the
-command withholds answers, so that at most this share of the answers that it gives is wrong.
+If the run is calibrated (--mode=calibrate), each answer says where it comes from and how sure it is. With
+--wrong_at_most=0.1 the command withholds answers, so that at most this share of the answers that it gives is
+wrong. With --one_of=0.9 it names as many answers as it takes for the right one to be among them.
 """
 
 import logging
@@ -18,12 +19,12 @@ from contextlib import contextmanager
 from kgpt_jax.config import UserError
 from kgpt_jax.modes.command import Command
 
-SHARED = ("reading_params_path", "checkpoint", "voters", "question", "wrong_at_most", "surely")
+SHARED = ("reading_params_path", "checkpoint", "voters", "question", "wrong_at_most", "surely", "one_of")
 PROMPT = "question: "
 
 
 def run(command: Command):
-    from kgpt_jax.answer.calibrate import check_calibrated
+    from kgpt_jax.answer.calibrated import check_calibrated
     from kgpt_jax.answer.evaluate import warn_if_never_asked
     from kgpt_jax.answer.predict import ask, voting
     from kgpt_jax.answer.score import vote
@@ -36,7 +37,7 @@ def run(command: Command):
         questions = [] if interactive else lines_of(sys.stdin)
     start = command.start("finetune")
     config = command.config(start)
-    check_calibrated(start.folder, command.flags.wrong_at_most)
+    check_calibrated(start.folder, command.flags)
     asked = voting(voters(start.folder, command.flags.voters), config)
     check(questions, config)
     with notes_on_stderr() as log:
@@ -68,31 +69,39 @@ def how_sure(command: Command, loaded: list):
     Raises:
       UserError: the calibration belongs to another run, or the promise of --wrong_at_most cannot be made.
     """
-    from kgpt_jax.answer import calibrate
+    from kgpt_jax.answer.calibrated import of_runs
+    from kgpt_jax.answer.sure import refuse_used, sure
 
-    made = calibrate.of_runs(loaded)
+    made = of_runs(loaded)
     if made is None:
         return None
     least = made.threshold(command.flags.wrong_at_most, command.flags.surely)
 
     def answers(questions: list[str]) -> list[str]:
-        calibrate.refuse_used(made, questions)
-        return [in_words(each, least) for each in calibrate.sure(made, loaded, questions)]
+        refuse_used(made, questions)
+        level = command.flags.one_of
+        return [in_words(each, least, level) for each in sure(made, loaded, questions, one_of=level)]
 
     return answers
 
 
-def in_words(sure, least: float) -> str:
-    """Returns an answer with its probability, or why there is none.
+def in_words(sure, least: float, one_of: float | None = None) -> str:
+    """Returns an answer with its label and its probability, or why there is none.
 
     Args:
       sure: a `Sure`.
       least: the least confidence of an answer that is given.
+      one_of: the level of the set of answers, if there is one.
     """
     if not sure.known:
-        return "(I do not know: I have not read of this name)"
-    of_100 = f"of 100 answers this sure, about {100 * sure.probability:.0f} are right"
-    return f"(I do not know: {of_100})" if sure.confidence < least else f"{sure.answer} ({of_100})"
+        hint = f"; did you mean {sure.did_you_mean}?" if sure.did_you_mean else ""
+        return f"(I do not know: I have not read of this name, and an answer would be {sure.label}{hint})"
+    among = ""
+    if one_of is not None:
+        among = f"; {100 * one_of:g} times of 100 the right one is among: {', '.join(sure.one_of)}"
+    if sure.confidence < least:
+        return f"(I do not know: {sure.of_100}{among})"
+    return f"{sure.answer} ({sure.label}; {sure.of_100}{among})"
 
 
 def converse(answers, config):

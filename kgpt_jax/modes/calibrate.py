@@ -27,7 +27,8 @@ def define_flags(values: flags.FlagValues):
 
 
 def run(command: Command):
-    from kgpt_jax.answer.calibrate import FILE, calibrate, save
+    from kgpt_jax.answer.calibrate import calibrate
+    from kgpt_jax.answer.calibrated import FILE, save
     from kgpt_jax.answer.predict import voting
     from kgpt_jax.modes.evaluate import voters
     from kgpt_jax.store.outputs import check, record, write_lines

@@ -104,6 +104,9 @@ SHARED = {
         flags.DEFINE_float, None, "Withhold answers, so that at most this share of those given is wrong."
     ),
     "surely": Flag(flags.DEFINE_float, 0.9, "The probability with which --wrong_at_most is kept."),
+    "one_of": Flag(
+        flags.DEFINE_float, None, "Name answers among which the right one is, with this probability."
+    ),
     "question": Flag(flags.DEFINE_multi_string, None, "The question to answer."),
 }
 PATHS = "config workdir reading_params_path writing_params_path outputs_path voters student_params_path"

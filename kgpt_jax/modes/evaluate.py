@@ -6,13 +6,14 @@ asks the newest finetuned run, or the one that --reading_params_path names. It w
 
     predictions.txt   one answer per line
     answers.jsonl     one JSON object per line: question, answer, target, right, scored; if the run is
-                      calibrated, also known, confidence, probability, interval
+                      calibrated, also label, known, confidence, probability, interval, evidence, ...
     results.json      the score, in the format of lm-evaluation-harness
 
 With --beams=4 the model chooses answers from a list of places. With --voters=RUN,RUN further runs vote.
 
 With --wrong_at_most=0.1 the command also prints how many questions a calibrated run answers if at most this
-share of the answers may be wrong, and how many of these answers are.
+share of the answers may be wrong, and how many of these answers are. With --one_of=0.9 it gives sets of
+answers among which the right one is with this probability.
 """
 
 import json
@@ -24,7 +25,7 @@ from absl import flags
 from kgpt_jax.config import UserError
 from kgpt_jax.modes.command import Command
 
-SHARED = ("reading_params_path", "outputs_path", "checkpoint", "voters", "wrong_at_most", "surely")
+SHARED = ("reading_params_path", "outputs_path", "checkpoint", "voters", "wrong_at_most", "surely", "one_of")
 PREDICTIONS = Path("evaluate") / "predictions.txt"  # below <workdir>/<variant>/
 
 
@@ -40,7 +41,7 @@ def define_flags(values: flags.FlagValues):
 
 
 def run(command: Command):
-    from kgpt_jax.answer.calibrate import check_calibrated
+    from kgpt_jax.answer.calibrated import check_calibrated
 
     start = command.start("finetune")
     runs = voters(start.folder, command.flags.voters)
@@ -48,10 +49,19 @@ def run(command: Command):
     named = start.folder if command.flags.reading_params_path else command.workdir / config.model.variant
     folder = named if command.flags.reading_params_path else named / PREDICTIONS.parent
     outputs = Path(command.flags.outputs_path or folder / predictions_name(beams, len(runs)))
-    check_calibrated(start.folder, command.flags.wrong_at_most)
-    found = evaluate(config, start, outputs, beams, runs[1:], command.flags.show_wrong)
-    if command.flags.wrong_at_most is not None:
-        print_promise(found, command.flags.wrong_at_most, command.flags.surely)
+    wrong_at_most, one_of = command.flags.wrong_at_most, command.flags.one_of
+    check_calibrated(start.folder, command.flags)
+    found = evaluate(config, start, outputs, beams, runs[1:], command.flags.show_wrong, one_of)
+    if found.sure is None and (wrong_at_most, one_of) != (None, None):
+        raise UserError(
+            "these answers have no confidence: leave out --beams, and ask questions of evaluation"
+        )
+    if found.sure and found.targets:
+        print_labels(found)
+    if wrong_at_most is not None:
+        print_promise(found, wrong_at_most, command.flags.surely)
+    if one_of is not None and found.targets:
+        print_sets(found, one_of)
 
 
 def voters(start: Path, further: list[str]) -> list[Path]:
@@ -96,7 +106,15 @@ def beside(predictions: Path, name: str, ending: str) -> Path:
     return predictions.with_name(f"{stem}_{name}{ending}")
 
 
-def evaluate(config, run, outputs: Path, beams: int = 0, further: list[Path] = (), show_wrong: int = 0):
+def evaluate(
+    config,
+    run,
+    outputs: Path,
+    beams: int = 0,
+    further: list[Path] = (),
+    show_wrong: int = 0,
+    one_of: float | None = None,
+):
     """Evaluates a run, writes its answers and scores to files, prints the scores, and returns them.
 
     Args:
@@ -106,6 +124,7 @@ def evaluate(config, run, outputs: Path, beams: int = 0, further: list[Path] = (
       beams: the width of a beam search among places; 0 lets the model write any text.
       further: folders of runs that vote with `run`.
       show_wrong: how many wrong answers to print.
+      one_of: the level of sets of answers, if the run is calibrated.
 
     Raises:
       UserError: an output cannot be written, a file that is not ours is in its place, or `run` does not fit
@@ -126,7 +145,7 @@ def evaluate(config, run, outputs: Path, beams: int = 0, further: list[Path] = (
     if is_first():  # before the evaluation, whose result would be lost
         for path, of_kind in kinds.items():
             check(path, of_kind, inputs)
-    found = evaluation.evaluate(config, run, beams, further)
+    found = evaluation.evaluate(config, run, beams, further, one_of=one_of)
     if is_first():
         about = {
             "model": "kgpt_jax",
@@ -175,14 +194,10 @@ def print_promise(found, wrong_at_most: float, surely: float):
     """Prints how many questions are answered under a promise, and how many of these answers are wrong.
 
     Raises:
-      UserError: the promise cannot be made, or the answers have no confidence.
+      UserError: the promise cannot be made.
     """
     from kgpt_jax.answer.score import percent, wilson_interval
 
-    if found.sure is None:
-        raise UserError(
-            "these answers have no confidence: leave out --beams, and ask questions of evaluation"
-        )
     least = found.calibrated.threshold(wrong_at_most, surely)
     given = [i for i in found.scored if found.sure[i].known and found.sure[i].confidence >= least]
     wrong = sum(found.predictions[i] != found.targets[i] for i in given)
@@ -191,6 +206,33 @@ def print_promise(found, wrong_at_most: float, surely: float):
         interval = percent(wilson_interval(wrong, len(given)))
         line += f", {wrong} of them wrongly: {wrong / len(given):.1%}, 95% interval {interval}"
     print(line)
+
+
+def print_labels(found):
+    """Prints how many answers have each label, and how many of them are right."""
+    from kgpt_jax.answer.label import LABELS
+    from kgpt_jax.answer.score import percent, wilson_interval
+
+    for label in LABELS:
+        rows = [i for i in found.scored if found.sure[i].label == label]
+        if rows:
+            right = sum(found.predictions[i] == found.targets[i] for i in rows)
+            interval = percent(wilson_interval(right, len(rows)))
+            print(f"{label}: {len(rows)} answers, {right / len(rows):.1%} right, 95% interval {interval}")
+
+
+def print_sets(found, one_of: float):
+    """Prints in how many sets of answers the right one is, and how large the sets are."""
+    from kgpt_jax.answer.score import percent, wilson_interval
+
+    held = sum(found.targets[i] in found.sure[i].one_of for i in found.scored)
+    n = len(found.scored)
+    size = sum(len(found.sure[i].one_of) for i in found.scored) / n
+    interval = percent(wilson_interval(held, n))
+    print(
+        f"sets at {one_of:.0%}: {size:.2f} answers on average, the right one is in {held} of {n}: "
+        f"{held / n:.1%}, 95% interval {interval}"
+    )
 
 
 def print_wrong(found, most: int):

@@ -1,4 +1,4 @@
-from functools import cache
+from functools import cache, partial
 
 import jax
 import numpy as np
@@ -6,7 +6,8 @@ import pytest
 
 from kgpt_jax.answer.beam import NOWHERE, best_entries, make_trie
 from kgpt_jax.answer.decode import pad_prompts
-from kgpt_jax.answer.predict import predict
+from kgpt_jax.answer.predict import candidates, predict
+from kgpt_jax.answer.predict import log_probabilities as log_probabilities_of
 from kgpt_jax.config import UserError
 from kgpt_jax.data.vocab import MASK, MASK_ID, PAD_ID, Vocab
 from tests import tiny
@@ -58,20 +59,37 @@ def test_the_best_entry_is_found_where_the_beams_hold_all(variant):
     model, params, _ = tiny.make(variant)
     prompt_BP, length_B = pad_prompts([VOCAB.encode(prompt) for prompt in PROMPTS], 5, 15)
     child_XV = make_trie(ENTRIES, VOCAB)
-    new_BW = np.asarray(
-        best_entries(model, params, prompt_BP, length_B, child_XV, beams=len(ENTRIES), max_new=6)
-    )
-    for prompt, new_W in zip(PROMPTS, new_BW):
+    search = partial(best_entries, model, params, prompt_BP, length_B, child_XV, max_new=6)
+    new_BEW, score_BE = map(np.asarray, search(beams=len(ENTRIES), complete=True))
+    for prompt, new_EW, score_E in zip(PROMPTS, new_BEW, score_BE):
         every = scores(model, params, prompt)
-        assert VOCAB.decode(new_W).rstrip("□") == max(every, key=every.get) + MASK
-    assert (new_BW[4] == PAD_ID).all()  # the row of length 0
+        in_order = sorted(every, key=every.get, reverse=True)
+        assert [VOCAB.decode(new_W).rstrip("□") for new_W in new_EW] == [entry + MASK for entry in in_order]
+        np.testing.assert_allclose(score_E, [every[entry] for entry in in_order], rtol=1e-4)
+    assert (new_BEW[4, 0] == PAD_ID).all()  # the row of length 0
+    first_BW = np.asarray(search(beams=len(ENTRIES))[0])[:, 0]  # the search may end early
+    np.testing.assert_array_equal(first_BW, new_BEW[:, 0])
+
+
+def test_candidates_are_the_likeliest_texts_of_all():
+    model, params, _ = tiny.make("vanilla")
+    (found,) = candidates(model, params, VOCAB, ["face"], beams=8)
+    scores = list(found.values())
+    assert len(found) == 8 and scores == sorted(scores, reverse=True)
+    read = log_probabilities_of(model, params, VOCAB, ["face"] * 8, list(found))
+    # A text that fills the window has no MASK in it, so it reads the same with or without.
+    np.testing.assert_allclose(scores, read, rtol=1e-4)
+    greedy = predict(model, params, VOCAB, ["face"])[0][0]
+    assert scores[0] >= log_probabilities_of(model, params, VOCAB, ["face"], [greedy])[0] - 1e-4
+    assert candidates(model, params, VOCAB, ["a" * 15]) == [{}]
 
 
 def test_one_beam_takes_the_likeliest_character_that_an_entry_has():
     model, params, _ = tiny.make("vanilla")
     prompt_BP, length_B = pad_prompts([VOCAB.encode("face")], 1, 15)
     child_XV = make_trie(["kid", "a"], VOCAB)
-    new_W = np.asarray(best_entries(model, params, prompt_BP, length_B, child_XV, beams=1, max_new=6))[0]
+    new_BEW, _ = best_entries(model, params, prompt_BP, length_B, child_XV, beams=1, max_new=6)
+    new_W = np.asarray(new_BEW)[0, 0]
     logits_TV = model.apply({"params": params}, prompt_BP[:, :4], train=False)[0]
     k, a = (logits_TV[3, VOCAB.id_of[c]] for c in "ka")
     assert VOCAB.decode(new_W).rstrip("□") == ("kid⁇" if k > a else "a⁇")

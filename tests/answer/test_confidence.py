@@ -6,10 +6,12 @@ from io import StringIO
 import numpy as np
 import pytest
 
-from kgpt_jax.answer import calibrate
+import kgpt_jax
+from kgpt_jax.answer import calibrate, calibrated
 from kgpt_jax.answer.confidence import (
     FEATURES,
     WORST,
+    Asks,
     Calibration,
     calibration_error,
     evidence,
@@ -17,12 +19,17 @@ from kgpt_jax.answer.confidence import (
     perfect_error,
     risk_and_coverage,
 )
+from kgpt_jax.answer.familiar import familiarity
+from kgpt_jax.answer.label import LABELS
 from kgpt_jax.answer.predict import log_probabilities
 from kgpt_jax.answer.score import auroc
+from kgpt_jax.answer.sure import refuse_used
 from kgpt_jax.config import BiographiesConfig, DataConfig, UserError
+from kgpt_jax.data.holdout import fingerprints
 from kgpt_jax.data.names import Frame
 from kgpt_jax.main import main
 from kgpt_jax.model.gpt import GPT
+from kgpt_jax.modes.ask import in_words
 from kgpt_jax.store.compatible import fit_to
 from kgpt_jax.store.params import load_params, models, params_digest
 from tests import runs
@@ -31,7 +38,7 @@ from tests.commands import refused, run
 sklearn = pytest.importorskip("sklearn")
 PEOPLE = BiographiesConfig(n_train=100, n_dev=10, n_test=5, copies=1)
 DATA = DataConfig(biographies=PEOPLE, n_validation=90)
-WHERE = Frame("Where was ", " born?")
+ASKS = Asks(Frame("Where was ", " born?"), [("Ada ", "King"), ("Bo ", "Lee")])
 
 
 @pytest.fixture(scope="module")
@@ -54,15 +61,23 @@ def planted(rng, n):
 def test_evidence_is_what_the_models_say(two_models):
     asked = loaded(two_models)
     (_, config, params), questions = asked[0], ["Where was Ada King born?", "Who is Al?"]
-    found = evidence(asked, WHERE, questions)
+    found = evidence(asked, ASKS, questions)
     columns = dict(zip(FEATURES, found.table_NF.T))
-    each = [
-        log_probabilities(GPT(config.model), one, two_models.vocab, questions, found.answers)
-        for one in models(two_models, params)
-    ]
-    np.testing.assert_allclose(
-        columns["log_probability"], np.maximum(np.mean(each, axis=0), WORST), rtol=1e-5
-    )
+
+    def read(texts, answers):
+        return [
+            log_probabilities(GPT(config.model), one, two_models.vocab, texts, answers)
+            for one in models(two_models, params)
+        ]
+
+    expected = np.maximum(np.mean(read(questions, found.answers), axis=0), WORST)
+    np.testing.assert_allclose(columns["log_probability"], expected, rtol=1e-5)
+    # Bo King has her last part, and Ada Lee her first. The likelier of the two counts.
+    strangers = read(["Where was Bo King born?", "Where was Ada Lee born?"], [found.answers[0]] * 2)
+    expected = np.maximum(np.mean(np.max(strangers, axis=1)), WORST)
+    np.testing.assert_allclose(columns["strangers"], [expected, WORST], rtol=1e-5)
+    known = familiarity(two_models, config.model, params, ["Ada King"])
+    np.testing.assert_allclose(columns["familiarity"][0], np.maximum(known, WORST)[0], rtol=1e-5)
     assert set(columns["votes"]) <= {0.5, 1.0}
     assert columns["familiarity"][1] == WORST  # a question of another form is about nobody
     assert not columns["cloze"].any()  # the run was not pretrained on such texts
@@ -135,42 +150,49 @@ def test_a_calibration_comes_back_and_belongs_to_its_run(tmp_path):
     table_NF, right_N = planted(rng, 100)
     fitted = fit(table_NF, right_N)
     confidence_N = fitted.confidence(table_NF)
-    made = calibrate.Calibrated(
+    made = calibrated.Calibrated(
         dataclasses.replace(fitted, clean=tuple(zip(confidence_N.tolist(), right_N.tolist()))),
-        WHERE,
+        ASKS,
         ["aa", "bb"],
-        calibrate.fingerprints(["Where was Ada born?"]),
+        fingerprints(["Where was Ada born?"]),
         confidence_N.tolist(),
         -5.0,
         [True] * 100,
+        [0.5] * 95 + [0.0] * 5,
         calibrate.quality(confidence_N, right_N),
     )
     path = tmp_path / "calibration.json"
-    path.write_text(calibrate.save(made), "utf-8")
-    again = calibrate.load(path, ["bb", "aa"])
+    path.write_text(calibrated.save(made), "utf-8")
+    again = calibrated.load(path, ["bb", "aa"])
     np.testing.assert_array_equal(again.calibration.confidence(table_NF), confidence_N)
     assert again.promise(0.3, 0.9) == made.promise(0.3, 0.9)
+    assert again.asks == ASKS and again.least_probability(0.9) == 0.5
+    with pytest.raises(UserError, match="--one_of=0.99 cannot be kept: .* likeliest for 95 of 100 pairs"):
+        again.least_probability(0.99)
     # An answer about an unknown name is withheld, so the promise must not count it as given.
     unknown = made._replace(known=[False] * 100)
     assert unknown.promise(0.3, 0.9)[:3] == (None, 0, 0)
     with pytest.raises(UserError, match="belongs to other parameters"):
-        calibrate.load(path, ["aa"])
+        calibrated.load(path, ["aa"])
     with pytest.raises(
         UserError, match="1 of the 2 questions were used for the calibration, the first 'Where was Ada"
     ):
-        calibrate.refuse_used(again, ["Where was Bo born?", "Where was Ada born?"])
+        refuse_used(again, ["Where was Bo born?", "Where was Ada born?"])
     path.write_text("{", "utf-8")
     with pytest.raises(UserError, match="is damaged"):
-        calibrate.load(path, ["aa"])
+        calibrated.load(path, ["aa"])
 
 
 def test_commands(two_models, monkeypatch):
     reading = f"--reading_params_path={two_models.folder}"
     assert "all 30 answers are wrong: calibration needs both kinds" in refused("--mode=calibrate", reading)
     assert "calibration needs 20 for the fit" in refused("--mode=calibrate", reading, "--n_fit=80")
-    assert "has not learned" in refused("--mode=calibrate", reading, "--config.data.n_validation=0")
+    assert "10 held-out pairs, 3 of them" in refused(
+        "--mode=calibrate", reading, "--config.data.n_validation=0"
+    )
     asking = ["--mode=ask", reading, "--question=Where was Al born?", "--wrong_at_most=0.02"]
     assert "run --mode=calibrate first" in refused(*asking)
+    assert "--one_of needs" in refused(*asking[:-1], "--one_of=0.9")
 
     # Random models are never right, so every second answer counts as right here.
     monkeypatch.setattr(calibrate, "is_right", lambda answer, target: len(target) % 2 == 0)
@@ -180,7 +202,24 @@ def test_commands(two_models, monkeypatch):
     assert there["parameters"] == [params_digest(load_params(two_models))]
     assert (two_models.folder / "reliability.png").stat().st_size > 10_000
     said = run("--mode=ask", reading, "--question=Where was Adж King born?", "--question=Who?")
-    assert said.count("(I do not know: I have not read of this name)") == 2
+    assert said.count("(I do not know: I have not read of this name, and an answer would be") == 2
+    name = "Where was Jana Lund born?"
+    answer = kgpt_jax.load(two_models.folder).answer(name)
+    assert answer.sure.answer == answer.answer and answer.sure.label in LABELS
+    assert list(answer.sure.evidence) == list(FEATURES)
+    known = answer.sure._replace(known=True, label="read", probability=0.876, one_of=("Oslo", "Rome"))
+    assert in_words(known._replace(answer="Oslo"), 0.0) == (
+        "Oslo (read; of 100 answers this sure, about 88 are right)"
+    )
+    assert in_words(known, known.confidence + 0.1, 0.9) == (
+        "(I do not know: of 100 answers this sure, about 88 are right; "
+        "90 times of 100 the right one is among: Oslo, Rome)"
+    )
+    unknown = known._replace(known=False, label="made up", did_you_mean="Jana Lund")
+    assert in_words(unknown, 0.0) == (
+        "(I do not know: I have not read of this name, and an answer would be made up; "
+        "did you mean Jana Lund?)"
+    )
     with redirect_stderr(StringIO()) as err, redirect_stdout(StringIO()):
         assert main(asking) == 2
     assert "cannot be promised with 60 pairs" in err.getvalue() and "114 right ones" in err.getvalue()

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from kgpt_jax.answer.guarantee import grid, needed, promise
+from kgpt_jax.answer.guarantee import grid, least_probability, needed, promise
 from kgpt_jax.config import UserError
 
 
@@ -85,4 +85,26 @@ def test_a_promise_is_a_share():
     from kgpt_jax.answer.guarantee import check
 
     with pytest.raises(UserError, match="--surely=1: give a share between 0 and 1"):
-        check(0.1, 1)
+        check(wrong_at_most=0.1, surely=1)
+
+
+def test_sets_hold_the_right_answer_as_often_as_they_say():
+    """Three answers have the probabilities p, 0.6 (1 - p), 0.4 (1 - p), and the model knows them exactly."""
+    rng = np.random.default_rng(0)
+
+    def pairs(n):
+        first_N = rng.beta(3, 1, n)
+        p_N3 = np.stack([first_N, 0.6 * (1 - first_N), 0.4 * (1 - first_N)], axis=1)
+        right_N = (rng.random(n)[:, None] > p_N3.cumsum(1)).sum(1).clip(max=2)
+        return p_N3[np.arange(n), right_N]
+
+    for level in (0.8, 0.9, 0.95):
+        held = [np.mean(pairs(200) >= least_probability(pairs(99), level)) for _ in range(400)]
+        # The mean over draws of the pairs is at least the level, and at most 1 / 100 more.
+        assert level - 3 * np.std(held) / 20 <= np.mean(held) <= level + 0.01 + 3 * np.std(held) / 20
+
+
+def test_answers_that_the_search_never_found_count_as_missed():
+    assert least_probability([0.5] * 89 + [0.0] * 10, 0.9) is None
+    assert least_probability([0.5] * 90 + [0.0] * 9, 0.9) == 0.5
+    assert least_probability([], 0.5) is None
