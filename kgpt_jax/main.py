@@ -9,6 +9,7 @@ import os
 import shlex
 import signal
 import sys
+import warnings
 from importlib import import_module
 
 from kgpt_jax import course, environment, modes
@@ -27,6 +28,9 @@ def run(words: list[str] | None = None):
     words = sys.argv[1:] if words is None else words
     if commands.needs_jax(words):
         environment.prepare()  # before JAX is imported; it may restart the process
+    # Of a save that fails, as on a full disk, we report the first failed write. Python would add the others.
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
     try:
         try:
             status = main(words)
