@@ -1,0 +1,143 @@
+"""Finds the documents about a name: by the name, by a similar name, or by their text.
+
+    lookup = Lookup(documents, names)
+    found = lookup.find("Ada Bell")
+    found.rows, found.name, found.how
+
+Documents that begin with a title, `Name. `, are found by it. In a corpus without titles, they are found by
+the names that they contain. Misspelled names, other accents and another order of the words are matched by
+RapidFuzz, and words of the text by BM25 (bm25s): `pip install 'kgpt_jax[lookup]'`.
+"""
+
+import unicodedata
+from collections.abc import Sequence
+from functools import cached_property
+from typing import NamedTuple
+
+from kgpt_jax.config import UserError
+from kgpt_jax.data.spans import title_length
+
+NAME, SIMILAR, TEXT = "name", "similar name", "text"
+ALIKE = 82.0  # of 100: the least similarity of a misspelled name
+INSTALL = "pip install 'kgpt_jax[lookup]'"
+
+
+class Found(NamedTuple):
+    """Documents about a name.
+
+    Attributes:
+      rows: their indices, in order; none if nothing was found.
+      name: the name that they are about, which is not the one asked for if that was misspelled.
+      how: name, similar name or text.
+      others: further names as similar as this one.
+    """
+
+    rows: list[int]
+    name: str
+    how: str
+    others: tuple[str, ...] = ()
+
+
+class Lookup:
+    """An index of documents.
+
+    Args:
+      documents: the documents.
+      names: known names. If few of them are titles, the corpus has no titles.
+    """
+
+    def __init__(self, documents: Sequence[str], names: Sequence[str] = ()):
+        self.documents = documents
+        self.rows_of: dict[str, list[int]] = {}
+        for row, document in enumerate(documents):
+            if title := document[: title_length(document)].removesuffix(". "):
+                self.rows_of.setdefault(title, []).append(row)
+        if 2 * sum(name in self.rows_of for name in names) < len(names):
+            self.rows_of = _rows_that_contain(documents, set(names))
+
+    def find(self, name: str) -> Found:
+        """Returns the documents about a name.
+
+        Raises:
+          UserError: no title is the name, and RapidFuzz or bm25s, which would look further, is not installed.
+        """
+        if name in self.rows_of:
+            return Found(self.rows_of[name], name, NAME)
+        similar = self._similar(name)
+        if similar:
+            return Found(self.rows_of[similar[0]], similar[0], SIMILAR, tuple(similar[1:]))
+        row = self._by_text(name)
+        return Found([] if row is None else [row], name, TEXT)
+
+    def _similar(self, name: str) -> list[str]:
+        """Returns the most similar names, if they are similar enough, and those that are equally similar."""
+        try:
+            from rapidfuzz import fuzz, process
+        except ImportError:
+            raise UserError(
+                f"no document is about {name!r}, and similar names need RapidFuzz: {INSTALL}"
+            ) from None
+        plain = _plain(name)
+        score = {
+            scorer: process.cdist([plain], self._plain_names, scorer=scorer, score_cutoff=ALIKE)[0]
+            for scorer in (fuzz.ratio, fuzz.token_sort_ratio)
+        }
+        best_N = max(score.values(), key=lambda of: of.max(initial=0))
+        most = best_N.max(initial=0)
+        return [name for name, value in zip(self.rows_of, best_N) if most and value == most]
+
+    @cached_property
+    def _plain_names(self) -> list[str]:
+        return [_plain(name) for name in self.rows_of]
+
+    def _by_text(self, name: str) -> int | None:
+        """Returns the document whose words fit a name best; None if none has any of them."""
+        try:
+            index = self._bm25
+        except ImportError:
+            raise UserError(
+                f"no name resembles {name!r}, and a search of the text needs bm25s: {INSTALL}"
+            ) from None
+        wanted = [word for word in _words(name) if word in index.vocab_dict]
+        if not wanted:
+            return None
+        scores = index.get_scores(wanted)
+        return int(scores.argmax()) if scores.max() > 0 else None
+
+    @cached_property
+    def _bm25(self):
+        import bm25s
+
+        index = bm25s.BM25()
+        index.index([_words(document) for document in self.documents], show_progress=False)
+        return index
+
+
+def _rows_that_contain(documents: Sequence[str], names: set[str]) -> dict[str, list[int]]:
+    """Returns the documents that hold each name as whole words. The longest of overlapping names counts."""
+    longest = max(len(name.split()) for name in names)
+    rows_of: dict[str, list[int]] = {}
+    for row, document in enumerate(documents):
+        words = [word.strip(".,;:!?()'’\"").removesuffix("'s") for word in document.split()]
+        first = 0
+        while first < len(words):
+            phrases = [" ".join(words[first : first + width]) for width in range(longest, 0, -1)]
+            name = next((phrase for phrase in phrases if phrase in names), "")
+            if name and row not in rows_of.setdefault(name, []):
+                rows_of[name].append(row)
+            first += max(len(name.split()), 1)
+    return rows_of
+
+
+def _plain(name: str) -> str:
+    """Returns a name in lower case, without accents.
+
+    >>> _plain("Björn Åkesson")
+    'bjorn akesson'
+    """
+    apart = unicodedata.normalize("NFKD", name.casefold())
+    return "".join(character for character in apart if not unicodedata.combining(character))
+
+
+def _words(text: str) -> list[str]:
+    return _plain(text).replace(".", " ").replace(",", " ").split()
