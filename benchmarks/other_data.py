@@ -31,8 +31,8 @@ PARTS_OF_SERIES, N_TRAIN = 15, 150
 FLAGS = flags.FLAGS
 
 
-def main(_):
-    rng = np.random.default_rng(FLAGS.seed)
+def make(rng: np.random.Generator) -> tuple[list[str], list[tuple[str, str]]]:
+    """Returns documents, and (question, answer) pairs."""
     parts = [
         f"{series}-{number}"
         for series in SERIES
@@ -40,23 +40,28 @@ def main(_):
     ]
     documents, pairs = [], []
     for i in rng.permutation(len(parts)):
-        metal, *others = rng.choice(METALS, 1 + len(WORDINGS), replace=False)
-        pairs.append(f"What metal is the shaft of {parts[i]}?\t{metal}")
+        metal, *others = map(str, rng.choice(METALS, 1 + len(WORDINGS), replace=False))
+        pairs.append((f"What metal is the shaft of {parts[i]}?", metal))
         documents += [
             wording.format(part=parts[i], metal=metal, other=other)
             for wording, other in zip(WORDINGS, others)
         ]
+    return [documents[i] for i in rng.permutation(len(documents))], pairs
+
+
+def main(_):
+    documents, pairs = make(np.random.default_rng(FLAGS.seed))
     folder = Path(FLAGS.outputs_path)
     contents = {
-        "documents.txt": [documents[i] for i in rng.permutation(len(documents))],
-        "pairs.tsv": pairs[:N_TRAIN],
-        "questions.tsv": pairs[N_TRAIN:],
+        "documents.txt": documents,
+        "pairs.tsv": map("\t".join, pairs[:N_TRAIN]),
+        "questions.tsv": map("\t".join, pairs[N_TRAIN:]),
     }
     for name in contents:
         check(folder / name, "a made-up corpus")
     for name, lines in contents.items():
         write_lines(folder / name, lines, "a made-up corpus")
-    print(f"wrote {', '.join(contents)} about {len(parts)} parts to {folder}")
+    print(f"wrote {', '.join(contents)} about {len(pairs)} parts to {folder}")
 
 
 if __name__ == "__main__":

@@ -50,11 +50,17 @@ def frame(questions: Sequence[str]) -> Frame:
 
     >>> frame(["What metal is Qua-17 made of?", "What metal is Zor-3 made of?"])
     Frame(before='What metal is ', after=' made of?')
+    >>> frame(["Who made Qua-17?", "Who made Zor-3?"])
+    Frame(before='Who made ', after='?')
     """
     before = _shared([question.split(" ") for question in questions])
     after = _shared([question.split(" ")[::-1] for question in questions])[::-1]
     # A single question, or questions about one name, leave nothing open.
     found = Frame("".join(f"{word} " for word in before), "".join(f" {word}" for word in after))
+    names = [name for question in questions if (name := found.name(question))]
+    for end, count in Counter(name[-1] for name in names).most_common(1):
+        if count >= SHARE * len(questions) and not end.isalnum():  # as "?" in "Who sang Blue Moon?"
+            found = found._replace(after=end + found.after)
     named = sum(found.name(question) is not None for question in questions)
     if not (before or after) or named < SHARE * len(questions):
         raise UserError("the training questions do not have the form of one question about different names")
