@@ -9,7 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from kgpt_jax.answer import hybrid
 from kgpt_jax.answer.calibrated import Calibrated
+from kgpt_jax.answer.hybrid import NEVER, Told
+from kgpt_jax.answer.open_book import open_book
 from kgpt_jax.answer.predict import ask, unlearned, voting
 from kgpt_jax.answer.record import Sure
 from kgpt_jax.answer.score import Score, score, vote
@@ -39,6 +42,7 @@ class Evaluation(NamedTuple):
       seconds: seconds of answering, without loading.
       sure: how sure each answer is, if the run is calibrated and beams were not used.
       calibrated: the calibration.
+      told: the answers with what the documents say, if they were looked up; these are then the predictions.
     """
 
     questions: list[str]
@@ -50,6 +54,7 @@ class Evaluation(NamedTuple):
     seconds: float
     sure: list[Sure] | None = None
     calibrated: Calibrated | None = None
+    told: list[Told] | None = None
 
 
 def evaluate(
@@ -60,6 +65,7 @@ def evaluate(
     table: corpus.Table | None = None,
     params=None,
     one_of: float | None = None,
+    look_up: str = NEVER,
 ) -> Evaluation:
     """Asks a run questions, and scores the answers by exact match.
 
@@ -72,6 +78,7 @@ def evaluate(
       table: the questions; None reads those of `config.data`.
       params: the run's parameters; None reads them from its folder.
       one_of: the level of sets of answers, if the run is calibrated.
+      look_up: whether to look answers up in the documents (`answer/hybrid.py`): never, unsure or always.
 
     Raises:
       UserError: a run does not fit the questions' corpus, or it has learned answers to them and
@@ -112,12 +119,16 @@ def evaluate(
         seconds += given.seconds
     predictions = vote(answers)
     made, how_sure = (None, None) if beams else sureness(loaded, table.questions, answers, one_of)
-    if table.answers is None:
-        return Evaluation(table.questions, predictions, None, scored, None, [], seconds, how_sure, made)
-    right = [table.answers[i] for i in scored]
-    total, *each = (score([given[i] for i in scored], right) for given in [predictions, *answers])
+    told = None
+    if look_up != NEVER:
+        told = hybrid.look_up(open_book(config.data), look_up, table.questions, predictions, how_sure)
+        predictions = [each.answer for each in told]
+    total, each = None, []
+    if table.answers is not None:
+        right = [table.answers[i] for i in scored]
+        total, *each = (score([given[i] for i in scored], right) for given in [predictions, *answers])
     return Evaluation(
-        table.questions, predictions, table.answers, scored, total, each, seconds, how_sure, made
+        table.questions, predictions, table.answers, scored, total, each, seconds, how_sure, made, told
     )
 
 

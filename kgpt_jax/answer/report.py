@@ -8,12 +8,14 @@ from kgpt_jax.config import DataConfig
 
 if TYPE_CHECKING:
     from kgpt_jax.answer.evaluate import Evaluation
+    from kgpt_jax.answer.hybrid import Told
 
 
 def answer_records(found: "Evaluation") -> list[dict[str, Any]]:
     """Returns a record for each question: question, answer, target, right, scored.
 
-    If the run is calibrated, it also has the fields of a `Sure` (`answer/record.py`).
+    If the run is calibrated, it also has the fields of a `Sure` (`answer/record.py`). If answers were
+    looked up, it has the fields of a `Told` (`answer/hybrid.py`), and they tell of the answer that is given.
     `target` and `right` are None without targets. `scored` is False if a run has learned the answer.
     """
     scored = set(found.scored)
@@ -26,9 +28,16 @@ def answer_records(found: "Evaluation") -> list[dict[str, Any]]:
             "right": None if target is None else answer == target,
             "scored": i in scored,
             **(found.sure[i]._asdict() if found.sure else {}),
+            **(_looked_up(found.told[i]) if found.told else {}),
         }
         for i, (question, answer, target) in enumerate(zip(found.questions, found.predictions, targets))
     ]
+
+
+def _looked_up(told: "Told") -> dict[str, Any]:
+    found = told.looked_up
+    source = found._asdict() | {"source": found.source._asdict()} if found else None
+    return told._asdict() | {"differ": told.differ, "looked_up": source}
 
 
 def wrong_answers(found: "Evaluation") -> list[tuple[str, str, str]]:

@@ -9,6 +9,7 @@ the names that they contain. Misspelled names, other accents and another order o
 RapidFuzz, and words of the text by BM25 (bm25s): `pip install 'kgpt_jax[lookup]'`.
 """
 
+import logging
 import unicodedata
 from collections.abc import Sequence
 from functools import cached_property
@@ -63,14 +64,15 @@ class Lookup:
         """
         if name in self.rows_of:
             return Found(self.rows_of[name], name, NAME)
-        similar = self._similar(name)
+        similar, score = self._similar(name)
         if similar:
-            return Found(self.rows_of[similar[0]], similar[0], SIMILAR, tuple(similar[1:]))
+            how = NAME if score == 100 else SIMILAR  # other accents, or another order of the words
+            return Found(self.rows_of[similar[0]], similar[0], how, tuple(similar[1:]))
         row = self._by_text(name)
         return Found([] if row is None else [row], name, TEXT)
 
-    def _similar(self, name: str) -> list[str]:
-        """Returns the most similar names, if they are similar enough, and those that are equally similar."""
+    def _similar(self, name: str) -> tuple[list[str], float]:
+        """Returns the most similar names, if they are similar enough, and how similar they are, of 100."""
         try:
             from rapidfuzz import fuzz, process
         except ImportError:
@@ -84,7 +86,7 @@ class Lookup:
         }
         best_N = max(score.values(), key=lambda of: of.max(initial=0))
         most = best_N.max(initial=0)
-        return [name for name, value in zip(self.rows_of, best_N) if most and value == most]
+        return [name for name, value in zip(self.rows_of, best_N) if most and value == most], float(most)
 
     @cached_property
     def _plain_names(self) -> list[str]:
@@ -108,6 +110,7 @@ class Lookup:
     def _bm25(self):
         import bm25s
 
+        logging.getLogger("bm25s").setLevel(logging.WARNING)  # it logs for debugging, whatever the level is
         index = bm25s.BM25()
         index.index([_words(document) for document in self.documents], show_progress=False)
         return index

@@ -209,7 +209,7 @@ def did_you_mean(name: str, names: Sequence[str]) -> str:
     ('Ada Bell', '')
     """
     best = nearest([name], names)[0] if names else ""
-    return best if SequenceMatcher(None, name, best).ratio() >= ALIKE else ""
+    return best if best != name and SequenceMatcher(None, name, best).ratio() >= ALIKE else ""
 
 
 def _pairs(name: str) -> set[str]:

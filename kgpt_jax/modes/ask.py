@@ -9,6 +9,9 @@ pipe receives answers only.
 If the run is calibrated (--mode=calibrate), each answer says where it comes from and how sure it is. With
 --wrong_at_most=0.1 the command withholds answers, so that at most this share of the answers that it gives is
 wrong. With --one_of=0.9 it names as many answers as it takes for the right one to be among them.
+
+With --look_up=always answers are also looked up in the documents, and the line that states them is shown.
+With --look_up=unsure a calibrated run looks up only what it is not sure of.
 """
 
 import logging
@@ -19,26 +22,41 @@ from contextlib import contextmanager
 from kgpt_jax.config import UserError
 from kgpt_jax.modes.command import Command
 
-SHARED = ("reading_params_path", "checkpoint", "voters", "question", "wrong_at_most", "surely", "one_of")
+SHARED = (
+    "reading_params_path",
+    "checkpoint",
+    "voters",
+    "question",
+    "wrong_at_most",
+    "surely",
+    "one_of",
+    "look_up",
+)
 PROMPT = "question: "
+SHOWN = 30  # characters of a line that are shown on each side of an answer
 
 
 def run(command: Command):
     from kgpt_jax.answer.calibrated import check_calibrated
     from kgpt_jax.answer.evaluate import warn_if_never_asked
+    from kgpt_jax.answer.hybrid import check_look_up, look_up
+    from kgpt_jax.answer.open_book import open_book
     from kgpt_jax.answer.predict import ask, voting
     from kgpt_jax.answer.score import vote
+    from kgpt_jax.answer.sure import sureness
     from kgpt_jax.modes.evaluate import voters
     from kgpt_jax.store.params import load_params
 
-    questions = command.flags.question
+    flags = command.flags
+    questions = flags.question
     interactive = questions is None and sys.stdin is not None and sys.stdin.isatty()
     if questions is None:
         questions = [] if interactive else lines_of(sys.stdin)
     start = command.start("finetune")
     config = command.config(start)
-    check_calibrated(start.folder, command.flags)
-    asked = voting(voters(start.folder, command.flags.voters), config)
+    check_calibrated(start.folder, flags)
+    check_look_up(start.folder, flags)
+    asked = voting(voters(start.folder, flags.voters), config)
     check(questions, config)
     with notes_on_stderr() as log:
         loaded = []
@@ -46,43 +64,32 @@ def run(command: Command):
             warn_if_never_asked(voter)
             loaded.append((voter, fitted, load_params(voter, "asking", fitted.model_devices)))
 
-        sure = how_sure(command, loaded)
+        book = open_book(config.data) if flags.look_up != "never" else None
 
         def answers(questions: list[str]) -> list[str]:
-            if sure:
-                return sure(questions)
             given = [ask(voter, fitted, questions, params=params) for voter, fitted, params in loaded]
             for note in dict.fromkeys(note for one in given for note in one.notes):
                 log.info(f"note: {note}")
-            return vote([each for one in given for each in one.answers])
+            each = [answers for one in given for answers in one.answers]
+            made, sure = sureness(loaded, questions, each, flags.one_of)
+            said = vote(each)
+            if sure:
+                least = made.threshold(flags.wrong_at_most, flags.surely)
+                said = [in_words(one, least, flags.one_of) for one in sure]
+            elif (flags.wrong_at_most, flags.one_of) != (None, None):
+                raise UserError(
+                    "these answers have no confidence, so that nothing can be promised about them"
+                )
+            if book:
+                told = look_up(book, flags.look_up, questions, vote(each), sure)
+                said = [with_document(one, words) for one, words in zip(told, said)]
+            return said
 
         if interactive:
             converse(answers, config)
         else:
             for question, answer in zip(questions, answers(questions)):
                 print(f"{question} {answer}")
-
-
-def how_sure(command: Command, loaded: list):
-    """Returns the function that answers questions and says how sure it is; None if the run is not calibrated.
-
-    Raises:
-      UserError: the calibration belongs to another run, or the promise of --wrong_at_most cannot be made.
-    """
-    from kgpt_jax.answer.calibrated import of_runs
-    from kgpt_jax.answer.sure import refuse_used, sure
-
-    made = of_runs(loaded)
-    if made is None:
-        return None
-    least = made.threshold(command.flags.wrong_at_most, command.flags.surely)
-
-    def answers(questions: list[str]) -> list[str]:
-        refuse_used(made, questions)
-        level = command.flags.one_of
-        return [in_words(each, least, level) for each in sure(made, loaded, questions, one_of=level)]
-
-    return answers
 
 
 def in_words(sure, least: float, one_of: float | None = None) -> str:
@@ -95,13 +102,37 @@ def in_words(sure, least: float, one_of: float | None = None) -> str:
     """
     if not sure.known:
         hint = f"; did you mean {sure.did_you_mean}?" if sure.did_you_mean else ""
-        return f"(I do not know: I have not read of this name, and an answer would be {sure.label}{hint})"
+        return f"(I do not know this name: an answer would be {sure.label}{hint})"
     among = ""
     if one_of is not None:
         among = f"; {100 * one_of:g} times of 100 the right one is among: {', '.join(sure.one_of)}"
     if sure.confidence < least:
         return f"(I do not know: {sure.of_100}{among})"
     return f"{sure.answer} ({sure.label}; {sure.of_100}{among})"
+
+
+def with_document(told, words: str) -> str:
+    """Returns an answer that was looked up, with the line that states it, or what else is to be said.
+
+    Args:
+      told: a `Told`.
+      words: what is said without a look-up.
+    """
+    from kgpt_jax.answer.hybrid import LOOKED_UP
+
+    if told.label != LOOKED_UP:
+        found = told.looked_up
+        if told.label or found and found.how == "name":
+            return words
+        hint = f": did you mean {found.name}?" if found and found.how == "similar name" else ""
+        return f"{words} (no document is about this name{hint})"
+    line, text, start, end = told.looked_up.source
+    before, after = text[max(start - SHOWN, 0) : start], text[end : end + SHOWN]
+    differs = f"; the model says {told.model_answer}" if told.differ else ""
+    return (
+        f"{told.answer} (looked up in line {line}: ...{before}[{told.answer}]{after}...; of 100 answers this "
+        f"sure, about {100 * told.probability:.0f} are right{differs})"
+    )
 
 
 def converse(answers, config):

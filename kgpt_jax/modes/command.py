@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 SCRATCH = "none"  # --reading_params_path of a finetuning that starts from nothing
 QUICKSTART = "configs/quickstart.py"
+LOOK_UP = ["never", "unsure", "always"]
 USAGE = "python -m kgpt_jax.main --mode="
 HELP = ("help", "helpshort", "helpfull")
 DECIDED = ("model.vocab_size", "model.pattern_seed")  # fields that follow from the corpus and the seed
@@ -106,6 +107,11 @@ SHARED = {
     "surely": Flag(flags.DEFINE_float, 0.9, "The probability with which --wrong_at_most is kept."),
     "one_of": Flag(
         flags.DEFINE_float, None, "Name answers among which the right one is, with this probability."
+    ),
+    "look_up": Flag(
+        lambda name, default, help, **values: flags.DEFINE_enum(name, default, LOOK_UP, help, **values),
+        "never",
+        "Look answers up in the documents: never, if the model is unsure, or always.",
     ),
     "question": Flag(flags.DEFINE_multi_string, None, "The question to answer."),
 }

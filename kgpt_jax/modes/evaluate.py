@@ -14,6 +14,9 @@ With --beams=4 the model chooses answers from a list of places. With --voters=RU
 With --wrong_at_most=0.1 the command also prints how many questions a calibrated run answers if at most this
 share of the answers may be wrong, and how many of these answers are. With --one_of=0.9 it gives sets of
 answers among which the right one is with this probability.
+
+With --look_up=always it also looks answers up in the documents, with --look_up=unsure only those of which a
+calibrated run is not sure.
 """
 
 import json
@@ -25,7 +28,16 @@ from absl import flags
 from kgpt_jax.config import UserError
 from kgpt_jax.modes.command import Command
 
-SHARED = ("reading_params_path", "outputs_path", "checkpoint", "voters", "wrong_at_most", "surely", "one_of")
+SHARED = (
+    "reading_params_path",
+    "outputs_path",
+    "checkpoint",
+    "voters",
+    "wrong_at_most",
+    "surely",
+    "one_of",
+    "look_up",
+)
 PREDICTIONS = Path("evaluate") / "predictions.txt"  # below <workdir>/<variant>/
 
 
@@ -42,21 +54,26 @@ def define_flags(values: flags.FlagValues):
 
 def run(command: Command):
     from kgpt_jax.answer.calibrated import check_calibrated
+    from kgpt_jax.answer.hybrid import check_look_up
 
     start = command.start("finetune")
     runs = voters(start.folder, command.flags.voters)
     config, beams = command.config(start), command.flags.beams
     named = start.folder if command.flags.reading_params_path else command.workdir / config.model.variant
     folder = named if command.flags.reading_params_path else named / PREDICTIONS.parent
-    outputs = Path(command.flags.outputs_path or folder / predictions_name(beams, len(runs)))
+    look_up = command.flags.look_up
+    outputs = Path(command.flags.outputs_path or folder / predictions_name(beams, len(runs), look_up))
     wrong_at_most, one_of = command.flags.wrong_at_most, command.flags.one_of
     check_calibrated(start.folder, command.flags)
-    found = evaluate(config, start, outputs, beams, runs[1:], command.flags.show_wrong, one_of)
+    check_look_up(start.folder, command.flags)
+    found = evaluate(config, start, outputs, beams, runs[1:], command.flags.show_wrong, one_of, look_up)
     if found.sure is None and (wrong_at_most, one_of) != (None, None):
         raise UserError(
             "these answers have no confidence: leave out --beams, and ask questions of evaluation"
         )
-    if found.sure and found.targets:
+    if found.told and found.targets:
+        print_looked_up(found)
+    elif found.sure and found.targets:
         print_labels(found)
     if wrong_at_most is not None:
         print_promise(found, wrong_at_most, command.flags.surely)
@@ -72,20 +89,22 @@ def voters(start: Path, further: list[str]) -> list[Path]:
     return runs
 
 
-def predictions_name(beams: int, n_runs: int) -> str:
+def predictions_name(beams: int, n_runs: int, look_up: str = "never") -> str:
     """Returns the default name of a predictions file; each kind of prediction has its own.
 
-    >>> predictions_name(4, 2)
-    'predictions_4_beams_of_2_runs.txt'
+    >>> predictions_name(4, 2, "always")
+    'predictions_4_beams_of_2_runs_looked_up_always.txt'
     """
     searched = f"_{beams}_beams" if beams else ""
-    return f"predictions{searched}{f'_of_{n_runs}_runs' if n_runs > 1 else ''}.txt"
+    voted = f"_of_{n_runs}_runs" if n_runs > 1 else ""
+    return f"predictions{searched}{voted}{'' if look_up == 'never' else f'_looked_up_{look_up}'}.txt"
 
 
-def predictions_kind(beams: int, n_runs: int) -> str:
+def predictions_kind(beams: int, n_runs: int, look_up: str = "never") -> str:
     """Returns in a few words how predictions are made. A file of another kind is not overwritten."""
     how = f"answers by {beams} beams" if beams else "greedy answers"
-    return f"{how}, a vote of {n_runs} runs" if n_runs > 1 else how
+    voted = f", a vote of {n_runs} runs" if n_runs > 1 else ""
+    return f"{how}{voted}{'' if look_up == 'never' else f', looked up {look_up}'}"
 
 
 def beside(predictions: Path, name: str, ending: str) -> Path:
@@ -114,6 +133,7 @@ def evaluate(
     further: list[Path] = (),
     show_wrong: int = 0,
     one_of: float | None = None,
+    look_up: str = "never",
 ):
     """Evaluates a run, writes its answers and scores to files, prints the scores, and returns them.
 
@@ -125,6 +145,7 @@ def evaluate(
       further: folders of runs that vote with `run`.
       show_wrong: how many wrong answers to print.
       one_of: the level of sets of answers, if the run is calibrated.
+      look_up: whether to look answers up: never, unsure or always.
 
     Raises:
       UserError: an output cannot be written, a file that is not ours is in its place, or `run` does not fit
@@ -138,14 +159,14 @@ def evaluate(
     from kgpt_jax.model.gpt import count_params
     from kgpt_jax.store.outputs import check, write_lines
 
-    data, kind = config.data, predictions_kind(beams, 1 + len(further))
+    data, kind = config.data, predictions_kind(beams, 1 + len(further), look_up)
     inputs = [data.pretrain_corpus_path, data.finetune_corpus_path, data.eval_corpus_path]
     answers, results = beside(outputs, "answers", ".jsonl"), beside(outputs, "results", ".json")
     kinds = {outputs: kind, answers: f"{kind} with their questions", results: f"results of {kind}"}
     if is_first():  # before the evaluation, whose result would be lost
         for path, of_kind in kinds.items():
             check(path, of_kind, inputs)
-    found = evaluation.evaluate(config, run, beams, further, one_of=one_of)
+    found = evaluation.evaluate(config, run, beams, further, one_of=one_of, look_up=look_up)
     if is_first():
         about = {
             "model": "kgpt_jax",
@@ -153,6 +174,7 @@ def evaluate(
             "voters": [str(folder) for folder in further],
             "model_num_parameters": run.config.n_seeds * count_params(run.config.model),
             "beams": beams,
+            "look_up": look_up,
             "random_seed": config.seed,
             "config": to_dict(config),
         }
@@ -206,6 +228,21 @@ def print_promise(found, wrong_at_most: float, surely: float):
         interval = percent(wilson_interval(wrong, len(given)))
         line += f", {wrong} of them wrongly: {wrong / len(given):.1%}, 95% interval {interval}"
     print(line)
+
+
+def print_looked_up(found):
+    """Prints how many questions were looked up, and how many answers from each side are right."""
+    from kgpt_jax.answer.hybrid import LOOKED_UP
+    from kgpt_jax.answer.score import percent, wilson_interval
+
+    asked = sum(found.told[i].looked_up is not None for i in found.scored)
+    print(f"looked up: {asked} of {len(found.scored)} questions")
+    for side, of_side in (("the documents", True), ("the model", False)):
+        rows = [i for i in found.scored if (found.told[i].label == LOOKED_UP) == of_side]
+        if rows:
+            right = sum(found.predictions[i] == found.targets[i] for i in rows)
+            interval = percent(wilson_interval(right, len(rows)))
+            print(f"from {side}: {len(rows)} answers, {right / len(rows):.1%} right, 95% interval {interval}")
 
 
 def print_labels(found):

@@ -1,3 +1,5 @@
+import dataclasses
+import json
 from collections import Counter
 
 import numpy as np
@@ -5,9 +7,14 @@ import pytest
 
 from benchmarks import other_data
 from kgpt_jax.answer import reader
+from kgpt_jax.answer.hybrid import look_up
 from kgpt_jax.answer.open_book import open_book
+from kgpt_jax.answer.record import Sure
 from kgpt_jax.config import BiographiesConfig, DataConfig
 from kgpt_jax.data import corpus
+from kgpt_jax.data.lookup import Found
+from tests import runs
+from tests.commands import refused, run
 
 NOTHING = Counter()
 
@@ -88,3 +95,48 @@ def test_held_out_questions_are_read_by_readers_that_never_saw_them():
     assert [answer for answer, _ in reader.out_of_fold(asked, np.random.default_rng(0))] == [
         answer for *_, answer in asked
     ]
+
+
+PEOPLE = DataConfig(biographies=BiographiesConfig(n_train=40, n_dev=10, n_test=0, n_facts=1))
+
+
+def sure(known=True, probability=0.5):
+    return Sure("Rome", "not sure", known, probability, probability, (0.0, 1.0), "", {})
+
+
+def test_the_more_probable_of_the_two_answers_is_given(monkeypatch):
+    book = open_book(PEOPLE)
+    question, right = corpus.load_questions(PEOPLE).pairs[0]
+
+    def told(how, *how_sure):
+        return look_up(book, how, [question], ["Rome"], how_sure or None)[0]
+
+    found = told("always")
+    assert (found.answer, found.label, found.differ) == (right, "looked up", right != "Rome")
+    assert told("always", sure(probability=0.9)).answer == right
+    assert told("unsure", sure(probability=0.8)).answer == right
+    assert told("unsure", sure(known=False, probability=0.99)).answer == right
+    kept = told("unsure", sure(probability=0.95))
+    assert (kept.answer, kept.probability, kept.label, kept.looked_up) == ("Rome", 0.95, "not sure", None)
+    # A line about somebody with a similar name is told, but gives no answer.
+    monkeypatch.setattr(book.lookup, "find", lambda name: Found([0], "Somebody", "similar name"))
+    other = told("always", sure())
+    assert (other.answer, other.looked_up.name) == ("Rome", "Somebody")
+
+
+def test_a_command_that_looks_up_is_right_whatever_the_model_says(tmp_path, monkeypatch):
+    stored = runs.saved(tmp_path / "run", dataclasses.replace(runs.CONFIG, data=PEOPLE))
+    reading = f"--reading_params_path={stored.folder}"
+    printed = run("--mode=evaluate", reading, "--look_up=always")
+    assert "Correct: 10.0 out of 10.0" in printed and "from the documents: 10 answers" in printed
+    written = stored.folder / "answers_looked_up_always.jsonl"
+    records = [json.loads(line) for line in written.read_text("utf-8").splitlines()]
+    assert records[0]["label"] == "looked up" and records[0]["looked_up"]["source"]["line"] > 0
+    question, right = corpus.load_questions(PEOPLE).pairs[0]
+    said = run("--mode=ask", reading, "--look_up=always", f"--question={question}")
+    assert said.startswith(f"{question} {right} (looked up in line ") and f"[{right}]" in said
+    assert "the model says" in said
+    assert "needs" in refused("--mode=ask", reading, "--look_up=unsure", f"--question={question}")
+    flags = ("--wrong_at_most=0.1", "--look_up=always", f"--question={question}")
+    (stored.folder / "calibration.json").write_text("{}", "utf-8")
+    assert "leave it out" in refused("--mode=ask", reading, *flags)

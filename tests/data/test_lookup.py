@@ -33,18 +33,18 @@ def test_a_document_without_a_title_is_found_by_the_longest_names_in_it():
 
 
 @pytest.mark.parametrize(
-    "asked, name",
+    "asked, name, how",
     [
-        ("Ada Bel", "Ada Bell"),
-        ("Bell Ada", "Ada Bell"),
-        ("bjorn akesson", "Björn Åkesson"),
-        ("Al Smyth", "Al Smith"),
+        ("Ada Bel", "Ada Bell", "similar name"),
+        ("Al Smyth", "Al Smith", "similar name"),
+        ("Bell Ada", "Ada Bell", "name"),
+        ("bjorn akesson", "Björn Åkesson", "name"),
     ],
 )
-def test_a_similar_name_is_found(lookup, asked, name):
+def test_a_similar_name_is_found(lookup, asked, name, how):
     pytest.importorskip("rapidfuzz")
     found = lookup.find(asked)
-    assert (found.name, found.how) == (name, "similar name")
+    assert (found.name, found.how) == (name, how)
 
 
 def test_other_words_are_sought_in_the_text(lookup):

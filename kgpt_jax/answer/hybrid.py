@@ -1,0 +1,85 @@
+"""Puts together what a model's weights say and what the documents say.
+
+    told = look_up(open_book(config.data), "always", questions, answers, sure)
+    told[0].answer, told[0].label, told[0].looked_up.source
+
+With `always`, every question is looked up. With `unsure`, only those are whose name the model does not know,
+or of whose answer it is not sure. Of the two answers, the one that is more probably right is given. Lines
+about a similar name are told, but give no answer: the name may be misspelled, or somebody else's.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from kgpt_jax.answer.calibrated import FILE
+from kgpt_jax.answer.open_book import LookedUp, OpenBook
+from kgpt_jax.answer.record import Sure
+from kgpt_jax.config import UserError
+from kgpt_jax.data.lookup import NAME
+
+NEVER, UNSURE, ALWAYS = "never", "unsure", "always"
+LOOKED_UP = "looked up"
+SURE_ENOUGH = 0.9  # answers that are more probably right than this are not looked up when `unsure`
+
+
+class Told(NamedTuple):
+    """An answer to a question.
+
+    Attributes:
+      answer: the answer that is given.
+      probability: that it is right; None if the run is not calibrated and nothing was found.
+      label: looked up, or the label of the model's answer (`answer/label.py`); "" if it has none.
+      model_answer: what the weights say.
+      looked_up: what the documents say, if they were asked and say something.
+    """
+
+    answer: str
+    probability: float | None
+    label: str
+    model_answer: str
+    looked_up: LookedUp | None = None
+
+    @property
+    def differ(self) -> bool:
+        """Whether the weights and the documents say different things."""
+        return self.looked_up is not None and self.looked_up.answer != self.model_answer
+
+
+def check_look_up(folder: Path, flags):
+    """Raises a UserError if --look_up goes with a promise, or needs a calibration that is not there."""
+    if flags.look_up == NEVER:
+        return
+    for name in ("wrong_at_most", "one_of"):
+        if flags[name].value is not None:
+            raise UserError(
+                f"--{name} is about what the model says: leave it out, or --look_up={flags.look_up}"
+            )
+    if flags.look_up == UNSURE and not (folder / FILE).exists():
+        raise UserError(f"--look_up=unsure needs {folder / FILE}: run --mode=calibrate first")
+
+
+def look_up(
+    book: OpenBook, how: str, questions: Sequence[str], answers: Sequence[str], sure: Sequence[Sure] | None
+) -> list[Told]:
+    """Returns an answer to each question, from the model or from the documents.
+
+    Args:
+      book: the documents.
+      how: unsure or always.
+      questions: the questions.
+      answers: the model's answers.
+      sure: how sure each of them is; None if the run is not calibrated, and then the documents count more.
+    """
+    found = []
+    for i, (question, answer) in enumerate(zip(questions, answers)):
+        each = sure[i] if sure else None
+        own = each.probability if each and each.known else 0.0
+        told = Told(answer, each and each.probability, each.label if each else "", answer)
+        if how == ALWAYS or how == UNSURE and own < SURE_ENOUGH:
+            there = book.answer(question)
+            if there and there.how == NAME and there.probability >= own:
+                told = Told(there.answer, there.probability, LOOKED_UP, answer)
+            told = told._replace(looked_up=there)
+        found.append(told)
+    return found
