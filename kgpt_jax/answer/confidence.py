@@ -199,8 +199,9 @@ def _isotonic(pairs: Sequence[tuple[float, bool]], at: float) -> float:
     By the max-min formula (Barlow et al., Statistical Inference under Order Restrictions, 1972): the highest,
     over all beginnings up to here, of the lowest mean, over all ends from here. SciPy takes longer to import.
     """
-    confidence_N, right_N = np.array(sorted(pairs)).T
-    first_N, last_N = (np.searchsorted(confidence_N, confidence_N, side) for side in ("left", "right"))
+    confidence_N, right_N = np.array(sorted(pairs), float).T
+    first_N = np.searchsorted(confidence_N, confidence_N, "left")
+    last_N = np.searchsorted(confidence_N, confidence_N, "right")
     first, last = np.searchsorted(confidence_N, at, "left"), np.searchsorted(confidence_N, at, "right")
     sum_N = np.concatenate([[0.0], np.cumsum(right_N)])
     begins, ends = np.unique(first_N[:last]), np.unique(last_N[first:])
