@@ -5,9 +5,10 @@
 
 Each run of up to LONGEST words of a line is a candidate. Its score is a sum of weights, one for each of its
 features: the words around it, what it looks like, its place in the line, how often it is the answer to
-another question. A softmax over all candidates of a question turns scores into probabilities. Training raises
-the probability of the right answer, wherever it stands in the lines (a log-linear model: Berger et al.,
-Computational Linguistics 22, 1996). Nothing about births, people or English is built in.
+another question. One more candidate says that the answer is not in the lines. A softmax over all candidates
+of a question turns scores into probabilities. Training raises the probability of the right answer, wherever
+it stands in the lines (a log-linear model: Berger et al., Computational Linguistics 22, 1996). Nothing about
+births, people or English is built in.
 
 Axes: `N` questions, `S` candidates of all questions, `K` features of a candidate.
 """
@@ -29,6 +30,7 @@ WEIGHTS = 2**18  # features share a weight if their hashes are equal
 UPDATES, RATE, DECAY = 120, 0.1, 1e-3
 FOLDS = 5
 _WORD = re.compile(r"\w+(?:['’.\-&/]\w+)*\.?|[^\w\s]")
+NOT_THERE = ""
 EDGE, OWN = "|", "*"  # stand for what is beyond a line, and for the words of the name
 AROUND = 4  # words beside a candidate
 
@@ -55,7 +57,7 @@ class Candidates(NamedTuple):
 
     Attributes:
       spans: where each stands.
-      texts: what each says.
+      texts: what each says; the last one, "", says that the answer is not there.
       features: (S, K), the numbers of its weights.
     """
 
@@ -95,7 +97,7 @@ def candidates(lines: Sequence[str], name: str, answers: Counter, own: str | Non
       own: the answer, if this is one of them. It is not counted, so that training sees what it would see at a
         new question.
     """
-    spans, texts, rows = [], [], []
+    spans, texts, rows, n_known = [], [], [], 0
     for number, line in enumerate(lines):
         found = list(_WORD.finditer(line))
         words = [word.group() for word in found]
@@ -107,7 +109,10 @@ def candidates(lines: Sequence[str], name: str, answers: Counter, own: str | Non
             spans.append(Span(number, start, start + len(text)))
             texts.append(text)
             rows.append(described(first, end, counts[text]))
-    return Candidates(spans, texts, np.array(rows, np.int32))
+        n_known += len({text for *_, text in pieces if counts[text]})
+    width = len(rows[0]) if rows else 1
+    rows.append([_number("not there", i, min(n_known, 4)) for i in range(width)])
+    return Candidates([*spans, Span(0, 0, 0)], [*texts, NOT_THERE], np.array(rows, np.int32))
 
 
 def _pieces(line: str, found: Sequence[re.Match]) -> list[tuple[int, int, str]]:
@@ -206,9 +211,7 @@ class Reader(NamedTuple):
 
 
 def _shared(found: Candidates, weights: np.ndarray) -> dict[str, Found]:
-    """Returns the probability of each text: the sum over its spans."""
-    if not found.spans:
-        return {}
+    """Returns the probability of each text, the sum over its spans, without that of no text."""
     score_S = weights[found.features].sum(1)
     share_S = np.exp(score_S - score_S.max())
     share_S /= share_S.sum()
@@ -217,6 +220,7 @@ def _shared(found: Candidates, weights: np.ndarray) -> dict[str, Found]:
         text, share = found.texts[i], float(share_S[i])
         before = texts.get(text, Found(0.0, found.spans[i]))
         texts[text] = before._replace(probability=before.probability + share)
+    del texts[NOT_THERE]
     return dict(sorted(texts.items(), key=lambda item: -item[1].probability))
 
 
@@ -224,9 +228,11 @@ def train(asked: Sequence[Asked]) -> Reader:
     """Trains a reader on the lines, the name and the answer of each training question."""
     answers = Counter(answer for *_, answer in asked)
     each = [candidates(lines, name, answers, answer) for lines, name, answer in asked]
-    right = [np.array([text == answer for text in of.texts], bool) for of, (*_, answer) in zip(each, asked)]
-    kept = [i for i, right_S in enumerate(right) if right_S.any()]
-    return Reader(_fit([each[i] for i in kept], [right[i] for i in kept]), answers)
+    right = []
+    for found, (*_, answer) in zip(each, asked):
+        sought = answer if answer in found.texts else NOT_THERE
+        right.append(np.array([text == sought for text in found.texts]))
+    return Reader(_fit(each, right), answers)
 
 
 def out_of_fold(asked: Sequence[Asked], rng: np.random.Generator) -> list[tuple[str, float]]:

@@ -12,6 +12,8 @@ wrong. With --one_of=0.9 it names as many answers as it takes for the right one 
 
 With --look_up=always answers are also looked up in the documents, and the line that states them is shown.
 With --look_up=unsure a calibrated run looks up only what it is not sure of.
+
+Answers of --mode=teach come first.
 """
 
 import logging
@@ -44,6 +46,7 @@ def run(command: Command):
     from kgpt_jax.answer.predict import ask, voting
     from kgpt_jax.answer.score import vote
     from kgpt_jax.answer.sure import sureness
+    from kgpt_jax.answer.taught import TOLD, taught
     from kgpt_jax.modes.evaluate import voters
     from kgpt_jax.store.params import load_params
 
@@ -56,6 +59,7 @@ def run(command: Command):
     config = command.config(start)
     check_calibrated(start.folder, flags)
     check_look_up(start.folder, flags)
+    told_before = taught(start.folder)
     asked = voting(voters(start.folder, flags.voters), config)
     check(questions, config)
     with notes_on_stderr() as log:
@@ -83,7 +87,10 @@ def run(command: Command):
             if book:
                 told = look_up(book, flags.look_up, questions, vote(each), sure)
                 said = [with_document(one, words) for one, words in zip(told, said)]
-            return said
+            return [
+                f"{told_before[question]} ({TOLD})" if question in told_before else words
+                for question, words in zip(questions, said)
+            ]
 
         if interactive:
             converse(answers, config)

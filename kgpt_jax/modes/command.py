@@ -238,7 +238,7 @@ class Command:
                     f"--mode={stage} first, or give --workdir or --reading_params_path"
                 )
             path = max(runs, key=_newest_file)
-        return read_run(path, self.flags.checkpoint)
+        return read_run(path, self.flags.checkpoint if "checkpoint" in self.flags else "newest")
 
     def new_run(self, config: Config, stage: str) -> Path:
         """Returns the folder of the run to train. With --start_anew, moves the files in it aside first."""

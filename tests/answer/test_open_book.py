@@ -140,3 +140,16 @@ def test_a_command_that_looks_up_is_right_whatever_the_model_says(tmp_path, monk
     flags = ("--wrong_at_most=0.1", "--look_up=always", f"--question={question}")
     (stored.folder / "calibration.json").write_text("{}", "utf-8")
     assert "leave it out" in refused("--mode=ask", reading, *flags)
+
+
+def test_what_was_told_is_said(tmp_path):
+    stored = runs.saved(tmp_path / "run", dataclasses.replace(runs.CONFIG, data=PEOPLE))
+    reading, question = f"--reading_params_path={stored.folder}", "Where was Ada Zorg born?"
+    for answer in ("Rome", "Riga"):  # the last one counts
+        run("--mode=teach", reading, f"--question={question}", f"--answer={answer}")
+    assert (stored.folder / "taught.tsv").read_text("utf-8") == f"{question}\tRome\n{question}\tRiga\n"
+    assert run("--mode=ask", reading, f"--question={question}") == f"{question} Riga (told by you)\n"
+    teach = ("--mode=teach", reading, f"--question={question}")
+    assert "needs --answer" in refused(*teach)
+    assert "without tabs" in refused(*teach, "--answer=Ri\tga")
+    assert "has 33 characters: at most 32 fit" in refused(*teach, f"--answer={'x' * 33}")

@@ -1,0 +1,73 @@
+"""Measures look-up and reader: python -m benchmarks.reading
+
+Each training question is read by a reader that was trained on other names (five folds). The command prints
+how many answers are right, among all questions and among those whose lines hold the right answer, and how
+many errors remain if the least probable answers are withheld. Then it misspells each name in four ways, and
+prints how often look-up still finds it. Without flags, the corpus is the built-in people.
+"""
+
+import time
+
+import numpy as np
+from absl import app, flags
+
+from kgpt_jax.answer.confidence import calibration_error, perfect_error, risk_and_coverage
+from kgpt_jax.answer.open_book import lines_of
+from kgpt_jax.answer.reader import out_of_fold
+from kgpt_jax.answer.score import Score, percent
+from kgpt_jax.config import DataConfig
+from kgpt_jax.data import corpus
+from kgpt_jax.data.lookup import Lookup
+from kgpt_jax.data.names import frame
+from kgpt_jax.data.people import everyone
+
+FLAGS = flags.FLAGS
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+TYPOS = {
+    "a letter replaced": lambda name, i, letter: name[:i] + letter + name[i + 1 :],
+    "a letter left out": lambda name, i, _: name[:i] + name[i + 1 :],
+    "a letter doubled": lambda name, i, _: name[:i] + name[i] + name[i:],
+    "two letters swapped": lambda name, i, _: name[:i] + name[i + 1 : i + 2] + name[i] + name[i + 2 :],
+}
+
+
+def main(_):
+    data = DataConfig(
+        pretrain_corpus_path=FLAGS.pretrain_corpus_path, finetune_corpus_path=FLAGS.finetune_corpus_path
+    )
+    rng = np.random.default_rng(FLAGS.seed)
+    pairs, documents = corpus.load_pairs(data).pairs, list(corpus.load_documents(data).documents)
+    documents = [documents[i] for i in rng.permutation(len(documents))]  # no line is where its question is
+    where = frame([question for question, _ in pairs])
+    lookup = Lookup(documents, everyone(data, where))
+    asked = lines_of(pairs, where, documents, lookup)
+    began = time.perf_counter()
+    found = out_of_fold(asked, rng)
+    seconds = time.perf_counter() - began
+    right_N = np.array([answer == target for (answer, _), (*_, target) in zip(found, asked)])
+    there_N = np.array([any(target in line for line in lines) for lines, _, target in asked])
+    probability_N = np.array([probability for _, probability in found])
+    print(f"{len(pairs):,} questions, of which {len(asked):,} have a line; five readers took {seconds:.0f} s")
+    for title, of_N in (("all", np.ones_like(there_N)), ("answerable", there_N)):
+        score = Score(int(right_N[of_N].sum()), int(of_N.sum()))
+        shown = f"{score.accuracy:.1%}, 95% interval {percent(score.interval)}"
+        print(f"{title}: {score.correct:,} of {score.total:,} right: {shown}")
+    risk_N = risk_and_coverage(probability_N, right_N)
+    for share in (0.75, 0.9, 0.95):
+        print(f"answers {share:.0%} of the questions: {risk_N[int(share * len(risk_N)) - 1]:.1%} wrong")
+    error, perfect = calibration_error(probability_N, right_N), perfect_error(probability_N, rng)
+    print(f"calibration error, 10 bins: {error:.3f} (perfect: up to {perfect:.3f})")
+    named = [name for question, _ in pairs if (name := where.name(question)) in lookup.rows_of]
+    for title, typo in TYPOS.items():
+        hits = sum(
+            lookup.find(typo(name, int(rng.integers(len(name))), str(rng.choice(list(LETTERS))))).name == name
+            for name in named
+        )
+        print(f"{title}: {hits:,} of {len(named):,} names found, {hits / len(named):.2%}")
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("pretrain_corpus_path", "", "Documents, one per line.")
+    flags.DEFINE_string("finetune_corpus_path", "", "Lines of question, tab, answer.")
+    flags.DEFINE_integer("seed", 0, "Decides the folds, the order of the documents, and the typos.")
+    app.run(main)

@@ -1,0 +1,52 @@
+"""Answers that somebody told a run: pairs in `taught.tsv`, in the run's folder.
+
+    teach(folder, "Where was Jana Lund born?", "Brussels")
+    taught(folder)["Where was Jana Lund born?"]
+
+They are said from then on, and train nothing.
+"""
+
+from pathlib import Path
+
+from kgpt_jax.answer.predict import MAX_ANSWER
+from kgpt_jax.config import UserError
+from kgpt_jax.data.corpus import read_table
+
+FILE = "taught.tsv"
+TOLD = "told by you"  # the label of such an answer
+
+
+def taught(folder: Path) -> dict[str, str]:
+    """Returns the answers that a run was told, by question. The last one told counts.
+
+    Raises:
+      UserError: the file is damaged.
+    """
+    path = folder / FILE
+    if not path.exists():
+        return {}
+    table = read_table(str(path))
+    if table.answers is None:
+        raise UserError(f"{path} has no answers: give lines of question, tab, answer")
+    return dict(table.pairs)
+
+
+def teach(folder: Path, question: str, answer: str):
+    """Appends a pair to what a run was told.
+
+    Raises:
+      UserError: a text is empty, longer than a line or has a tab, or the file cannot be written.
+    """
+    pair = [text.strip() for text in (question, answer)]
+    if not all(pair) or any(c in text for text in pair for c in "\t\r\n"):
+        raise UserError(
+            f"{question!r} with {answer!r}: give one line each of question and answer, without tabs"
+        )
+    if len(pair[1]) > MAX_ANSWER:
+        raise UserError(f"the answer {answer!r} has {len(pair[1])} characters: at most {MAX_ANSWER} fit")
+    path = folder / FILE
+    try:
+        with path.open("a", encoding="utf-8", newline="\n") as file:
+            file.write("\t".join(pair) + "\n")
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from None
