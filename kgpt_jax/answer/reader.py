@@ -27,7 +27,7 @@ import optax
 
 LONGEST = 5  # words of a candidate
 WEIGHTS = 2**18  # features share a weight if their hashes are equal
-UPDATES, RATE, DECAY = 120, 0.1, 1e-3
+UPDATES, RATE, DECAY = 120, 0.1, 5e-4
 FOLDS = 5
 _WORD = re.compile(r"\w+(?:['’.\-&/]\w+)*\.?|[^\w\s]")
 NOT_THERE = ""
@@ -110,7 +110,7 @@ def candidates(lines: Sequence[str], name: str, answers: Counter, own: str | Non
             texts.append(text)
             rows.append(described(first, end, counts[text]))
         n_known += len({text for *_, text in pieces if counts[text]})
-    width = len(rows[0]) if rows else 1
+    width = len(_described(["a"], [], set())(0, 1, 0))  # as many features as any candidate has
     rows.append([_number("not there", i, min(n_known, 4)) for i in range(width)])
     return Candidates([*spans, Span(0, 0, 0)], [*texts, NOT_THERE], np.array(rows, np.int32))
 

@@ -68,7 +68,7 @@ class Lookup:
         if similar:
             how = NAME if score == 100 else SIMILAR  # other accents, or another order of the words
             return Found(self.rows_of[similar[0]], similar[0], how, tuple(similar[1:]))
-        row = self._by_text(name)
+        row = self.by_text(name)
         return Found([] if row is None else [row], name, TEXT)
 
     def _similar(self, name: str) -> tuple[list[str], float]:
@@ -92,15 +92,15 @@ class Lookup:
     def _plain_names(self) -> list[str]:
         return [_plain(name) for name in self.rows_of]
 
-    def _by_text(self, name: str) -> int | None:
-        """Returns the document whose words fit a name best; None if none has any of them."""
+    def by_text(self, text: str) -> int | None:
+        """Returns the document that fits the words of a text best; None if no document has any of them."""
         try:
             index = self._bm25
         except ImportError:
             raise UserError(
-                f"no name resembles {name!r}, and a search of the text needs bm25s: {INSTALL}"
+                f"no name resembles {text!r}, and a search of the text needs bm25s: {INSTALL}"
             ) from None
-        wanted = [word for word in _words(name) if word in index.vocab_dict]
+        wanted = [word for word in _words(text) if word in index.vocab_dict]
         if not wanted:
             return None
         scores = index.get_scores(wanted)

@@ -43,10 +43,12 @@ def test_the_answer_to_a_training_question_does_not_count_for_itself():
 
 def test_probabilities_add_up_and_the_span_says_the_answer():
     asked = [([f"{name}. Born in {place}."], name, place) for name, place in [("Al", "Oslo"), ("Cy", "Bern")]]
+    asked.append(([""], "Nobody", "Rome"))  # a line may be empty
     lines = ["Bo Lee. She met Ann in Rome.", "Bo Lee. Born in Rome."]
     found = reader.train(asked).read(lines, "Bo Lee")
     assert next(iter(found)) == "Rome"
-    assert sum(each.probability for each in found.values()) == pytest.approx(1, abs=1e-4)
+    assert 0.5 < sum(each.probability for each in found.values()) < 1  # the rest: it is not there
+    assert reader.train(asked).read([""], "Bo Lee") == {}
     assert found["Rome"].span == (1, 16, 20)  # where it follows "Born in"
 
 
