@@ -1,9 +1,10 @@
 """Measures look-up and reader: python -m benchmarks.reading
 
 Each training question is read by a reader that was trained on other names (five folds). The command prints
-how many answers are right, among all questions and among those whose lines hold the right answer, and how
-many errors remain if the least probable answers are withheld. Then it misspells each name in four ways, and
-prints how often look-up still finds it. Without flags, the corpus is the built-in people.
+how many answers are right, among all questions and among those whose lines hold the right answer, how many
+errors remain if the least probable answers are withheld, and how many questions may be answered under a
+promise (`kgpt_jax/answer/guarantee.py`). Then it misspells each name in four ways, and prints how often
+look-up still finds it. Without flags, the corpus is the built-in people.
 """
 
 import time
@@ -12,6 +13,7 @@ import numpy as np
 from absl import app, flags
 
 from kgpt_jax.answer.confidence import calibration_error, perfect_error, risk_and_coverage
+from kgpt_jax.answer.guarantee import grid, promise
 from kgpt_jax.answer.open_book import lines_of
 from kgpt_jax.answer.reader import out_of_fold
 from kgpt_jax.answer.score import Score, percent
@@ -22,6 +24,7 @@ from kgpt_jax.data.names import frame
 from kgpt_jax.data.people import everyone
 
 FLAGS = flags.FLAGS
+SURELY = 0.9
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 TYPOS = {
     "a letter replaced": lambda name, i, letter: name[:i] + letter + name[i + 1 :],
@@ -55,6 +58,16 @@ def main(_):
     risk_N = risk_and_coverage(probability_N, right_N)
     for share in (0.75, 0.9, 0.95):
         print(f"answers {share:.0%} of the questions: {risk_N[int(share * len(risk_N)) - 1]:.1%} wrong")
+    half = rng.permutation(len(asked)) % 2 == 0  # one half decides which thresholds are tried
+    for wrong_at_most in (0.05, 0.02):
+        thresholds = grid(probability_N[half].tolist(), int((~half).sum()), wrong_at_most, SURELY)
+        made = promise(
+            probability_N[~half].tolist(), right_N[~half].tolist(), thresholds, wrong_at_most, SURELY
+        )
+        share = (
+            "nothing" if made.threshold is None else f"{made.answered / (~half).sum():.0%} of the questions"
+        )
+        print(f"promise, wrong at most {wrong_at_most:.0%} with {SURELY:.0%} certainty: answers {share}")
     error, perfect = calibration_error(probability_N, right_N), perfect_error(probability_N, rng)
     print(f"calibration error, 10 bins: {error:.3f} (perfect: up to {perfect:.3f})")
     named = [name for question, _ in pairs if (name := where.name(question)) in lookup.rows_of]

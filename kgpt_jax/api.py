@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from kgpt_jax.answer.attention import Map
+    from kgpt_jax.answer.open_book import OpenBook
     from kgpt_jax.answer.score import Score
     from kgpt_jax.data.corpus import Table
     from kgpt_jax.data.vocab import Vocab
@@ -83,12 +84,14 @@ class Run:
         return load_params(self._stored, model_devices=self.config.model_devices)
 
     @overload
-    def answer(self, questions: str) -> Answer: ...
+    def answer(self, questions: str, look_up: str = "never") -> Answer: ...
 
     @overload
-    def answer(self, questions: list[str] | tuple[str, ...]) -> list[Answer]: ...
+    def answer(self, questions: list[str] | tuple[str, ...], look_up: str = "never") -> list[Answer]: ...
 
-    def answer(self, questions: str | list[str] | tuple[str, ...]) -> Answer | list[Answer]:
+    def answer(
+        self, questions: str | list[str] | tuple[str, ...], look_up: str = "never"
+    ) -> Answer | list[Answer]:
         """Answers one question, or a list of questions in batches.
 
         The answers are the same as in `--mode=evaluate`. If the run is calibrated (--mode=calibrate), they
@@ -97,12 +100,14 @@ class Run:
 
         Args:
           questions: a question, or a list of them.
+          look_up: "always" looks the answers up in the run's documents too, and "unsure" those of which a
+            calibrated run is not sure (`kgpt_jax.answer.hybrid`).
 
         Returns:
           An `Answer` for one question, or a list of answers in the order of the questions.
 
         Raises:
-          UserError: the run has no valid checkpoint.
+          UserError: the run has no valid checkpoint, or the documents cannot be read.
 
         Example::
 
@@ -112,7 +117,7 @@ class Run:
                     print(answer.sure.label, answer.sure.of_100)
         """
         if isinstance(questions, str):
-            return self.answer([questions])[0]
+            return self.answer([questions], look_up)[0]
         params, asked = self.params, list(questions)
         from kgpt_jax.answer import predict
         from kgpt_jax.answer.score import vote
@@ -133,7 +138,19 @@ class Run:
         means = [predict.mean_log_probability(of_answer) for of_answer in zip(*scores)]
         _, sure = sureness([(self._stored, self.config, params)], asked, given.answers)
         each_sure = sure or itertools.repeat(None)
-        return [Answer(*row) for row in zip(asked, answers, means, each_sure)]
+        found = [Answer(*row) for row in zip(asked, answers, means, each_sure)]
+        if look_up == "never":
+            return found
+        from kgpt_jax.answer import hybrid
+
+        told = hybrid.look_up(self._open_book, look_up, asked, answers, sure)
+        return [dataclasses.replace(own, answer=each.answer, told=each) for own, each in zip(found, told)]
+
+    @cached_property
+    def _open_book(self) -> "OpenBook":
+        from kgpt_jax.answer.open_book import open_book
+
+        return open_book(self.config.data)
 
     def logits(self, text: str) -> "np.ndarray":
         """Returns the logits of the next character at each position of a text.

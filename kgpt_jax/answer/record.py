@@ -1,7 +1,10 @@
 """The record of one answer, which the Python API returns, and how sure it is."""
 
 import dataclasses
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from kgpt_jax.answer.hybrid import Told
 
 
 class Sure(NamedTuple):
@@ -42,16 +45,18 @@ class Answer:
     Attributes:
       question: the question, as it was asked.
       answer: the answer, at most 32 characters; empty if the question leaves no room for one.
-      log_probability: the model's log probability of this answer and its end, in nats. If a run has several
+      log_probability: the log probability of the model's answer and its end, in nats. If a run has several
         models, their probabilities are averaged. None if the question leaves no room for an answer. A high
         probability does not mean that the answer is true.
-      sure: how sure the answer is; None if the run is not calibrated (--mode=calibrate).
+      sure: how sure the model's answer is; None if the run is not calibrated (--mode=calibrate).
+      told: what the model and the documents say; None if the answer was not looked up.
     """
 
     question: str
     answer: str
     log_probability: float | None = None
     sure: Sure | None = None
+    told: "Told | None" = None
 
     def __str__(self) -> str:
         return self.answer

@@ -5,6 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
+import kgpt_jax
 from benchmarks import other_data
 from kgpt_jax.answer import reader
 from kgpt_jax.answer.hybrid import look_up
@@ -138,6 +139,8 @@ def test_a_command_that_looks_up_is_right_whatever_the_model_says(tmp_path, monk
     said = run("--mode=ask", reading, "--look_up=always", f"--question={question}")
     assert said.startswith(f"{question} {right} (looked up in line ") and f"[{right}]" in said
     assert "the model says" in said
+    answer = kgpt_jax.load(stored.folder).answer(question, look_up="always")
+    assert answer.answer == right and answer.told.looked_up.source.text.count(right) == 1
     assert "needs" in refused("--mode=ask", reading, "--look_up=unsure", f"--question={question}")
     flags = ("--wrong_at_most=0.1", "--look_up=always", f"--question={question}")
     (stored.folder / "calibration.json").write_text("{}", "utf-8")
