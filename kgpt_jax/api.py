@@ -6,7 +6,6 @@ Axes: `T` positions of a text, `V` vocabulary.
 """
 
 import dataclasses
-import itertools
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -137,8 +136,7 @@ class Run:
         ]
         means = [predict.mean_log_probability(of_answer) for of_answer in zip(*scores)]
         _, sure = sureness([(self._stored, self.config, params)], asked, given.answers)
-        each_sure = sure or itertools.repeat(None)
-        found = [Answer(*row) for row in zip(asked, answers, means, each_sure)]
+        found = [Answer(*row) for row in zip(asked, answers, means, sure)]
         if look_up == "never":
             return found
         from kgpt_jax.answer import hybrid

@@ -40,7 +40,8 @@ class Evaluation(NamedTuple):
       score: the score of the vote; None without targets.
       each: the score of each model on its own.
       seconds: seconds of answering, without loading.
-      sure: how sure each answer is, if the run is calibrated and beams were not used.
+      sure: how sure each answer is; None if the run is not calibrated, its calibration used a question, or
+        beams were used.
       calibrated: the calibration.
       told: the answers with what the documents say, if they were looked up; these are then the predictions.
     """
@@ -118,7 +119,10 @@ def evaluate(
         answers += given.answers
         seconds += given.seconds
     predictions = vote(answers)
-    made, how_sure = (None, None) if beams else sureness(loaded, table.questions, answers, one_of)
+    made: Calibrated | None = None
+    how_sure: list[Sure | None] = [None] * len(predictions)
+    if not beams:
+        made, how_sure = sureness(loaded, table.questions, answers, one_of)
     told = None
     if look_up != NEVER:
         told = hybrid.look_up(open_book(config.data), look_up, table.questions, predictions, how_sure)
@@ -127,8 +131,18 @@ def evaluate(
     if table.answers is not None:
         right = [table.answers[i] for i in scored]
         total, *each = (score([given[i] for i in scored], right) for given in [predictions, *answers])
+    all_sure = [each for each in how_sure if each]
     return Evaluation(
-        table.questions, predictions, table.answers, scored, total, each, seconds, how_sure, made, told
+        table.questions,
+        predictions,
+        table.answers,
+        scored,
+        total,
+        each,
+        seconds,
+        all_sure if len(all_sure) == len(how_sure) else None,
+        made,
+        told,
     )
 
 

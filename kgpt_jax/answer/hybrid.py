@@ -60,7 +60,7 @@ def check_look_up(folder: Path, flags):
 
 
 def look_up(
-    book: OpenBook, how: str, questions: Sequence[str], answers: Sequence[str], sure: Sequence[Sure] | None
+    book: OpenBook, how: str, questions: Sequence[str], answers: Sequence[str], sure: Sequence[Sure | None]
 ) -> list[Told]:
     """Returns an answer to each question, from the model or from the documents.
 
@@ -69,11 +69,10 @@ def look_up(
       how: unsure or always.
       questions: the questions.
       answers: the model's answers.
-      sure: how sure each of them is; None if the run is not calibrated, and then the documents count more.
+      sure: how sure each of them is; where that is None, the documents count more.
     """
     found = []
-    for i, (question, answer) in enumerate(zip(questions, answers)):
-        each = sure[i] if sure else None
+    for question, answer, each in zip(questions, answers, sure):
         own = each.probability if each and each.known else 0.0
         told = Told(answer, each and each.probability, each.label if each else "", answer)
         if how == ALWAYS or how == UNSURE and own < SURE_ENOUGH:

@@ -33,21 +33,37 @@ def sureness(
     questions: Sequence[str],
     given: Sequence[list[str]],
     one_of: float | None = None,
-) -> tuple[Calibrated | None, list[Sure] | None]:
-    """Returns the runs' calibration, and how sure each answer is; (None, None) if they are not calibrated.
+) -> tuple[Calibrated | None, list[Sure | None]]:
+    """Returns the runs' calibration, and how sure each answer is: None where nothing can be said.
 
-    `given` has each model's answers, and `one_of` the level of sets of answers. If the calibration belongs to
-    other runs, or used the questions, the function logs a note.
+    Nothing can be said if the runs are not calibrated, if the calibration belongs to other runs, or if it
+    used the question. In the latter two cases the function logs a note.
+
+    Args:
+      loaded: the runs with their fitting configs and parameters.
+      questions: the questions.
+      given: each model's answers.
+      one_of: the level of sets of answers; None makes no sets.
+
+    Raises:
+      UserError: the clean pairs do not allow for sets at this level.
     """
+    nothing: list[Sure | None] = [None] * len(questions)
     try:
         made = of_runs(loaded)
-        if made is None:
-            return None, None
-        refuse_used(made, questions)
     except UserError as error:
         log.info(f"note: the answers have no confidence, because {error}")
-        return None, None
-    return made, sure(made, loaded, questions, given, one_of)
+        return None, nothing
+    if made is None:
+        return None, nothing
+    used = learned_rows(questions, set(made.pairs))
+    if used:
+        log.info(
+            f"note: {len(used)} of the {len(questions)} questions were used for the calibration, the first "
+            f"{questions[used[0]]!r}: their answers have no confidence"
+        )
+    found: list[Sure | None] = [*sure(made, loaded, questions, given, one_of)]
+    return made, [None if i in set(used) else each for i, each in enumerate(found)]
 
 
 def sure(
@@ -131,12 +147,3 @@ def _names(data: DataConfig, where: Frame) -> list[str]:
         return everyone(data, where)
     except UserError:
         return []
-
-
-def refuse_used(made: Calibrated, questions: Sequence[str]):
-    """Raises a UserError if a question was used for the calibration, which would flatter its figures."""
-    if rows := learned_rows(questions, set(made.pairs)):
-        raise UserError(
-            f"{len(rows)} of the {len(questions)} questions were used for the calibration, the first "
-            f"{questions[rows[0]]!r}: ask others"
-        )

@@ -77,13 +77,11 @@ def run(command: Command):
             each = [answers for one in given for answers in one.answers]
             made, sure = sureness(loaded, questions, each, flags.one_of)
             said = vote(each)
-            if sure:
+            if made:
                 least = made.threshold(flags.wrong_at_most, flags.surely)
-                said = [in_words(one, least, flags.one_of) for one in sure]
-            elif (flags.wrong_at_most, flags.one_of) != (None, None):
-                raise UserError(
-                    "these answers have no confidence, so that nothing can be promised about them"
-                )
+                said = [in_words(one, least, flags.one_of) if one else own for own, one in zip(said, sure)]
+            if None in sure and (flags.wrong_at_most, flags.one_of) != (None, None):
+                raise UserError("some answers have no confidence, so nothing can be promised about them")
             if book:
                 told = look_up(book, flags.look_up, questions, vote(each), sure)
                 said = [with_document(one, words) for one, words in zip(told, said)]

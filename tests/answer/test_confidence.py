@@ -23,8 +23,8 @@ from kgpt_jax.answer.familiar import familiarity
 from kgpt_jax.answer.label import LABELS
 from kgpt_jax.answer.predict import log_probabilities
 from kgpt_jax.answer.score import auroc
-from kgpt_jax.answer.sure import refuse_used
 from kgpt_jax.config import BiographiesConfig, DataConfig, UserError
+from kgpt_jax.data.corpus import load_pairs
 from kgpt_jax.data.holdout import fingerprints
 from kgpt_jax.data.names import Frame
 from kgpt_jax.main import main
@@ -174,10 +174,6 @@ def test_a_calibration_comes_back_and_belongs_to_its_run(tmp_path):
     assert unknown.promise(0.3, 0.9)[:3] == (None, 0, 0)
     with pytest.raises(UserError, match="belongs to other parameters"):
         calibrated.load(path, ["aa"])
-    with pytest.raises(
-        UserError, match="1 of the 2 questions were used for the calibration, the first 'Where was Ada"
-    ):
-        refuse_used(again, ["Where was Bo born?", "Where was Ada born?"])
     path.write_text("{", "utf-8")
     with pytest.raises(UserError, match="is damaged"):
         calibrated.load(path, ["aa"])
@@ -203,6 +199,10 @@ def test_commands(two_models, monkeypatch):
     assert (two_models.folder / "reliability.png").stat().st_size > 10_000
     said = run("--mode=ask", reading, "--question=Where was Adж King born?", "--question=Who?")
     assert said.count("(I do not know this name: an answer would be") == 2
+    used = load_pairs(dataclasses.replace(DATA, n_validation=0)).questions[-1]
+    with redirect_stderr(StringIO()) as err:
+        said = run("--mode=ask", reading, f"--question={used}")
+    assert "(" not in said and "1 of the 1 questions were used for the calibration" in err.getvalue()
     name = "Where was Jana Lund born?"
     answer = kgpt_jax.load(two_models.folder).answer(name)
     assert answer.sure.answer == answer.answer and answer.sure.label in LABELS

@@ -112,7 +112,7 @@ def test_the_more_probable_of_the_two_answers_is_given(monkeypatch):
     question, right = corpus.load_questions(PEOPLE).pairs[0]
 
     def told(how, *how_sure):
-        return look_up(book, how, [question], ["Rome"], how_sure or None)[0]
+        return look_up(book, how, [question], ["Rome"], how_sure or [None])[0]
 
     found = told("always")
     assert (found.answer, found.label, found.differ) == (right, "looked up", right != "Rome")
