@@ -200,9 +200,10 @@ def test_commands(two_models, monkeypatch):
     said = run("--mode=ask", reading, "--question=Where was Adж King born?", "--question=Who?")
     assert said.count("(I do not know this name: an answer would be") == 2
     used = load_pairs(dataclasses.replace(DATA, n_validation=0)).questions[-1]
-    with redirect_stderr(StringIO()) as err:
-        said = run("--mode=ask", reading, f"--question={used}")
-    assert "(" not in said and "1 of the 1 questions were used for the calibration" in err.getvalue()
+    with redirect_stderr(StringIO()) as err, redirect_stdout(StringIO()) as said:
+        assert main(["--mode=ask", reading, f"--question={used}"]) == 0
+    assert "(" not in said.getvalue()
+    assert "1 of the 1 questions were used for the calibration" in err.getvalue()
     name = "Where was Jana Lund born?"
     answer = kgpt_jax.load(two_models.folder).answer(name)
     assert answer.sure.answer == answer.answer and answer.sure.label in LABELS
