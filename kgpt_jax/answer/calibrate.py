@@ -34,7 +34,7 @@ from kgpt_jax.store.params import params_digest
 
 LEAST = 20  # pairs of each part
 UNKNOWN_SHARE = 0.02  # of the pairs of the fit have names that count as unknown
-STRANGERS = 4  # who share the last part of a name, and as many who share the first part
+STRANGERS = 8  # who share the last part of a name, and as many who share the first part
 
 
 def calibrate(asked: Sequence[tuple[Run, Config, object]], config: Config, n_fit: int = 0) -> Calibrated:

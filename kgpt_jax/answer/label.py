@@ -3,8 +3,8 @@
 A label says what would happen without the document about the person. The run's own evidence decides:
 
     guessed from the name   strangers who share a part of the name get the same answer
-    made up                 the run has not read of the name, or the answer is more likely wrong than right
-    read                    the run has read of the name, and is sure of an answer that strangers do not get
+    made up                 the run does not know the name, or its confidence is below one half
+    read                    the run knows the name, and is sure of an answer that strangers do not get
     not sure                anything else
 
 `python -m benchmarks.labels` compares them with what models say that have not read of the person.
@@ -14,17 +14,16 @@ import math
 
 READ, GUESSED, MADE_UP, NOT_SURE = "read", "guessed from the name", "made up", "not sure"
 LABELS = (READ, GUESSED, MADE_UP, NOT_SURE)
-SAME_ANSWER = 0.5  # mean probability of the answer for strangers
-SURE = 0.8  # probability that the answer is right
-LIKELY_WRONG = 0.5
+SAME_ANSWER, OTHER_ANSWER = 0.45, 0.3  # mean probability of the answer for strangers
+SURE, LIKELY_WRONG = 0.8, 0.5  # confidence
 
 
-def label(known: bool, probability: float, strangers: float) -> str:
+def label(known: bool, confidence: float, strangers: float) -> str:
     """Returns the label of an answer.
 
     Args:
-      known: whether the run has read of the name.
-      probability: that the answer is right.
+      known: whether the run knows the name.
+      confidence: in the answer, from 0 to 1.
       strangers: the evidence of that name (`answer/confidence.py`), a log.
 
     >>> label(True, 0.9, math.log(0.1)), label(True, 0.9, math.log(0.9)), label(False, 0.9, math.log(0.1))
@@ -32,6 +31,6 @@ def label(known: bool, probability: float, strangers: float) -> str:
     """
     if strangers >= math.log(SAME_ANSWER):
         return GUESSED
-    if not known or probability < LIKELY_WRONG:
+    if not known or confidence < LIKELY_WRONG:
         return MADE_UP
-    return READ if probability >= SURE else NOT_SURE
+    return READ if confidence >= SURE and strangers < math.log(OTHER_ANSWER) else NOT_SURE

@@ -103,7 +103,7 @@ def sure(
         answers.append(
             Sure(
                 found.answers[i],
-                label(known[i], probability, of_answer["strangers"]),
+                label(known[i], confidences[i], of_answer["strangers"]),
                 known[i],
                 confidences[i],
                 probability,
