@@ -10,6 +10,7 @@ the page only with --host=NAME --allow_network, where NAME is this machine's nam
 writes the page about one question to a file instead. Both need `pip install 'kgpt_jax[web]'`.
 """
 
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -34,7 +35,7 @@ def run(command: Command):
         raise UserError(f"--mode=serve needs {' and '.join(missing)}: pip install 'kgpt_jax[web]'")
     from kgpt_jax.answer.predict import voting
     from kgpt_jax.modes.evaluate import voters
-    from kgpt_jax.page.app import listen, make_app, serve
+    from kgpt_jax.page.app import Queue, listen, make_app, make_server
     from kgpt_jax.page.view import open_answerer
     from kgpt_jax.store.params import load_params
 
@@ -42,19 +43,22 @@ def run(command: Command):
     path = output(command)
     start = command.start("finetune")
     asked = voting(voters(start.folder, command.flags.voters), command.config(start))
-    listening = None if path else listen(command.flags.host, command.flags.port)
-    loaded = [
-        (voter, fitted, load_params(voter, "answering with", fitted.model_devices)) for voter, fitted in asked
-    ]
-    answerer = open_answerer(loaded)
+    asked[0] = start, asked[0][1]  # with --checkpoint
+
+    def answerer():
+        load = partial(load_params, purpose="answering with")
+        return open_answerer([(run, of, load(run, model_devices=of.model_devices)) for run, of in asked])
+
     if path:
-        write(answerer, command.flags.question[0], path)
+        write(answerer(), command.flags.question[0], path)
         return
-    answerer.warm_up()
-    host, port = listening.getsockname()[:2]
-    address = f"[{host}]" if ":" in host else host
-    print(f"open http://{address}:{port} in a browser; Ctrl-C ends", flush=True)
-    serve(make_app(answerer, hosts), listening)
+    with listen(command.flags.host, command.flags.port) as listening, Queue() as queue:
+        answers = answerer()
+        answers.warm_up()
+        host, port = listening.getsockname()[:2]
+        address = f"[{host}]" if ":" in host else host
+        print(f"open http://{address}:{port} in a browser; Ctrl-C ends", flush=True)
+        make_server(make_app(answers, queue, hosts)).run(sockets=[listening])
 
 
 def allowed(command: Command) -> set[str]:

@@ -1,6 +1,7 @@
 """The page as an ASGI app, and the server that runs it on this machine.
 
-    serve(make_app(answerer, hosts), listen("127.0.0.1", 8765))
+    with listen("127.0.0.1", 8765) as listening, Queue() as queue:
+        make_server(make_app(answerer, queue)).run(sockets=[listening])
 
 Browsers let any web site send requests to this machine, so the app answers only requests for its own host,
 and takes forms only from its own page. Functions import Starlette and Uvicorn when they are called, because
@@ -13,7 +14,7 @@ import re
 import socket
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
-from urllib.parse import parse_qs, urlencode, urlsplit
+from urllib.parse import parse_qs, urlencode
 
 from kgpt_jax.config import UserError
 from kgpt_jax.page.html import LONGEST, asset, message, page
@@ -55,10 +56,19 @@ class Full(Exception):
 
 
 class Queue:
-    """Runs functions one after the other in a thread of its own."""
+    """Runs functions one after the other in a thread of its own.
+
+    At its end, the context drops the functions that still wait.
+    """
 
     def __init__(self):
         self.thread, self.there = ThreadPoolExecutor(1, "model"), 0
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.thread.shutdown(wait=False, cancel_futures=True)
 
     async def run(self, function: Callable, *args):
         """Returns what a function returns. Raises `Full` if one function runs and WAITING others wait."""
@@ -71,11 +81,12 @@ class Queue:
             self.there -= 1
 
 
-def make_app(answerer: Answerer, hosts: Collection[str] = LOCAL):
-    """Returns the ASGI app. Its attribute `state.queue` is the `Queue` in which the model answers.
+def make_app(answerer: Answerer, queue: Queue, hosts: Collection[str] = LOCAL):
+    """Returns the ASGI app.
 
     Args:
       answerer: what answers.
+      queue: where it answers.
       hosts: the hosts under which the page can be asked for, without ports.
     """
     from starlette.applications import Starlette
@@ -83,8 +94,6 @@ def make_app(answerer: Answerer, hosts: Collection[str] = LOCAL):
     from starlette.requests import ClientDisconnect, Request
     from starlette.responses import HTMLResponse, RedirectResponse, Response
     from starlette.routing import Route
-
-    queue = Queue()
 
     def refused(status: int, headers=None) -> Response:
         return HTMLResponse(message(*MESSAGES[status]), status, headers)
@@ -142,13 +151,14 @@ def make_app(answerer: Answerer, hosts: Collection[str] = LOCAL):
             log.error(f"error: cannot answer: {' '.join(repr(error).split())}")
         return refused(503, {"retry-after": "2"})
 
-    routes = [Route("/", show, methods=["GET"]), Route("/", take, methods=["POST"])]
-    routes += [Route(path, send_asset) for path in ASSETS]
+    async def home(request: Request) -> Response:
+        return await (take if request.method == "POST" else show)(request)
+
+    routes = [Route("/", home, methods=["GET", "POST"]), *(Route(path, send_asset) for path in ASSETS)]
     app = Starlette(
         routes=routes, exception_handlers={HTTPException: explain, Full: explain, Exception: explain}
     )
     app.router.redirect_slashes = False
-    app.state.queue = queue
 
     async def guarded(scope, receive, send):
         """Checks where a request comes from, and adds HEADERS to its response."""
@@ -166,7 +176,6 @@ def make_app(answerer: Answerer, hosts: Collection[str] = LOCAL):
         except Exception:  # Starlette raises errors again that `explain` has answered
             pass
 
-    guarded.state = app.state
     return guarded
 
 
@@ -186,7 +195,11 @@ def refusal(method: str, headers, hosts: Collection[str]) -> int:
         return 0
     origin, site = headers.get("origin"), headers.get("sec-fetch-site")
     # Under our Referrer-Policy browsers send "null" for our own form. No page can choose Sec-Fetch-Site.
-    own = origin is None or urlsplit(origin).netloc == host or (origin, site) == ("null", "same-origin")
+    own = (
+        origin is None
+        or origin in (f"http://{host}", f"https://{host}")
+        or (origin, site) == ("null", "same-origin")
+    )
     return 0 if own and site in (None, "same-origin", "none") else 403
 
 
@@ -205,10 +218,10 @@ def listen(host: str, port: int) -> socket.socket:
         ) from None
 
 
-def serve(app, listening: socket.socket):
-    """Runs an app of `make_app` until Ctrl-C or SIGTERM.
+def make_server(app):
+    """Returns a Uvicorn server for an app of `make_app`. `run(sockets=[listen(...)])` runs it.
 
-    The signal takes effect when the open requests are answered, or after two seconds.
+    Ctrl-C and SIGTERM take effect when the open requests are answered, or after two seconds.
     """
     import uvicorn
     from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -245,7 +258,4 @@ def serve(app, listening: socket.socket):
         h11_max_incomplete_event_size=16 * 1024,
         timeout_graceful_shutdown=2,
     )
-    try:
-        uvicorn.Server(config).run(sockets=[listening])
-    finally:
-        app.state.queue.thread.shutdown(wait=False, cancel_futures=True)
+    return uvicorn.Server(config)

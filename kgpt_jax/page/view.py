@@ -148,7 +148,9 @@ class Answerer(NamedTuple):
         Raises:
           UserError: the text is empty, or its question is too long for the run.
         """
-        text = "".join(c for c in " ".join(text.split()) if c.isprintable())
+        known = self.loaded[0][0].vocab.id_of
+        kept = [c for c in text if c not in (MASK, PAD) and (c.isprintable() or c.isspace() or c in known)]
+        text = " ".join("".join(kept).split())
         if not text:
             raise UserError("Write a name or a question.")
         if self.where and self.where.name(text) is None:
