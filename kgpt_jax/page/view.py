@@ -7,6 +7,7 @@
 Axes: `H` heads, `T` query positions, `S` key positions, `W` words.
 """
 
+import logging
 import re
 import time
 from collections.abc import Sequence
@@ -29,6 +30,8 @@ from kgpt_jax.data.vocab import MASK, PAD
 from kgpt_jax.model.gpt import GPT
 from kgpt_jax.store.folder import Run
 from kgpt_jax.store.params import models
+
+log = logging.getLogger(__name__)
 
 MEANING = {
     READ: "the run has read of this name, and is sure of an answer that other names do not get",
@@ -263,6 +266,8 @@ class Answerer(NamedTuple):
 def open_answerer(loaded: Sequence[tuple[Run, Config, object]]) -> Answerer:
     """Returns an `Answerer` of the runs, with their calibration and documents if those can be used.
 
+    Logs a note if they cannot. The page does not show it, because the note may name a path.
+
     Args:
       loaded: the runs with their fitting configs and parameters. All vote.
     """
@@ -272,11 +277,13 @@ def open_answerer(loaded: Sequence[tuple[Run, Config, object]]) -> Answerer:
     try:
         made = of_runs(loaded)
     except UserError as error:
-        why_not_sure = f"The calibration does not count: {error}."
+        why_not_sure = "The calibration of this run cannot be used."
+        log.info(f"note: the answers have no confidence, because {error}")
     try:
         book = open_book(loaded[0][1].data)
     except UserError as error:
-        why_no_book = f"{error}"
+        why_no_book = "the documents cannot be used"
+        log.info(f"note: nothing is looked up, because {error}")
     return Answerer(loaded, made, why_not_sure, book, why_no_book)
 
 

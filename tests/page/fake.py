@@ -1,22 +1,26 @@
 """An answerer with prepared answers, and the real server around it, so that tests wait for no model."""
 
 import asyncio
+import dataclasses
 import threading
 from contextlib import contextmanager
 from functools import partialmethod
 from pathlib import Path
 from types import SimpleNamespace
 
-import httpx
+import pytest
 
 from kgpt_jax.answer.hybrid import Told
 from kgpt_jax.answer.open_book import LookedUp, Source
 from kgpt_jax.answer.record import Sure
+from kgpt_jax.config import BiographiesConfig, DataConfig
 from kgpt_jax.data.names import Frame
 from kgpt_jax.data.vocab import Vocab
 from kgpt_jax.page import app
 from kgpt_jax.page.view import Answerer, Attention, Head, Line, View
+from tests import runs
 
+PEOPLE = DataConfig(biographies=BiographiesConfig(n_train=40, n_dev=10, n_test=0, n_facts=1))
 WHERE = Frame("Where was ", " born?")
 ATTENTION = Attention(["Where", "was", "⁇"], [Head(1, 1, [10, 20, 70]), Head(2, 1, [100, 0, 0])])
 SURE = Sure("Sydney", "read", True, 0.9, 0.88, (0.84, 0.92), "", {})
@@ -65,6 +69,11 @@ def unknown(question, name):
     )
 
 
+def saved(folder):
+    """Saves a tiny run with random parameters."""
+    return runs.saved(folder, dataclasses.replace(runs.CONFIG, data=PEOPLE))
+
+
 class Fake(Answerer):
     """Knows Jana Lund. Every other name is unknown, and "Fail" makes it fail."""
 
@@ -110,6 +119,7 @@ class Client:
         self.asgi = asgi
 
     async def arequest(self, method, url, **rest):
+        httpx = pytest.importorskip("httpx")
         there = httpx.ASGITransport(self.asgi)
         async with httpx.AsyncClient(transport=there, base_url="http://localhost:8765") as client:
             return await client.request(method, url, **{"follow_redirects": True} | rest)
