@@ -10,8 +10,8 @@ import pytest
 
 from kgpt_jax.config import UserError
 from kgpt_jax.modes import command, serve
-from tests import runs
 from tests.commands import CHECKOUT, refused, run
+from tests.page import fake
 
 pytest.importorskip("jinja2")
 pytest.importorskip("starlette")
@@ -20,7 +20,7 @@ pytest.importorskip("uvicorn")
 
 @pytest.fixture(scope="module")
 def reading(tmp_path_factory):
-    return f"--reading_params_path={runs.saved(tmp_path_factory.mktemp('run')).folder}"
+    return f"--reading_params_path={fake.saved(tmp_path_factory.mktemp('run')).folder}"
 
 
 def test_one_question_is_written_to_one_file(reading, tmp_path):
@@ -70,7 +70,10 @@ def test_missing_packages_are_named(reading, monkeypatch):
     assert "--mode=serve needs uvicorn: pip install 'kgpt_jax[web]'" in refused("--mode=serve", reading)
 
 
-@pytest.mark.parametrize("end, status", [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM)])
+@pytest.mark.parametrize(
+    "end, status",
+    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, -signal.SIGTERM, marks=pytest.mark.long)],
+)
 def test_the_server_answers_and_ends_with_a_signal(reading, end, status):
     command = [sys.executable, "-m", "kgpt_jax.main", "--mode=serve", reading, "--port=0"]
     with subprocess.Popen(

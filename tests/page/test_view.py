@@ -118,9 +118,7 @@ def test_damaged_calibrations_and_missing_documents_are_explained(loaded, answer
     made = open_answerer([(run, dataclasses.replace(config, data=data), params)])
     (run.folder / "calibration.json").unlink()
     said = capsys.readouterr().out
-    assert (
-        "no confidence, because " in said and "is damaged" in said and "nothing is looked up, because" in said
-    )
+    assert "no confidence, because " in said and "is damaged" in said and "nothing is looked up" in said
     assert made.why_not_sure and made.why_no_book and "/" not in made.why_not_sure + made.why_no_book
     assert made.where is None and made.examples == [] and made.question(" Jana ") == "Jana"
     assert made.view("Jana").told.answer == answerer.view("Jana").told.model_answer
