@@ -22,6 +22,7 @@ from kgpt_jax.page.view import Answerer
 
 log = logging.getLogger(__name__)
 
+OWN = (None, "none", "same-origin")  # Sec-Fetch-Site of a request that no other site has caused
 LOCAL = ("127.0.0.1", "localhost", "::1")
 MOST_BYTES = 4096  # of a form
 SECONDS = 5.0  # within which a request must have arrived
@@ -41,7 +42,7 @@ HEADERS = {
 }
 MESSAGES = {
     400: ("Wrong host", "This page answers only under its own name."),
-    403: ("Not from here", "Another web site sent this form. Please use the form of this page."),
+    403: ("Not from here", "Another web site has sent this. Please use the form of this page."),
     404: ("Not found", "There is no such page."),
     405: ("Not possible", "This page can be read, and takes questions from its form."),
     408: ("Too slow", f"The question did not arrive within {SECONDS:g} seconds."),
@@ -191,16 +192,19 @@ def refusal(method: str, headers, hosts: Collection[str]) -> int:
     name = re.fullmatch(r"(?:\[([0-9a-f:]+)\]|([^\[\]:/@\s]+))(?::[0-9]+)?", host)
     if not name or (name[1] or name[2]) not in hosts:
         return 400
-    if method in ("GET", "HEAD"):
-        return 0
     origin, site = headers.get("origin"), headers.get("sec-fetch-site")
+    if method in ("GET", "HEAD"):  # other sites may link here, but not load a page as their image
+        linked = (
+            headers.get("sec-fetch-mode") in (None, "navigate") and headers.get("sec-fetch-dest") != "iframe"
+        )
+        return 0 if linked or site in OWN else 403
     # Under our Referrer-Policy browsers send "null" for our own form. No page can choose Sec-Fetch-Site.
     own = (
         origin is None
         or origin in (f"http://{host}", f"https://{host}")
         or (origin, site) == ("null", "same-origin")
     )
-    return 0 if own and site in (None, "same-origin", "none") else 403
+    return 0 if own and site in OWN else 403
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -301,9 +301,10 @@ def _why_unknown(told: Told, each: Sure | None, name: str) -> str:
 def _bare_name(where: Frame, text: str) -> str:
     """Returns a text without the words of a question around a name, whatever their case and punctuation.
 
-    >>> _bare_name(Frame("Where was ", " born?"), "where was Ada Bell born")
-    'Ada Bell'
+    >>> where = Frame("Where was ", " born?")
+    >>> _bare_name(where, "where was Ada Bell born"), _bare_name(where, "Ada Osborn?")
+    ('Ada Bell', 'Ada Osborn')
     """
     before, after = (re.escape(part.strip(" ?.!")) for part in where)
-    found = re.fullmatch(rf"{before}\s+(.+?)\s+{after}[ ?.!]*", text, re.IGNORECASE)
-    return (found[1] if found else text).rstrip(" ?!") or text
+    found = re.fullmatch(rf"(?:{before}\s+)?(.+?)(?:\s+{after}\.?)?[ ?!]*", text, re.IGNORECASE)
+    return found[1] if found else text

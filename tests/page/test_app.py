@@ -39,7 +39,14 @@ def client(queue):
 def test_a_name_is_put_into_the_question_and_the_answer_is_shown(client):
     asked = client.post("/", data={"question": " Jana  Lund\n"}, follow_redirects=False)
     assert (asked.status_code, asked.headers["location"]) == (303, f"/?{urlencode({'question': ASKED})}")
-    for text in ("Jana Lund", ASKED, "where was Jana Lund BORN", "Jana Lund?", "Jana\u202e Lund⁇□\x00"):
+    for text in (
+        "Jana Lund",
+        ASKED,
+        "where was Jana Lund BORN",
+        "Where was Jana Lund",
+        "Jana Lund?",
+        "Jana\u202e Lund⁇□\x00",
+    ):
         page = client.post("/", data={"question": text}).text
         assert f'<h2 id="asked">{ASKED}</h2>' in page and '<p class="answer">Brussels</p>' in page
     for part in (
@@ -164,6 +171,9 @@ def test_every_response_carries_the_headers(client):
         (dict(method="POST", url="/", headers={"origin": "null", "sec-fetch-site": "same-origin"}), 303),
         (dict(method="POST", url="/", headers={"sec-fetch-site": "same-site"}), 403),
         (dict(method="POST", url="/", headers={"sec-fetch-site": "none"}), 303),
+        (dict(url="/", headers={"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate"}), 200),
+        (dict(url="/", headers={"sec-fetch-site": "cross-site", "sec-fetch-mode": "no-cors"}), 403),
+        (dict(url="/page.css", headers={"sec-fetch-site": "same-origin", "sec-fetch-mode": "no-cors"}), 200),
     ],
 )
 def test_statuses(client, request_of, status):
