@@ -26,6 +26,7 @@ OWN = (None, "none", "same-origin")  # Sec-Fetch-Site of a request that no other
 LOCAL = ("127.0.0.1", "localhost", "::1")
 MOST_BYTES = 4096  # of a form
 SECONDS = 5.0  # within which a request must have arrived
+LINGER = 1.0  # seconds for which the rest of a form that is too long is read, and dropped
 LIFETIME = 60.0  # seconds of a connection
 WAITING = 32  # questions that wait for the model
 ASSETS = {"/page.css": "text/css", "/page.js": "text/javascript", "/icon.svg": "image/svg+xml"}
@@ -101,16 +102,13 @@ def make_app(answerer: Answerer, queue: Queue, hosts: Collection[str] = LOCAL):
 
     def question_of(text: str) -> tuple[str, Response | None]:
         """Returns the question that a text asks, or else the response that says what is wrong with it."""
-        problem, status = "", 400
         if len(text) > LONGEST:
-            problem, status = f"A question has at most {LONGEST} characters; this one has {len(text)}.", 413
+            problem = f"A question has at most {LONGEST} characters; this one has {len(text)}."
+            return "", HTMLResponse(page(answerer, text[:LONGEST], None, problem), 413)
         try:
-            question = "" if problem else answerer.question(text)
+            return answerer.question(text), None
         except UserError as error:
-            problem, question = str(error), ""
-        return question, HTMLResponse(
-            page(answerer, text[:LONGEST], None, problem), status
-        ) if problem else None
+            return "", HTMLResponse(page(answerer, text, None, str(error)), 400)
 
     async def show(request: Request) -> Response:
         text = request.query_params.get("question")
@@ -126,17 +124,21 @@ def make_app(answerer: Answerer, queue: Queue, hosts: Collection[str] = LOCAL):
         """Redirects to the answer, so that the browser's back button does not send a form again."""
         if request.headers.get("content-type", "").split(";")[0].strip().lower() != FORM:
             return refused(415)
-        body = b""
+        body, now = b"", asyncio.get_running_loop().time
         try:
-            async with asyncio.timeout(SECONDS):
+            async with asyncio.timeout(SECONDS) as deadline:
                 async for part in request.stream():
-                    body += part
-                    if len(body) > MOST_BYTES:
-                        return refused(413)
+                    if len(body) <= MOST_BYTES:
+                        body += part
+                        if len(body) > MOST_BYTES:  # clients that still send would not see the response
+                            deadline.reschedule(min(deadline.when(), now() + LINGER))
         except TimeoutError:
-            return refused(408)
+            if len(body) <= MOST_BYTES:
+                return refused(408)
         except ClientDisconnect:
             return Response()
+        if len(body) > MOST_BYTES:
+            return refused(413)
         fields = parse_qs(body.decode("ascii", "replace"), keep_blank_values=True)
         question, wrong = question_of(fields.get("question", [""])[0])
         return wrong or RedirectResponse(f"/?{urlencode({'question': question})}", 303)
@@ -194,10 +196,8 @@ def refusal(method: str, headers, hosts: Collection[str]) -> int:
         return 400
     origin, site = headers.get("origin"), headers.get("sec-fetch-site")
     if method in ("GET", "HEAD"):  # other sites may link here, but not load a page as their image
-        linked = (
-            headers.get("sec-fetch-mode") in (None, "navigate") and headers.get("sec-fetch-dest") != "iframe"
-        )
-        return 0 if linked or site in OWN else 403
+        used = headers.get("sec-fetch-dest", "document")
+        return 0 if used == "document" or site in OWN else 403
     # Under our Referrer-Policy browsers send "null" for our own form. No page can choose Sec-Fetch-Site.
     own = (
         origin is None

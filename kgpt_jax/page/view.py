@@ -81,7 +81,6 @@ class View(NamedTuple):
       unknown: why there is no answer; "" if there is one.
       others: the next answers of the weights, with their probabilities.
       line: the line that states the answer of the documents.
-      line_is: how that line was found: name, similar name or text (`data/lookup.py`).
       lines: all lines about the name.
       more: how many further lines there are.
       did_you_mean: names that may be meant.
@@ -98,7 +97,6 @@ class View(NamedTuple):
     unknown: str
     others: dict[str, float]
     line: Line | None
-    line_is: str
     lines: list[Line]
     more: int
     did_you_mean: list[str]
@@ -188,9 +186,8 @@ class Answerer(NamedTuple):
             why_not_sure,
             _why_unknown(told, each, name),
             dict(list(others.items())[:OTHERS]),
-            self._line(found.source.line - 1, found.source.start, found.source.end) if found else None,
-            found.how if found else "",
-            [self._line(row) for row in rows[:LINES]],
+            _line(*found.source) if found else None,
+            [_line(row + 1, self.book.documents[row]) for row in rows[:LINES]] if self.book else [],
             max(len(rows) - LINES, 0),
             list(dict.fromkeys(meant + similar)),
             self._attention(question),
@@ -230,10 +227,6 @@ class Answerer(NamedTuple):
             except UserError as error:  # a package that looks for similar names is not installed
                 why_not = f"{error}"
         return Told(answer, each and each.probability, each.label if each else "", answer), why_not
-
-    def _line(self, row: int, start: int = 0, end: int = 0) -> Line:
-        text = self.book.documents[row]
-        return Line(row + 1, text[:start], text[start:end], text[end:])
 
     def _attention(self, question: str) -> Attention:
         """Returns what each head of the first model attends to when it writes the first letter."""
@@ -285,6 +278,11 @@ def open_answerer(loaded: Sequence[tuple[Run, Config, object]]) -> Answerer:
         why_no_book = "the documents cannot be used"
         log.info(f"note: nothing is looked up, because {error}")
     return Answerer(loaded, made, why_not_sure, book, why_no_book)
+
+
+def _line(number: int, text: str, start: int = 0, end: int = 0) -> Line:
+    """Returns a line whose characters from `start` to `end` are marked."""
+    return Line(number, text[:start], text[start:end], text[end:])
 
 
 def _why_unknown(told: Told, each: Sure | None, name: str) -> str:

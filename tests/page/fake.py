@@ -22,7 +22,10 @@ from tests import runs
 
 PEOPLE = DataConfig(biographies=BiographiesConfig(n_train=40, n_dev=10, n_test=0, n_facts=1))
 WHERE = Frame("Where was ", " born?")
-ATTENTION = Attention(["Where", "was", "⁇"], [Head(1, 1, [10, 20, 70]), Head(2, 1, [100, 0, 0])])
+ATTENTION = Attention(
+    ["Where", "was", "Maximiliana", "Featherstonehaugh", "born?", "⁇"],
+    [Head(1, 1, [4, 3, 2, 1, 20, 70]), Head(2, 1, [100, 0, 0, 0, 0, 0])],
+)
 SURE = Sure("Sydney", "read", True, 0.9, 0.88, (0.84, 0.92), "", {})
 
 
@@ -39,7 +42,6 @@ def view(question, name, **changes):
         "",
         {"Seoul": 0.19, "Tunis": 0.001},
         Line(21, "Jana Lund is a native of ", "Brussels", "."),
-        "name",
         [Line(21, "Jana Lund is a native of Brussels.", "", ""), Line(22, "Jana Lund sang.", "", "")],
         3,
         [],
@@ -60,7 +62,6 @@ def unknown(question, name):
         sure=nobody,
         unknown=f"this run has not read of {name}",
         line=None,
-        line_is="",
         lines=[],
         more=0,
         did_you_mean=["Jana Lund"],

@@ -52,7 +52,7 @@ def calibrated(where, least_familiarity):
 def test_without_calibration_the_documents_answer(answerer):
     view = answerer.view(QUESTION)
     assert (view.told.answer, view.told.label, view.unknown) == (RIGHT, "looked up", "")
-    assert view.line.marked == RIGHT and view.line_is == "name"
+    assert view.line.marked == RIGHT and view.told.looked_up.how == "name"
     line = answerer.book.documents[view.line.number - 1]
     assert line == view.line.before + view.line.marked + view.line.after
     assert all(view.name in answerer.book.documents[each.number - 1] for each in view.lines)
@@ -69,7 +69,7 @@ def test_a_stranger_is_unknown_and_a_misspelled_name_gets_a_hint(answerer):
     name = answerer.where.name(QUESTION)
     view = made.view(made.question(f"{name[:-1]}q"))
     assert view.unknown == f"this run has not read of {name[:-1]}q" and view.did_you_mean == [name]
-    assert view.line_is == "similar name" and view.told.label != "looked up"
+    assert view.told.looked_up.how == "similar name" and view.told.label != "looked up"
 
 
 def test_the_weights_answer_with_their_probability_if_there_are_no_documents(loaded, answerer):
