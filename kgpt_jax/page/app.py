@@ -103,7 +103,7 @@ def make_app(answerer: Answerer, queue: Queue, hosts: Collection[str] = LOCAL):
     def question_of(text: str) -> tuple[str, Response | None]:
         """Returns the question that a text asks, or else the response that says what is wrong with it."""
         if len(text) > LONGEST:
-            problem = f"A question has at most {LONGEST} characters; this one has {len(text)}."
+            problem = f"a question has at most {LONGEST} characters, and this one has {len(text)}"
             return "", HTMLResponse(page(answerer, text[:LONGEST], None, problem), 413)
         try:
             return answerer.question(text), None

@@ -41,7 +41,7 @@ MEANING = {
     LOOKED_UP: "a line of the documents states the answer",
 }
 OTHERS, LINES, EXAMPLES = 4, 20, 3  # the most that are shown
-WARM_UP = 8.0  # seconds
+WARM_UP = 6.0  # seconds
 
 
 class Line(NamedTuple):
@@ -153,12 +153,12 @@ class Answerer(NamedTuple):
         kept = [c for c in text if c not in (MASK, PAD) and (c.isprintable() or c.isspace() or c in known)]
         text = " ".join("".join(kept).split())
         if not text:
-            raise UserError("Write a name or a question.")
+            raise UserError("write a name or a question")
         if self.where and self.where.name(text) is None:
             text = self.where.question(_bare_name(self.where, text))
         room = min(config.model.seq_len for _, config, _ in self.loaded) - 1
         if len(text) > room:
-            raise UserError(f"The question {text!r} has {len(text)} characters: at most {room} fit.")
+            raise UserError(f"the question has {len(text)} characters: at most {room} fit")
         return text
 
     def view(self, question: str) -> View:
@@ -198,8 +198,8 @@ class Answerer(NamedTuple):
     def warm_up(self):
         """Asks about names of all lengths, so that the first visitor waits for no compilation."""
         began = time.perf_counter()
-        names = list(self.book.lookup.rows_of) if self.book else ["Ada Bell"]
-        for name in {len(name): name for name in names}.values():
+        names = list(self.book.lookup.rows_of) if self.book else []
+        for name in ("Nemo Nobody", *{len(name): name for name in names}.values()):
             try:
                 self.view(self.question(name))
             except UserError:  # a name that is too long

@@ -101,7 +101,7 @@ def test_attention_is_that_of_the_text_alone(loaded, answerer):
 
 
 def test_questions_that_cannot_be_asked(answerer):
-    with pytest.raises(UserError, match="Write a name"):
+    with pytest.raises(UserError, match="write a name"):
         answerer.question(" \n")
     with pytest.raises(UserError, match="has 130 characters: at most 126 fit"):
         answerer.question("a" * (130 - len(answerer.where.question(""))))
