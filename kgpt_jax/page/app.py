@@ -49,7 +49,7 @@ MESSAGES = {
     408: ("Too slow", f"The question did not arrive within {SECONDS:g} seconds."),
     413: ("Too long", f"A form has at most {MOST_BYTES} bytes."),
     415: ("No form", "Please use the form of this page."),
-    503: ("Busy", "Too many questions are waiting. Please ask again in a few seconds."),
+    503: ("Busy", "The model cannot answer now. Please ask again in a few seconds."),
 }
 
 
@@ -176,6 +176,8 @@ def make_app(answerer: Answerer, queue: Queue, hosts: Collection[str] = LOCAL):
         status = refusal(scope["method"], headers, hosts)
         try:
             await (refused(status) if status else app)(scope, receive, with_headers)
+        except asyncio.CancelledError:  # the server ends; it would send a 500
+            await refused(503)(scope, receive, with_headers)
         except Exception:  # Starlette raises errors again that `explain` has answered
             pass
 

@@ -244,7 +244,7 @@ class Answerer(NamedTuple):
                 len(text),
             )
         except UserError as error:
-            return Attention([], [], str(error))
+            return Attention([], [], f"{error}.")
         for layer, found in enumerate(maps, 1):
             if "".join(found.rows[: len(text)]) == "".join(found.columns[: len(text)]) == text:
                 for head, weight_S in enumerate(found.weights_HTS[:, len(text) - 1], 1):

@@ -266,6 +266,25 @@ def test_a_form_is_counted_while_it_arrives(port, monkeypatch):
     connection.close()
 
 
+def test_questions_that_wait_when_the_server_ends_are_sent_away():
+    started, go, said = threading.Event(), threading.Event(), []
+
+    class Slow(fake.Fake):
+        def view(self, question):
+            started.set()
+            go.wait(10)
+
+    with fake.served(fake.answerer(Slow)) as port:
+        visitors = [threading.Thread(target=lambda: said.append(get(port))) for _ in range(3)]
+        for visitor in visitors:
+            visitor.start()
+        started.wait(5)
+    go.set()
+    for visitor in visitors:
+        visitor.join(5)
+    assert [status for status, _ in said] == [503] * 3 and "Busy" in said[0][1]
+
+
 def test_malformed_requests_get_no_traceback(port, capfd):
     for sent in (
         b"\x16\x03\x01\x02\x00\x01\x00",
