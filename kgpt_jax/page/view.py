@@ -2,7 +2,7 @@
 
     answerer = open_answerer(loaded)
     view = answerer.view(answerer.question("Jana Lund"))
-    view.told.answer, view.label, view.lines, view.attention
+    view.told.answer, view.told.label, view.lines, view.attention
 
 Axes: `H` heads, `T` query positions, `S` key positions, `W` words.
 """
@@ -41,7 +41,7 @@ MEANING = {
     LOOKED_UP: "a line of the documents states the answer",
 }
 OTHERS, LINES, EXAMPLES = 4, 20, 3  # the most that are shown
-WARM_UP = 6.0  # seconds
+WARM_UP = 6.0  # seconds, after which it asks no further question
 
 
 class Line(NamedTuple):
