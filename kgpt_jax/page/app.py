@@ -125,13 +125,14 @@ def make_app(answerer: Answerer, queue: Queue, hosts: Collection[str] = LOCAL):
         if request.headers.get("content-type", "").split(";")[0].strip().lower() != FORM:
             return refused(415)
         body, now = b"", asyncio.get_running_loop().time
+        end = now() + SECONDS
         try:
-            async with asyncio.timeout(SECONDS) as deadline:
+            async with asyncio.timeout_at(end) as deadline:
                 async for part in request.stream():
                     if len(body) <= MOST_BYTES:
                         body += part
                         if len(body) > MOST_BYTES:  # clients that still send would not see the response
-                            deadline.reschedule(min(deadline.when(), now() + LINGER))
+                            deadline.reschedule(min(end, now() + LINGER))
         except TimeoutError:
             if len(body) <= MOST_BYTES:
                 return refused(408)
