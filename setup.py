@@ -18,6 +18,7 @@ setup(
         "safetensors": ["safetensors>=0.5"],
         "honest": ["scikit-learn>=1.6"],
         "lookup": ["rapidfuzz>=3.14", "bm25s>=0.3.16"],
+        "web": ["starlette>=1.0", "uvicorn>=0.34", "jinja2>=3.1.6"],
         "torch": ["torch>=2.6"],
         "docs": ["sphinx>=9.0.4,<10", "myst-nb>=1.4.0", "sphinx-book-theme>=1.4.0"],
     },

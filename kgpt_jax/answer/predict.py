@@ -83,7 +83,7 @@ def _line(vocab: Vocab, new_W: np.ndarray) -> str:
 
 
 def candidates(
-    model, params, vocab: Vocab, questions: Sequence[str], beams: int = 8
+    model, params, vocab: Vocab, questions: Sequence[str], beams: int = 8, rows: int = ROWS
 ) -> list[dict[str, float]]:
     """Returns the likeliest answers to each question with their log probabilities, the likeliest first.
 
@@ -93,12 +93,13 @@ def candidates(
       vocab: its vocabulary.
       questions: texts of one line each. One that leaves no room for an answer gets none.
       beams: how many answers to look for.
+      rows: how many questions are searched at once; 1 is quicker for a single question.
     """
     prompts, _ = encode_questions(vocab, list(questions), model.cfg.seq_len + 1)
     found: list[dict[str, float]] = [{} for _ in prompts]
     search = partial(best_entries, child_XV=any_text(vocab), beams=beams, max_new=MAX_ANSWER, complete=True)
-    for chosen in _batches(prompts):
-        prompt_BP, length_B = pad_prompts([prompts[i] for i in chosen], ROWS, model.cfg.seq_len)
+    for chosen in _batches(prompts, rows):
+        prompt_BP, length_B = pad_prompts([prompts[i] for i in chosen], rows, model.cfg.seq_len)
         new_BEW, score_BE = map(to_numpy, search(model, params, prompt_BP, length_B))
         for i, new_EW, score_E, length in zip(chosen, new_BEW, score_BE, length_B):
             for new_W, score in zip(new_EW, score_E):
@@ -130,10 +131,10 @@ def encode_questions(
     return prompts, notes
 
 
-def _batches(texts: list[np.ndarray]) -> list[list[int]]:
-    """Returns the indices of the texts in batches of ROWS, the shortest texts first to save padding."""
+def _batches(texts: list[np.ndarray], rows: int = ROWS) -> list[list[int]]:
+    """Returns the indices of the texts in batches of `rows`, the shortest texts first to save padding."""
     by_length = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-    return [by_length[first : first + ROWS] for first in range(0, len(by_length), ROWS)]
+    return [by_length[first : first + rows] for first in range(0, len(by_length), rows)]
 
 
 def log_probabilities(

@@ -13,7 +13,7 @@ import numpy as np
 from kgpt_jax.answer.calibrated import CANDIDATES, Calibrated, of_runs
 from kgpt_jax.answer.confidence import FEATURES, WORST, evidence
 from kgpt_jax.answer.label import label
-from kgpt_jax.answer.predict import candidates
+from kgpt_jax.answer.predict import ROWS, candidates
 from kgpt_jax.answer.record import Sure
 from kgpt_jax.config import Config, DataConfig, UserError
 from kgpt_jax.data.holdout import learned_rows
@@ -117,12 +117,15 @@ def sure(
 
 
 def probabilities(
-    asked: Sequence[tuple[Run, Config, object]], questions: Sequence[str]
+    asked: Sequence[tuple[Run, Config, object]], questions: Sequence[str], rows: int = ROWS
 ) -> list[dict[str, float]]:
-    """Returns the likeliest answers to each question with their mean probabilities, the likeliest first."""
+    """Returns the likeliest answers to each question with their mean probabilities, the likeliest first.
+
+    `rows` questions are searched at once.
+    """
     found: list[dict[str, float]] = [{} for _ in questions]
     each = [
-        candidates(GPT(config.model), one, run.vocab, questions, CANDIDATES)
+        candidates(GPT(config.model), one, run.vocab, questions, CANDIDATES, rows)
         for run, config, params in asked
         for one in models(run, params)
     ]

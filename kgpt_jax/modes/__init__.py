@@ -27,6 +27,7 @@ MODES = {
     "finetune": Mode("trains a pretrained model, or a new one, on questions with their answers"),
     "evaluate": Mode("answers the evaluation questions and prints how many answers are right"),
     "ask": Mode("answers your own questions"),
+    "serve": Mode("answers your questions on a web page"),
     "teach": Mode("tells a run an answer, which it says from then on"),
     "all": Mode("runs all stages with and without pretraining, and prints one table", "all_stages"),
     "baseline": Mode("scores the answer London on the evaluation questions", computes=False),

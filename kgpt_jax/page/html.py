@@ -1,0 +1,46 @@
+"""Renders the page as HTML. Everything that is shown is escaped."""
+
+from functools import cache
+from pathlib import Path
+
+from kgpt_jax.page.view import MEANING, Answerer, View
+
+HERE = Path(__file__).parent
+LONGEST = 200  # characters of a question
+
+
+def page(answerer: Answerer, typed: str = "", view: View | None = None, problem: str = "") -> str:
+    """Returns the page with the form.
+
+    Args:
+      answerer: what answers.
+      typed: the text in the form.
+      view: the answer; None shows the form alone.
+      problem: what is wrong with the text that was typed.
+    """
+    return _template().render(answerer=answerer, typed=typed, view=view, problem=problem)
+
+
+def self_contained(answerer: Answerer, view: View) -> str:
+    """Returns the page about one question as a file that needs no other file and no server."""
+    return _template().render(answerer=answerer, view=view, style=asset("page.css"))
+
+
+def message(title: str, text: str) -> str:
+    """Returns a small page that says why there is no other."""
+    return _template().render(title=title, text=text)
+
+
+def asset(name: str) -> str:
+    """Returns a file beside this one."""
+    return HERE.joinpath(name).read_text("utf-8")
+
+
+@cache
+def _template():
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.get_template("page.html", globals={"MEANING": MEANING, "LONGEST": LONGEST})

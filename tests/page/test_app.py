@@ -1,0 +1,368 @@
+"""What the page answers to clients of every kind, without a browser."""
+
+import asyncio
+import http.client
+import random
+import socket
+import threading
+import time
+from functools import partial
+from urllib.parse import quote, urlencode
+
+import pytest
+
+pytest.importorskip("starlette")
+pytest.importorskip("uvicorn")
+pytest.importorskip("jinja2")
+pytest.importorskip("httpx")
+
+from kgpt_jax.config import UserError  # noqa: E402
+from kgpt_jax.page import app  # noqa: E402
+from kgpt_jax.page.html import self_contained  # noqa: E402
+from tests.page import fake  # noqa: E402
+
+HERE, HOSTILE = "http://localhost:8765", "<script>alert('1')</script>"
+ASKED = "Where was Jana Lund born?"
+
+
+@pytest.fixture(scope="module")
+def queue():
+    with app.Queue() as queue:
+        yield queue
+
+
+@pytest.fixture(scope="module")
+def client(queue):
+    return fake.Client(app.make_app(fake.answerer(), queue))
+
+
+def test_a_name_is_put_into_the_question_and_the_answer_is_shown(client):
+    asked = client.post("/", data={"question": " Jana  Lund\n"}, follow_redirects=False)
+    assert (asked.status_code, asked.headers["location"]) == (303, f"/?{urlencode({'question': ASKED})}")
+    for text in (
+        "Jana Lund",
+        ASKED,
+        "where was Jana Lund BORN",
+        "Where was Jana Lund",
+        "Jana Lund?",
+        "Jana\u202e Lund⁇□\x00",
+    ):
+        page = client.post("/", data={"question": text}).text
+        assert f'<h2 id="asked">{ASKED}</h2>' in page and '<p class="answer">Brussels</p>' in page
+    for part in (
+        '<span class="label">looked up</span> a line of the documents states the answer.',
+        "of 100 answers this sure, about <strong>97</strong> are right",
+        "about <strong>88</strong> are right, interval 84 to 92",
+        "They differ: the line counts",
+        '<span class="number">Line 21</span> <q>Jana Lund is a native of <mark>Brussels</mark>.</q>',
+        "All 5 lines about Jana Lund",
+        "and 3 more",
+        "Layer 1, head 1 looks most at the end of the question, with 70 of 100.",
+        "&lt; 1",
+        "<code>runs/&lt;b&gt;/finetune</code>, variant vanilla, stage finetune",
+        "were measured on 250 questions",
+    ):
+        assert part in page, part
+
+
+def test_an_unknown_name_gets_a_reason_and_a_similar_name(client):
+    page = client.get("/?question=Boris+Zorg").text
+    assert "because this run has not read of Boris Zorg. An answer would be made up." in page
+    assert 'Did you mean <a href="/?question=Jana%20Lund">Jana Lund</a>?' in page
+    assert 'no answer <span class="aside">(the corpus is gone)' not in page  # this view did ask
+    assert "<code>é</code>" in page and "has no weights by position" in page and "<table>" not in page
+    assert 'class="label"' not in page and 'class="sure"' not in page
+
+
+def test_a_run_without_calibration_says_so(queue):
+    class Uncalibrated(fake.Fake):
+        def view(self, question):
+            return fake.view(question, "", sure=None, why_not_sure=self.why_not_sure)
+
+    made = fake.answerer(Uncalibrated)._replace(made=None, why_not_sure="This run is not calibrated.")
+    page = fake.Client(app.make_app(made, queue)).get("/?question=Jana+Lund").text
+    assert "This run is not calibrated. Nothing says how sure the weights are" in page
+    assert "run <code>--mode=calibrate</code>" in page and "No figure covers what the weights say" in page
+
+
+def test_markup_is_shown_as_text(queue):
+    class Hostile(fake.Fake):
+        def view(self, question):
+            line = fake.Line(1, HOSTILE, HOSTILE, HOSTILE)
+            told = fake.Told(HOSTILE, 0.5, "looked up", HOSTILE, fake.view("", HOSTILE).told.looked_up)
+            attention = fake.Attention([HOSTILE], [fake.Head(1, 1, [100])])
+            return fake.view(
+                question,
+                HOSTILE,
+                told=told,
+                line=line,
+                lines=[line, line],
+                others={HOSTILE: 0.1},
+                did_you_mean=[HOSTILE],
+                attention=attention,
+                left_out="<>",
+            )
+
+        examples = [HOSTILE]
+
+    made = fake.answerer(Hostile)
+    client = fake.Client(app.make_app(made, queue))
+    pages = [client.post("/", data={"question": HOSTILE}).text, client.get("/").text]
+    pages += [
+        self_contained(made, made.view(HOSTILE)),
+        client.post("/", data={"question": HOSTILE * 20}).text,
+    ]
+    for page in pages:
+        assert "<script>" not in page and "alert('" not in page and "&lt;script&gt;" in page
+
+
+def test_every_response_carries_the_headers(client):
+    for response in (
+        client.get("/"),
+        client.get("/page.css"),
+        client.get("/nowhere"),
+        client.post("/", data={"question": ""}),
+        client.post("/", data={"question": "Jana Lund"}, follow_redirects=False),
+        client.get("/", headers={"host": "evil.example"}),
+        client.get("/?question=Fail"),
+    ):
+        assert app.HEADERS.items() <= dict(response.headers).items() and "set-cookie" not in response.headers
+    assert "unsafe" not in app.HEADERS["content-security-policy"]
+    for name in ("/", "/?question=Jana+Lund"):
+        page = client.get(name).text
+        assert "style=" not in page and "<style" not in page and "onclick" not in page and "http" not in page
+
+
+@pytest.mark.parametrize(
+    "request_of, status",
+    [
+        (dict(url="/nowhere"), 404),
+        (dict(url="/../setup.py"), 404),
+        (dict(url="/page.html"), 404),
+        (dict(url="/page.css/"), 404),
+        (dict(url="/%2e%2e/setup.py"), 404),
+        (dict(method="DELETE", url="/"), 405),
+        (dict(method="POST", url="/page.css"), 405),
+        (dict(method="OPTIONS", url="/"), 405),
+        (dict(method="HEAD", url="/"), 200),
+        (dict(url="/", headers={"host": "evil.example"}), 400),
+        (dict(url="/", headers={"host": ""}), 400),
+        (dict(url="/", headers={"host": "localhost@evil.example"}), 400),
+        (dict(url="/", headers={"host": "localhost.evil.example"}), 400),
+        (dict(url="/", headers={"host": "127.0.0.1:1"}), 200),
+        (dict(url="/", headers={"host": "[::1]:8765"}), 200),
+        (dict(url="/", headers={"host": "LOCALHOST"}), 200),
+        (dict(url="/?question=" + "a" * 201), 413),
+        (dict(url="/?question=" + "a" * 200), 400),  # more than fits into the model
+        (dict(url="/?question="), 400),
+        (dict(url="/?question=%00%ff"), 200),
+        (dict(url="/?question=Fail"), 503),
+        (dict(method="POST", url="/", content=b"question=" + b"a" * 201), 413),
+        (dict(method="POST", url="/", content=b"x=" + b"a" * 5000), 413),
+        (dict(method="POST", url="/", content=b"question=%"), 303),
+        (dict(method="POST", url="/", content=b"\xff\xfe=&&;=%zz"), 400),
+        (dict(method="POST", url="/", content=b"{}", headers={"content-type": "application/json"}), 415),
+        (dict(method="POST", url="/", headers={"origin": HERE}), 303),
+        (dict(method="POST", url="/", headers={"origin": "http://evil.example"}), 403),
+        (dict(method="POST", url="/", headers={"origin": "http://localhost:1"}), 403),
+        (dict(method="POST", url="/", headers={"origin": "http://[::1"}), 403),
+        (dict(method="POST", url="/", headers={"origin": "null"}), 403),
+        (dict(method="POST", url="/", headers={"origin": "null", "sec-fetch-site": "cross-site"}), 403),
+        (dict(method="POST", url="/", headers={"origin": "null", "sec-fetch-site": "same-origin"}), 303),
+        (dict(method="POST", url="/", headers={"sec-fetch-site": "same-site"}), 403),
+        (dict(method="POST", url="/", headers={"sec-fetch-site": "none"}), 303),
+        (dict(url="/", headers={"sec-fetch-site": "cross-site", "sec-fetch-dest": "document"}), 200),
+        (dict(url="/", headers={"sec-fetch-site": "cross-site", "sec-fetch-dest": "image"}), 403),
+        (dict(url="/page.css", headers={"sec-fetch-site": "same-origin", "sec-fetch-dest": "style"}), 200),
+    ],
+)
+def test_statuses(client, request_of, status):
+    request = {"method": "GET"} | request_of
+    if request["method"] == "POST":
+        request["headers"] = {"content-type": app.FORM} | request.get("headers", {})
+        request.setdefault("content", b"question=Jana+Lund")
+    response = client.request(**request, follow_redirects=False)
+    assert response.status_code == status
+    if status not in (200, 303):
+        assert "<h1>" in response.text and "Traceback" not in response.text and "broken" not in response.text
+
+
+def test_more_questions_than_fit_into_the_queue_are_sent_away():
+    started, go = threading.Event(), threading.Event()
+
+    class Slow(fake.Fake):
+        def view(self, question):
+            started.set()
+            go.wait(10)
+            return super().view(question)
+
+    async def ask_all(queue):
+        client = fake.Client(app.make_app(fake.answerer(Slow), queue))
+        get = partial(client.arequest, "GET", "/?question=Jana+Lund")
+        asked = [asyncio.create_task(get()) for _ in range(app.WAITING + 3)]
+        await asyncio.wait(asked, timeout=10, return_when=asyncio.FIRST_COMPLETED)
+        go.set()
+        return await asyncio.gather(*asked), await get()
+
+    with app.Queue() as queue:
+        responses, later = asyncio.run(ask_all(queue))
+    assert [response.status_code for response in responses] == [200] * (app.WAITING + 1) + [503] * 2
+    assert responses[-1].headers["retry-after"] and "Busy" in responses[-1].text
+    assert later.status_code == 200 and queue.there == 0
+
+
+@pytest.fixture(scope="module")
+def port():
+    with fake.served() as port:
+        yield port
+
+
+def get(port, path="/?question=Jana+Lund"):
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection.request("GET", path)
+    response = connection.getresponse()
+    text = response.read().decode()
+    connection.close()
+    return response.status, text
+
+
+def test_trickling_clients_are_cut_off_and_stop_nobody(port, monkeypatch):
+    monkeypatch.setattr(app, "SECONDS", 1.0)
+    began, slow = time.monotonic(), [socket.create_connection(("127.0.0.1", port)) for _ in range(50)]
+    body = [b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: " + app.FORM.encode()]
+    head = body[0] + b"\r\nContent-Length: 100\r\n\r\n"
+    for i, one in enumerate(slow):
+        one.sendall(head if i % 2 else b"GET / HTTP/1.1\r\n")
+    assert get(port)[0] == 200 and time.monotonic() - began < 1
+    ended = {}
+    while len(ended) < 50 and time.monotonic() - began < 5:
+        for i, one in enumerate(slow):
+            one.setblocking(False)
+            try:
+                if i not in ended:
+                    one.send(b"a")
+                    ended[i] = one.recv(1 << 16)
+            except BlockingIOError:
+                pass
+            except ConnectionError:
+                ended[i] = b""
+        time.sleep(0.05)
+    for one in slow:
+        one.close()
+    assert len(ended) == 50 and time.monotonic() - began < 4
+    assert all(said.startswith(b"HTTP/1.1 408") for i, said in ended.items() if i % 2 and said)
+    assert any(ended.values())
+
+
+def test_a_form_is_counted_while_it_arrives(port, monkeypatch):
+    monkeypatch.setattr(app, "LINGER", 0.1)
+    head = f"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: {app.FORM}\r\n".encode()
+    with socket.create_connection(("127.0.0.1", port), timeout=4) as one:  # it never ends
+        one.sendall(head + b"Transfer-Encoding: chunked\r\n\r\n1388\r\n" + b"a" * 5000 + b"\r\n")
+        assert one.recv(1 << 16).startswith(b"HTTP/1.1 413")
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection.request("POST", "/", b"a" * 1_000_000, {"Content-Type": app.FORM})
+    assert connection.getresponse().status == 413
+    connection.close()
+
+
+def test_questions_that_wait_when_the_server_ends_are_sent_away():
+    started, go, said = threading.Event(), threading.Event(), []
+
+    class Slow(fake.Fake):
+        def view(self, question):
+            started.set()
+            go.wait(10)
+
+    with fake.served(fake.answerer(Slow)) as port:
+        visitors = [threading.Thread(target=lambda: said.append(get(port))) for _ in range(3)]
+        for visitor in visitors:
+            visitor.start()
+        started.wait(5)
+    go.set()
+    for visitor in visitors:
+        visitor.join(5)
+    assert [status for status, _ in said] == [503] * 3 and "Busy" in said[0][1]
+
+
+def test_malformed_requests_get_no_traceback(port, capfd):
+    for sent in (
+        b"\x16\x03\x01\x02\x00\x01\x00",
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * 100_000 + b"\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
+        b"GET http://evil.example/ HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    ):
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as one:
+            one.sendall(sent)
+            try:
+                said = one.recv(1 << 16)
+            except ConnectionError:
+                continue
+        assert said == b"" or said[9:12] in (b"200", b"400", b"404"), said
+    assert get(port)[0] == 200
+    shown = capfd.readouterr()
+    assert "Traceback" not in shown.err + shown.out
+
+
+def fuzz(client, n, seed):
+    """Sends `n` random requests. Every one is answered with a status that is expected."""
+    rng = random.Random(seed)
+    pieces = [
+        "Jana Lund",
+        "question=",
+        "&",
+        "%",
+        "%00",
+        "\x00",
+        "<b>",
+        "é",
+        "\ud7ff",
+        "🙂",
+        "a" * 90,
+        "../",
+        "?",
+        "\n",
+    ]
+    for _ in range(n):
+        text = "".join(rng.choices(pieces, k=rng.randrange(6)))
+        hosts = ["localhost", "localhost:1", "evil.example", "[::1]", "[", ""]
+        headers = {"host": rng.choices(hosts, [20, 1, 1, 1, 1, 1])[0]}
+        if rng.random() < 0.2:
+            headers["origin"] = rng.choice(
+                ["http://localhost", "null", "http://[", "x", "http://evil.example"]
+            )
+        if rng.random() < 0.2:
+            headers["sec-fetch-site"] = rng.choice(["same-origin", "none", "cross-site", "?"])
+        if rng.random() < 0.5:
+            headers["content-type"] = rng.choice([app.FORM, app.FORM + "; charset=x", "text/plain", ";"])
+            content = rng.choice([urlencode({"question": text}), text]).encode("utf-8", "replace")
+            method = "POST"
+        else:
+            content, method = None, rng.choice(["GET", "GET", "HEAD", "PUT", "TRACE"])
+        path = rng.choice(
+            ["/", "/", f"/?question={quote(text)}", f"/{quote(text)}", f"/?{quote(text, safe='=&%')}"]
+        )
+        response = client.request(method, path, headers=headers, content=content, follow_redirects=False)
+        assert response.status_code in (200, 303, 400, 403, 404, 405, 413, 415), (method, path, content)
+        assert (
+            "<b>" not in response.text and app.HEADERS["content-security-policy"] in response.headers.values()
+        )
+
+
+def test_random_requests(client):
+    fuzz(client, 300, seed=0)
+
+
+@pytest.mark.long
+def test_ten_thousand_random_requests(client):
+    fuzz(client, 10_000, seed=1)
+
+
+def test_a_port_in_use_is_named():
+    with app.listen("127.0.0.1", 0) as taken, pytest.raises(UserError, match="in use.*; give another --port"):
+        app.listen("127.0.0.1", taken.getsockname()[1])
+    with pytest.raises(UserError, match="cannot listen on nowhere.invalid"):
+        app.listen("nowhere.invalid", 1)
