@@ -241,13 +241,15 @@ class Answers(NamedTuple):
     notes: list[str]
 
 
-def voting(folders: Sequence[Path], config: Config) -> list[tuple[Run, Config]]:
+def voting(folders: Sequence[Path | Run], config: Config) -> list[tuple[Run, Config]]:
     """Returns the run in each folder with its own config, but with `data` and `model_devices` of `config`.
+
+    Runs may stand among the folders.
 
     Raises:
       UserError: a folder holds no run, or the run does not fit the data.
     """
-    runs = [read_run(folder) for folder in folders]
+    runs = [folder if isinstance(folder, Run) else read_run(folder) for folder in folders]
     for run in runs:
         check_corpus(run, config.data)
     own = [

@@ -60,7 +60,7 @@ def run(command: Command):
     check_calibrated(start.folder, flags)
     check_look_up(start.folder, flags)
     told_before = taught(start.folder)
-    asked = voting(voters(start.folder, flags.voters), config)
+    asked = voting([start, *voters(start.folder, flags.voters)[1:]], config)
     check(questions, config)
     with notes_on_stderr() as log:
         loaded = []

@@ -42,7 +42,7 @@ def run(command: Command):
     check(picture, PICTURE)
     asked = [
         (run, fitted, load_params(run, "calibrating", fitted.model_devices))
-        for run, fitted in voting(voters(start.folder, command.flags.voters), config)
+        for run, fitted in voting([start, *voters(start.folder, command.flags.voters)[1:]], config)
     ]
     made = calibrate(asked, config, command.flags.n_fit)
     write_lines(path, [save(made)], KIND)

@@ -42,8 +42,7 @@ def run(command: Command):
     hosts = allowed(command)
     path = output(command)
     start = command.start("finetune")
-    asked = voting(voters(start.folder, command.flags.voters), command.config(start))
-    asked[0] = start, asked[0][1]  # with --checkpoint
+    asked = voting([start, *voters(start.folder, command.flags.voters)[1:]], command.config(start))
 
     def answerer():
         load = partial(load_params, purpose="answering with")

@@ -290,7 +290,9 @@ def _why_unknown(told: Told, each: Sure | None, name: str) -> str:
         return ""
     if each and not each.known:
         return (
-            f"this run does not know the name {name}" if name else "this question is not like those of the training"
+            f"this run does not know the name {name}"
+            if name
+            else "this question is not like those of the training"
         )
     return "" if told.answer else "the model wrote nothing"
 

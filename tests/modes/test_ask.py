@@ -87,3 +87,8 @@ def test_further_runs_vote(asked, tmp_path):
     answer = run("--mode=ask", f"--reading_params_path={others[0]}", f"--question={ANN}")
     assert read_run(others[0]).facts["stage"] == "import" and answer != f"{ANN} {ann}\n"
     assert run(*flags, f"--question={ANN}", f"--voters={','.join(others)}") == answer
+
+
+def test_the_checkpoint_that_is_asked_for_answers(asked):
+    flags, _ = asked
+    assert "has no valid checkpoint 7" in refused(*flags, "--checkpoint=7", f"--question={ANN}")

@@ -60,7 +60,7 @@ def unknown(question, name):
         name,
         told=told,
         sure=nobody,
-        unknown=f"this run has not read of {name}",
+        unknown=f"this run does not know the name {name}",
         line=None,
         lines=[],
         more=0,

@@ -67,7 +67,7 @@ def test_a_name_is_put_into_the_question_and_the_answer_is_shown(client):
 
 def test_an_unknown_name_gets_a_reason_and_a_similar_name(client):
     page = client.get("/?question=Boris+Zorg").text
-    assert "because this run has not read of Boris Zorg. An answer would be made up." in page
+    assert "because this run does not know the name Boris Zorg. An answer would be made up." in page
     assert 'Did you mean <a href="/?question=Jana%20Lund">Jana Lund</a>?' in page
     assert 'no answer <span class="aside">(the corpus is gone)' not in page  # this view did ask
     assert "<code>é</code>" in page and "has no weights by position" in page and "<table>" not in page

@@ -68,7 +68,7 @@ def test_a_stranger_is_unknown_and_a_misspelled_name_gets_a_hint(answerer):
     made = answerer._replace(made=calibrated(answerer.where, least_familiarity=1e9))
     name = answerer.where.name(QUESTION)
     view = made.view(made.question(f"{name[:-1]}q"))
-    assert view.unknown == f"this run has not read of {name[:-1]}q" and view.did_you_mean == [name]
+    assert view.unknown == f"this run does not know the name {name[:-1]}q" and view.did_you_mean == [name]
     assert view.told.looked_up.how == "similar name" and view.told.label != "looked up"
 
 
