@@ -74,7 +74,10 @@ def table(made) -> str:
         found = made.promise(wrong, 0.9)
         said = f"answers {found.answered / quality.n:.0%} of the questions"
         if found.threshold is None:
-            said = f"not possible with these pairs: it takes {found.needed} sure answers without an error"
+            said = (
+                f"not possible with these pairs: of the {found.answered} surest answers {found.wrong} are "
+                f"wrong, and it takes {found.needed} right ones without an error"
+            )
         lines.append(f"  wrong at most {wrong:.0%}: {said}")
     return "\n".join(lines)
 
