@@ -54,7 +54,7 @@ nitpicky = True
 nitpick_ignore_regex = [
     # Types of other projects: links to them would need a network.
     ("py:.*", r"(jax|flax|optax|numpy|np|jnp|nn|collections|pathlib|typing)(\..*)?"),
-    ("py:.*", r"(Array|ArrayTree|Callable|Iterable|Path|Sequence|PRNGKey|Objective|Map)"),
+    ("py:.*", r"(Array|ArrayTree|Callable|Iterable|Path|Sequence|PRNGKey|Objective|Map|Told)"),
     ("py:class", r".* .*|[A-Z]"),  # sentences that Napoleon takes for types
     ("py:.*", r"kgpt_jax\.(data|model|train|store|answer|devices)\..*"),  # modules without a section here
 ]

@@ -3,8 +3,8 @@
     made = calibrate(asked, config)
 
 The last held-out pairs fit the logistic regression. The first ones, the clean pairs, measure it, give its
-probabilities, and set the thresholds of promises (`answer/guarantee.py`). Choose recipes on the last ones
-only, or promises are void.
+probabilities, and set the thresholds of promises (`answer/guarantee.py`). Do not choose a recipe by its
+accuracy on the clean pairs: promises would no longer hold.
 """
 
 import dataclasses

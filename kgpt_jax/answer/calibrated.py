@@ -1,4 +1,4 @@
-"""What a calibration is, and the file that keeps it.
+"""A calibration, and the file that stores it.
 
 path.write_text(save(made))
 made = load(path, digests)                   # refused if it belongs to other runs

@@ -35,7 +35,8 @@ FEATURES = {
     "votes": "share of the models that give the answer",
     "cloze": "log probability of the answer after the name alone, as in pretraining; 0 without such texts",
     "familiarity": "how well the run knows the name, in nats (answer/familiar.py)",
-    "strangers": "log of the mean probability of the answer for strangers who share a part of the name",
+    "strangers": "log of the mean probability of the answer for strangers with the same first part, or with "
+    "the same last part of the name, whichever is higher",
 }
 CLOZE_OBJECTIVES = {"answer_span", "entity_span"}  # they show `Name. ` and a masked span
 WORST = -50.0  # nats; stands for -inf, as of names with unknown letters

@@ -1,11 +1,12 @@
-"""Puts together what a model's weights say and what the documents say.
+"""Combines the model's answer with the answer of the documents.
 
     told = look_up(open_book(config.data), "always", questions, answers, sure)
     told[0].answer, told[0].label, told[0].looked_up.source
 
-With `always`, every question is looked up. With `unsure`, only those are whose name the model does not know,
-or of whose answer it is not sure. Of the two answers, the one that is more probably right is given. Lines
-about a similar name are told, but give no answer: the name may be misspelled, or somebody else's.
+With `always`, every question is looked up. With `unsure`, a question is looked up if the model does not know
+its name, or if the model's answer is right with a probability below SURE_ENOUGH. The answer with the higher
+probability is given. Without a calibration, this is always the answer of the documents. Lines about a similar
+name are shown, but give no answer: the name may be misspelled, or somebody else's.
 """
 
 from collections.abc import Sequence

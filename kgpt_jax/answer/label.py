@@ -1,13 +1,14 @@
 """The label of an answer: does it come from a document that the run read, or from elsewhere?
 
-A label says what would happen without the document about the person. The run's own evidence decides:
+A label says what would happen without the document about the person. The run's own evidence decides, and the
+first label that fits counts:
 
     guessed from the name   strangers who share a part of the name get the same answer
     made up                 the run does not know the name, or its confidence is below one half
     read                    the run knows the name, and is sure of an answer that strangers do not get
     not sure                anything else
 
-`python -m benchmarks.labels` compares them with what models say that have not read of the person.
+`python -m benchmarks.labels` measures the labels against models that have not read of the person.
 """
 
 import math

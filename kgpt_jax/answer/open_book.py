@@ -1,4 +1,4 @@
-"""Answers from the documents themselves, and says which line states the answer.
+"""Answers questions from the documents, and says which line states the answer.
 
     book = open_book(config.data)
     found = book.answer("Where was Ada Bell born?")
@@ -19,7 +19,7 @@ from kgpt_jax.data.lookup import Lookup
 from kgpt_jax.data.names import Frame, frame
 from kgpt_jax.data.people import everyone
 
-MOST = 5  # candidates that are told
+MOST = 5  # candidates that are reported
 
 
 class Source(NamedTuple):

@@ -1,10 +1,10 @@
 """An open-book reader: finds the answer to a question in the lines about its name.
 
     reader = train([(lines, "Ada Bell", "Rome"), ...])   # seconds
-    reader.read(lines, "Cy Do")                          # {"Oslo": Found(0.9, Span(0, 15, 19)), ...}
+    reader.read(lines_about_cy, "Cy Do")                 # {"Oslo": Found(0.9, Span(0, 15, 19)), ...}
 
-Each run of up to LONGEST words of a line is a candidate. Its score is a sum of weights, one for each of its
-features: the words around it, what it looks like, its place in the line, how often it is the answer to
+Each sequence of up to LONGEST words of a line is a candidate. Its score is a sum of weights, one for each of
+its features: the words around it, what it looks like, its place in the line, how often it is the answer to
 another question. One more candidate says that the answer is not in the lines. A softmax over all candidates
 of a question turns scores into probabilities. Training raises the probability of the right answer, wherever
 it stands in the lines (a log-linear model: Berger et al., Computational Linguistics 22, 1996). Nothing about
@@ -116,7 +116,7 @@ def candidates(lines: Sequence[str], name: str, answers: Counter, own: str | Non
 
 
 def _pieces(line: str, found: Sequence[re.Match]) -> list[tuple[int, int, str]]:
-    """Returns (first word, word after the last, text) of each run of words that may be an answer."""
+    """Returns (first word, word after the last, text) of each sequence of words that may be an answer."""
     pieces = []
     for first in range(len(found)):
         for end in range(first + 1, min(first + LONGEST, len(found)) + 1):

@@ -13,13 +13,13 @@ class Sure(NamedTuple):
     Attributes:
       answer: the vote of all models.
       label: read, guessed from the name, made up or not sure (`answer/label.py`).
-      known: whether the run has read of the name; if not, the next three figures mean nothing.
+      known: whether the run knows the name; if not, confidence, probability and interval mean nothing.
       confidence: from 0 to 1; promises have thresholds on it.
       probability: that the answer is right.
-      interval: of the probability.
-      did_you_mean: a name that the run has read of, and that the unknown name may be misspelled from, or "".
+      interval: of the probability (Venn-Abers); it has no fixed level.
+      did_you_mean: a similar name in the corpus, if the run does not know the name; "" if there is none.
       evidence: what speaks for the answer, by name (`answer/confidence.py`).
-      one_of: answers among which the right one is at the level that was asked for, the likeliest first.
+      one_of: the likeliest answers; the right one is among them with the probability that was asked for.
     """
 
     answer: str

@@ -1,6 +1,6 @@
 """Says how sure each answer of a calibrated run is.
 
-made, answers = sureness(asked, questions, given)
+made, answers = sureness(loaded, questions, given)     # the runs, and each model's answers
 answers[0].label, answers[0].probability, answers[0].interval
 """
 

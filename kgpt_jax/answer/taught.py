@@ -3,7 +3,7 @@
     teach(folder, "Where was Jana Lund born?", "Brussels")
     taught(folder)["Where was Jana Lund born?"]
 
-They are said from then on, and train nothing.
+`--mode=ask` gives these answers to exactly these questions. They train nothing.
 """
 
 from pathlib import Path

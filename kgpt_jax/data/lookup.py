@@ -5,8 +5,9 @@
     found.rows, found.name, found.how
 
 Documents that begin with a title, `Name. `, are found by it. In a corpus without titles, they are found by
-the names that they contain. Misspelled names, other accents and another order of the words are matched by
-RapidFuzz, and words of the text by BM25 (bm25s): `pip install 'kgpt_jax[lookup]'`.
+the names that they contain. Misspelled names, other accents, another case and another order of the words are
+matched by RapidFuzz. If no name is similar, BM25 (bm25s) searches the text for the words. Both need
+`pip install ".[lookup]"`.
 """
 
 import logging
@@ -20,7 +21,7 @@ from kgpt_jax.data.spans import title_length
 
 NAME, SIMILAR, TEXT = "name", "similar name", "text"
 ALIKE = 82.0  # of 100: the least similarity of a misspelled name
-INSTALL = "pip install 'kgpt_jax[lookup]'"
+INSTALL = 'pip install ".[lookup]"'
 
 
 class Found(NamedTuple):

@@ -1,4 +1,4 @@
-"""Whom a corpus is about: questions about people without a training pair, and the names of all.
+"""The people in a corpus: all names, and questions about those without a training pair.
 
 pairs = corpus.load_pairs(data).pairs
 unpaired_questions(data, pairs), everyone(data, frame([question for question, _ in pairs]))

@@ -116,6 +116,6 @@ def draw(made, path: Path):
     right.axhline(1 - right_N.mean(), color="tab:red", linewidth=1, label="without confidence")
     right.set(xlabel="share of the questions that are answered", ylabel="share of wrong answers", xlim=(0, 1))
     right.set_title("Answering fewer questions avoids errors", fontsize=11)
-    right.legend(loc="upper left")
+    right.legend(loc="center left")
     figure.savefig(path, dpi=120)
     pyplot.close(figure)

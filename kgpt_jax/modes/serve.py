@@ -7,7 +7,7 @@ the page only with --host=NAME --allow_network, where NAME is this machine's nam
 
     python -m kgpt_jax.main --mode=serve --question="Where was Ruth Kaplan born?" --outputs_path=answer.html
 
-writes the page about one question to a file instead. Both need `pip install 'kgpt_jax[web]'`.
+writes the page about one question to a file instead. Both need `pip install ".[web]"`.
 """
 
 from functools import partial
@@ -32,7 +32,7 @@ def define_flags(values: flags.FlagValues):
 
 def run(command: Command):
     if missing := [name for name in NEEDED if not find_spec(name)]:
-        raise UserError(f"--mode=serve needs {' and '.join(missing)}: pip install 'kgpt_jax[web]'")
+        raise UserError(f'--mode=serve needs {" and ".join(missing)}: pip install ".[web]"')
     from kgpt_jax.answer.predict import voting
     from kgpt_jax.modes.evaluate import voters
     from kgpt_jax.page.app import Queue, listen, make_app, make_server

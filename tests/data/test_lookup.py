@@ -79,6 +79,6 @@ def test_a_missing_package_is_named_with_the_way_to_get_it(lookup, monkeypatch, 
     if missing == "bm25s":
         pytest.importorskip("rapidfuzz")
     monkeypatch.setitem(sys.modules, missing, None)
-    with pytest.raises(UserError, match=rf"{asked}.*pip install 'kgpt_jax\[lookup\]'"):
+    with pytest.raises(UserError, match=rf"{asked}.*pip install \"\.\[lookup\]\""):
         Lookup(DOCUMENTS).find(asked)
     assert Lookup(DOCUMENTS).find("Ada Bell").rows == [0, 2]

@@ -67,7 +67,7 @@ def test_only_hosts_of_this_machine_and_the_named_one_are_allowed():
 
 def test_missing_packages_are_named(reading, monkeypatch):
     monkeypatch.setattr(serve, "find_spec", lambda name: None if name == "uvicorn" else name)
-    assert "--mode=serve needs uvicorn: pip install 'kgpt_jax[web]'" in refused("--mode=serve", reading)
+    assert '--mode=serve needs uvicorn: pip install ".[web]"' in refused("--mode=serve", reading)
 
 
 @pytest.mark.parametrize(
