@@ -57,7 +57,8 @@ def run(command: Command):
         host, port = listening.getsockname()[:2]
         address = f"[{host}]" if ":" in host else host
         print(f"open http://{address}:{port} in a browser; Ctrl-C ends", flush=True)
-        make_server(make_app(answers, queue, hosts)).run(sockets=[listening])
+        app = make_app(answers, queue, hosts, teaching=not command.flags.allow_network)
+        make_server(app).run(sockets=[listening])
 
 
 def allowed(command: Command) -> set[str]:

@@ -83,13 +83,14 @@ class Queue:
             self.there -= 1
 
 
-def make_app(answerer: Answerer, queue: Queue, hosts: Collection[str] = LOCAL):
+def make_app(answerer: Answerer, queue: Queue, hosts: Collection[str] = LOCAL, teaching: bool = True):
     """Returns the ASGI app.
 
     Args:
       answerer: what answers.
       queue: where it answers.
       hosts: the hosts under which the page can be asked for, without ports.
+      teaching: whether visitors may tell the run answers.
     """
     from starlette.applications import Starlette
     from starlette.exceptions import HTTPException
@@ -118,10 +119,10 @@ def make_app(answerer: Answerer, queue: Queue, hosts: Collection[str] = LOCAL):
         if wrong:
             return wrong
         view = await queue.run(answerer.view, question)
-        return HTMLResponse(page(answerer, question, view))
+        return HTMLResponse(page(answerer, question, view, teaching=teaching))
 
-    async def take(request: Request) -> Response:
-        """Redirects to the answer, so that the browser's back button does not send a form again."""
+    async def form_of(request: Request) -> dict[str, str] | Response:
+        """Returns the fields of a form, or else the response that says what is wrong with it."""
         if request.headers.get("content-type", "").split(";")[0].strip().lower() != FORM:
             return refused(415)
         body, now = b"", asyncio.get_running_loop().time
@@ -141,7 +142,19 @@ def make_app(answerer: Answerer, queue: Queue, hosts: Collection[str] = LOCAL):
         if len(body) > MOST_BYTES:
             return refused(413)
         fields = parse_qs(body.decode("ascii", "replace"), keep_blank_values=True)
-        question, wrong = question_of(fields.get("question", [""])[0])
+        return {name: values[0] for name, values in fields.items()}
+
+    async def take(request: Request) -> Response:
+        """Redirects to the answer, so that the browser's back button does not send a form again."""
+        fields = await form_of(request)
+        if isinstance(fields, Response):
+            return fields
+        question, wrong = question_of(fields.get("question", ""))
+        if not wrong and request.url.path == "/teach":
+            try:
+                answerer.teach(question, fields.get("answer", ""))
+            except UserError as error:
+                wrong = HTMLResponse(page(answerer, question, None, str(error)), 400)
         return wrong or RedirectResponse(f"/?{urlencode({'question': question})}", 303)
 
     async def send_asset(request: Request) -> Response:
@@ -159,6 +172,8 @@ def make_app(answerer: Answerer, queue: Queue, hosts: Collection[str] = LOCAL):
         return await (take if request.method == "POST" else show)(request)
 
     routes = [Route("/", home, methods=["GET", "POST"]), *(Route(path, send_asset) for path in ASSETS)]
+    if teaching:
+        routes.append(Route("/teach", take, methods=["POST"]))
     app = Starlette(
         routes=routes, exception_handlers={HTTPException: explain, Full: explain, Exception: explain}
     )

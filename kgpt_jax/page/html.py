@@ -3,13 +3,20 @@
 from functools import cache
 from pathlib import Path
 
+from kgpt_jax.answer.predict import MAX_ANSWER
 from kgpt_jax.page.view import MEANING, Answerer, View
 
 HERE = Path(__file__).parent
 LONGEST = 200  # characters of a question
 
 
-def page(answerer: Answerer, typed: str = "", view: View | None = None, problem: str = "") -> str:
+def page(
+    answerer: Answerer,
+    typed: str = "",
+    view: View | None = None,
+    problem: str = "",
+    teaching: bool = False,
+) -> str:
     """Returns the page with the form.
 
     Args:
@@ -17,8 +24,9 @@ def page(answerer: Answerer, typed: str = "", view: View | None = None, problem:
       typed: the text in the form.
       view: the answer; None shows the form alone.
       problem: what is wrong with the text that was typed.
+      teaching: whether there is a form to tell the run the answer.
     """
-    return _template().render(answerer=answerer, typed=typed, view=view, problem=problem)
+    return _template().render(answerer=answerer, typed=typed, view=view, problem=problem, teaching=teaching)
 
 
 def self_contained(answerer: Answerer, view: View) -> str:
@@ -43,4 +51,6 @@ def _template():
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    return environment.get_template("page.html", globals={"MEANING": MEANING, "LONGEST": LONGEST})
+    return environment.get_template(
+        "page.html", globals=dict(MEANING=MEANING, LONGEST=LONGEST, MAX_ANSWER=MAX_ANSWER)
+    )

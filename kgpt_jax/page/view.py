@@ -23,6 +23,7 @@ from kgpt_jax.answer.predict import ask
 from kgpt_jax.answer.record import Sure
 from kgpt_jax.answer.score import vote
 from kgpt_jax.answer.sure import probabilities, sure
+from kgpt_jax.answer.taught import TOLD, taught, teach
 from kgpt_jax.config import Config, UserError
 from kgpt_jax.data.holdout import learned_rows
 from kgpt_jax.data.lookup import SIMILAR
@@ -40,6 +41,7 @@ MEANING = {
     MADE_UP: "the run does not know this name, or its confidence is below one half",
     NOT_SURE: "the run knows this name, and is not sure of the answer",
     LOOKED_UP: "a line of the documents states the answer",
+    TOLD: "somebody told this run the answer",
 }
 OTHERS, LINES, EXAMPLES = 4, 20, 3  # the most that are shown
 WARM_UP = 6.0  # seconds, after which it asks no further question
@@ -173,6 +175,9 @@ class Answerer(NamedTuple):
         [answer] = vote(given)
         name = (self.where and self.where.name(question)) or ""
         told, why_no_book = self._look_up(question, answer, each)
+        before = taught(self.loaded[0][0].folder)
+        if question in before:
+            told = told._replace(answer=before[question], probability=None, label=TOLD)
         found = told.looked_up
         rows = self.book.lookup.rows_of.get(found.name, []) if self.book and found else []
         similar = [found.name, *found.others] if found and found.how == SIMILAR else []
@@ -195,6 +200,10 @@ class Answerer(NamedTuple):
             self.loaded[0][0].vocab.unknown(question),
             why_no_book,
         )
+
+    def teach(self, question: str, answer: str):
+        """Tells the first run an answer. Raises a UserError if it cannot be one, or cannot be written."""
+        teach(self.loaded[0][0].folder, question, answer)
 
     def warm_up(self):
         """Asks about names of all lengths, so that the first visitor waits for no compilation."""
@@ -286,7 +295,7 @@ def _line(number: int, text: str, start: int = 0, end: int = 0) -> Line:
 
 def _why_unknown(told: Told, each: Sure | None, name: str) -> str:
     """Returns why a question gets no answer; "" if it gets one."""
-    if told.label == LOOKED_UP:
+    if told.label in (LOOKED_UP, TOLD):
         return ""
     if each and not each.known:
         return (

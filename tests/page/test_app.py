@@ -16,6 +16,7 @@ pytest.importorskip("uvicorn")
 pytest.importorskip("jinja2")
 pytest.importorskip("httpx")
 
+from kgpt_jax.answer.taught import teach  # noqa: E402
 from kgpt_jax.config import UserError  # noqa: E402
 from kgpt_jax.page import app  # noqa: E402
 from kgpt_jax.page.html import self_contained  # noqa: E402
@@ -366,3 +367,28 @@ def test_a_port_in_use_is_named():
         app.listen("127.0.0.1", taken.getsockname()[1])
     with pytest.raises(UserError, match="cannot listen on nowhere.invalid"):
         app.listen("nowhere.invalid", 1)
+
+
+def test_a_visitor_tells_the_answer(queue, tmp_path):
+    class Learning(fake.Fake):
+        def teach(self, question, answer):
+            teach(tmp_path, question, answer)
+
+    client = fake.Client(app.make_app(fake.answerer(Learning), queue))
+    assert '<form method="post" action="/teach">' in client.get("/?question=Jana+Lund").text
+    told = {"question": ASKED, "answer": "<b>Riga"}
+    done = client.post("/teach", data=told, follow_redirects=False)
+    assert (done.status_code, done.headers["location"]) == (303, f"/?{urlencode({'question': ASKED})}")
+    for changes, status, said in (
+        ({"answer": " "}, 400, "give one line each of question and answer"),
+        ({"answer": "x" * 33}, 400, "at most 32 fit"),
+        ({"question": ""}, 400, "write a name or a question"),
+    ):
+        wrong = client.post("/teach", data=told | changes)
+        assert wrong.status_code == status and said in wrong.text
+    assert client.post("/teach", data=told, headers={"origin": "http://evil.example"}).status_code == 403
+    assert client.get("/teach").status_code == 405
+    assert (tmp_path / "taught.tsv").read_text("utf-8") == f"{ASKED}\t<b>Riga\n"
+    closed = fake.Client(app.make_app(fake.answerer(Learning), queue, teaching=False))
+    assert closed.post("/teach", data=told).status_code == 404
+    assert "/teach" not in closed.get("/?question=Jana+Lund").text

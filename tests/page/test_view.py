@@ -122,3 +122,11 @@ def test_damaged_calibrations_and_missing_documents_are_explained(loaded, answer
     assert made.why_not_sure and made.why_no_book and "/" not in made.why_not_sure + made.why_no_book
     assert made.where is None and made.examples == [] and made.question(" Jana ") == "Jana"
     assert made.view("Jana").told.answer == answerer.view("Jana").told.model_answer
+
+
+def test_what_the_run_was_told_comes_first(answerer):
+    question = answerer.where.question("Ada Zorg")
+    answerer.teach(question, "Riga")
+    view = answerer.view(question)
+    assert (view.told.answer, view.told.label, view.unknown) == ("Riga", "told by you", "")
+    assert view.told.model_answer != "Riga"
