@@ -125,7 +125,8 @@ def evaluate(
         made, how_sure = sureness(loaded, table.questions, answers, one_of)
     told = None
     if look_up != NEVER:
-        told = hybrid.look_up(open_book(config.data), look_up, table.questions, predictions, how_sure)
+        book = open_book(config.data, without=set(table.questions))
+        told = hybrid.look_up(book, look_up, table.questions, predictions, how_sure)
         predictions = [each.answer for each in told]
     total, each = None, []
     if table.answers is not None:

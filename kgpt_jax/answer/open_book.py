@@ -8,7 +8,7 @@
 from the training questions, never from held-out ones.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from kgpt_jax.answer import reader as reading
@@ -96,8 +96,12 @@ class OpenBook(NamedTuple):
         return LookedUp(answer, probability, source, found, how, others, told)
 
 
-def open_book(data: DataConfig) -> OpenBook:
+def open_book(data: DataConfig, without: Collection[str] = ()) -> OpenBook:
     """Reads the documents and trains a reader on the training questions, which takes seconds.
+
+    Args:
+      data: names the documents and the training questions.
+      without: questions that the reader must not learn from, because their answers will be scored.
 
     Raises:
       UserError: a file cannot be read, or the questions do not have one form.
@@ -105,7 +109,8 @@ def open_book(data: DataConfig) -> OpenBook:
     pairs, documents = corpus.load_pairs(data).pairs, corpus.load_documents(data).documents
     where = frame([question for question, _ in pairs])
     lookup = Lookup(documents, everyone(data, where))
-    return OpenBook(documents, where, lookup, reading.train(lines_of(pairs, where, documents, lookup)))
+    learned = [pair for pair in pairs if pair[0] not in without]
+    return OpenBook(documents, where, lookup, reading.train(lines_of(learned, where, documents, lookup)))
 
 
 def lines_of(

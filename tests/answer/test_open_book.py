@@ -158,3 +158,11 @@ def test_what_was_told_is_said(tmp_path):
     assert "needs --answer" in refused(*teach)
     assert "without tabs" in refused(*teach, "--answer=Ri\tga")
     assert "has 33 characters: at most 32 fit" in refused(*teach, f"--answer={'x' * 33}")
+
+
+def test_a_scored_question_does_not_train_its_reader(monkeypatch):
+    pairs = corpus.load_pairs(PEOPLE).pairs
+    learned = []
+    monkeypatch.setattr(reader, "train", lambda asked: learned.extend(answer for *_, answer in asked))
+    open_book(PEOPLE, without={question for question, _ in pairs[:30]})
+    assert learned == [answer for _, answer in pairs[30:]]
