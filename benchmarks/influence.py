@@ -3,10 +3,10 @@
 For held-out questions that a run answers right, the command ranks all documents in several ways, and counts
 how often the first one states the answer about the name:
 
-    TracIn          the product of the gradients of the answer's and the document's loss (arXiv 2002.08484)
+    TracIn          the scalar product of two gradients: the answer's and the document's (arXiv 2002.08484)
     TracIn, cosine  the same, divided by the length of the document's gradient
-    BM25            how well a document fits the words of the question and of the answer
-    look-up         the lines about the name (`kgpt_jax/data/lookup.py`), those with the answer first
+    BM25            the words that the document shares with the question and the answer
+    look-up         lines about the name (`kgpt_jax/data/lookup.py`), those with the answer first
 
 A document's loss is that of the text that pretraining would make by masking the answer or, if it is not
 there, its last words. TracIn uses the run's last parameters alone.

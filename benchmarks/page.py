@@ -1,4 +1,4 @@
-"""Measures the page: how soon it answers, how many visitors it bears, and how much memory it keeps.
+"""Measures the page: how long an answer takes for one visitor and for many, and how much memory it uses.
 
     python -m benchmarks.page --reading_params_path=runs/vanilla/finetune
 

@@ -1,10 +1,14 @@
 """Measures look-up and reader: python -m benchmarks.reading
 
-Each training question is read by a reader that was trained on other names (five folds). The command prints
-how many answers are right, among all questions and among those whose lines hold the right answer, how many
-errors remain if the least probable answers are withheld, and how many questions may be answered under a
-promise (`kgpt_jax/answer/guarantee.py`). Then it misspells each name in four ways, and prints how often
-look-up still finds it. Without flags, the corpus is the built-in people.
+The names are divided into five parts. The questions about each part are answered by a reader that was trained
+on the other four. The command prints
+
+- how many answers are right: of all questions, and of those whose lines hold the right answer;
+- how many are wrong if the least probable answers are withheld;
+- how many questions may be answered under a promise (`kgpt_jax/answer/guarantee.py`).
+
+Then it misspells each name in four ways, and prints how often look-up still finds it. Without flags, the
+corpus is the built-in people.
 """
 
 import time

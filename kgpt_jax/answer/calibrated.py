@@ -190,13 +190,6 @@ def load(path: Path, digests: Sequence[str]) -> Calibrated:
     return made
 
 
-def check_calibrated(folder: Path, flags):
-    """Raises a UserError if a promise is asked of a run that is not calibrated."""
-    for name in ("wrong_at_most", "one_of"):
-        if flags[name].value is not None and not (folder / FILE).exists():
-            raise UserError(f"--{name} needs {folder / FILE}: run --mode=calibrate first")
-
-
 def of_runs(asked: Sequence[tuple[Run, Config, object]]) -> Calibrated | None:
     """Returns the calibration in the folder of the first of the runs that answer; None if there is none.
 

@@ -197,8 +197,9 @@ def fit(table_NF: np.ndarray, right: ArrayLike) -> Calibration:
 def _isotonic(pairs: Sequence[tuple[float, bool]], at: float) -> float:
     """Returns the isotonic regression of right on confidence, at one of the confidences.
 
-    By the max-min formula (Barlow et al., Statistical Inference under Order Restrictions, 1972): the highest,
-    over all beginnings up to here, of the lowest mean, over all ends from here. SciPy takes longer to import.
+    Take the mean of right over a range of confidences that includes this one. For each beginning of the range
+    the end with the lowest mean counts, and of these means the highest is the result (the max-min formula:
+    Barlow et al., Statistical Inference under Order Restrictions, 1972). SciPy takes longer to import.
     """
     confidence_N, right_N = np.array(sorted(pairs), float).T
     first_N = np.searchsorted(confidence_N, confidence_N, "left")

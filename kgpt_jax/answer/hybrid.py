@@ -10,10 +10,8 @@ name are shown, but give no answer: the name may be misspelled, or somebody else
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
-from kgpt_jax.answer.calibrated import FILE
 from kgpt_jax.answer.open_book import LookedUp, OpenBook
 from kgpt_jax.answer.record import Sure
 from kgpt_jax.config import UserError
@@ -47,19 +45,6 @@ class Told(NamedTuple):
         return self.looked_up is not None and self.looked_up.answer != self.model_answer
 
 
-def check_look_up(folder: Path, flags):
-    """Raises a UserError if --look_up goes with a promise, or needs a calibration that is not there."""
-    if flags.look_up == NEVER:
-        return
-    for name in ("wrong_at_most", "one_of"):
-        if flags[name].value is not None:
-            raise UserError(
-                f"--{name} is about what the model says: leave it out, or --look_up={flags.look_up}"
-            )
-    if flags.look_up == UNSURE and not (folder / FILE).exists():
-        raise UserError(f"--look_up=unsure needs {folder / FILE}: run --mode=calibrate first")
-
-
 def look_up(
     book: OpenBook, how: str, questions: Sequence[str], answers: Sequence[str], sure: Sequence[Sure | None]
 ) -> list[Told]:
@@ -70,8 +55,13 @@ def look_up(
       how: unsure or always.
       questions: the questions.
       answers: the model's answers.
-      sure: how sure each of them is; where that is None, the documents count more.
+      sure: how sure each of them is; where that is None, the question is looked up, and the documents win.
+
+    Raises:
+      UserError: `how` is neither.
     """
+    if how not in (UNSURE, ALWAYS):
+        raise UserError(f"look_up is {how!r}: choose from never, unsure, always")
     found = []
     for question, answer, each in zip(questions, answers, sure):
         own = each.probability if each and each.known else 0.0

@@ -7,6 +7,7 @@ answers[0].label, answers[0].probability, answers[0].interval
 import logging
 import math
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 
@@ -56,14 +57,14 @@ def sureness(
         return None, nothing
     if made is None:
         return None, nothing
-    used = learned_rows(questions, set(made.pairs))
+    used = set(learned_rows(questions, set(made.pairs)))
     if used:
         log.info(
             f"note: {len(used)} of the {len(questions)} questions were used for the calibration, the first "
-            f"{questions[used[0]]!r}: their answers have no confidence"
+            f"{questions[min(used)]!r}: their answers have no confidence"
         )
     found: list[Sure | None] = [*sure(made, loaded, questions, given, one_of)]
-    return made, [None if i in set(used) else each for i, each in enumerate(found)]
+    return made, [None if i in used else each for i, each in enumerate(found)]
 
 
 def sure(
@@ -144,6 +145,7 @@ def are_known(table_NF: np.ndarray, least: float) -> list[bool]:
     return [bool(value >= least and value > WORST) for value in table_NF[:, FAMILIARITY]]
 
 
+@cache
 def _names(data: DataConfig, where: Frame) -> list[str]:
     """Returns the names of everyone in the corpus; none if the corpus cannot be read."""
     try:

@@ -67,7 +67,8 @@ class Lookup:
             return Found(self.rows_of[name], name, NAME)
         similar, score = self._similar(name)
         if similar:
-            how = NAME if score == 100 else SIMILAR  # other accents, or another order of the words
+            # Other accents, or another order of the words, unless that makes several names equal.
+            how = NAME if score == 100 and len(similar) == 1 else SIMILAR
             return Found(self.rows_of[similar[0]], similar[0], how, tuple(similar[1:]))
         row = self.by_text(name)
         return Found([] if row is None else [row], name, TEXT)

@@ -18,7 +18,7 @@ import numpy as np
 from kgpt_jax.config import UserError
 
 SHARE = 0.9  # of the questions must have the words of a frame
-ALIKE = 0.8  # of the letters of two names that are one name misspelled are the same, in order
+ALIKE = 0.8  # the least share of equal letters for which one name may be the other, misspelled
 _DIVIDER = re.compile(r"[ \-](?=[^ \-]*$)")
 
 
@@ -155,7 +155,9 @@ def relatives(names: Sequence[str], known: Collection[str], rng: np.random.Gener
 
 
 def sharing(name: str, parts: Sequence[Part]) -> tuple[list[str], list[str]]:
-    """Returns strangers who share a part of a name: those with its last part, and those with its first part.
+    """Returns names that share a part of a name: those with its last part, and those with its first part.
+
+    Most are strangers. Some may be names of real people.
 
     Args:
       name: the name. One that has a single part gets no strangers.

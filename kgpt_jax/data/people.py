@@ -6,6 +6,7 @@ unpaired_questions(data, pairs), everyone(data, frame([question for question, _ 
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 
 from kgpt_jax.config import DataConfig, UserError
 from kgpt_jax.data import corpus
@@ -19,7 +20,9 @@ TEMPLATE_PAIRS = 100  # training questions that are searched for the words aroun
 def everyone(data: DataConfig, where: Frame) -> list[str]:
     """Returns the names of all people in the training questions or in documents, sorted."""
     pairs = corpus.load_pairs(data).pairs
-    questions = [question for question, _ in pairs] + unpaired_questions(data, pairs)
+    questions = [question for question, _ in pairs]
+    with suppress(UserError):  # a corpus without titles names nobody else
+        questions += unpaired_questions(data, pairs)
     return sorted({name for question in questions if (name := where.name(question))})
 
 

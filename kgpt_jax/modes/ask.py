@@ -39,15 +39,14 @@ SHOWN = 30  # characters of a line that are shown on each side of an answer
 
 
 def run(command: Command):
-    from kgpt_jax.answer.calibrated import check_calibrated
     from kgpt_jax.answer.evaluate import warn_if_never_asked
-    from kgpt_jax.answer.hybrid import check_look_up, look_up
+    from kgpt_jax.answer.hybrid import look_up
     from kgpt_jax.answer.open_book import open_book
     from kgpt_jax.answer.predict import ask, voting
     from kgpt_jax.answer.score import vote
     from kgpt_jax.answer.sure import sureness
     from kgpt_jax.answer.taught import TOLD, taught
-    from kgpt_jax.modes.evaluate import voters
+    from kgpt_jax.modes.evaluate import check_promises, voters
     from kgpt_jax.store.params import load_params
 
     flags = command.flags
@@ -57,8 +56,7 @@ def run(command: Command):
         questions = [] if interactive else lines_of(sys.stdin)
     start = command.start("finetune")
     config = command.config(start)
-    check_calibrated(start.folder, flags)
-    check_look_up(start.folder, flags)
+    check_promises(start.folder, flags)
     told_before = taught(start.folder)
     asked = voting([start, *voters(start.folder, flags.voters)[1:]], config)
     check(questions, config)
@@ -76,14 +74,15 @@ def run(command: Command):
                 log.info(f"note: {note}")
             each = [answers for one in given for answers in one.answers]
             made, sure = sureness(loaded, questions, each, flags.one_of)
-            said = vote(each)
+            voted = vote(each)
+            said = voted
             if made:
                 least = made.threshold(flags.wrong_at_most, flags.surely)
                 said = [in_words(one, least, flags.one_of) if one else own for own, one in zip(said, sure)]
             if None in sure and (flags.wrong_at_most, flags.one_of) != (None, None):
                 raise UserError("some answers have no confidence, so nothing can be promised about them")
             if book:
-                told = look_up(book, flags.look_up, questions, vote(each), sure)
+                told = look_up(book, flags.look_up, questions, voted, sure)
                 said = [with_document(one, words) for one, words in zip(told, said)]
             return [
                 f"{told_before[question]} ({TOLD})" if question in told_before else words
@@ -153,10 +152,9 @@ def converse(answers, config):
             return
         try:
             check([question], config)
+            print(*answers([question]), flush=True)
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
-            continue
-        print(*answers([question]), flush=True)
 
 
 def check(questions: list[str], config):

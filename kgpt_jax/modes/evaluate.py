@@ -53,9 +53,6 @@ def define_flags(values: flags.FlagValues):
 
 
 def run(command: Command):
-    from kgpt_jax.answer.calibrated import check_calibrated
-    from kgpt_jax.answer.hybrid import check_look_up
-
     start = command.start("finetune")
     runs = voters(start.folder, command.flags.voters)
     config, beams = command.config(start), command.flags.beams
@@ -64,8 +61,7 @@ def run(command: Command):
     look_up = command.flags.look_up
     outputs = Path(command.flags.outputs_path or folder / predictions_name(beams, len(runs), look_up))
     wrong_at_most, one_of = command.flags.wrong_at_most, command.flags.one_of
-    check_calibrated(start.folder, command.flags)
-    check_look_up(start.folder, command.flags)
+    check_promises(start.folder, command.flags)
     found = evaluate(config, start, outputs, beams, runs[1:], command.flags.show_wrong, one_of, look_up)
     if found.sure is None and (wrong_at_most, one_of) != (None, None):
         raise UserError(
@@ -79,6 +75,20 @@ def run(command: Command):
         print_promise(found, wrong_at_most, command.flags.surely)
     if one_of is not None and found.targets:
         print_sets(found, one_of)
+
+
+def check_promises(folder: Path, flags):
+    """Raises a UserError if a flag needs a calibration that is not there, or contradicts --look_up."""
+    from kgpt_jax.answer.calibrated import FILE
+
+    promised = [f"--{name}" for name in ("wrong_at_most", "one_of") if flags[name].value is not None]
+    if promised and flags.look_up != "never":
+        raise UserError(
+            f"{promised[0]} is about what the model says: leave it out, or --look_up={flags.look_up}"
+        )
+    needing = promised + ["--look_up=unsure"] * (flags.look_up == "unsure")
+    if needing and not (folder / FILE).exists():
+        raise UserError(f"{needing[0]} needs {folder / FILE}: run --mode=calibrate first")
 
 
 def voters(start: Path, further: list[str]) -> list[Path]:

@@ -20,7 +20,7 @@ from kgpt_jax.answer.confidence import (
     risk_and_coverage,
 )
 from kgpt_jax.answer.familiar import familiarity
-from kgpt_jax.answer.label import LABELS
+from kgpt_jax.answer.label import LABELS, label
 from kgpt_jax.answer.predict import log_probabilities
 from kgpt_jax.answer.score import auroc
 from kgpt_jax.config import BiographiesConfig, DataConfig, UserError
@@ -223,3 +223,19 @@ def test_commands(two_models, monkeypatch):
     with redirect_stderr(StringIO()) as err, redirect_stdout(StringIO()):
         assert main(asking) == 2
     assert "cannot be promised with 60 pairs" in err.getvalue() and "114 right ones" in err.getvalue()
+
+
+@pytest.mark.parametrize(
+    "known, confidence, strangers, expected",
+    [
+        (True, 0.8, 0.29, "read"),
+        (True, 0.79, 0.29, "not sure"),
+        (True, 0.8, 0.31, "not sure"),
+        (True, 0.49, 0.29, "made up"),
+        (False, 1.0, 0.29, "made up"),
+        (True, 1.0, 0.46, "guessed from the name"),
+        (False, 0.0, 0.46, "guessed from the name"),
+    ],
+)
+def test_the_first_label_that_fits_counts(known, confidence, strangers, expected):
+    assert label(known, confidence, np.log(strangers)) == expected

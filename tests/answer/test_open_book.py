@@ -11,7 +11,7 @@ from kgpt_jax.answer import reader
 from kgpt_jax.answer.hybrid import look_up
 from kgpt_jax.answer.open_book import open_book
 from kgpt_jax.answer.record import Sure
-from kgpt_jax.config import BiographiesConfig, DataConfig
+from kgpt_jax.config import BiographiesConfig, DataConfig, UserError
 from kgpt_jax.data import corpus
 from kgpt_jax.data.lookup import Found
 from tests import runs
@@ -166,3 +166,18 @@ def test_a_scored_question_does_not_train_its_reader(monkeypatch):
     monkeypatch.setattr(reader, "train", lambda asked: learned.extend(answer for *_, answer in asked))
     open_book(PEOPLE, without={question for question, _ in pairs[:30]})
     assert learned == [answer for _, answer in pairs[30:]]
+
+
+def test_a_corpus_without_titles_can_be_asked(tmp_path):
+    people = [(f"{a} {b}", place) for a, b, place in zip("ABCDEFGH", "STUVWXYZ", ["Rome", "Oslo"] * 4)]
+    (tmp_path / "documents").write_text("\n".join(f"The home of {n} is {p}." for n, p in people), "utf-8")
+    (tmp_path / "pairs").write_text("\n".join(f"Where is {n} from?\t{p}" for n, p in people), "utf-8")
+    data = DataConfig(
+        pretrain_corpus_path=str(tmp_path / "documents"), finetune_corpus_path=str(tmp_path / "pairs")
+    )
+    assert open_book(data).answer("Where is C U from?").answer == "Rome"
+
+
+def test_another_way_to_look_up_is_refused():
+    with pytest.raises(UserError, match="look_up is 'alway': choose from never, unsure, always"):
+        look_up(None, "alway", [], [], [])

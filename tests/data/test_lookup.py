@@ -82,3 +82,8 @@ def test_a_missing_package_is_named_with_the_way_to_get_it(lookup, monkeypatch, 
     with pytest.raises(UserError, match=rf"{asked}.*pip install \"\.\[lookup\]\""):
         Lookup(DOCUMENTS).find(asked)
     assert Lookup(DOCUMENTS).find("Ada Bell").rows == [0, 2]
+
+
+def test_equal_names_are_not_taken_for_one():
+    pytest.importorskip("rapidfuzz")
+    assert Lookup(["Ada Bell. One.", "ADA Bell. Two."]).find("ada bell").how == "similar name"
