@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 def answer_records(found: "Evaluation") -> list[dict[str, Any]]:
     """Returns a record for each question: question, answer, target, right, scored.
 
-    If the run is calibrated, it also has the fields of a `Sure` (`answer/record.py`). If answers were looked up,
-    it has the fields of a `Told` (`answer/hybrid.py`). Then answer, probability and label are those of the answer
-    that is given, and confidence, interval, known, evidence and one_of those of the model's.
+    If the run is calibrated, it also has the fields of a `Sure` (`answer/record.py`). If answers were
+    looked up, it has the fields of a `Told` (`answer/hybrid.py`). Then answer, probability and label are those
+    of the answer that is given; confidence, interval, known, evidence and one_of are those of the model's.
     `target` and `right` are None without targets. `scored` is False if a run has learned the answer.
     """
     scored = set(found.scored)

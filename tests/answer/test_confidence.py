@@ -1,5 +1,6 @@
 import dataclasses
 import json
+from collections import Counter
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 
@@ -24,6 +25,7 @@ from kgpt_jax.answer.label import LABELS, label
 from kgpt_jax.answer.predict import log_probabilities
 from kgpt_jax.answer.score import auroc
 from kgpt_jax.config import BiographiesConfig, DataConfig, UserError
+from kgpt_jax.data.biographies import PLACES
 from kgpt_jax.data.corpus import load_pairs
 from kgpt_jax.data.holdout import fingerprints
 from kgpt_jax.data.names import Frame
@@ -179,7 +181,7 @@ def test_a_calibration_comes_back_and_belongs_to_its_run(tmp_path):
         calibrated.load(path, ["aa"])
 
 
-def test_commands(two_models, monkeypatch):
+def test_commands(two_models, monkeypatch, tmp_path):
     reading = f"--reading_params_path={two_models.folder}"
     assert "all 30 answers are wrong: calibration needs both kinds" in refused("--mode=calibrate", reading)
     assert "calibration needs 20 for the fit" in refused("--mode=calibrate", reading, "--n_fit=80")
@@ -192,11 +194,30 @@ def test_commands(two_models, monkeypatch):
 
     # Random models are never right, so every second answer counts as right here.
     monkeypatch.setattr(calibrate, "is_right", lambda answer, target: len(target) % 2 == 0)
+    of_right = calibrate.probabilities
+    monkeypatch.setattr(
+        calibrate,
+        "probabilities",
+        lambda asked, questions: [dict.fromkeys(PLACES, 0.01) for _ in of_right(asked, questions)],
+    )
     printed = run("--mode=calibrate", reading)
     assert "30 pairs fitted the regression. On 60 clean pairs:" in printed
     there = json.loads((two_models.folder / "calibration.json").read_text("utf-8"))
     assert there["parameters"] == [params_digest(load_params(two_models))]
     assert (two_models.folder / "reliability.png").stat().st_size > 10_000
+    # The calibration used 90 questions. Sets about the 10 others have one answer or more.
+    others = (
+        "--mode=evaluate",
+        reading,
+        "--config.data.n_validation=0",
+        f"--outputs_path={tmp_path / 'p.txt'}",
+    )
+    printed = run(*others, "--one_of=0.5")
+    records = [json.loads(line) for line in (tmp_path / "p_answers.jsonl").read_text("utf-8").splitlines()]
+    counts = Counter(record["label"] for record in records)
+    assert all(f"\n{label}: {counts[label]} answers, " in printed for label in counts)
+    held = sum(record["target"] in record["one_of"] for record in records)
+    assert f"the right one is in {held} of 10" in printed and all(record["one_of"] for record in records)
     said = run("--mode=ask", reading, "--question=Where was Adж King born?", "--question=Who?")
     assert said.count("(I do not know this name: an answer would be") == 2
     used = load_pairs(dataclasses.replace(DATA, n_validation=0)).questions[-1]
