@@ -21,8 +21,8 @@ import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 
-from kgpt_jax.answer.predict import ask
 from kgpt_jax.answer.score import Score, percent
+from kgpt_jax.answer.voters import ask, load_voters
 from kgpt_jax.data import corpus
 from kgpt_jax.data.lookup import Lookup
 from kgpt_jax.data.names import frame
@@ -32,7 +32,6 @@ from kgpt_jax.data.vocab import PAD, PAD_ID
 from kgpt_jax.model.gpt import GPT
 from kgpt_jax.store.compatible import fit_to
 from kgpt_jax.store.folder import read_run
-from kgpt_jax.store.params import load_params
 from kgpt_jax.train.step import cross_entropy_sum
 
 FLAGS = flags.FLAGS
@@ -81,13 +80,14 @@ def main(_):
     config = fit_to(run, run.config)
     # Products of bfloat16 factors have no derivative in a direction.
     model = GPT(dataclasses.replace(config.model, products="float32"))
-    params, room = load_params(run, "asking"), config.model.seq_len + 1
+    voters, room = load_voters([(run, config)], "asking"), config.model.seq_len + 1
+    params = voters[0].params
     pairs = corpus.load_pairs(config.data).pairs
     documents = [document for document in corpus.load_documents(config.data).documents if document]
     where = frame([question for question, _ in pairs])
     lookup = Lookup(documents, everyone(config.data, where))
     asked = corpus.load_questions(config.data).pairs
-    answers = ask(run, config, [question for question, _ in asked], purpose="", params=params).answers[0]
+    answers = ask(voters, [question for question, _ in asked]).answers[0]
     chosen = [pair for pair, answer in zip(asked, answers) if pair[1] == answer][: FLAGS.questions]
     places = {answer for _, answer in [*pairs, *asked]}
     texts = [text_of(each, next((p for p in sorted(places) if p in each), ""), room) for each in documents]

@@ -28,11 +28,12 @@ from absl import app, flags
 
 import kgpt_jax
 from kgpt_jax.answer.calibrate import LEAST, calibrate
-from kgpt_jax.answer.confidence import WORST
+from kgpt_jax.answer.evidence import WORST
 from kgpt_jax.answer.label import GUESSED, LABELS, MADE_UP, READ, label
 from kgpt_jax.answer.record import Sure
 from kgpt_jax.answer.score import auroc
-from kgpt_jax.answer.sure import sure
+from kgpt_jax.answer.sure import Judge
+from kgpt_jax.answer.voters import Voter
 from kgpt_jax.data.biographies import FACTS, FIRST, LAST, PLACES
 from kgpt_jax.store.compatible import fit_to
 from kgpt_jax.store.outputs import check, write_lines
@@ -108,10 +109,11 @@ def answers_of(run: kgpt_jax.Run, asked: list[Person]) -> list[Sure]:
     """Calibrates a run on its held-out pairs, and returns its labelled answers."""
     stored = run._stored
     config = fit_to(stored, run.config)
-    loaded = [(stored, config, run.params)]
+    voters = [Voter(stored, config, run.params)]
     # Few answers are wrong, and the regression needs some, so all but the fewest clean pairs fit it.
-    made = calibrate(loaded, config, n_fit=config.data.n_validation - LEAST)
-    return sure(made, loaded, [question(person) for person in asked])
+    made = calibrate(voters, config.data, n_fit=config.data.n_validation - LEAST)
+    found = Judge(voters, made).sure([question(person) for person in asked])
+    return [sure for sure in found if sure]
 
 
 def truth(

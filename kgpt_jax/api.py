@@ -13,7 +13,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-from kgpt_jax.answer.record import Answer
+from kgpt_jax.answer.record import NEVER, UNSURE, Answer
 from kgpt_jax.config import Config, UserError, load_recipe
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from kgpt_jax.answer.attention import Map
     from kgpt_jax.answer.open_book import OpenBook
     from kgpt_jax.answer.score import Score
+    from kgpt_jax.answer.sure import Judge
     from kgpt_jax.data.corpus import Table
     from kgpt_jax.data.vocab import Vocab
     from kgpt_jax.store.folder import Run as StoredRun
@@ -106,7 +107,8 @@ class Run:
           An `Answer` for one question, or a list of answers in the order of the questions.
 
         Raises:
-          UserError: the run has no valid checkpoint, or the documents cannot be read.
+          UserError: the run has no valid checkpoint, is not calibrated, but "unsure" needs that, or the
+            documents cannot be read.
 
         Example::
 
@@ -117,32 +119,38 @@ class Run:
         """
         if isinstance(questions, str):
             return self.answer([questions], look_up)[0]
-        params, asked = self.params, list(questions)
-        from kgpt_jax.answer import predict
-        from kgpt_jax.answer.score import vote
-        from kgpt_jax.answer.sure import sureness
-        from kgpt_jax.data.corpus import log_notes
-        from kgpt_jax.model.gpt import GPT
-        from kgpt_jax.store.params import models
-
+        asked = list(questions)
         if not asked:
             return []
-        given = predict.ask(self._stored, self.config, asked, params=params)
+        judge = self._judge
+        from kgpt_jax.answer import hybrid, predict
+        from kgpt_jax.answer.voters import ask
+        from kgpt_jax.data.corpus import log_notes
+        from kgpt_jax.model.gpt import GPT
+
+        if look_up == UNSURE and not judge.made:
+            raise UserError(f"look_up={look_up!r} needs a calibrated run: run --mode=calibrate first")
+        given, model = ask(judge.voters, asked), GPT(self.config.model)
         log_notes(given.notes)
-        answers, model = vote(given.answers), GPT(self.config.model)
+        answers, sure = given.vote, judge.sure(asked, given.answers)
         scores = [
             predict.log_probabilities(model, each, self.vocab, asked, answers)
-            for each in models(self._stored, params)
+            for each in judge.voters[0].models
         ]
         means = [predict.mean_log_probability(of_answer) for of_answer in zip(*scores)]
-        _, sure = sureness([(self._stored, self.config, params)], asked, given.answers)
         found = [Answer(*row) for row in zip(asked, answers, means, sure)]
-        if look_up == "never":
+        if look_up == NEVER:
             return found
-        from kgpt_jax.answer import hybrid
-
         told = hybrid.look_up(self._open_book, look_up, asked, answers, sure)
         return [dataclasses.replace(own, answer=each.answer, told=each) for own, each in zip(found, told)]
+
+    @cached_property
+    def _judge(self) -> "Judge":
+        params = self.params
+        from kgpt_jax.answer.sure import Judge
+        from kgpt_jax.answer.voters import Voter
+
+        return Judge([Voter(self._stored, self.config, params)])
 
     @cached_property
     def _open_book(self) -> "OpenBook":
@@ -390,10 +398,10 @@ def evaluate(run: Run, pairs: str | Path | Pairs | None = None, *, beams: int = 
         table = _table(pairs)
     if table.answers is None:
         raise UserError("the questions have no answers to compare with: run.answer asks without a score")
-    params = run.params
+    voters = run._judge.voters
     from kgpt_jax.answer import evaluate as evaluation
 
-    found = evaluation.evaluate(run.config, run._stored, beams, table=table, params=params)
+    found = evaluation.evaluate(voters, run.config.data, beams, table)
     assert found.score is not None
     return found.score
 

@@ -17,15 +17,14 @@ from typing import NamedTuple
 import numpy as np
 
 from kgpt_jax.answer.familiar import familiarity
-from kgpt_jax.answer.predict import ask
-from kgpt_jax.answer.score import auroc, vote, wilson_interval
+from kgpt_jax.answer.score import auroc, wilson_interval
+from kgpt_jax.answer.voters import ask, load_voters
 from kgpt_jax.config import Config, UserError
 from kgpt_jax.data import corpus, names
 from kgpt_jax.data.holdout import learned_rows
 from kgpt_jax.data.people import unpaired_questions
 from kgpt_jax.store.compatible import check_corpus, fit_to, learned_by
 from kgpt_jax.store.folder import Run
-from kgpt_jax.store.params import load_params
 
 READ = "read of"
 STRANGERS = {
@@ -154,10 +153,10 @@ def audit(run: Run, config: Config, refuse: float = 0.02) -> Audit:
     kinds = {READ: measured}
     kinds |= {kind: make(read, everyone, rng)[:MOST] for kind, make in STRANGERS.items()}
     kinds["unknown letter"] = names.foreign(read, run.vocab.characters, rng)[:MOST]
-    params = load_params(run, "auditing", config.model_devices)
+    voters = load_voters([(run, config)], "auditing")
 
     def known(of: Sequence[str]) -> np.ndarray:
-        return familiarity(run, config.model, params, of)
+        return familiarity(run, config.model, voters[0].params, of)
 
     threshold = float(np.quantile(known(chosen_on), refuse, method="higher"))
     familiarities = {kind: known(of) for kind, of in kinds.items()}
@@ -167,7 +166,7 @@ def audit(run: Run, config: Config, refuse: float = 0.02) -> Audit:
         passed = [name for name, value in zip(of, familiarities[kind]) if value >= threshold]
         others = [] if kind == READ else names.nearest(passed, read)
         questions = [where.question(name) for name in (*of, *others)]
-        answers = vote(ask(run, config, questions, purpose="", params=params).answers)
+        answers = ask(voters, questions).vote
         answer_of = dict(zip(of, answers))
         of_passed = [answer_of[name] for name in passed]
         agree = [given == other for given, other in zip(of_passed, answers[len(of) :])]

@@ -1,6 +1,6 @@
 """Calibrates a run on held-out pairs.
 
-    made = calibrate(asked, config)
+    made = calibrate(voters, config.data)
 
 The last held-out pairs fit the logistic regression. The first ones, the clean pairs, measure it, give its
 probabilities, and set the thresholds of promises (`answer/guarantee.py`). Do not choose a recipe by its
@@ -14,22 +14,15 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from kgpt_jax.answer.calibrated import Calibrated, Quality
-from kgpt_jax.answer.confidence import (
-    Asks,
-    calibration_error,
-    evidence,
-    fit,
-    perfect_error,
-    risk_and_coverage,
-)
-from kgpt_jax.answer.predict import unlearned
+from kgpt_jax.answer.confidence import calibration_error, fit, perfect_error, risk_and_coverage
+from kgpt_jax.answer.evidence import Asks, evidence
 from kgpt_jax.answer.score import auroc
 from kgpt_jax.answer.sure import FAMILIARITY, are_known, probabilities
-from kgpt_jax.config import Config, UserError
+from kgpt_jax.answer.voters import Voter, unlearned
+from kgpt_jax.config import DataConfig, UserError
 from kgpt_jax.data import corpus
 from kgpt_jax.data.holdout import fingerprints, parts
 from kgpt_jax.data.names import divided, frame
-from kgpt_jax.store.folder import Run
 from kgpt_jax.store.params import params_digest
 
 LEAST = 20  # pairs of each part
@@ -37,22 +30,22 @@ UNKNOWN_SHARE = 0.02  # of the pairs of the fit have names that count as unknown
 STRANGERS = 8  # who share the last part of a name, and as many who share the first part
 
 
-def calibrate(asked: Sequence[tuple[Run, Config, object]], config: Config, n_fit: int = 0) -> Calibrated:
+def calibrate(voters: Sequence[Voter], data: DataConfig, n_fit: int = 0) -> Calibrated:
     """Calibrates runs on the held-out training pairs.
 
     Args:
-      asked: runs with their fitting configs and parameters; all of their models vote.
-      config: `config.data` names the questions, as for an evaluation.
+      voters: the runs; all of their models vote.
+      data: names the questions, as for an evaluation.
       n_fit: how many of them, the last ones, fit the regression; 0 takes a third.
 
     Raises:
       UserError: the questions have no answers, there are too few, all answers are right or all wrong, or a
         run has learned the answers.
     """
-    table = corpus.load_questions(config.data)
+    table = corpus.load_questions(data)
     if table.answers is None:
         raise UserError("calibration needs questions with answers, as by --config.data.n_validation=600")
-    rows = unlearned([run for run, *_ in asked], table.questions, config.data)
+    rows = unlearned([voter.run for voter in voters], table.questions, data)
     questions, targets = [table.questions[i] for i in rows], [table.answers[i] for i in rows]
     clean, last = parts(questions, n_fit or len(rows) // 3)
     if min(len(clean), len(last)) < LEAST:
@@ -60,18 +53,18 @@ def calibrate(asked: Sequence[tuple[Run, Config, object]], config: Config, n_fit
             f"{len(rows)} held-out pairs, {len(last)} of them for the fit: calibration needs {LEAST} for the "
             f"fit and {LEAST} clean ones"
         )
-    asks = what_they_ask([question for question, _ in corpus.load_pairs(config.data).pairs])
-    found = evidence(asked, asks, questions)
+    asks = what_they_ask([question for question, _ in corpus.load_pairs(data).pairs])
+    found = evidence(voters, asks, questions)
     right_N = np.array([is_right(answer, target) for answer, target in zip(found.answers, targets)])
     fitted = fit(found.table_NF[last], right_N[last])
     confidence_N = fitted.confidence(found.table_NF)
-    sets = probabilities(asked, [questions[i] for i in clean])
+    sets = probabilities(voters, [questions[i] for i in clean])
     pairs = tuple((float(c), bool(r)) for c, r in zip(confidence_N[clean], right_N[clean]))
     least_familiarity = float(np.quantile(found.table_NF[last, FAMILIARITY], UNKNOWN_SHARE))
     return Calibrated(
         dataclasses.replace(fitted, clean=pairs),
         asks,
-        sorted(params_digest(params) for *_, params in asked),
+        sorted(params_digest(voter.params) for voter in voters),
         fingerprints(questions),
         [float(confidence) for confidence in confidence_N[last]],
         least_familiarity,

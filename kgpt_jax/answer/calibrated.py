@@ -13,11 +13,12 @@ from typing import NamedTuple
 import numpy as np
 
 from kgpt_jax.answer import guarantee
-from kgpt_jax.answer.confidence import FEATURES, Asks, Calibration
+from kgpt_jax.answer.confidence import Calibration
+from kgpt_jax.answer.evidence import FEATURES, Asks
 from kgpt_jax.answer.guarantee import Promise
-from kgpt_jax.config import Config, UserError
+from kgpt_jax.answer.voters import Voter
+from kgpt_jax.config import UserError
 from kgpt_jax.data.names import Frame
-from kgpt_jax.store.folder import Run
 from kgpt_jax.store.params import params_digest
 
 FILE = "calibration.json"
@@ -190,11 +191,11 @@ def load(path: Path, digests: Sequence[str]) -> Calibrated:
     return made
 
 
-def of_runs(asked: Sequence[tuple[Run, Config, object]]) -> Calibrated | None:
+def of_runs(voters: Sequence[Voter]) -> Calibrated | None:
     """Returns the calibration in the folder of the first of the runs that answer; None if there is none.
 
     Raises:
       UserError: it is damaged, or belongs to other runs.
     """
-    path = asked[0][0].folder / FILE
-    return load(path, [params_digest(params) for *_, params in asked]) if path.exists() else None
+    path = voters[0].run.folder / FILE
+    return load(path, [params_digest(voter.params) for voter in voters]) if path.exists() else None

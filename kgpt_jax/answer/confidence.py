@@ -1,143 +1,22 @@
-"""How sure a run is of an answer: what speaks for the answer, and the probability that it is right.
+"""Turns the evidence for an answer into a confidence, and measures confidences.
 
-    found = evidence(asked, asks, questions)           # one row of numbers for each answer
-    calibration = fit(found.table_NF, right)           # logistic regression
-    calibration.confidence(found.table_NF)             # from 0 to 1
+    calibration = fit(table_NF, right)                 # logistic regression
+    calibration.confidence(table_NF)                   # from 0 to 1
+    calibration.probability([0.9])                     # with an interval
 
-The evidence for an answer is a row of FEATURES. A logistic regression turns it into a confidence. Venn-Abers
-prediction (arXiv 1511.00213) turns the confidence into a probability with an interval.
+`answer/evidence.py` collects the evidence, a row of FEATURES for each answer. Venn-Abers prediction (arXiv
+1511.00213) turns the confidence into a probability with an interval.
 
 Axes: `N` answers, `F` features.
 """
 
 import dataclasses
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from kgpt_jax.answer.familiar import name_texts, of_reads
-from kgpt_jax.answer.predict import ask, read_texts, with_answers
-from kgpt_jax.answer.score import vote
-from kgpt_jax.config import Config, UserError
-from kgpt_jax.data.mixture import weights
-from kgpt_jax.data.names import Frame, Part, sharing
-from kgpt_jax.data.stage_data import recipe_of
-from kgpt_jax.data.vocab import MASK
-from kgpt_jax.model.gpt import GPT
-from kgpt_jax.store.folder import Run
-from kgpt_jax.store.params import models
-
-FEATURES = {
-    "log_probability": "log probability of the whole answer and its end, in nats",
-    "lead": "the least lead of a character of the answer over the next likeliest one, in nats",
-    "votes": "share of the models that give the answer",
-    "cloze": "log probability of the answer after the name alone, as in pretraining; 0 without such texts",
-    "familiarity": "how well the run knows the name, in nats (answer/familiar.py)",
-    "strangers": "log of the mean probability of the answer for strangers with the same first part, or with "
-    "the same last part of the name, whichever is higher",
-}
-CLOZE_OBJECTIVES = {"answer_span", "entity_span"}  # they show `Name. ` and a masked span
-WORST = -50.0  # nats; stands for -inf, as of names with unknown letters
-
-
-class Asks(NamedTuple):
-    """What questions have in common.
-
-    Attributes:
-      where: their form. A question of another form has an unknown name.
-      parts: parts of names, from which strangers are made who share the other part of a name.
-    """
-
-    where: Frame
-    parts: list[Part]
-
-
-class Evidence(NamedTuple):
-    """Answers with what speaks for them.
-
-    Attributes:
-      answers: the vote of all models on each question.
-      table_NF: a row of FEATURES for each answer.
-    """
-
-    answers: list[str]
-    table_NF: np.ndarray
-
-
-def evidence(
-    asked: Sequence[tuple[Run, Config, object]],
-    asks: Asks,
-    questions: Sequence[str],
-    given: Sequence[list[str]] = (),
-) -> Evidence:
-    """Collects what speaks for each answer.
-
-    Args:
-      asked: runs with their fitting configs and parameters; all of their models vote.
-      asks: the form of the questions, and parts of names.
-      questions: the questions.
-      given: each model's answers, if they were asked already.
-    """
-    each = given or [
-        answers
-        for run, config, params in asked
-        for answers in ask(run, config, list(questions), purpose="", params=params).answers
-    ]
-    answers = vote(list(each))
-    votes_N = np.mean([[a == b for a, b in zip(one, answers)] for one in each], axis=0)
-    names = [asks.where.name(question) or "" for question in questions]
-    tables = [
-        _read(run, config, one, asks, questions, names, answers)
-        for run, config, params in asked
-        for one in models(run, params)
-    ]
-    table_NF = np.maximum(np.mean(tables, axis=0), WORST)
-    table_NF[:, list(FEATURES).index("votes")] = votes_N
-    return Evidence(answers, table_NF)
-
-
-def _read(
-    run: Run,
-    config: Config,
-    params,
-    asks: Asks,
-    questions: Sequence[str],
-    names: list[str],
-    answers: list[str],
-) -> np.ndarray:
-    """Returns the evidence that one model gives, (N, F), without the votes.
-
-    All texts are read together, so that one question takes one compiled program.
-    """
-    length = config.model.seq_len + 1
-    shared = [sharing(name, asks.parts) for name in names]  # for each name, groups of strangers
-    strangers = [
-        (asks.where.question(name), i) for i, groups in enumerate(shared) for name in sum(groups, [])
-    ]
-    texts = with_answers(run.vocab, questions, answers, length)
-    texts += with_answers(run.vocab, [f"{name}. {MASK}" for name in names], answers, length)
-    texts += [(text, 1) for text in name_texts(run.vocab, names, length)]
-    texts += with_answers(
-        run.vocab, [name for name, _ in strangers], [answers[i] for _, i in strangers], length
-    )
-    reads = read_texts(GPT(config.model), params, [text for text, _ in texts], [given for _, given in texts])
-    gains = [of.gain_T[given - 1 :] if given else np.zeros(0) for of, (_, given) in zip(reads, texts)]
-    logs = np.array([gain_T.sum() if len(gain_T) else WORST for gain_T in gains], float)
-    n = len(answers)
-    lead_N = [of.lead_T[given - 1 :].min() if given else WORST for of, (_, given) in zip(reads[:n], texts)]
-    cloze_N = logs[n : 2 * n]
-    if not CLOZE_OBJECTIVES & weights(recipe_of(run.config, "pretrain")).keys():
-        cloze_N = np.zeros(n)
-    known_N = of_reads(names, reads[2 * n : 3 * n])
-    rest, strangers_N = iter(np.exp(logs[3 * n :])), np.zeros(n)
-    for i, groups in enumerate(shared):
-        strangers_N[i] = max([np.mean([next(rest) for _ in group]) for group in groups if group], default=0)
-    log_strangers_N = np.log(np.maximum(strangers_N, np.exp(WORST)))
-    columns = {"log_probability": logs[:n], "lead": lead_N, "votes": np.zeros(n), "cloze": cloze_N}
-    columns |= {"familiarity": known_N, "strangers": log_strangers_N}
-    return np.array([columns[name] for name in FEATURES]).T
+from kgpt_jax.config import UserError
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,30 +1,24 @@
 """Evaluation: lets runs answer questions, and scores the answers.
 
-found = evaluate(config, run)
+found = evaluate(voters, config.data)
 print(found.score.accuracy, found.score.interval)
 """
 
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 from kgpt_jax.answer import hybrid
 from kgpt_jax.answer.calibrated import Calibrated
-from kgpt_jax.answer.hybrid import NEVER, Told
+from kgpt_jax.answer.hybrid import Told
 from kgpt_jax.answer.open_book import open_book
-from kgpt_jax.answer.predict import ask, unlearned, voting
-from kgpt_jax.answer.record import Sure
-from kgpt_jax.answer.score import Score, score, vote
-from kgpt_jax.answer.sure import sureness
-from kgpt_jax.config import Config
+from kgpt_jax.answer.record import NEVER, Sure
+from kgpt_jax.answer.score import Score, score
+from kgpt_jax.answer.sure import Judge
+from kgpt_jax.answer.voters import Voter, ask, unlearned
+from kgpt_jax.config import DataConfig
 from kgpt_jax.data import corpus
-from kgpt_jax.data.mixture import weights
 from kgpt_jax.data.spans import places
-from kgpt_jax.data.stage_data import recipe_of
-from kgpt_jax.store.compatible import check_corpus, fit_to
-from kgpt_jax.store.folder import Run
-from kgpt_jax.store.params import load_params
 
 log = logging.getLogger(__name__)
 
@@ -59,79 +53,54 @@ class Evaluation(NamedTuple):
 
 
 def evaluate(
-    config: Config,
-    run: Run,
+    voters: Sequence[Voter],
+    data: DataConfig,
     beams: int = 0,
-    voters: Sequence[Path] = (),
     table: corpus.Table | None = None,
-    params=None,
     one_of: float | None = None,
     look_up: str = NEVER,
 ) -> Evaluation:
-    """Asks a run questions, and scores the answers by exact match.
+    """Asks runs questions, and scores the answers by exact match.
 
     Args:
-      config: `config.data` names the questions and the corpus; the rest must fit the run.
-      run: the run that answers. If it has several models, they vote.
+      voters: the runs; all of their models vote.
+      data: names the questions and the corpus.
       beams: 0 lets the models write any text. With a larger number they choose from a list of places, by a
         beam search of this width.
-      voters: folders of further runs that vote.
-      table: the questions; None reads those of `config.data`.
-      params: the run's parameters; None reads them from its folder.
+      table: the questions; None reads those of `data`.
       one_of: the level of sets of answers, if the run is calibrated.
       look_up: whether to look answers up in the documents (`answer/hybrid.py`): never, unsure or always.
 
     Raises:
-      UserError: a run does not fit the questions' corpus, or it has learned answers to them and
-        `config.data.skip_learned` is off.
+      UserError: a run has learned answers to the questions, and `data.skip_learned` is off.
     """
-    asked = [(run, fit_to(run, config)), *voting(voters, config)]
-    check_corpus(run, config.data)
-    table = corpus.load_questions(config.data) if table is None else table
+    table = corpus.load_questions(data) if table is None else table
     corpus.log_notes(table.notes)
     scored = []
     if table.answers is not None:
-        scored = unlearned([each for each, _ in asked], table.questions, config.data)
+        scored = unlearned([voter.run for voter in voters], table.questions, data)
     entries = None
     if beams:
-        known = {answer for _, answer in corpus.load_pairs(config.data).pairs}
-        entries = places(corpus.load_documents(config.data).documents, known)
+        known = {answer for _, answer in corpus.load_pairs(data).pairs}
+        entries = places(corpus.load_documents(data).documents, known)
         log.info(f"answers are restricted to {len(entries):,} places")
-    answers, seconds = [], 0.0
-    loaded = []
-    for voter, fitted in asked:
-        warn_if_never_asked(voter)
-        own = (
-            params
-            if params is not None and voter is run
-            else load_params(voter, "evaluating", fitted.model_devices)
-        )
-        loaded.append((voter, fitted, own))
-        given = ask(
-            voter,
-            fitted,
-            table.questions,
-            entries=entries,
-            beams=beams,
-            params=own,
-        )
-        corpus.log_notes(given.notes)
-        answers += given.answers
-        seconds += given.seconds
-    predictions = vote(answers)
+    given = ask(voters, table.questions, entries, beams)
+    corpus.log_notes(given.notes)
+    predictions = given.vote
     made: Calibrated | None = None
     how_sure: list[Sure | None] = [None] * len(predictions)
     if not beams:
-        made, how_sure = sureness(loaded, table.questions, answers, one_of)
+        judge = Judge(voters)
+        made, how_sure = judge.made, judge.sure(table.questions, given.answers, one_of)
     told = None
     if look_up != NEVER:
-        book = open_book(config.data, without=set(table.questions))
+        book = open_book(data, without=set(table.questions))
         told = hybrid.look_up(book, look_up, table.questions, predictions, how_sure)
         predictions = [each.answer for each in told]
     total, each = None, []
     if table.answers is not None:
         right = [table.answers[i] for i in scored]
-        total, *each = (score([given[i] for i in scored], right) for given in [predictions, *answers])
+        total, *each = (score([of[i] for i in scored], right) for of in [predictions, *given.answers])
     all_sure = [each for each in how_sure if each]
     return Evaluation(
         table.questions,
@@ -140,16 +109,8 @@ def evaluate(
         scored,
         total,
         each,
-        seconds,
+        given.seconds,
         all_sure if len(all_sure) == len(how_sure) else None,
         made,
         told,
     )
-
-
-def warn_if_never_asked(run: Run):
-    """Logs a note if a run was pretrained on documents alone: it cannot know how to answer."""
-    if run.facts["stage"] != "pretrain":
-        return
-    if "question_answer" not in weights(recipe_of(run.config, "pretrain")):
-        log.info(f"note: {run.folder} was never finetuned on questions: do not expect answers")

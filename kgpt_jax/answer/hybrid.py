@@ -13,11 +13,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from kgpt_jax.answer.open_book import LookedUp, OpenBook
-from kgpt_jax.answer.record import Sure
+from kgpt_jax.answer.record import ALWAYS, LOOK_UP, UNSURE, Sure
 from kgpt_jax.config import UserError
 from kgpt_jax.data.lookup import NAME
 
-NEVER, UNSURE, ALWAYS = "never", "unsure", "always"
 LOOKED_UP = "looked up"
 SURE_ENOUGH = 0.9  # answers that are more probably right than this are not looked up when `unsure`
 
@@ -46,27 +45,31 @@ class Told(NamedTuple):
 
 
 def look_up(
-    book: OpenBook, how: str, questions: Sequence[str], answers: Sequence[str], sure: Sequence[Sure | None]
+    book: OpenBook | None,
+    how: str,
+    questions: Sequence[str],
+    answers: Sequence[str],
+    sure: Sequence[Sure | None],
 ) -> list[Told]:
     """Returns an answer to each question, from the model or from the documents.
 
     Args:
-      book: the documents.
-      how: unsure or always.
+      book: the documents; None looks nothing up.
+      how: never, unsure or always.
       questions: the questions.
       answers: the model's answers.
       sure: how sure each of them is; where that is None, the question is looked up, and the documents win.
 
     Raises:
-      UserError: `how` is neither.
+      UserError: `how` is none of these, or a package that looks for similar names is not installed.
     """
-    if how not in (UNSURE, ALWAYS):
-        raise UserError(f"look_up is {how!r}: choose from never, unsure, always")
+    if how not in LOOK_UP:
+        raise UserError(f"look_up is {how!r}: choose from {', '.join(LOOK_UP)}")
     found = []
     for question, answer, each in zip(questions, answers, sure):
         own = each.probability if each and each.known else 0.0
         told = Told(answer, each and each.probability, each.label if each else "", answer)
-        if how == ALWAYS or how == UNSURE and own < SURE_ENOUGH:
+        if book and (how == ALWAYS or how == UNSURE and own < SURE_ENOUGH):
             there = book.answer(question)
             if there and there.how == NAME and there.probability >= own:
                 told = Told(there.answer, there.probability, LOOKED_UP, answer)

@@ -1,35 +1,25 @@
-"""Lets runs answer questions. A run may have several models, and several runs may vote.
+"""Lets a model answer questions, and read texts. `answer/voters.py` lets runs answer by vote.
 
-    for run, config in voting(folders, config):
-        answers = ask(run, config, questions).answers
+    answers, notes = predict(model, params, vocab, questions)
 
 Axes: `B` questions, `T` positions of a text, `W` characters to be written, `V` vocabulary, `1` an axis of
 size one.
 """
 
-import dataclasses
 import logging
 import math
-import time
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kgpt_jax.answer.beam import any_text, best_entries, make_trie
+from kgpt_jax.answer.beam import any_text, best_entries
 from kgpt_jax.answer.decode import WIDTH_STEP, check_rows, continue_texts, pad_prompts
-from kgpt_jax.config import Config, DataConfig, UserError
-from kgpt_jax.data.holdout import UNKNOWN, learned_rows, refuse_learned
 from kgpt_jax.data.vocab import MASK, PAD, Vocab
 from kgpt_jax.devices import to_numpy
-from kgpt_jax.model.gpt import GPT
-from kgpt_jax.store.compatible import check_corpus, fit_to, learned_by
-from kgpt_jax.store.folder import Run, read_run
-from kgpt_jax.store.params import load_params, models
 
 log = logging.getLogger(__name__)
 
@@ -225,98 +215,3 @@ def mean_log_probability(scores: Sequence[float | None]) -> float | None:
         return None
     most = max(known)
     return most + math.log(sum(math.exp(score - most) for score in known) / len(known))
-
-
-class Answers(NamedTuple):
-    """The answers of a run's models.
-
-    Attributes:
-      answers: a list of answers for each model, in the order of the questions.
-      seconds: seconds of answering, without loading.
-      notes: notes on questions that were changed or left out.
-    """
-
-    answers: list[list[str]]
-    seconds: float
-    notes: list[str]
-
-
-def voting(folders: Sequence[Path | Run], config: Config) -> list[tuple[Run, Config]]:
-    """Returns the run in each folder with its own config, but with `data` and `model_devices` of `config`.
-
-    Runs may stand among the folders.
-
-    Raises:
-      UserError: a folder holds no run, or the run does not fit the data.
-    """
-    runs = [folder if isinstance(folder, Run) else read_run(folder) for folder in folders]
-    for run in runs:
-        check_corpus(run, config.data)
-    own = [
-        dataclasses.replace(run.config, data=config.data, model_devices=config.model_devices) for run in runs
-    ]
-    return [(run, fit_to(run, each)) for run, each in zip(runs, own)]
-
-
-def unlearned(runs: Sequence[Run], questions: Sequence[str], data: DataConfig) -> list[int]:
-    """Returns the indices of the questions that may be scored: no run has learned their answers.
-
-    Logs a note for each run that does not record what it learned.
-
-    Raises:
-      UserError: a run has learned an answer and `data.skip_learned` is False; or it is True and no question
-        is left.
-    """
-    for run in runs:
-        if UNKNOWN in learned_by([run]):
-            log.info(
-                f"note: {run.folder} does not record all that it learned: it may know the answers already"
-            )
-        if not data.skip_learned:
-            refuse_learned(questions, learned_by([run]), str(run.folder))
-    known = learned_rows(questions, learned_by(runs))
-    if known:
-        names = ", ".join(str(run.folder) for run in runs)
-        first = f"{len(known)} of the {len(questions)} questions, the first {questions[known[0]]!r}"
-        if len(known) == len(questions):
-            raise UserError(
-                f"{names} learned the answers to {first}: none is left to score; ask about others"
-            )
-        log.info(f"note: left out of the score, because their answers were learned: {first}")
-    return sorted(set(range(len(questions))) - set(known))
-
-
-def ask(
-    run: Run,
-    config: Config,
-    questions: list[str],
-    purpose: str = "evaluating",
-    entries: list[str] | None = None,
-    beams: int = 0,
-    params=None,
-) -> Answers:
-    """Returns the answers of each model of a run.
-
-    Args:
-      run: the run that answers.
-      config: a config that fits it (`fit_to`).
-      questions: the questions.
-      purpose: the beginning of the log line that names the run; "" logs nothing.
-      entries: the list to choose answers from; None lets the models write any text.
-      beams: the width of the beam search among `entries`.
-      params: the run's parameters; None reads them from its folder.
-
-    Raises:
-      UserError: the run has no valid checkpoint, or the search needs more memory than the machine has.
-    """
-    if params is None:
-        params = load_params(run, purpose, config.model_devices)
-    model = GPT(config.model)
-    trie = None if entries is None else make_trie(entries, run.vocab)
-    answers: list[list[str]] = []
-    notes: list[str] = []
-    began = time.perf_counter()
-    for one in models(run, params):
-        given, notes = predict(model, one, run.vocab, questions, trie, beams)
-        answers.append(given)
-    return Answers(answers, time.perf_counter() - began, notes)

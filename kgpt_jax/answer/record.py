@@ -6,6 +6,17 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from kgpt_jax.answer.hybrid import Told
 
+LOOK_UP = NEVER, UNSURE, ALWAYS = "never", "unsure", "always"  # when to look answers up
+
+
+def of_100(probability: float) -> str:
+    """Returns a probability in words.
+
+    >>> of_100(0.876)
+    'of 100 answers this sure, about 88 are right'
+    """
+    return f"of 100 answers this sure, about {100 * probability:.0f} are right"
+
 
 class Sure(NamedTuple):
     """An answer of a calibrated run (`answer/sure.py`), and how sure it is.
@@ -18,7 +29,7 @@ class Sure(NamedTuple):
       probability: that the answer is right.
       interval: of the probability (Venn-Abers); it has no fixed level.
       did_you_mean: a similar name in the corpus, if the run does not know the name; "" if there is none.
-      evidence: what speaks for the answer, by name (`answer/confidence.py`).
+      evidence: what speaks for the answer, by name (`answer/evidence.py`).
       one_of: the likeliest answers; the right one is among them with the probability that was asked for.
     """
 
@@ -35,7 +46,7 @@ class Sure(NamedTuple):
     @property
     def of_100(self) -> str:
         """The probability in words."""
-        return f"of 100 answers this sure, about {100 * self.probability:.0f} are right"
+        return of_100(self.probability)
 
 
 @dataclasses.dataclass(frozen=True)

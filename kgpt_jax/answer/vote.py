@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kgpt_jax.answer import score as scoring
-from kgpt_jax.answer.predict import MAX_ANSWER, ask, voting
+from kgpt_jax.answer.predict import MAX_ANSWER
+from kgpt_jax.answer.voters import ask, load_voters, voting
 from kgpt_jax.config import Config, UserError
 from kgpt_jax.data import corpus
 from kgpt_jax.data.holdout import refuse_learned
@@ -61,8 +62,8 @@ def vote(config: Config, folder: Path, teachers: Sequence[Path], vocab: Vocab) -
                 "--num_seeds"
             )
         given = []
-        for run, own in asked:
-            given += ask(run, own, questions, purpose="asking").answers
+        for each in asked:  # one after the other, since all together may not fit into memory
+            given += ask(load_voters([each], "asking"), questions).answers
         pairs = agreed(questions, given, question_room(config.model), vocab)
         folder.mkdir(parents=True, exist_ok=True)
         write_json(path, wanted | {"models": len(given), "pairs": pairs})

@@ -14,6 +14,7 @@ SHARED = ("tensorboard",)
 
 def run(command: Command):
     from kgpt_jax.answer.score import constants
+    from kgpt_jax.answer.voters import with_voters
     from kgpt_jax.data import corpus
     from kgpt_jax.data.stage_data import STAGE_OBJECTIVES, load_stage_data
     from kgpt_jax.data.vocab import Vocab
@@ -32,9 +33,9 @@ def run(command: Command):
 
     pretrained = pretrain(config, root / "pretrain", tensorboard)
     finetuned = finetune(config, root / "finetune", pretrained.run, tensorboard)
-    with_reading = evaluate(config, finetuned.run, root / PREDICTIONS)
+    with_reading = evaluate(with_voters(finetuned.run, [], config), root / PREDICTIONS)
     scratch = finetune(config, root / "scratch", None, tensorboard)
-    without = evaluate(config, scratch.run, root / PREDICTIONS.with_name("scratch.txt"))
+    without = evaluate(with_voters(scratch.run, [], config), root / PREDICTIONS.with_name("scratch.txt"))
     if with_reading.score is None:
         print("no table: the questions have no answers")
         return

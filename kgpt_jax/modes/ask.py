@@ -21,6 +21,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from kgpt_jax.answer.record import NEVER, of_100
 from kgpt_jax.config import UserError
 from kgpt_jax.modes.command import Command
 
@@ -39,15 +40,13 @@ SHOWN = 30  # characters of a line that are shown on each side of an answer
 
 
 def run(command: Command):
-    from kgpt_jax.answer.evaluate import warn_if_never_asked
     from kgpt_jax.answer.hybrid import look_up
     from kgpt_jax.answer.open_book import open_book
-    from kgpt_jax.answer.predict import ask, voting
-    from kgpt_jax.answer.score import vote
-    from kgpt_jax.answer.sure import sureness
+    from kgpt_jax.answer.sure import Judge
     from kgpt_jax.answer.taught import TOLD, taught
-    from kgpt_jax.modes.evaluate import check_promises, voters
-    from kgpt_jax.store.params import load_params
+    from kgpt_jax.answer.voters import ask, load_voters, with_voters
+    from kgpt_jax.data.corpus import log_notes
+    from kgpt_jax.modes.evaluate import check_promises
 
     flags = command.flags
     questions = flags.question
@@ -58,26 +57,20 @@ def run(command: Command):
     config = command.config(start)
     check_promises(start.folder, flags)
     told_before = taught(start.folder)
-    asked = voting([start, *voters(start.folder, flags.voters)[1:]], config)
+    asked = with_voters(start, flags.voters, config)
     check(questions, config)
-    with notes_on_stderr() as log:
-        loaded = []
-        for voter, fitted in asked:
-            warn_if_never_asked(voter)
-            loaded.append((voter, fitted, load_params(voter, "asking", fitted.model_devices)))
-
-        book = open_book(config.data) if flags.look_up != "never" else None
+    with notes_on_stderr():
+        voters = load_voters(asked, "asking")
+        judge = Judge(voters)
+        book = open_book(config.data) if flags.look_up != NEVER else None
 
         def answers(questions: list[str]) -> list[str]:
-            given = [ask(voter, fitted, questions, params=params) for voter, fitted, params in loaded]
-            for note in dict.fromkeys(note for one in given for note in one.notes):
-                log.info(f"note: {note}")
-            each = [answers for one in given for answers in one.answers]
-            made, sure = sureness(loaded, questions, each, flags.one_of)
-            voted = vote(each)
-            said = voted
-            if made:
-                least = made.threshold(flags.wrong_at_most, flags.surely)
+            given = ask(voters, questions)
+            log_notes(given.notes)
+            sure = judge.sure(questions, given.answers, flags.one_of)
+            said = voted = given.vote
+            if judge.made:
+                least = judge.made.threshold(flags.wrong_at_most, flags.surely)
                 said = [in_words(one, least, flags.one_of) if one else own for own, one in zip(said, sure)]
             if None in sure and (flags.wrong_at_most, flags.one_of) != (None, None):
                 raise UserError("some answers have no confidence, so nothing can be promised about them")
@@ -134,8 +127,8 @@ def with_document(told, words: str) -> str:
     before, after = text[max(start - SHOWN, 0) : start], text[end : end + SHOWN]
     differs = f"; the model says {told.model_answer}" if told.differ else ""
     return (
-        f"{told.answer} (looked up in line {line}: ...{before}[{told.answer}]{after}...; of 100 answers this "
-        f"sure, about {100 * told.probability:.0f} are right{differs})"
+        f"{told.answer} (looked up in line {line}: ...{before}[{told.answer}]{after}...; "
+        f"{of_100(told.probability)}{differs})"
     )
 
 
@@ -183,11 +176,11 @@ def lines_of(file) -> list[str]:
 
 
 @contextmanager
-def notes_on_stderr() -> Iterator[logging.Logger]:
+def notes_on_stderr() -> Iterator[None]:
     """Sends the package's log to standard error while the context is open."""
     log, handler = logging.getLogger("kgpt_jax"), logging.StreamHandler(sys.stderr)
     before, log.handlers = log.handlers, [handler]
     try:
-        yield log
+        yield
     finally:
         log.handlers = before

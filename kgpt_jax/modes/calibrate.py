@@ -29,10 +29,8 @@ def define_flags(values: flags.FlagValues):
 def run(command: Command):
     from kgpt_jax.answer.calibrate import calibrate
     from kgpt_jax.answer.calibrated import FILE, save
-    from kgpt_jax.answer.predict import voting
-    from kgpt_jax.modes.evaluate import voters
+    from kgpt_jax.answer.voters import load_voters, with_voters
     from kgpt_jax.store.outputs import check, record, write_lines
-    from kgpt_jax.store.params import load_params
 
     start = command.start("finetune")
     config = command.config(start)
@@ -40,11 +38,8 @@ def run(command: Command):
     picture = path.with_name("reliability.png")
     check(path, KIND)
     check(picture, PICTURE)
-    asked = [
-        (run, fitted, load_params(run, "calibrating", fitted.model_devices))
-        for run, fitted in voting([start, *voters(start.folder, command.flags.voters)[1:]], config)
-    ]
-    made = calibrate(asked, config, command.flags.n_fit)
+    voters = load_voters(with_voters(start, command.flags.voters, config), "calibrating")
+    made = calibrate(voters, config.data, command.flags.n_fit)
     write_lines(path, [save(made)], KIND)
     draw(made, picture)
     record(picture, PICTURE)
@@ -54,7 +49,7 @@ def run(command: Command):
 
 def table(made) -> str:
     """Returns the table for the screen."""
-    from kgpt_jax.answer.confidence import FEATURES
+    from kgpt_jax.answer.evidence import FEATURES
 
     quality, calibration = made.quality, made.calibration
     auroc = "-" if quality.auroc is None else f"{quality.auroc:.3f}"

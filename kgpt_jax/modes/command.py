@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from absl import flags
 
 from kgpt_jax import modes
+from kgpt_jax.answer.record import LOOK_UP, NEVER
 from kgpt_jax.config import Config, UserError, check_local, leaves, load_recipe, override
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 SCRATCH = "none"  # --reading_params_path of a finetuning that starts from nothing
 QUICKSTART = "configs/quickstart.py"
-LOOK_UP = ["never", "unsure", "always"]
 USAGE = "python -m kgpt_jax.main --mode="
 HELP = ("help", "helpshort", "helpfull")
 DECIDED = ("model.vocab_size", "model.pattern_seed")  # fields that follow from the corpus and the seed
@@ -110,7 +110,7 @@ SHARED = {
     ),
     "look_up": Flag(
         lambda name, default, help, **values: flags.DEFINE_enum(name, default, LOOK_UP, help, **values),
-        "never",
+        NEVER,
         "Look answers up in the documents: never, if the model is unsure, or always.",
     ),
     "question": Flag(flags.DEFINE_multi_string, None, "The question to answer."),

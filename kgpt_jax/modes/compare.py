@@ -72,6 +72,7 @@ def result(config: Config, root: Path) -> dict:
                 "give another --workdir"
             )
     else:
+        from kgpt_jax.answer.voters import with_voters
         from kgpt_jax.train.stages import finetune, pretrain
 
         trained = pretrain(config, root / "pretrain")
@@ -79,7 +80,7 @@ def result(config: Config, root: Path) -> dict:
         if "question_answer" not in weights(recipe_of(config, "pretrain")):
             trained = finetune(config, root / "finetune", trained.run)
             seconds += trained.seconds
-        score = evaluate(config, trained.run, root / PREDICTIONS).score
+        score = evaluate(with_voters(trained.run, [], config), root / PREDICTIONS).score
         if score is None:
             raise UserError("nothing to compare: the questions have no answers")
         counts = {"correct": score.correct, "total": score.total, "seconds": seconds}

@@ -15,7 +15,6 @@ from kgpt_jax.config import UserError, override
 from kgpt_jax.data.mixture import weights
 from kgpt_jax.data.stage_data import recipe_of
 from kgpt_jax.modes.command import Command
-from kgpt_jax.modes.evaluate import voters
 
 SHARED = ("reading_params_path", "writing_params_path", "checkpoint", "start_anew", "tensorboard", "voters")
 
@@ -30,12 +29,13 @@ def define_flags(values: flags.FlagValues):
 
 
 def run(command: Command):
+    from kgpt_jax.answer.voters import distinct
     from kgpt_jax.store.folder import read_run
 
     student = command.flags.student_params_path
     student = read_run(student, command.flags.checkpoint) if student else None
     teacher = command.start("finetune", of_variant=False)  # --variant is the student's
-    teachers = voters(teacher.folder, command.flags.voters)
+    teachers = distinct(teacher.folder, command.flags.voters)
     config = command.config(student if student or command.flags.config else teacher)
     config = override(config, {"n_seeds": 1})  # one student, however many teachers there are
     distill(config, command.new_run(config, "distill"), teachers, student, command.flags.tensorboard)

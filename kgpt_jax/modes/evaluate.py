@@ -25,6 +25,7 @@ from pathlib import Path
 
 from absl import flags
 
+from kgpt_jax.answer.record import NEVER, UNSURE
 from kgpt_jax.config import UserError
 from kgpt_jax.modes.command import Command
 
@@ -53,16 +54,18 @@ def define_flags(values: flags.FlagValues):
 
 
 def run(command: Command):
-    start = command.start("finetune")
-    runs = voters(start.folder, command.flags.voters)
+    from kgpt_jax.answer.voters import with_voters
+
+    start, further = command.start("finetune"), command.flags.voters
     config, beams = command.config(start), command.flags.beams
+    asked = with_voters(start, further, config)
     named = start.folder if command.flags.reading_params_path else command.workdir / config.model.variant
     folder = named if command.flags.reading_params_path else named / PREDICTIONS.parent
     look_up = command.flags.look_up
-    outputs = Path(command.flags.outputs_path or folder / predictions_name(beams, len(runs), look_up))
+    outputs = Path(command.flags.outputs_path or folder / predictions_name(beams, len(asked), look_up))
     wrong_at_most, one_of = command.flags.wrong_at_most, command.flags.one_of
     check_promises(start.folder, command.flags)
-    found = evaluate(config, start, outputs, beams, runs[1:], command.flags.show_wrong, one_of, look_up)
+    found = evaluate(asked, outputs, beams, command.flags.show_wrong, one_of, look_up)
     if found.sure is None and (wrong_at_most, one_of) != (None, None):
         raise UserError(
             "these answers have no confidence: leave out --beams, and ask questions of evaluation"
@@ -82,24 +85,16 @@ def check_promises(folder: Path, flags):
     from kgpt_jax.answer.calibrated import FILE
 
     promised = [f"--{name}" for name in ("wrong_at_most", "one_of") if flags[name].value is not None]
-    if promised and flags.look_up != "never":
+    if promised and flags.look_up != NEVER:
         raise UserError(
             f"{promised[0]} is about what the model says: leave it out, or --look_up={flags.look_up}"
         )
-    needing = promised + ["--look_up=unsure"] * (flags.look_up == "unsure")
+    needing = promised + [f"--look_up={UNSURE}"] * (flags.look_up == UNSURE)
     if needing and not (folder / FILE).exists():
         raise UserError(f"{needing[0]} needs {folder / FILE}: run --mode=calibrate first")
 
 
-def voters(start: Path, further: list[str]) -> list[Path]:
-    """Returns the folders of the runs that vote, `start` first. Raises a UserError if one is named twice."""
-    runs = [start, *map(Path, further)]
-    if len({run.resolve() for run in runs}) < len(runs):
-        raise UserError(f"--voters={','.join(further)} with {start} names a run twice: each votes once")
-    return runs
-
-
-def predictions_name(beams: int, n_runs: int, look_up: str = "never") -> str:
+def predictions_name(beams: int, n_runs: int, look_up: str = NEVER) -> str:
     """Returns the default name of a predictions file; each kind of prediction has its own.
 
     >>> predictions_name(4, 2, "always")
@@ -107,14 +102,14 @@ def predictions_name(beams: int, n_runs: int, look_up: str = "never") -> str:
     """
     searched = f"_{beams}_beams" if beams else ""
     voted = f"_of_{n_runs}_runs" if n_runs > 1 else ""
-    return f"predictions{searched}{voted}{'' if look_up == 'never' else f'_looked_up_{look_up}'}.txt"
+    return f"predictions{searched}{voted}{'' if look_up == NEVER else f'_looked_up_{look_up}'}.txt"
 
 
-def predictions_kind(beams: int, n_runs: int, look_up: str = "never") -> str:
+def predictions_kind(beams: int, n_runs: int, look_up: str = NEVER) -> str:
     """Returns in a few words how predictions are made. A file of another kind is not overwritten."""
     how = f"answers by {beams} beams" if beams else "greedy answers"
     voted = f", a vote of {n_runs} runs" if n_runs > 1 else ""
-    return f"{how}{voted}{'' if look_up == 'never' else f', looked up {look_up}'}"
+    return f"{how}{voted}{'' if look_up == NEVER else f', looked up {look_up}'}"
 
 
 def beside(predictions: Path, name: str, ending: str) -> Path:
@@ -136,52 +131,51 @@ def beside(predictions: Path, name: str, ending: str) -> Path:
 
 
 def evaluate(
-    config,
-    run,
+    asked,
     outputs: Path,
     beams: int = 0,
-    further: list[Path] = (),
     show_wrong: int = 0,
     one_of: float | None = None,
-    look_up: str = "never",
+    look_up: str = NEVER,
 ):
-    """Evaluates a run, writes its answers and scores to files, prints the scores, and returns them.
+    """Evaluates runs, writes their answers and scores to files, prints the scores, and returns them.
 
     Args:
-      config: `config.data` names the questions; the rest must fit the run.
-      run: the run that answers.
+      asked: the runs that vote, with their configs (`answer/voters.py`). `config.data` of the first names the
+        questions.
       outputs: the file of predictions; answers and results are written beside it.
       beams: the width of a beam search among places; 0 lets the model write any text.
-      further: folders of runs that vote with `run`.
       show_wrong: how many wrong answers to print.
       one_of: the level of sets of answers, if the run is calibrated.
       look_up: whether to look answers up: never, unsure or always.
 
     Raises:
-      UserError: an output cannot be written, a file that is not ours is in its place, or `run` does not fit
-        `config`.
+      UserError: an output cannot be written, or a file that is not ours is in its place.
     """
     from kgpt_jax.answer import evaluate as evaluation
     from kgpt_jax.answer.report import answer_records, harness_results, task_name
     from kgpt_jax.answer.score import constants, mean_interval, percent
+    from kgpt_jax.answer.voters import load_voters
     from kgpt_jax.config import to_dict
     from kgpt_jax.devices import is_first
     from kgpt_jax.model.gpt import count_params
     from kgpt_jax.store.outputs import check, write_lines
 
-    data, kind = config.data, predictions_kind(beams, 1 + len(further), look_up)
+    run, config = asked[0]
+    data, kind = config.data, predictions_kind(beams, len(asked), look_up)
     inputs = [data.pretrain_corpus_path, data.finetune_corpus_path, data.eval_corpus_path]
     answers, results = beside(outputs, "answers", ".jsonl"), beside(outputs, "results", ".json")
     kinds = {outputs: kind, answers: f"{kind} with their questions", results: f"results of {kind}"}
     if is_first():  # before the evaluation, whose result would be lost
         for path, of_kind in kinds.items():
             check(path, of_kind, inputs)
-    found = evaluation.evaluate(config, run, beams, further, one_of=one_of, look_up=look_up)
+    voters = load_voters(asked, "evaluating")
+    found = evaluation.evaluate(voters, data, beams, one_of=one_of, look_up=look_up)
     if is_first():
         about = {
             "model": "kgpt_jax",
             "model_args": {"folder": str(run.folder), "checkpoint": run.checkpoint},
-            "voters": [str(folder) for folder in further],
+            "voters": [str(voter.folder) for voter, _ in asked[1:]],
             "model_num_parameters": run.config.n_seeds * count_params(run.config.model),
             "beams": beams,
             "look_up": look_up,
@@ -213,7 +207,7 @@ def evaluate(
     correct, total = float(found.score.correct), float(found.score.total)
     print(f"Correct: {correct} out of {total}: {correct / total * 100}%")
     print(f"95% interval: {percent(found.score.interval)}")
-    if is_first() and not further and not beams and run.checkpoint == "newest":
+    if is_first() and len(asked) == 1 and not beams and run.checkpoint == "newest":
         draw_score(run.folder, found.score)
     right = [found.targets[i] for i in found.scored]
     print_constants(constants(right, run.facts.get("most_frequent_answer", "London")))
@@ -243,29 +237,30 @@ def print_promise(found, wrong_at_most: float, surely: float):
 def print_looked_up(found):
     """Prints how many questions were looked up, and how many answers from each side are right."""
     from kgpt_jax.answer.hybrid import LOOKED_UP
-    from kgpt_jax.answer.score import percent, wilson_interval
 
     asked = sum(found.told[i].looked_up is not None for i in found.scored)
     print(f"looked up: {asked} of {len(found.scored)} questions")
     for side, of_side in (("the documents", True), ("the model", False)):
-        rows = [i for i in found.scored if (found.told[i].label == LOOKED_UP) == of_side]
-        if rows:
-            right = sum(found.predictions[i] == found.targets[i] for i in rows)
-            interval = percent(wilson_interval(right, len(rows)))
-            print(f"from {side}: {len(rows)} answers, {right / len(rows):.1%} right, 95% interval {interval}")
+        print_share(found, f"from {side}", [(told.label == LOOKED_UP) == of_side for told in found.told])
 
 
 def print_labels(found):
     """Prints how many answers have each label, and how many of them are right."""
     from kgpt_jax.answer.label import LABELS
-    from kgpt_jax.answer.score import percent, wilson_interval
 
     for label in LABELS:
-        rows = [i for i in found.scored if found.sure[i].label == label]
-        if rows:
-            right = sum(found.predictions[i] == found.targets[i] for i in rows)
-            interval = percent(wilson_interval(right, len(rows)))
-            print(f"{label}: {len(rows)} answers, {right / len(rows):.1%} right, 95% interval {interval}")
+        print_share(found, label, [sure.label == label for sure in found.sure])
+
+
+def print_share(found, name: str, chosen: list[bool]):
+    """Prints how many of the chosen answers are right; nothing if none that is scored is chosen."""
+    from kgpt_jax.answer.score import percent, wilson_interval
+
+    rows = [i for i in found.scored if chosen[i]]
+    if rows:
+        right = sum(found.predictions[i] == found.targets[i] for i in rows)
+        interval = percent(wilson_interval(right, len(rows)))
+        print(f"{name}: {len(rows)} answers, {right / len(rows):.1%} right, 95% interval {interval}")
 
 
 def print_sets(found, one_of: float):

@@ -10,7 +10,6 @@ the page only with --host=NAME --allow_network, where NAME is this machine's nam
 writes the page about one question to a file instead. Both need `pip install ".[web]"`.
 """
 
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -33,26 +32,19 @@ def define_flags(values: flags.FlagValues):
 def run(command: Command):
     if missing := [name for name in NEEDED if not find_spec(name)]:
         raise UserError(f'--mode=serve needs {" and ".join(missing)}: pip install ".[web]"')
-    from kgpt_jax.answer.predict import voting
-    from kgpt_jax.modes.evaluate import voters
+    from kgpt_jax.answer.voters import load_voters, with_voters
     from kgpt_jax.page.app import Queue, listen, make_app, make_server
     from kgpt_jax.page.view import open_answerer
-    from kgpt_jax.store.params import load_params
 
     hosts = allowed(command)
     path = output(command)
     start = command.start("finetune")
-    asked = voting([start, *voters(start.folder, command.flags.voters)[1:]], command.config(start))
-
-    def answerer():
-        load = partial(load_params, purpose="answering with")
-        return open_answerer([(run, of, load(run, model_devices=of.model_devices)) for run, of in asked])
-
+    asked = with_voters(start, command.flags.voters, command.config(start))
     if path:
-        write(answerer(), command.flags.question[0], path)
+        write(open_answerer(load_voters(asked, "answering with")), command.flags.question[0], path)
         return
     with listen(command.flags.host, command.flags.port) as listening, Queue() as queue:
-        answers = answerer()
+        answers = open_answerer(load_voters(asked, "answering with"))
         answers.warm_up()
         host, port = listening.getsockname()[:2]
         address = f"[{host}]" if ":" in host else host

@@ -1,6 +1,6 @@
 """What the page shows about one question.
 
-    answerer = open_answerer(loaded)
+    answerer = open_answerer(voters)
     view = answerer.view(answerer.question("Jana Lund"))
     view.told.answer, view.told.label, view.lines, view.attention
 
@@ -14,24 +14,18 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from kgpt_jax.answer.attention import attention_maps
-from kgpt_jax.answer.calibrated import Calibrated, of_runs
-from kgpt_jax.answer.evaluate import warn_if_never_asked
-from kgpt_jax.answer.hybrid import ALWAYS, LOOKED_UP, Told, look_up
+from kgpt_jax.answer.hybrid import LOOKED_UP, Told, look_up
 from kgpt_jax.answer.label import GUESSED, MADE_UP, NOT_SURE, READ
 from kgpt_jax.answer.open_book import OpenBook, open_book
-from kgpt_jax.answer.predict import ask
-from kgpt_jax.answer.record import Sure
-from kgpt_jax.answer.score import vote
-from kgpt_jax.answer.sure import probabilities, sure
+from kgpt_jax.answer.record import ALWAYS, Sure
+from kgpt_jax.answer.sure import Judge, probabilities
 from kgpt_jax.answer.taught import TOLD, taught, teach
-from kgpt_jax.config import Config, UserError
-from kgpt_jax.data.holdout import learned_rows
+from kgpt_jax.answer.voters import Voter, ask
+from kgpt_jax.config import UserError
 from kgpt_jax.data.lookup import SIMILAR
 from kgpt_jax.data.names import Frame
 from kgpt_jax.data.vocab import MASK, PAD
 from kgpt_jax.model.gpt import GPT
-from kgpt_jax.store.folder import Run
-from kgpt_jax.store.params import models
 
 log = logging.getLogger(__name__)
 
@@ -109,28 +103,29 @@ class View(NamedTuple):
 
 
 class Answerer(NamedTuple):
-    """Runs that answer by vote, with their calibration and their documents.
+    """Runs that answer by vote, and their documents.
 
     Attributes:
-      loaded: the runs with their fitting configs and parameters.
-      made: their calibration; None if there is none that fits.
-      why_not_sure: why `made` is None.
+      judge: the runs with their calibration.
       book: their documents; None if they cannot be asked.
       why_no_book: why `book` is None.
     """
 
-    loaded: Sequence[tuple[Run, Config, object]]
-    made: Calibrated | None
-    why_not_sure: str
+    judge: Judge
     book: OpenBook | None
     why_no_book: str
+
+    @property
+    def voters(self) -> Sequence[Voter]:
+        """The runs."""
+        return self.judge.voters
 
     @property
     def where(self) -> Frame | None:
         """The form of the questions, if it is known."""
         if self.book:
             return self.book.where
-        return self.made.asks.where if self.made else None
+        return self.judge.made.asks.where if self.judge.made else None
 
     @property
     def examples(self) -> list[str]:
@@ -143,7 +138,7 @@ class Answerer(NamedTuple):
         """The end of each run's folder, its variant and its stage."""
         return [
             ("/".join(run.folder.absolute().parts[-3:]), config.model.variant, str(run.facts["stage"]))
-            for run, config, _ in self.loaded
+            for run, config, _ in self.voters
         ]
 
     def question(self, text: str) -> str:
@@ -152,37 +147,40 @@ class Answerer(NamedTuple):
         Raises:
           UserError: the text is empty, or its question is too long for the run.
         """
-        known = self.loaded[0][0].vocab.id_of
+        known = self.voters[0].run.vocab.id_of
         kept = [c for c in text if c not in (MASK, PAD) and (c.isprintable() or c.isspace() or c in known)]
         text = " ".join("".join(kept).split())
         if not text:
             raise UserError("write a name or a question")
         if self.where and self.where.name(text) is None:
             text = self.where.question(_bare_name(self.where, text))
-        room = min(config.model.seq_len for _, config, _ in self.loaded) - 1
+        room = min(voter.config.model.seq_len for voter in self.voters) - 1
         if len(text) > room:
             raise UserError(f"the question has {len(text)} characters: at most {room} fit")
         return text
 
     def view(self, question: str) -> View:
         """Answers a question that `question` returned."""
-        given = [
-            answers
-            for run, config, params in self.loaded
-            for answers in ask(run, config, [question], purpose="", params=params).answers
-        ]
-        each, why_not_sure = self._sure(question, given)
-        [answer] = vote(given)
+        run = self.voters[0].run
+        given = ask(self.voters, [question])
+        why_not_sure = self.judge.problem
+        if self.judge.used([question]):
+            why_not_sure = "This question was used for the calibration, which would flatter its figures."
+        [each] = [None] if why_not_sure else self.judge.sure([question], given.answers)
         name = (self.where and self.where.name(question)) or ""
-        told, why_no_book = self._look_up(question, answer, each)
-        before = taught(self.loaded[0][0].folder)
+        told, why_no_book = self._look_up(question, given.vote, each)
+        try:
+            before = taught(run.folder)
+        except UserError as error:
+            before = {}
+            log.info(f"note: what the run was told is not used, because {error}")
         if question in before:
             told = told._replace(answer=before[question], probability=None, label=TOLD)
         found = told.looked_up
         rows = self.book.lookup.rows_of.get(found.name, []) if self.book and found else []
         similar = [found.name, *found.others] if found and found.how == SIMILAR else []
         meant = [each.did_you_mean] if each and each.did_you_mean else []
-        candidates = probabilities(self.loaded, [question], rows=1)[0]
+        candidates = probabilities(self.voters, [question], rows=1)[0]
         others = {text: p for text, p in candidates.items() if text and text != told.model_answer}
         return View(
             question,
@@ -197,13 +195,13 @@ class Answerer(NamedTuple):
             max(len(rows) - LINES, 0),
             list(dict.fromkeys(meant + similar)),
             self._attention(question),
-            self.loaded[0][0].vocab.unknown(question),
+            run.vocab.unknown(question),
             why_no_book,
         )
 
     def teach(self, question: str, answer: str):
         """Tells the first run an answer. Raises a UserError if it cannot be one, or cannot be written."""
-        teach(self.loaded[0][0].folder, question, answer)
+        teach(self.voters[0].run.folder, question, answer)
 
     def warm_up(self):
         """Asks about names of all lengths, so that the first visitor waits for no compilation."""
@@ -217,28 +215,16 @@ class Answerer(NamedTuple):
             if time.perf_counter() - began > WARM_UP:
                 return
 
-    def _sure(self, question: str, given: list[list[str]]) -> tuple[Sure | None, str]:
-        """Returns how sure the vote is, or why that is not known."""
-        if self.made is None:
-            return None, self.why_not_sure
-        if learned_rows([question], set(self.made.pairs)):
-            return None, "This question was used for the calibration, which would flatter its figures."
-        return sure(self.made, self.loaded, [question], given)[0], ""
-
-    def _look_up(self, question: str, answer: str, each: Sure | None) -> tuple[Told, str]:
+    def _look_up(self, question: str, answers: list[str], each: Sure | None) -> tuple[Told, str]:
         """Returns the answer that is given, and why the documents were not asked."""
-        if self.book is None:
-            why_not = self.why_no_book
-        else:
-            try:
-                return look_up(self.book, ALWAYS, [question], [answer], [each])[0], ""
-            except UserError as error:  # a package that looks for similar names is not installed
-                why_not = f"{error}"
-        return Told(answer, each and each.probability, each.label if each else "", answer), why_not
+        try:
+            return look_up(self.book, ALWAYS, [question], answers, [each])[0], self.why_no_book
+        except UserError as error:  # a package that looks for similar names is not installed
+            return look_up(None, ALWAYS, [question], answers, [each])[0], f"{error}"
 
     def _attention(self, question: str) -> Attention:
         """Returns what each head of the first model attends to when it writes the first letter."""
-        run, config, params = self.loaded[0]
+        run, config, _ = self.voters[0]
         text = "".join(c for c in question if c in run.vocab.id_of) + MASK
         words = [(found.start(), found[0]) for found in re.finditer(r"[^ ⁇]+ ?|⁇", text)]
         starts, ends = [start for start, _ in words], [start for start, _ in words[1:]] + [len(text)]
@@ -246,7 +232,7 @@ class Answerer(NamedTuple):
         try:  # padded to one length, which compiles once
             maps = attention_maps(
                 GPT(config.model),
-                models(run, params)[0],
+                self.voters[0].models[0],
                 run.vocab,
                 text.ljust(config.model.seq_len, PAD),
                 len(text),
@@ -264,28 +250,21 @@ class Answerer(NamedTuple):
         return Attention([word.strip() for _, word in words], heads, why_not)
 
 
-def open_answerer(loaded: Sequence[tuple[Run, Config, object]]) -> Answerer:
+def open_answerer(voters: Sequence[Voter]) -> Answerer:
     """Returns an `Answerer` of the runs, with their calibration and documents if those can be used.
 
     Logs a note if they cannot. The page does not show it, because the note may name a path.
 
     Args:
-      loaded: the runs with their fitting configs and parameters. All vote.
+      voters: the runs. All of their models vote.
     """
-    made, book, why_not_sure, why_no_book = None, None, "This run is not calibrated.", ""
-    for run, _, _ in loaded:
-        warn_if_never_asked(run)
+    book, why_no_book = None, ""
     try:
-        made = of_runs(loaded)
-    except UserError as error:
-        why_not_sure = "The calibration of this run cannot be used."
-        log.info(f"note: the answers have no confidence, because {error}")
-    try:
-        book = open_book(loaded[0][1].data)
+        book = open_book(voters[0].config.data)
     except UserError as error:
         why_no_book = "the documents cannot be used"
         log.info(f"note: nothing is looked up, because {error}")
-    return Answerer(loaded, made, why_not_sure, book, why_no_book)
+    return Answerer(Judge(voters), book, why_no_book)
 
 
 def _line(number: int, text: str, start: int = 0, end: int = 0) -> Line:

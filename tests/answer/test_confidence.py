@@ -10,20 +10,18 @@ import pytest
 import kgpt_jax
 from kgpt_jax.answer import calibrate, calibrated
 from kgpt_jax.answer.confidence import (
-    FEATURES,
-    WORST,
-    Asks,
     Calibration,
     calibration_error,
-    evidence,
     fit,
     perfect_error,
     risk_and_coverage,
 )
+from kgpt_jax.answer.evidence import FEATURES, WORST, Asks, evidence
 from kgpt_jax.answer.familiar import familiarity
 from kgpt_jax.answer.label import LABELS, label
 from kgpt_jax.answer.predict import log_probabilities
 from kgpt_jax.answer.score import auroc
+from kgpt_jax.answer.voters import load_voters
 from kgpt_jax.config import BiographiesConfig, DataConfig, UserError
 from kgpt_jax.data.biographies import PLACES
 from kgpt_jax.data.corpus import load_pairs
@@ -51,7 +49,7 @@ def two_models(tmp_path_factory):
 
 
 def loaded(stored):
-    return [(stored, fit_to(stored, stored.config), load_params(stored))]
+    return load_voters([(stored, fit_to(stored, stored.config))], "")
 
 
 def planted(rng, n):

@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kgpt_jax.answer.predict import MAX_ANSWER, Answers
+from kgpt_jax.answer.predict import MAX_ANSWER
 from kgpt_jax.answer.vote import agreed, vote
+from kgpt_jax.answer.voters import Answers
 from kgpt_jax.config import UserError, override
 from kgpt_jax.data.corpus import load_documents, load_pairs
 from kgpt_jax.data.holdout import fingerprints
@@ -76,14 +77,15 @@ def test_a_vote_is_taken_once(tmp_path, monkeypatch):
     module = sys.modules[vote.__module__]
     monkeypatch.setattr(module, "voting", teachers)
     monkeypatch.setattr(module, "load_params", lambda run, model_devices: run.folder.name)
+    monkeypatch.setattr(module, "load_voters", lambda asked, purpose: asked)
     monkeypatch.setattr(module, "params_digest", digests.get)
     asked = []
 
-    def say_rome(run, config, questions, purpose):
+    def say_rome(voters, questions):
         asked.append(len(questions))
         return Answers([["Rome"] * len(questions)] * 3, 0.0, [])
 
-    monkeypatch.setattr(sys.modules[vote.__module__], "ask", say_rome)
+    monkeypatch.setattr(module, "ask", say_rome)
     first = vote(made, tmp_path / "new", [Path("a")], vocab)
     assert {answer for _, answer in first.pairs} == {"Rome"} and asked == [len(first.pairs)]
     assert (first.by, first.learned) == (["a"], {"a7"})

@@ -13,6 +13,7 @@ import pytest
 from kgpt_jax.answer.hybrid import Told
 from kgpt_jax.answer.open_book import LookedUp, Source
 from kgpt_jax.answer.record import Sure
+from kgpt_jax.answer.voters import Voter
 from kgpt_jax.config import BiographiesConfig, DataConfig
 from kgpt_jax.data.names import Frame
 from kgpt_jax.data.vocab import Vocab
@@ -94,8 +95,10 @@ def answerer(kind=Fake):
     run = SimpleNamespace(
         vocab=Vocab.of("Jan"), folder=Path("runs/<b>/finetune"), facts={"stage": "finetune"}
     )
+    voters = [Voter(run, SimpleNamespace(model=model), None)]
     made = SimpleNamespace(asks=SimpleNamespace(where=WHERE), quality=SimpleNamespace(n=250))
-    return kind([(run, SimpleNamespace(model=model), None)], made, "", None, "the corpus is gone")
+    judge = SimpleNamespace(voters=voters, made=made, problem="")
+    return kind(judge, None, "the corpus is gone")
 
 
 @contextmanager

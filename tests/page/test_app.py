@@ -78,10 +78,11 @@ def test_an_unknown_name_gets_a_reason_and_a_similar_name(client):
 def test_a_run_without_calibration_says_so(queue):
     class Uncalibrated(fake.Fake):
         def view(self, question):
-            return fake.view(question, "", sure=None, why_not_sure=self.why_not_sure)
+            return fake.view(question, "", sure=None, why_not_sure=self.judge.problem)
 
-    made = fake.answerer(Uncalibrated)._replace(made=None, why_not_sure="This run is not calibrated.")
-    page = fake.Client(app.make_app(made, queue)).get("/?question=Jana+Lund").text
+    uncalibrated = fake.answerer(Uncalibrated)
+    uncalibrated.judge.made, uncalibrated.judge.problem = None, "This run is not calibrated."
+    page = fake.Client(app.make_app(uncalibrated, queue)).get("/?question=Jana+Lund").text
     assert "This run is not calibrated. Nothing says how sure the weights are" in page
     assert "run <code>--mode=calibrate</code>" in page and "No figure covers what the weights say" in page
 

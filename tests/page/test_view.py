@@ -7,7 +7,10 @@ import pytest
 
 from kgpt_jax.answer.attention import attention_maps
 from kgpt_jax.answer.calibrated import Calibrated, Quality
-from kgpt_jax.answer.confidence import FEATURES, Asks, Calibration
+from kgpt_jax.answer.confidence import Calibration
+from kgpt_jax.answer.evidence import FEATURES, Asks
+from kgpt_jax.answer.sure import Judge
+from kgpt_jax.answer.voters import Voter, load_voters
 from kgpt_jax.config import UserError
 from kgpt_jax.data import corpus
 from kgpt_jax.data.holdout import fingerprints
@@ -15,7 +18,6 @@ from kgpt_jax.data.vocab import MASK
 from kgpt_jax.model.gpt import GPT
 from kgpt_jax.page.view import open_answerer
 from kgpt_jax.store.compatible import fit_to
-from kgpt_jax.store.params import load_params
 from tests.page import fake
 
 QUESTION, RIGHT = corpus.load_questions(fake.PEOPLE).pairs[0]
@@ -24,7 +26,7 @@ QUESTION, RIGHT = corpus.load_questions(fake.PEOPLE).pairs[0]
 @pytest.fixture(scope="module")
 def loaded(tmp_path_factory):
     stored = fake.saved(tmp_path_factory.mktemp("run"))
-    return [(stored, fit_to(stored, stored.config), load_params(stored))]
+    return load_voters([(stored, fit_to(stored, stored.config))], "")
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +67,8 @@ def test_without_calibration_the_documents_answer(answerer):
 
 def test_a_stranger_is_unknown_and_a_misspelled_name_gets_a_hint(answerer):
     pytest.importorskip("rapidfuzz")
-    made = answerer._replace(made=calibrated(answerer.where, least_familiarity=1e9))
+    judge = Judge(answerer.voters, calibrated(answerer.where, least_familiarity=1e9))
+    made = answerer._replace(judge=judge)
     name = answerer.where.name(QUESTION)
     view = made.view(made.question(f"{name[:-1]}q"))
     assert view.unknown == f"this run does not know the name {name[:-1]}q" and view.did_you_mean == [name]
@@ -74,9 +77,8 @@ def test_a_stranger_is_unknown_and_a_misspelled_name_gets_a_hint(answerer):
 
 def test_the_weights_answer_with_their_probability_if_there_are_no_documents(loaded, answerer):
     where = answerer.where
-    made = answerer._replace(
-        book=None, why_no_book="cannot read nowhere.txt", made=calibrated(where, least_familiarity=-1e9)
-    )
+    judge = Judge(loaded, calibrated(where, least_familiarity=-1e9))
+    made = answerer._replace(judge=judge, book=None, why_no_book="cannot read nowhere.txt")
     view = made.view(made.question(where.name(QUESTION)))
     assert view.told.answer == view.told.model_answer == view.sure.answer and not view.unknown
     assert view.told.probability == pytest.approx(0.75, abs=0.05) and view.told.label in ("read", "not sure")
@@ -115,11 +117,12 @@ def test_damaged_calibrations_and_missing_documents_are_explained(loaded, answer
     run, config, params = loaded[0]
     (run.folder / "calibration.json").write_text("{", "utf-8")
     data = dataclasses.replace(config.data, pretrain_corpus_path="nowhere.txt")
-    made = open_answerer([(run, dataclasses.replace(config, data=data), params)])
+    made = open_answerer([Voter(run, dataclasses.replace(config, data=data), params)])
     (run.folder / "calibration.json").unlink()
     said = capsys.readouterr().out
     assert "no confidence, because " in said and "is damaged" in said and "nothing is looked up" in said
-    assert made.why_not_sure and made.why_no_book and "/" not in made.why_not_sure + made.why_no_book
+    problem = made.judge.problem
+    assert problem and made.why_no_book and "/" not in problem + made.why_no_book
     assert made.where is None and made.examples == [] and made.question(" Jana ") == "Jana"
     assert made.view("Jana").told.answer == answerer.view("Jana").told.model_answer
 
