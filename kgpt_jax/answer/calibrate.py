@@ -8,6 +8,7 @@ accuracy on the clean pairs: promises would no longer hold.
 """
 
 import dataclasses
+import logging
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,14 +17,18 @@ from numpy.typing import ArrayLike
 from kgpt_jax.answer.calibrated import Calibrated, Quality
 from kgpt_jax.answer.confidence import calibration_error, fit, perfect_error, risk_and_coverage
 from kgpt_jax.answer.evidence import Asks, evidence
+from kgpt_jax.answer.open_book import open_book
 from kgpt_jax.answer.score import auroc
 from kgpt_jax.answer.sure import FAMILIARITY, are_known, probabilities
 from kgpt_jax.answer.voters import Voter, unlearned
 from kgpt_jax.config import DataConfig, UserError
 from kgpt_jax.data import corpus
 from kgpt_jax.data.holdout import fingerprints, parts
+from kgpt_jax.data.lookup import NAME
 from kgpt_jax.data.names import divided, frame
 from kgpt_jax.store.params import params_digest
+
+log = logging.getLogger(__name__)
 
 LEAST = 20  # pairs of each part
 UNKNOWN_SHARE = 0.02  # of the pairs of the fit have names that count as unknown
@@ -59,6 +64,8 @@ def calibrate(voters: Sequence[Voter], data: DataConfig, n_fit: int = 0) -> Cali
     fitted = fit(found.table_NF[last], right_N[last])
     confidence_N = fitted.confidence(found.table_NF)
     sets = probabilities(voters, [questions[i] for i in clean])
+    there = read(data, questions, targets)
+    of_fit = [pair and pair[0] for pair in (there[i] for i in last)] if there else None
     pairs = tuple((float(c), bool(r)) for c, r in zip(confidence_N[clean], right_N[clean]))
     least_familiarity = float(np.quantile(found.table_NF[last, FAMILIARITY], UNKNOWN_SHARE))
     return Calibrated(
@@ -69,9 +76,30 @@ def calibrate(voters: Sequence[Voter], data: DataConfig, n_fit: int = 0) -> Cali
         [float(confidence) for confidence in confidence_N[last]],
         least_familiarity,
         are_known(found.table_NF[clean], least_familiarity),
+        there and [there[i] for i in clean],
+        of_fit,
         [each.get(targets[i], 0.0) for i, each in zip(clean, sets)],
         quality(confidence_N[clean], right_N[clean]),
     )
+
+
+def read(
+    data: DataConfig, questions: Sequence[str], targets: Sequence[str]
+) -> list[tuple[float, bool] | None] | None:
+    """Returns the probability of the documents' answer to each question, and whether it is right.
+
+    It is None for a question without a line about its name. All is None if the documents cannot be asked.
+    """
+    try:
+        book = open_book(data, without=set(questions))
+        found = [book.answer(question) for question in questions]
+    except UserError as error:
+        log.info(f"note: promises will not cover answers that are looked up, because {error}")
+        return None
+    return [
+        (each.probability, is_right(each.answer, target)) if each and each.how == NAME else None
+        for each, target in zip(found, targets)
+    ]
 
 
 def what_they_ask(questions: Sequence[str]) -> Asks:

@@ -12,10 +12,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kgpt_jax.answer import guarantee
+from kgpt_jax.answer import guarantee, hybrid
 from kgpt_jax.answer.confidence import Calibration
 from kgpt_jax.answer.evidence import FEATURES, Asks
 from kgpt_jax.answer.guarantee import Promise
+from kgpt_jax.answer.record import NEVER
 from kgpt_jax.answer.voters import Voter
 from kgpt_jax.config import UserError
 from kgpt_jax.data.names import Frame
@@ -23,6 +24,7 @@ from kgpt_jax.store.params import params_digest
 
 FILE = "calibration.json"
 CANDIDATES = 8  # answers to a question that may come into a set
+WITHHELD = -1.0  # a confidence below all thresholds
 
 
 class Quality(NamedTuple):
@@ -61,6 +63,9 @@ class Calibrated(NamedTuple):
       least_familiarity: names that are less familiar count as unknown, in nats; 2 % of the pairs of the fit
         are below.
       known: whether the name of each clean pair counts as known.
+      read: what the documents answer to each clean pair, as (probability, right); None where no line is about
+        the name. None as a whole if the documents could not be asked.
+      read_of_fit: the probability of the documents' answer to the pairs that fitted the regression, likewise.
       of_right: the probability of the right answer among the candidates for each clean pair.
       quality: measured on the clean pairs.
     """
@@ -72,27 +77,63 @@ class Calibrated(NamedTuple):
     confidences_of_fit: list[float]
     least_familiarity: float
     known: list[bool]
+    read: list[tuple[float, bool] | None] | None
+    read_of_fit: list[float | None] | None
     of_right: list[float]
     quality: Quality
 
-    def promise(self, wrong_at_most: float, surely: float) -> Promise:
-        """Returns what the clean pairs allow to promise. Raises a UserError if a share is not in 0 .. 1."""
-        guarantee.check(wrong_at_most=wrong_at_most, surely=surely)
-        confidences, right = zip(*self.calibration.clean)
-        # Answers about unknown names are withheld, so they must not count as given here either.
-        given = [confidence if known else -1.0 for confidence, known in zip(confidences, self.known)]
-        thresholds = guarantee.grid(self.confidences_of_fit, len(right), wrong_at_most, surely)
-        return guarantee.promise(given, right, thresholds, wrong_at_most, surely)
+    def given(self, look_up: str = NEVER) -> list[tuple[float, bool]]:
+        """Returns (confidence, right) of the answer to each clean pair, from the model or the documents.
 
-    def threshold(self, wrong_at_most: float | None, surely: float) -> float:
+        Args:
+          look_up: never, unsure or always (`answer/hybrid.py`).
+
+        Raises:
+          UserError: answers are to be looked up, and the documents could not be asked.
+        """
+        if look_up != NEVER and self.read is None:
+            raise UserError(
+                "nothing can be promised about answers that are looked up: when the run was calibrated, the "
+                "documents could not be asked; run --mode=calibrate again"
+            )
+        pairs = []
+        reads = self.read or [None] * len(self.known)
+        for (confidence, right), known, there in zip(self.calibration.clean, self.known, reads):
+            own = confidence if known else None
+            if there and hybrid.wins(there[0], look_up, own):
+                pairs.append(there)
+            else:  # answers about unknown names are withheld
+                pairs.append((WITHHELD if own is None else own, right))
+        return pairs
+
+    def promise(self, wrong_at_most: float, surely: float, look_up: str = NEVER) -> Promise:
+        """Returns what the clean pairs allow to promise.
+
+        Args:
+          wrong_at_most, surely: the promise.
+          look_up: as in `given`.
+
+        Raises:
+          UserError: a share is not in 0 .. 1, or as for `given`.
+        """
+        guarantee.check(wrong_at_most=wrong_at_most, surely=surely)
+        confidences, right = zip(*self.given(look_up))
+        of_fit = self.confidences_of_fit
+        if self.read_of_fit:
+            both = zip(of_fit, self.read_of_fit)
+            of_fit = [there if there and hybrid.wins(there, look_up, own) else own for own, there in both]
+        thresholds = guarantee.grid(of_fit, len(right), wrong_at_most, surely)
+        return guarantee.promise(confidences, right, thresholds, wrong_at_most, surely)
+
+    def threshold(self, wrong_at_most: float | None, surely: float, look_up: str = NEVER) -> float:
         """Returns the least confidence of an answer that may be given; 0 if nothing is to be promised.
 
         Raises:
-          UserError: the promise cannot be made, or a share is not in 0 .. 1.
+          UserError: the promise cannot be made, or as for `promise`.
         """
         if wrong_at_most is None:
             return 0.0
-        found = self.promise(wrong_at_most, surely)
+        found = self.promise(wrong_at_most, surely, look_up)
         if found.threshold is None:
             raise UserError(
                 f"--wrong_at_most={wrong_at_most:g} cannot be promised with {self.quality.n} pairs: of the "
@@ -141,6 +182,8 @@ def save(made: Calibrated) -> str:
             "least_familiarity": made.least_familiarity,
             "clean": [list(pair) for pair in calibration.clean],
             "known": made.known,
+            "read": made.read,
+            "read_of_fit": made.read_of_fit,
             "of_right": made.of_right,
             "pairs": made.pairs,
         },
@@ -179,6 +222,8 @@ def load(path: Path, digests: Sequence[str]) -> Calibrated:
             [float(confidence) for confidence in there["confidences_of_fit"]],
             float(there["least_familiarity"]),
             [bool(known) for known in there["known"]],
+            there["read"] and [pair and (float(pair[0]), bool(pair[1])) for pair in there["read"]],
+            there["read_of_fit"],
             [float(value) for value in there["of_right"]],
             Quality(**there["quality"]),
         )

@@ -4,9 +4,9 @@
     told[0].answer, told[0].label, told[0].looked_up.source
 
 With `always`, every question is looked up. With `unsure`, a question is looked up if the model does not know
-its name, or if the model's answer is right with a probability below SURE_ENOUGH. The answer with the higher
-probability is given. Without a calibration, this is always the answer of the documents. Lines about a similar
-name are shown, but give no answer: the name may be misspelled, or somebody else's.
+its name, or if the confidence in its answer is below SURE_ENOUGH. The answer with the higher confidence is
+given. Without a calibration, this is always the answer of the documents. Lines about a similar name are
+shown, but give no answer: the name may be misspelled, or somebody else's.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from kgpt_jax.config import UserError
 from kgpt_jax.data.lookup import NAME
 
 LOOKED_UP = "looked up"
-SURE_ENOUGH = 0.9  # answers that are more probably right than this are not looked up when `unsure`
+SURE_ENOUGH = 0.9  # answers with a higher confidence are not looked up when `unsure`
 
 
 class Told(NamedTuple):
@@ -26,6 +26,8 @@ class Told(NamedTuple):
 
     Attributes:
       answer: the answer that is given.
+      confidence: from 0 to 1; promises have thresholds on it. That of the documents is the reader's
+        probability. None if the model answers and is not calibrated, or does not know the name.
       probability: that it is right; None if the run is not calibrated and nothing was found.
       label: looked up, or the label of the model's answer (`answer/label.py`); "" if it has none.
       model_answer: what the weights say.
@@ -33,6 +35,7 @@ class Told(NamedTuple):
     """
 
     answer: str
+    confidence: float | None
     probability: float | None
     label: str
     model_answer: str
@@ -67,12 +70,22 @@ def look_up(
         raise UserError(f"look_up is {how!r}: choose from {', '.join(LOOK_UP)}")
     found = []
     for question, answer, each in zip(questions, answers, sure):
-        own = each.probability if each and each.known else 0.0
-        told = Told(answer, each and each.probability, each.label if each else "", answer)
-        if book and (how == ALWAYS or how == UNSURE and own < SURE_ENOUGH):
+        own = each.confidence if each and each.known else None
+        told = Told(answer, own, each and each.probability, each.label if each else "", answer)
+        if book and is_asked(how, own):
             there = book.answer(question)
-            if there and there.how == NAME and there.probability >= own:
-                told = Told(there.answer, there.probability, LOOKED_UP, answer)
+            if there and there.how == NAME and wins(there.probability, how, own):
+                told = Told(there.answer, there.probability, there.probability, LOOKED_UP, answer)
             told = told._replace(looked_up=there)
         found.append(told)
     return found
+
+
+def is_asked(how: str, own: float | None) -> bool:
+    """Returns whether the documents are asked, given the model's confidence, or None if it has none."""
+    return how == ALWAYS or how == UNSURE and (own is None or own < SURE_ENOUGH)
+
+
+def wins(there: float | None, how: str, own: float | None) -> bool:
+    """Returns whether the documents' answer is given: by its confidence, if there is one, and the model's."""
+    return there is not None and is_asked(how, own) and (own is None or there >= own)

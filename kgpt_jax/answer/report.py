@@ -15,8 +15,8 @@ def answer_records(found: "Evaluation") -> list[dict[str, Any]]:
     """Returns a record for each question: question, answer, target, right, scored.
 
     If the run is calibrated, it also has the fields of a `Sure` (`answer/record.py`). If answers were
-    looked up, it has the fields of a `Told` (`answer/hybrid.py`). Then answer, probability and label are of
-    the answer that is given; confidence, interval, known, evidence and one_of are of the model's answer.
+    looked up, it has the fields of a `Told` (`answer/hybrid.py`). Then answer, confidence, probability and
+    label are of the answer that is given; interval, known, evidence and one_of are of the model's answer.
     `target` and `right` are None without targets. `scored` is False if a run has learned the answer.
     """
     scored = set(found.scored)

@@ -68,15 +68,16 @@ def run(command: Command):
             given = ask(voters, questions)
             log_notes(given.notes)
             sure = judge.sure(questions, given.answers, flags.one_of)
-            said = voted = given.vote
+            voted, least = given.vote, 0.0
+            said = voted
             if judge.made:
-                least = judge.made.threshold(flags.wrong_at_most, flags.surely)
+                least = judge.made.threshold(flags.wrong_at_most, flags.surely, flags.look_up)
                 said = [in_words(one, least, flags.one_of) if one else own for own, one in zip(said, sure)]
             if None in sure and (flags.wrong_at_most, flags.one_of) != (None, None):
                 raise UserError("some answers have no confidence, so nothing can be promised about them")
             if book:
                 told = look_up(book, flags.look_up, questions, voted, sure)
-                said = [with_document(one, words) for one, words in zip(told, said)]
+                said = [with_document(one, words, least) for one, words in zip(told, said)]
             return [
                 f"{told_before[question]} ({TOLD})" if question in told_before else words
                 for question, words in zip(questions, said)
@@ -108,12 +109,13 @@ def in_words(sure, least: float, one_of: float | None = None) -> str:
     return f"{sure.answer} ({sure.label}; {sure.of_100}{among})"
 
 
-def with_document(told, words: str) -> str:
+def with_document(told, words: str, least: float = 0.0) -> str:
     """Returns an answer that was looked up, with the line that states it, or what else is to be said.
 
     Args:
       told: a `Told`.
       words: what is said without a look-up.
+      least: the least confidence of an answer that is given.
     """
     from kgpt_jax.answer.hybrid import LOOKED_UP
 
@@ -123,6 +125,8 @@ def with_document(told, words: str) -> str:
             return words
         hint = f": did you mean {found.name}?" if found and found.how == "similar name" else ""
         return f"{words} (no document is about this name{hint})"
+    if told.confidence < least:
+        return f"(I do not know: {of_100(told.probability)})"
     line, text, start, end = told.looked_up.source
     before, after = text[max(start - SHOWN, 0) : start], text[end : end + SHOWN]
     differs = f"; the model says {told.model_answer}" if told.differ else ""

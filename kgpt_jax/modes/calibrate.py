@@ -49,7 +49,10 @@ def run(command: Command):
 
 def table(made) -> str:
     """Returns the table for the screen."""
+    import numpy as np
+
     from kgpt_jax.answer.evidence import FEATURES
+    from kgpt_jax.answer.record import LOOK_UP, NEVER
 
     quality, calibration = made.quality, made.calibration
     auroc = "-" if quality.auroc is None else f"{quality.auroc:.3f}"
@@ -64,16 +67,18 @@ def table(made) -> str:
         f"{'evidence':<18}{'weight':>8}  per standard deviation",
     ]
     lines += [f"{name:<18}{weight:>+8.2f}" for name, weight in zip(FEATURES, calibration.weight_F)]
-    lines += ["", "promises, with 90 % certainty:"]
-    for wrong in (0.1, 0.05, 0.02):
-        found = made.promise(wrong, 0.9)
-        said = f"answers {found.answered / quality.n:.0%} of the questions"
-        if found.threshold is None:
-            said = (
-                f"not possible with these pairs: of the {found.answered} surest answers {found.wrong} are "
-                f"wrong, and it takes {found.needed} right ones without an error"
-            )
-        lines.append(f"  wrong at most {wrong:.0%}: {said}")
+    for look_up in LOOK_UP if made.read else [NEVER]:
+        of_all = np.mean([right for _, right in made.given(look_up)])
+        lines += ["", f"promises, with 90 % certainty, --look_up={look_up}, {of_all:.1%} right:"]
+        for wrong in (0.1, 0.05, 0.02):
+            found = made.promise(wrong, 0.9, look_up)
+            said = f"answers {found.answered / quality.n:.0%} of the questions"
+            if found.threshold is None:
+                said = (
+                    f"not possible with these pairs: of the {found.answered} surest answers {found.wrong} "
+                    f"are wrong, and it takes {found.needed} right ones without an error"
+                )
+            lines.append(f"  wrong at most {wrong:.0%}: {said}")
     return "\n".join(lines)
 
 

@@ -75,7 +75,7 @@ def run(command: Command):
     elif found.sure and found.targets:
         print_labels(found)
     if wrong_at_most is not None:
-        print_promise(found, wrong_at_most, command.flags.surely)
+        print_promise(found, wrong_at_most, command.flags.surely, look_up)
     if one_of is not None and found.targets:
         print_sets(found, one_of)
 
@@ -85,10 +85,8 @@ def check_promises(folder: Path, flags):
     from kgpt_jax.answer.calibrated import FILE
 
     promised = [f"--{name}" for name in ("wrong_at_most", "one_of") if flags[name].value is not None]
-    if promised and flags.look_up != NEVER:
-        raise UserError(
-            f"{promised[0]} is about what the model says: leave it out, or --look_up={flags.look_up}"
-        )
+    if flags.one_of is not None and flags.look_up != NEVER:
+        raise UserError(f"--one_of is about what the model says: leave it out, or --look_up={flags.look_up}")
     needing = promised + [f"--look_up={UNSURE}"] * (flags.look_up == UNSURE)
     if needing and not (folder / FILE).exists():
         raise UserError(f"{needing[0]} needs {folder / FILE}: run --mode=calibrate first")
@@ -216,7 +214,7 @@ def evaluate(
     return found
 
 
-def print_promise(found, wrong_at_most: float, surely: float):
+def print_promise(found, wrong_at_most: float, surely: float, look_up: str):
     """Prints how many questions are answered under a promise, and how many of these answers are wrong.
 
     Raises:
@@ -224,8 +222,12 @@ def print_promise(found, wrong_at_most: float, surely: float):
     """
     from kgpt_jax.answer.score import percent, wilson_interval
 
-    least = found.calibrated.threshold(wrong_at_most, surely)
-    given = [i for i in found.scored if found.sure[i].known and found.sure[i].confidence >= least]
+    least = found.calibrated.threshold(wrong_at_most, surely, look_up)
+    if found.told:
+        confidences = [told.confidence for told in found.told]
+    else:
+        confidences = [sure.confidence if sure.known else None for sure in found.sure]
+    given = [i for i in found.scored if confidences[i] is not None and confidences[i] >= least]
     wrong = sum(found.predictions[i] != found.targets[i] for i in given)
     line = f"wrong at most {wrong_at_most:.0%}: answers {len(given)} of {len(found.scored)} questions"
     if given:

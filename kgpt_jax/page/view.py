@@ -175,7 +175,7 @@ class Answerer(NamedTuple):
             before = {}
             log.info(f"note: what the run was told is not used, because {error}")
         if question in before:
-            told = told._replace(answer=before[question], probability=None, label=TOLD)
+            told = told._replace(answer=before[question], confidence=None, probability=None, label=TOLD)
         found = told.looked_up
         rows = self.book.lookup.rows_of.get(found.name, []) if self.book and found else []
         similar = [found.name, *found.others] if found and found.how == SIMILAR else []

@@ -158,6 +158,8 @@ def test_a_calibration_comes_back_and_belongs_to_its_run(tmp_path):
         confidence_N.tolist(),
         -5.0,
         [True] * 100,
+        [None, (0.7, True)] * 50,
+        [None, 0.7] * 50,
         [0.5] * 95 + [0.0] * 5,
         calibrate.quality(confidence_N, right_N),
     )
@@ -166,6 +168,7 @@ def test_a_calibration_comes_back_and_belongs_to_its_run(tmp_path):
     again = calibrated.load(path, ["bb", "aa"])
     np.testing.assert_array_equal(again.calibration.confidence(table_NF), confidence_N)
     assert again.promise(0.3, 0.9) == made.promise(0.3, 0.9)
+    assert again.promise(0.1, 0.9, "always") == made.promise(0.1, 0.9, "always")
     assert again.asks == ASKS and again.least_probability(0.9) == 0.5
     with pytest.raises(UserError, match="--one_of=0.99 cannot be kept: .* likeliest for 95 of 100 pairs"):
         again.least_probability(0.99)
@@ -177,6 +180,41 @@ def test_a_calibration_comes_back_and_belongs_to_its_run(tmp_path):
     path.write_text("{", "utf-8")
     with pytest.raises(UserError, match="is damaged"):
         calibrated.load(path, ["aa"])
+
+
+def test_promises_about_looked_up_answers_count_the_answers_that_are_given():
+    """The documents are surer of the second pair and the third, and the run does not know the fourth name."""
+    clean = ((0.8, False), (0.6, False), (0.95, True), (0.99, False))
+    nothing = np.zeros(len(FEATURES))
+    made = calibrated.Calibrated(
+        Calibration(nothing, nothing + 1, nothing, 0.0, clean),
+        ASKS,
+        [],
+        [],
+        [0.5],
+        -5.0,
+        [True, True, True, False],
+        [(0.7, True), (0.7, True), (0.97, False), (0.2, True)],
+        [0.9],
+        [0.5] * 4,
+        calibrate.quality(*zip(*clean)),
+    )
+    assert made.given() == [(0.8, False), (0.6, False), (0.95, True), (-1.0, False)]
+    assert made.given("always") == [(0.8, False), (0.7, True), (0.97, False), (0.2, True)]
+    assert made.given("unsure") == [(0.8, False), (0.7, True), (0.95, True), (0.2, True)]
+    with pytest.raises(UserError, match="the documents could not be asked; run --mode=calibrate again"):
+        made._replace(read=None, read_of_fit=None).promise(0.1, 0.9, "always")
+    # 200 answers of the model are wrong, and those of the documents right: only these can be promised.
+    sure = made._replace(
+        calibration=dataclasses.replace(made.calibration, clean=((0.6, False),) * 200),
+        known=[True] * 200,
+        read=[(0.7, True)] * 200,
+        confidences_of_fit=[0.6] * 50,
+        read_of_fit=[0.7] * 50,
+    )
+    assert sure.promise(0.1, 0.9).threshold is None
+    assert sure.promise(0.1, 0.9, "always")[:3] == (0.7, 200, 0)
+    assert sure.threshold(0.1, 0.9, "unsure") == 0.7
 
 
 def test_commands(two_models, monkeypatch, tmp_path):

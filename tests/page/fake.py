@@ -37,7 +37,7 @@ def view(question, name, **changes):
     made = View(
         question,
         name,
-        Told("Brussels", 0.97, "looked up", "Sydney", found),
+        Told("Brussels", 0.97, 0.97, "looked up", "Sydney", found),
         SURE,
         "",
         "",
@@ -54,7 +54,7 @@ def view(question, name, **changes):
 
 
 def unknown(question, name):
-    told = Told("Emeka", 0.07, "made up", "Emeka")
+    told = Told("Emeka", None, 0.07, "made up", "Emeka")
     nobody = SURE._replace(label="made up", known=False, did_you_mean="Jana Lund")
     return view(
         question,

@@ -91,7 +91,7 @@ def test_markup_is_shown_as_text(queue):
     class Hostile(fake.Fake):
         def view(self, question):
             line = fake.Line(1, HOSTILE, HOSTILE, HOSTILE)
-            told = fake.Told(HOSTILE, 0.5, "looked up", HOSTILE, fake.view("", HOSTILE).told.looked_up)
+            told = fake.Told(HOSTILE, 0.5, 0.5, "looked up", HOSTILE, fake.view("", HOSTILE).told.looked_up)
             attention = fake.Attention([HOSTILE], [fake.Head(1, 1, [100])])
             return fake.view(
                 question,

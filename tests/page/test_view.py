@@ -46,6 +46,8 @@ def calibrated(where, least_familiarity):
         [0.5],
         least_familiarity,
         [True],
+        None,
+        None,
         [0.5],
         Quality(200, 0.75, None, 0.0, 0.0, 0.0, 0.0, 0.0),
     )
@@ -133,3 +135,7 @@ def test_what_the_run_was_told_comes_first(answerer):
     view = answerer.view(question)
     assert (view.told.answer, view.told.label, view.unknown) == ("Riga", "told by you", "")
     assert view.told.model_answer != "Riga"
+    path = answerer.voters[0].run.folder / "taught.tsv"
+    path.write_text("no tab", "utf-8")
+    assert answerer.view(question).told.answer == view.told.model_answer
+    path.unlink()
