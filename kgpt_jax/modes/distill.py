@@ -54,7 +54,7 @@ def distill(config, folder, teachers, student, tensorboard: bool = False):
     Raises:
       UserError: the objective has no questions, or a teacher has learned a held-out question.
     """
-    from kgpt_jax.answer.vote import vote
+    from kgpt_jax.answer.teachers import vote
     from kgpt_jax.data import corpus
     from kgpt_jax.data.vocab import Vocab
     from kgpt_jax.store.compatible import fit_to

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kgpt_jax.answer.predict import MAX_ANSWER
-from kgpt_jax.answer.vote import agreed, vote
+from kgpt_jax.answer.teachers import agreed, vote
 from kgpt_jax.answer.voters import Answers
 from kgpt_jax.config import UserError, override
 from kgpt_jax.data.corpus import load_documents, load_pairs
@@ -93,12 +93,12 @@ def test_a_vote_is_taken_once(tmp_path, monkeypatch):
     # The same parameters in another place are the same teacher; trained anew, they are another one.
     assert vote(made, tmp_path / "new", [Path("moved")], vocab).pairs == first.pairs and len(asked) == 1
     digests["a"] = "33"
-    with pytest.raises(UserError, match="is a vote of other teachers, as their digest says"):
+    with pytest.raises(UserError, match="comes from other teachers, as their digest says"):
         vote(made, tmp_path / "new", [Path("a")], vocab)
-    with pytest.raises(UserError, match="is a vote of other teachers"):
+    with pytest.raises(UserError, match="comes from other teachers"):
         vote(made, tmp_path / "new", [Path("b")], vocab)
     digests["a"] = "11"
-    with pytest.raises(UserError, match="is a vote of other questions"):
+    with pytest.raises(UserError, match="comes from other questions"):
         vote(override(made, {"data.biographies.seed": 5}), tmp_path / "new", [Path("a")], vocab)
     (tmp_path / "new" / "vote.json").write_text('{"teachers_digests": ["11"]}')
     with pytest.raises(UserError, match="vote.json is damaged .* move it away, and all are asked again"):

@@ -6,7 +6,7 @@ holds digests of the teachers' parameters and of the questions, so that the teac
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from kgpt_jax.answer import score as scoring
@@ -45,51 +45,34 @@ def vote(config: Config, folder: Path, teachers: Sequence[Path], vocab: Vocab) -
       UserError: the folder holds a vote of other teachers or on other questions, a teacher has learned a
         held-out question, or there is only one model to vote.
     """
-    path = folder / VOTE
     asked = voting(teachers, config)
     runs = [run for run, _ in asked]
     if config.data.n_validation and not config.data.skip_learned:
         held_out = corpus.load_questions(config.data).questions
         for run in runs:
             refuse_learned(held_out, learned_by([run]), str(run.folder))
+    models = sum(run.config.n_seeds for run in runs)
+    if models < 2:
+        raise UserError(
+            f"{teachers[0]} holds one model, which is no vote: add runs by --voters, or train by --num_seeds"
+        )
     questions = unpaired_questions(config.data, corpus.load_pairs(config.data).pairs)
     digests = sorted(params_digest(load_params(run, model_devices=config.model_devices)) for run in runs)
-    wanted = {"teachers_digests": digests, "questions_digest": corpus.digest(questions)}
-    if is_first() and not path.exists():
-        if sum(run.config.n_seeds for run in runs) < 2:
-            raise UserError(
-                f"{teachers[0]} holds one model, which is no vote: add runs by --voters, or train by "
-                "--num_seeds"
-            )
+
+    def take() -> dict:
         given = []
         for each in asked:  # one after the other, since all together may not fit into memory
             given += ask(load_voters([each], "asking"), questions).answers
-        pairs = agreed(questions, given, question_room(config.model), vocab)
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(path, wanted | {"models": len(given), "pairs": pairs})
-    barrier("the vote is taken")
-    try:
-        there = json.loads(path.read_text("utf-8"))
-        pairs = [(str(question), str(answer)) for question, answer in there["pairs"]]
-        models = int(there["models"])
-        of_this = {name: there[name] for name in wanted}
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is damaged ({error!r}): move it away, and all are asked again") from None
-    if of_this != wanted:
-        what = "teachers" if of_this["teachers_digests"] != digests else "questions"
-        raise UserError(
-            f"{path} is a vote of other {what}, as their digest says: give another --workdir, or --start_anew"
-        )
+        return {"models": models, "pairs": agreed(questions, given, question_room(config.model), vocab)}
+
+    made_from = {"teachers_digests": digests, "questions_digest": corpus.digest(questions)}
+    pairs = _once(folder / VOTE, made_from, take)
     log.info(f"more than half of {models} models agree on {len(pairs):,} of {len(questions):,} new questions")
     return Taught(pairs, [str(teacher) for teacher in teachers], learned_by(runs))
 
 
 def agreed(questions: list[str], answers: list[list[str]], room: int, vocab: Vocab) -> list[tuple[str, str]]:
     """Returns (question, answer) wherever more than half of the models give the same answer.
-
-    An answer is left out if it is empty, fills all characters that a model may write (so that it may be cut
-    off), needs more than `room` characters together with its question, or has a character that the vocabulary
-    lacks.
 
     Args:
       questions: the questions.
@@ -103,6 +86,46 @@ def agreed(questions: list[str], answers: list[list[str]], room: int, vocab: Voc
     return [
         (question, answer)
         for question, answer, each in zip(questions, scoring.vote(answers), zip(*answers))
-        if 0 < len(answer) < MAX_ANSWER and len(question) + len(answer) <= room
-        if 2 * each.count(answer) > len(answers) and not vocab.unknown(question + answer)
+        if 2 * each.count(answer) > len(answers) and _fits(question, answer, room, vocab)
     ]
+
+
+def _fits(question: str, answer: str, room: int, vocab: Vocab) -> bool:
+    """Returns whether a model can learn an answer.
+
+    It cannot if the answer is empty, fills all characters that a model may write (so that it may be cut off),
+    needs more than `room` characters together with its question, or has a character that the vocabulary
+    lacks.
+    """
+    short = 0 < len(answer) < MAX_ANSWER and len(question) + len(answer) <= room
+    return short and not vocab.unknown(question + answer)
+
+
+def _once(path: Path, made_from: dict, take: Callable[[], dict]) -> list[tuple[str, str]]:
+    """Returns the (question, answer) pairs in a file. The first call makes the file.
+
+    Args:
+      path: the file.
+      made_from: digests of all that the answers depend on, by name.
+      take: asks the teachers, and returns the content of the file, with `pairs`, but without the digests.
+
+    Raises:
+      UserError: the file has other digests, or is damaged.
+    """
+    if is_first() and not path.exists():
+        content = made_from | take()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, content)
+    barrier("the teachers have answered")
+    try:
+        there = json.loads(path.read_text("utf-8"))
+        pairs = [(str(question), str(answer)) for question, answer in there["pairs"]]
+        changed = [name for name in made_from if there[name] != made_from[name]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is damaged ({error!r}): move it away, and all are asked again") from None
+    if changed:
+        raise UserError(
+            f"{path} comes from other {changed[0].split('_')[0]}, as their digest says: "
+            "give another --workdir, or --start_anew"
+        )
+    return pairs
