@@ -15,6 +15,7 @@ from kgpt_jax.answer.open_book import open_book
 from kgpt_jax.answer.record import NEVER, Sure
 from kgpt_jax.answer.score import Score, score
 from kgpt_jax.answer.sure import Judge
+from kgpt_jax.answer.teachers import BY_READER
 from kgpt_jax.answer.voters import Voter, ask, unlearned
 from kgpt_jax.config import DataConfig
 from kgpt_jax.data import corpus
@@ -84,6 +85,12 @@ def evaluate(
         known = {answer for _, answer in corpus.load_pairs(data).pairs}
         entries = places(corpus.load_documents(data).documents, known)
         log.info(f"answers are restricted to {len(entries):,} places")
+    for run, *_ in voters:
+        if BY_READER in run.facts.get("taught_by", []):
+            log.info(
+                f"note: {run.folder} trained on answers of {BY_READER}, perhaps to these questions: "
+                "then the score does not measure recall of the documents"
+            )
     given = ask(voters, table.questions, entries, beams)
     corpus.log_notes(given.notes)
     predictions = given.vote

@@ -1,15 +1,18 @@
-"""Collects answers on which more than half of the teachers agree, to train one model on (distillation).
+"""Collects answers to train one model on (distillation): a vote of runs, or what the open-book reader says.
 
-The teachers are asked once, and the vote is stored in the new run's folder as `vote.json`. This file also
-holds digests of the teachers' parameters and of the questions, so that the teachers' folders may be moved.
+The teachers are asked once. Their answers are stored in the new run's folder: a vote as `vote.json`, the
+reader's answers as `reader.json`. The file also holds digests of the teachers' parameters and of the texts
+that the answers come from, so that folders and files may be moved.
 """
 
 import json
 import logging
 from collections.abc import Callable, Sequence
+from itertools import chain
 from pathlib import Path
 
 from kgpt_jax.answer import score as scoring
+from kgpt_jax.answer.open_book import OpenBook, open_book
 from kgpt_jax.answer.predict import MAX_ANSWER
 from kgpt_jax.answer.voters import ask, load_voters, voting
 from kgpt_jax.config import Config, UserError
@@ -26,7 +29,9 @@ from kgpt_jax.store.params import load_params, params_digest
 
 log = logging.getLogger(__name__)
 
-VOTE = "vote.json"
+VOTE, READER = "vote.json", "reader.json"
+BY_READER = "the open-book reader"  # among `taught_by` in `run.json`
+LEAST = 0.5  # an answer of the reader must have a higher probability
 
 
 def vote(config: Config, folder: Path, teachers: Sequence[Path], vocab: Vocab) -> Taught:
@@ -69,6 +74,55 @@ def vote(config: Config, folder: Path, teachers: Sequence[Path], vocab: Vocab) -
     pairs = _once(folder / VOTE, made_from, take)
     log.info(f"more than half of {models} models agree on {len(pairs):,} of {len(questions):,} new questions")
     return Taught(pairs, [str(teacher) for teacher in teachers], learned_by(runs))
+
+
+def read(config: Config, folder: Path, vocab: Vocab) -> Taught:
+    """Returns the questions that the open-book reader can answer, with its answers.
+
+    The reader learns from the training pairs. It then reads the documents about everybody else, including the
+    people of held-out questions, whose true answers it never sees. The first call stores its answers in the
+    folder; later calls read them.
+
+    Args:
+      config: the new run's config; `config.data` names the training pairs and the corpus.
+      folder: the new run's folder.
+      vocab: the vocabulary of the new model.
+
+    Raises:
+      UserError: the folder holds answers from other documents or training pairs, or the training questions
+        do not have one form.
+    """
+    pairs, documents = corpus.load_pairs(config.data).pairs, corpus.load_documents(config.data).documents
+    questions = unpaired_questions(config.data, pairs)
+
+    def take() -> dict:
+        return {"pairs": likely(open_book(config.data), questions, question_room(config.model), vocab)}
+
+    made_from = {"documents_digest": corpus.digest(documents), "pairs_digest": corpus.digest(chain(*pairs))}
+    found = _once(folder / READER, made_from, take)
+    log.info(
+        f"{BY_READER} answers {len(found):,} of {len(questions):,} new questions "
+        f"with a probability above {LEAST:.0%}"
+    )
+    return Taught(found, [BY_READER], frozenset(corpus.learned_from(config.data)))
+
+
+def likely(book: OpenBook, questions: list[str], room: int, vocab: Vocab) -> list[tuple[str, str]]:
+    """Returns (question, answer) wherever the reader's answer has a probability above LEAST.
+
+    Args:
+      book: the documents and their reader.
+      questions: the questions. If no document is about exactly the name in a question, it gets no answer.
+      room: the characters that a question and its answer may have together.
+      vocab: the vocabulary of the model that is to learn the answers.
+    """
+    named = [question for question in questions if book.where.name(question) in book.lookup.rows_of]
+    return [
+        (question, found.answer)
+        for question in named
+        if (found := book.answer(question)) and found.probability > LEAST
+        if _fits(question, found.answer, room, vocab)
+    ]
 
 
 def agreed(questions: list[str], answers: list[list[str]], room: int, vocab: Vocab) -> list[tuple[str, str]]:

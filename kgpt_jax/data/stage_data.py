@@ -20,12 +20,12 @@ STAGE_OBJECTIVES = {
 
 
 class Taught(NamedTuple):
-    """Questions that other models answered, to train on in addition to the training pairs (distillation).
+    """Questions that teachers answered, to train on in addition to the training pairs (distillation).
 
     Attributes:
       pairs: (question, answer).
-      by: the folders of the runs that answered.
-      learned: fingerprints of the questions that these runs have learned (`data/holdout.py`).
+      by: the folders of the runs that answered, or the open-book reader.
+      learned: fingerprints of the questions that these teachers have learned (`data/holdout.py`).
     """
 
     pairs: list[tuple[str, str]]

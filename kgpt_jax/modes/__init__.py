@@ -47,7 +47,7 @@ MODES = {
     "audit": Mode("asks about people who do not exist, and measures whether a run can tell"),
     "check": Mode("says whether answers to the mathematical questions are right", computes=False),
     "explore": Mode("measures and draws the claims of the mathematical questions"),
-    "distill": Mode("trains one model on the answers that several models give by vote"),
+    "distill": Mode("trains one model on the answers of several by vote, or of the open-book reader"),
 }
 
 

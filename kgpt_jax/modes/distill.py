@@ -1,12 +1,20 @@
-"""--mode=distill: trains one model on the answers that several models give by vote.
+"""--mode=distill: trains one model, the student, on the answers of others, its teachers.
 
     python -m kgpt_jax.main --mode=distill --workdir=runs/eight \
         --objective=span_corruption=0.8,question_answer=0.2
+    python -m kgpt_jax.main --mode=distill --teacher=reader --student_params_path=runs/vanilla/pretrain
 
-The teachers answer a question about each person who has a document and no training pair. An answer that more
-than half of the teachers give becomes a training pair (arXiv 1503.02531, with labels in place of soft
-targets). By default, a new model is pretrained on the documents and on all pairs. With --student_params_path,
-a pretrained run is finetuned on the pairs.
+The teachers answer a question about each person who has a document and no training pair. By default, they are
+runs that vote: an answer that more than half of them give becomes a training pair (arXiv 1503.02531, with
+labels in place of soft targets). With --teacher=reader, the open-book reader finds the answers in the
+documents, and those with a probability above 50 % become training pairs.
+
+The reader also reads the documents about the people of held-out questions. It never sees their true answers,
+but the student trains on what it found. So evaluation then measures knowledge that was injected as questions,
+not knowledge that the student extracted from reading.
+
+By default, a new model is pretrained on the documents and on all pairs. With --student_params_path, a
+pretrained run is finetuned on the pairs.
 """
 
 from absl import flags
@@ -20,6 +28,13 @@ SHARED = ("reading_params_path", "writing_params_path", "checkpoint", "start_ane
 
 
 def define_flags(values: flags.FlagValues):
+    flags.DEFINE_enum(
+        "teacher",
+        "runs",
+        ["runs", "reader"],
+        "Who answers: runs that vote, or the open-book reader.",
+        flag_values=values,
+    )
     flags.DEFINE_string(
         "student_params_path",
         None,
@@ -34,27 +49,32 @@ def run(command: Command):
 
     student = command.flags.student_params_path
     student = read_run(student, command.flags.checkpoint) if student else None
-    teacher = command.start("finetune", of_variant=False)  # --variant is the student's
-    teachers = distinct(teacher.folder, command.flags.voters)
+    teacher = teachers = None
+    if command.flags.teacher == "runs":
+        teacher = command.start("finetune", of_variant=False)  # --variant is the student's
+        teachers = distinct(teacher.folder, command.flags.voters)
+    elif given := [name for name in ("reading_params_path", "voters") if command.flags[name].value]:
+        named = command.flags[given[0]].serialize()
+        raise UserError(f"{named} names a teacher, and --teacher=reader asks no run: leave one of them out")
     config = command.config(student if student or command.flags.config else teacher)
     config = override(config, {"n_seeds": 1})  # one student, however many teachers there are
     distill(config, command.new_run(config, "distill"), teachers, student, command.flags.tensorboard)
 
 
 def distill(config, folder, teachers, student, tensorboard: bool = False):
-    """Trains one model on the vote of several runs, and on the training pairs.
+    """Trains one model on the answers of its teachers, and on the training pairs.
 
     Args:
       config: the recipe of the new model.
       folder: the new run's folder.
-      teachers: folders of the runs that vote.
+      teachers: folders of the runs that vote; None for the open-book reader.
       student: a pretrained run to finetune; None pretrains a new model.
       tensorboard: whether to write event files for TensorBoard, too.
 
     Raises:
       UserError: the objective has no questions, or a teacher has learned a held-out question.
     """
-    from kgpt_jax.answer.teachers import vote
+    from kgpt_jax.answer.teachers import read, vote
     from kgpt_jax.data import corpus
     from kgpt_jax.data.vocab import Vocab
     from kgpt_jax.store.compatible import fit_to
@@ -62,12 +82,12 @@ def distill(config, folder, teachers, student, tensorboard: bool = False):
 
     stage, flag = ("finetune", "config.finetune.objective") if student else ("pretrain", "objective")
     if "question_answer" not in weights(recipe_of(config, stage)):
-        raise UserError(f"distilling needs question_answer in --{flag}: that is how the vote is learnt")
+        raise UserError(f"distilling needs question_answer in --{flag}: that is how answers are learnt")
     if student:  # fail before the teachers answer, if the student does not fit
         config, vocab = fit_to(student, config), student.vocab
     else:
         vocab = Vocab.of(corpus.load_documents(config.data).characters)
-    taught = vote(config, folder, teachers, vocab)
+    taught = vote(config, folder, teachers, vocab) if teachers else read(config, folder, vocab)
     if student:
         finetune(config, folder, student, tensorboard, taught)
     else:

@@ -214,7 +214,7 @@ def set_aside(folder: Path):
     from kgpt_jax.devices import barrier, is_first  # here, so that reading a run does not import JAX
 
     with locked(folder):
-        there = [folder / name for name in (*WRITTEN, "run.json", "vote.json", ".saving")]
+        there = [folder / name for name in (*WRITTEN, "run.json", "vote.json", "reader.json", ".saving")]
         there = [path for path in there if path.exists()]
         if is_first() and there:
             into = unused_path(folder, "run")

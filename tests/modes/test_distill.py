@@ -1,3 +1,4 @@
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -5,19 +6,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kgpt_jax.answer import reader
+from kgpt_jax.answer.open_book import OpenBook
 from kgpt_jax.answer.predict import MAX_ANSWER
-from kgpt_jax.answer.teachers import agreed, vote
+from kgpt_jax.answer.reader import Found, Span
+from kgpt_jax.answer.teachers import agreed, likely, read, vote
 from kgpt_jax.answer.voters import Answers
-from kgpt_jax.config import UserError, override
-from kgpt_jax.data.corpus import load_documents, load_pairs
+from kgpt_jax.config import DataConfig, UserError, override
+from kgpt_jax.data.corpus import load_documents, load_pairs, load_questions
 from kgpt_jax.data.holdout import fingerprints
+from kgpt_jax.data.lookup import Lookup
+from kgpt_jax.data.names import Frame
 from kgpt_jax.data.people import questions_in_the_same_form
 from kgpt_jax.data.stage_data import NOT_TAUGHT, Taught, load_stage_data
 from kgpt_jax.data.vocab import PAD, Vocab
 from kgpt_jax.modes.distill import distill
 from kgpt_jax.store.compatible import with_vocab
-from kgpt_jax.store.folder import Run
-from tests import tiny
+from kgpt_jax.store.folder import Run, set_aside
+from tests import runs, tiny
+from tests.commands import refused, run
 
 
 def test_what_more_than_half_of_the_models_say_is_taken_for_an_answer():
@@ -121,3 +128,69 @@ def test_distilling_needs_questions_and_more_than_one_model(tmp_path, monkeypatc
     with pytest.raises(UserError, match="holds one model, which is no vote: add runs by --voters"):
         distill(mixed, tmp_path, [tmp_path], None)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_reader_teaches_what_it_is_more_than_half_sure_of():
+    long = "x" * MAX_ANSWER
+    says = {"Al": ("Rome", 0.6), "Bo": ("Rome", 0.5), "Cy": (long, 0.9), "Di": ("Riga", 0.9)}
+
+    class Fake:
+        def read(self, lines, name):
+            answer, probability = says[name]
+            return {answer: Found(probability, Span(0, 0, 1))}
+
+    documents = [f"{name}. Born." for name in says]
+    book = OpenBook(documents, Frame("Where was ", " born?"), Lookup(documents), Fake())
+    asked = [book.where.question(name) for name in [*says, "Nobody"]]
+    vocab = Vocab.of("".join(asked) + "Romex")
+    assert likely(book, asked, 50, vocab) == [("Where was Al born?", "Rome")]  # no i or g for Riga
+    assert likely(book, asked, len(asked[0]) + 3, vocab) == []
+
+
+def test_the_reader_learns_no_held_out_question_and_answers_each_once(tmp_path, monkeypatch):
+    people = {"n_train": 40, "n_dev": 6, "n_test": 0, "n_facts": 1, "copies": 2}
+    changes = {f"data.biographies.{name}": value for name, value in people.items()}
+    made = override(tiny.config(), changes | {"data.n_validation": 5})
+    vocab, held_out = Vocab.of(load_documents(made.data).characters), load_questions(made.data)
+    learned, train = [], reader.train
+    monkeypatch.setattr(reader, "train", lambda asked: learned.append(asked) or train(asked))
+    first = read(made, tmp_path, vocab)
+    pairs = load_pairs(made.data).pairs
+    assert [f"Where was {name} born?" for _, name, _ in learned[0]] == [question for question, _ in pairs]
+    assert set(held_out.pairs) < set(first.pairs) and len(first.pairs) == 5 + 6
+    assert first.by == ["the open-book reader"]
+    assert first.learned == set(fingerprints([question for question, _ in pairs]))
+    assert read(made, tmp_path, vocab) == first and len(learned) == 1
+    for change, what in {"data.biographies.copies": "documents", "data.n_validation": "pairs"}.items():
+        with pytest.raises(UserError, match=f"reader.json comes from other {what}, as their digest says"):
+            read(override(made, {change: 1}), tmp_path, vocab)
+
+
+def test_a_name_in_several_lines_is_read_in_all_of_them(tmp_path):
+    people = [(f"{a}o {b}y", place) for a, b, place in zip("ABCDEFGH", "STUVWXYZ", ["Rome", "Oslo"] * 4)]
+    lines = [f"{n}. {text}" for n, p in people for text in ("In May, She sang.", f"Born in {p}.", "He sang.")]
+    (tmp_path / "documents").write_text("\n".join(lines), "utf-8")
+    (tmp_path / "pairs").write_text("\n".join(f"Where is {n} from?\t{p}" for n, p in people[:6]), "utf-8")
+    data = DataConfig(
+        pretrain_corpus_path=str(tmp_path / "documents"), finetune_corpus_path=str(tmp_path / "pairs")
+    )
+    vocab = Vocab.of(load_documents(data).characters)
+    taught = read(replace(tiny.config(), data=data), tmp_path / "new", vocab)
+    assert taught.pairs == [("Where is Go Yy from?", "Rome"), ("Where is Ho Zy from?", "Oslo")]
+
+
+def test_a_student_of_the_reader_is_evaluated_with_a_note(tmp_path):
+    student = runs.saved(tmp_path / "student")
+    flags = ["--mode=distill", "--teacher=reader", f"--workdir={tmp_path}", "--config.finetune.epochs=1"]
+    flags += [f"--student_params_path={student.folder}", "--config.data.n_validation=2"]
+    assert " of 11 new questions with a probability above 50%\n" in run(*flags)  # 6 held out, 3, and 2 pairs
+    folder = tmp_path / "vanilla" / "distill"
+    facts = json.loads((folder / "run.json").read_text("utf-8"))
+    assert facts["taught_by"] == ["the open-book reader"] and len(facts["learned"].split()) == 6
+    out = run("--mode=evaluate", f"--reading_params_path={folder}")
+    assert " out of 2: " in out and "trained on answers of the open-book reader, perhaps to these" in out
+    for name in ("voters", "reading_params_path"):
+        complaint = refused(*flags, f"--{name}=x")
+        assert f"--{name}=x names a teacher, and --teacher=reader asks no run" in complaint
+    set_aside(folder)  # --start_anew
+    assert (folder / "set_aside" / "run_1" / "reader.json").exists()
