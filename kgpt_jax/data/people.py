@@ -57,7 +57,8 @@ def questions_in_the_same_form(pairs: list[tuple[str, str]], documents: Sequence
             frames[before, after] += 1
     if not frames:
         raise UserError(
-            "no training question holds the title of a document, so nobody else can be asked about"
+            "no training question holds the title of a document, so nobody else can be asked about: "
+            "begin each document with its name, as in 'Ada Bell. She sang.'"
         )
     before, after = frames.most_common(1)[0][0]
     return sorted({f"{before}{name}{after}" for name in names} - {question for question, _ in pairs})
