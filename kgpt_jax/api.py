@@ -84,13 +84,15 @@ class Run:
         return load_params(self._stored, model_devices=self.config.model_devices)
 
     @overload
-    def answer(self, questions: str, look_up: str = "never") -> Answer: ...
+    def answer(self, questions: str, look_up: str = "never", recite: bool = False) -> Answer: ...
 
     @overload
-    def answer(self, questions: list[str] | tuple[str, ...], look_up: str = "never") -> list[Answer]: ...
+    def answer(
+        self, questions: list[str] | tuple[str, ...], look_up: str = "never", recite: bool = False
+    ) -> list[Answer]: ...
 
     def answer(
-        self, questions: str | list[str] | tuple[str, ...], look_up: str = "never"
+        self, questions: str | list[str] | tuple[str, ...], look_up: str = "never", recite: bool = False
     ) -> Answer | list[Answer]:
         """Answers one question, or a list of questions in batches.
 
@@ -102,6 +104,7 @@ class Run:
           questions: a question, or a list of them.
           look_up: "always" looks the answers up in the run's documents too, and "unsure" those of which a
             calibrated run is not sure (`kgpt_jax.answer.hybrid`).
+          recite: whether the models recite before they answer (`kgpt_jax.answer.recite`).
 
         Returns:
           An `Answer` for one question, or a list of answers in the order of the questions.
@@ -118,7 +121,7 @@ class Run:
                     print(answer.sure.label, answer.sure.of_100)
         """
         if isinstance(questions, str):
-            return self.answer([questions], look_up)[0]
+            return self.answer([questions], look_up, recite)[0]
         asked = list(questions)
         if not asked:
             return []
@@ -130,15 +133,17 @@ class Run:
 
         if look_up == UNSURE and not judge.made:
             raise UserError(f"look_up={look_up!r} needs a calibrated run: run --mode=calibrate first")
-        given, model = ask(judge.voters, asked), GPT(self.config.model)
+        given = ask(judge.voters, asked, book=self._open_book if recite else None)
+        model = GPT(self.config.model)
         log_notes(given.notes)
-        answers, sure = given.vote, judge.sure(asked, given.answers)
+        answers, sure = given.vote, judge.sure(asked, given)
         scores = [
             predict.log_probabilities(model, each, self.vocab, asked, answers)
             for each in judge.voters[0].models
         ]
         means = [predict.mean_log_probability(of_answer) for of_answer in zip(*scores)]
-        found = [Answer(*row) for row in zip(asked, answers, means, sure)]
+        recited = list(zip(*given.recited)) or [()] * len(asked)
+        found = [Answer(*row) for row in zip(asked, answers, means, sure, recited)]
         if look_up == NEVER:
             return found
         told = hybrid.look_up(self._open_book, look_up, asked, answers, sure)

@@ -17,10 +17,10 @@ from numpy.typing import ArrayLike
 from kgpt_jax.answer.calibrated import Calibrated, Quality
 from kgpt_jax.answer.confidence import calibration_error, fit, perfect_error, risk_and_coverage
 from kgpt_jax.answer.evidence import Asks, evidence
-from kgpt_jax.answer.open_book import open_book
+from kgpt_jax.answer.open_book import OpenBook, open_book
 from kgpt_jax.answer.score import auroc
 from kgpt_jax.answer.sure import FAMILIARITY, are_known, probabilities
-from kgpt_jax.answer.voters import Voter, unlearned
+from kgpt_jax.answer.voters import Voter, ask, unlearned
 from kgpt_jax.config import DataConfig, UserError
 from kgpt_jax.data import corpus
 from kgpt_jax.data.holdout import fingerprints, parts
@@ -35,13 +35,14 @@ UNKNOWN_SHARE = 0.02  # of the pairs of the fit have names that count as unknown
 STRANGERS = 8  # who share the last part of a name, and as many who share the first part
 
 
-def calibrate(voters: Sequence[Voter], data: DataConfig, n_fit: int = 0) -> Calibrated:
+def calibrate(voters: Sequence[Voter], data: DataConfig, n_fit: int = 0, recites: bool = False) -> Calibrated:
     """Calibrates runs on the held-out training pairs.
 
     Args:
       voters: the runs; all of their models vote.
       data: names the questions, as for an evaluation.
       n_fit: how many of them, the last ones, fit the regression; 0 takes a third.
+      recites: whether the runs recite before they answer (`answer/recite.py`).
 
     Raises:
       UserError: the questions have no answers, there are too few, all answers are right or all wrong, or a
@@ -59,12 +60,19 @@ def calibrate(voters: Sequence[Voter], data: DataConfig, n_fit: int = 0) -> Cali
             f"fit and {LEAST} clean ones"
         )
     asks = what_they_ask([question for question, _ in corpus.load_pairs(data).pairs])
-    found = evidence(voters, asks, questions)
+    book = None
+    try:
+        book = open_book(data, without=set(questions))
+    except UserError as error:
+        if recites:
+            raise
+        log.info(f"note: promises will not cover answers that are looked up, because {error}")
+    found = evidence(voters, asks, questions, ask(voters, questions, book=book if recites else None))
     right_N = np.array([is_right(answer, target) for answer, target in zip(found.answers, targets)])
     fitted = fit(found.table_NF[last], right_N[last])
     confidence_N = fitted.confidence(found.table_NF)
     sets = probabilities(voters, [questions[i] for i in clean])
-    there = read(data, questions, targets)
+    there = read(book, questions, targets) if book else None
     of_fit = [pair and pair[0] for pair in (there[i] for i in last)] if there else None
     pairs = tuple((float(c), bool(r)) for c, r in zip(confidence_N[clean], right_N[clean]))
     least_familiarity = float(np.quantile(found.table_NF[last, FAMILIARITY], UNKNOWN_SHARE))
@@ -73,6 +81,7 @@ def calibrate(voters: Sequence[Voter], data: DataConfig, n_fit: int = 0) -> Cali
         asks,
         sorted(params_digest(voter.params) for voter in voters),
         fingerprints(questions),
+        recites,
         [float(confidence) for confidence in confidence_N[last]],
         least_familiarity,
         are_known(found.table_NF[clean], least_familiarity),
@@ -84,14 +93,14 @@ def calibrate(voters: Sequence[Voter], data: DataConfig, n_fit: int = 0) -> Cali
 
 
 def read(
-    data: DataConfig, questions: Sequence[str], targets: Sequence[str]
+    book: OpenBook, questions: Sequence[str], targets: Sequence[str]
 ) -> list[tuple[float, bool] | None] | None:
     """Returns the probability of the documents' answer to each question, and whether it is right.
 
-    It is None for a question without a line about its name. All is None if the documents cannot be asked.
+    It is None for a question without a line about its name. All is None if a package that looks for similar
+    names is not installed.
     """
     try:
-        book = open_book(data, without=set(questions))
         found = [book.answer(question) for question in questions]
     except UserError as error:
         log.info(f"note: promises will not cover answers that are looked up, because {error}")

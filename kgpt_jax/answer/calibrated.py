@@ -59,6 +59,7 @@ class Calibrated(NamedTuple):
       asks: what questions have in common.
       digests: of the parameters of the runs that answer, sorted.
       pairs: fingerprints of the questions used.
+      recites: whether the run recites before it answers (`answer/recite.py`).
       confidences_of_fit: of the pairs that fitted the regression; they decide which thresholds are tried.
       least_familiarity: names that are less familiar count as unknown, in nats; 2 % of the pairs of the fit
         are below.
@@ -74,6 +75,7 @@ class Calibrated(NamedTuple):
     asks: Asks
     digests: list[str]
     pairs: list[str]
+    recites: bool
     confidences_of_fit: list[float]
     least_familiarity: float
     known: list[bool]
@@ -185,6 +187,7 @@ def save(made: Calibrated) -> str:
             "read": made.read,
             "read_of_fit": made.read_of_fit,
             "of_right": made.of_right,
+            "recites": made.recites,
             "pairs": made.pairs,
         },
         indent=1,
@@ -219,6 +222,7 @@ def load(path: Path, digests: Sequence[str]) -> Calibrated:
             Asks(Frame(**there["question"]), [(str(first), str(last)) for first, last in there["parts"]]),
             [str(digest) for digest in there["parameters"]],
             [str(mark) for mark in there["pairs"]],
+            bool(there["recites"]),
             [float(confidence) for confidence in there["confidences_of_fit"]],
             float(there["least_familiarity"]),
             [bool(known) for known in there["known"]],

@@ -12,7 +12,7 @@ from kgpt_jax.answer import hybrid
 from kgpt_jax.answer.calibrated import Calibrated
 from kgpt_jax.answer.hybrid import Told
 from kgpt_jax.answer.open_book import open_book
-from kgpt_jax.answer.record import NEVER, Sure
+from kgpt_jax.answer.record import NEVER, Recited, Sure
 from kgpt_jax.answer.score import Score, score
 from kgpt_jax.answer.sure import Judge
 from kgpt_jax.answer.teachers import BY_READER
@@ -38,6 +38,7 @@ class Evaluation(NamedTuple):
       sure: how sure each answer is; None if the run is not calibrated, its calibration used a question, or
         beams were used.
       calibrated: the calibration.
+      recited: what each model recites about each question's name, if they were to recite.
       told: the answers with what the documents say, if they were looked up; these are then the predictions.
     """
 
@@ -50,6 +51,7 @@ class Evaluation(NamedTuple):
     seconds: float
     sure: list[Sure] | None = None
     calibrated: Calibrated | None = None
+    recited: Sequence[Sequence[Recited | None]] = ()
     told: list[Told] | None = None
 
 
@@ -60,6 +62,7 @@ def evaluate(
     table: corpus.Table | None = None,
     one_of: float | None = None,
     look_up: str = NEVER,
+    recite: bool = False,
 ) -> Evaluation:
     """Asks runs questions, and scores the answers by exact match.
 
@@ -71,6 +74,7 @@ def evaluate(
       table: the questions; None reads those of `data`.
       one_of: the level of sets of answers, if the run is calibrated.
       look_up: whether to look answers up in the documents (`answer/hybrid.py`): never, unsure or always.
+      recite: whether the models recite before they answer (`answer/recite.py`).
 
     Raises:
       UserError: a run has learned answers to the questions, and `data.skip_learned` is off.
@@ -91,17 +95,17 @@ def evaluate(
                 f"note: {run.folder} trained on answers of {BY_READER}, perhaps to these questions: "
                 "then the score does not measure recall of the documents"
             )
-    given = ask(voters, table.questions, entries, beams)
+    book = open_book(data, without=set(table.questions)) if recite or look_up != NEVER else None
+    given = ask(voters, table.questions, entries, beams, book if recite else None)
     corpus.log_notes(given.notes)
     predictions = given.vote
     made: Calibrated | None = None
     how_sure: list[Sure | None] = [None] * len(predictions)
     if not beams:
         judge = Judge(voters)
-        made, how_sure = judge.made, judge.sure(table.questions, given.answers, one_of)
+        made, how_sure = judge.made, judge.sure(table.questions, given, one_of)
     told = None
     if look_up != NEVER:
-        book = open_book(data, without=set(table.questions))
         told = hybrid.look_up(book, look_up, table.questions, predictions, how_sure)
         predictions = [each.answer for each in told]
     total, each = None, []
@@ -119,5 +123,6 @@ def evaluate(
         given.seconds,
         all_sure if len(all_sure) == len(how_sure) else None,
         made,
+        given.recited,
         told,
     )

@@ -13,8 +13,7 @@ import numpy as np
 
 from kgpt_jax.answer.familiar import name_texts, of_reads
 from kgpt_jax.answer.predict import read_texts, with_answers
-from kgpt_jax.answer.score import vote
-from kgpt_jax.answer.voters import Voter, ask
+from kgpt_jax.answer.voters import Answers, Voter, ask
 from kgpt_jax.data.mixture import weights
 from kgpt_jax.data.names import Frame, Part, sharing
 from kgpt_jax.data.stage_data import recipe_of
@@ -27,6 +26,7 @@ FEATURES = {
     "votes": "share of the models that give the answer",
     "cloze": "log probability of the answer after the name alone, as in pretraining; 0 without such texts",
     "familiarity": "how well the run knows the name, in nats (answer/familiar.py)",
+    "recited": "the reader's probability of the answer in what the run recites; 0 if it recites nothing",
     "strangers": "log of the mean probability of the answer for strangers with the same first part, or with "
     "the same last part of the name, whichever is higher",
 }
@@ -59,7 +59,7 @@ class Evidence(NamedTuple):
 
 
 def evidence(
-    voters: Sequence[Voter], asks: Asks, questions: Sequence[str], given: Sequence[list[str]] = ()
+    voters: Sequence[Voter], asks: Asks, questions: Sequence[str], given: Answers | None = None
 ) -> Evidence:
     """Collects what speaks for each answer.
 
@@ -67,24 +67,29 @@ def evidence(
       voters: the runs that answer; all of their models vote.
       asks: the form of the questions, and parts of names.
       questions: the questions.
-      given: each model's answers, if they were asked already.
+      given: the answers, if they were asked already.
     """
-    each = given or ask(voters, questions).answers
-    answers = vote(list(each))
-    votes_N = np.mean([[a == b for a, b in zip(one, answers)] for one in each], axis=0)
+    given = given or ask(voters, questions)
+    answers = given.vote
+    votes_N = np.mean([[a == b for a, b in zip(one, answers)] for one in given.answers], axis=0)
+    recited = [
+        [there.probability if there and there.answer == answer else 0.0 for there, answer in zip(of, answers)]
+        for of in given.recited
+    ]
     names = [asks.where.name(question) or "" for question in questions]
     tables = [
         _read(voter, params, asks, questions, names, answers) for voter in voters for params in voter.models
     ]
     table_NF = np.maximum(np.mean(tables, axis=0), WORST)
     table_NF[:, list(FEATURES).index("votes")] = votes_N
+    table_NF[:, list(FEATURES).index("recited")] = np.mean(recited, axis=0) if recited else 0.0
     return Evidence(answers, table_NF)
 
 
 def _read(
     voter: Voter, params, asks: Asks, questions: Sequence[str], names: list[str], answers: list[str]
 ) -> np.ndarray:
-    """Returns the evidence that one model of a run gives, (N, F), without the votes.
+    """Returns the evidence that one model of a run gives, (N, F), without "votes" and "recited".
 
     All texts are read together, so that one question takes one compiled program.
     """
@@ -122,6 +127,7 @@ def _read(
         "log_probability": logs("questions"),
         "lead": np.array([read.lead_T[given - 1 :].min() if given else WORST for read, (_, given) in leads]),
         "votes": np.zeros(len(answers)),
+        "recited": np.zeros(len(answers)),
         "cloze": logs("cloze") if "cloze" in by_kind else np.zeros(len(answers)),
         "familiarity": of_reads(names, reads["names"]),
         "strangers": np.log(np.maximum(strangers_N, np.exp(WORST))),

@@ -56,7 +56,7 @@ def predict(
         check_rows(model, params, ROWS * beams, positions, f"a search with {beams:,} beams", "lower --beams")
         search = partial(best_entries, child_XV=jnp.asarray(trie), beams=beams, max_new=MAX_ANSWER)
     answers = [""] * len(questions)
-    for chosen in _batches(prompts):
+    for chosen in in_batches(prompts):
         prompt_BP, length_B = pad_prompts([prompts[i] for i in chosen], ROWS, model.cfg.seq_len)
         if trie is None:
             new_BW = write(model, params, prompt_BP, length_B)
@@ -88,7 +88,7 @@ def candidates(
     prompts, _ = encode_questions(vocab, list(questions), model.cfg.seq_len + 1)
     found: list[dict[str, float]] = [{} for _ in prompts]
     search = partial(best_entries, child_XV=any_text(vocab), beams=beams, max_new=MAX_ANSWER, complete=True)
-    for chosen in _batches(prompts, rows):
+    for chosen in in_batches(prompts, rows):
         prompt_BP, length_B = pad_prompts([prompts[i] for i in chosen], rows, model.cfg.seq_len)
         new_BEW, score_BE = map(to_numpy, search(model, params, prompt_BP, length_B))
         for i, new_EW, score_E, length in zip(chosen, new_BEW, score_BE, length_B):
@@ -121,7 +121,7 @@ def encode_questions(
     return prompts, notes
 
 
-def _batches(texts: list[np.ndarray], rows: int = ROWS) -> list[list[int]]:
+def in_batches(texts: list[np.ndarray], rows: int = ROWS) -> list[list[int]]:
     """Returns the indices of the texts in batches of `rows`, the shortest texts first to save padding."""
     by_length = sorted(range(len(texts)), key=lambda i: len(texts[i]))
     return [by_length[first : first + rows] for first in range(0, len(by_length), rows)]
@@ -182,7 +182,7 @@ def read_texts(model, params, texts: Sequence[np.ndarray], given: Sequence[int])
         them, so their entries mean nothing.
     """
     found = [Read(np.zeros(0, np.float32), np.zeros(0, np.float32))] * len(texts)
-    for chosen in _batches(list(texts)):
+    for chosen in in_batches(list(texts)):
         text_BT, length_B = pad_prompts([texts[i] for i in chosen], ROWS, model.cfg.seq_len + 1)
         source_B = np.ones(ROWS, np.int32)
         source_B[: len(chosen)] = [max(given[i], 1) for i in chosen]

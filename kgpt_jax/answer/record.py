@@ -18,6 +18,23 @@ def of_100(probability: float) -> str:
     return f"of 100 answers this sure, about {100 * probability:.0f} are right"
 
 
+class Recited(NamedTuple):
+    """What a model recites about a name (`answer/recite.py`), and the answer that a reader finds in it.
+
+    Attributes:
+      answer: the answer.
+      probability: that it is right, if what the model recites is right.
+      text: what the model recites.
+      start, end: the characters of the answer in it.
+    """
+
+    answer: str
+    probability: float
+    text: str
+    start: int
+    end: int
+
+
 class Sure(NamedTuple):
     """An answer of a calibrated run (`answer/sure.py`), and how sure it is.
 
@@ -60,6 +77,7 @@ class Answer:
         models, their probabilities are averaged. None if the question leaves no room for an answer. A high
         probability does not mean that the answer is true.
       sure: how sure the model's answer is; None if the run is not calibrated (--mode=calibrate).
+      recited: what each model recites about the name; empty if none was to recite.
       told: what the model and the documents say; None if the answer was not looked up.
     """
 
@@ -67,6 +85,7 @@ class Answer:
     answer: str
     log_probability: float | None = None
     sure: Sure | None = None
+    recited: tuple[Recited | None, ...] = ()
     told: "Told | None" = None
 
     def __str__(self) -> str:

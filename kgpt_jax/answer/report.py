@@ -17,6 +17,7 @@ def answer_records(found: "Evaluation") -> list[dict[str, Any]]:
     If the run is calibrated, it also has the fields of a `Sure` (`answer/record.py`). If answers were
     looked up, it has the fields of a `Told` (`answer/hybrid.py`). Then answer, confidence, probability and
     label are of the answer that is given; interval, known, evidence and one_of are of the model's answer.
+    If the models recited, `recited` has a `Recited` or None for each model.
     `target` and `right` are None without targets. `scored` is False if a run has learned the answer.
     """
     scored = set(found.scored)
@@ -29,10 +30,16 @@ def answer_records(found: "Evaluation") -> list[dict[str, Any]]:
             "right": None if target is None else answer == target,
             "scored": i in scored,
             **(found.sure[i]._asdict() if found.sure else {}),
+            **(_recited(found, i) if found.recited else {}),
             **(_looked_up(found.told[i]) if found.told else {}),
         }
         for i, (question, answer, target) in enumerate(zip(found.questions, found.predictions, targets))
     ]
+
+
+def _recited(found: "Evaluation", i: int) -> dict[str, Any]:
+    each = [of_model[i] for of_model in found.recited]
+    return {"recited": [there._asdict() if there else None for there in each]}
 
 
 def _looked_up(told: "Told") -> dict[str, Any]:

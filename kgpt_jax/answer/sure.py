@@ -1,7 +1,7 @@
 """Says how sure each answer of a calibrated run is.
 
 judge = Judge(voters)                        # reads the calibration of the runs
-sure = judge.sure(questions, given)          # each model's answers
+sure = judge.sure(questions, ask(voters, questions))          # each model's answers
 sure[0].label, sure[0].probability, sure[0].interval
 """
 
@@ -17,7 +17,7 @@ from kgpt_jax.answer.evidence import FEATURES, WORST, evidence
 from kgpt_jax.answer.label import label
 from kgpt_jax.answer.predict import ROWS, candidates
 from kgpt_jax.answer.record import Sure
-from kgpt_jax.answer.voters import Voter
+from kgpt_jax.answer.voters import Answers, Voter
 from kgpt_jax.config import UserError
 from kgpt_jax.data.holdout import learned_rows
 from kgpt_jax.data.names import did_you_mean
@@ -57,13 +57,13 @@ class Judge:
         return learned_rows(questions, set(self.made.pairs)) if self.made else []
 
     def sure(
-        self, questions: Sequence[str], given: Sequence[list[str]] = (), one_of: float | None = None
+        self, questions: Sequence[str], given: Answers | None = None, one_of: float | None = None
     ) -> list[Sure | None]:
-        """Says how sure each answer is: None if there is no calibration, or it used the question.
+        """Says how sure each answer is: None if there is no fitting calibration, or it used the question.
 
         Args:
           questions: the questions. A question of another form than the training questions has no known name.
-          given: each model's answers; by default the runs are asked.
+          given: the answers; by default the runs are asked.
           one_of: the level of sets of answers; None makes no sets.
 
         Raises:
@@ -71,6 +71,10 @@ class Judge:
         """
         made, used = self.made, self.used(questions)
         if made is None:
+            return [None] * len(questions)
+        if given and bool(given.recited) != made.recites:
+            how = "with" if made.recites else "without"
+            log.info(f"note: the answers have no confidence: the run was calibrated {how} --recite")
             return [None] * len(questions)
         if used:
             log.info(

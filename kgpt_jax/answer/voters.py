@@ -12,7 +12,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from kgpt_jax.answer.beam import make_trie
+from kgpt_jax.answer.open_book import OpenBook
 from kgpt_jax.answer.predict import predict
+from kgpt_jax.answer.recite import SURE_ENOUGH, read_in, recite
+from kgpt_jax.answer.record import Recited
 from kgpt_jax.answer.score import vote
 from kgpt_jax.config import Config, DataConfig, UserError
 from kgpt_jax.data.holdout import UNKNOWN, learned_rows, refuse_learned
@@ -52,11 +55,13 @@ class Answers(NamedTuple):
       answers: a list of answers for each model, in the order of the questions.
       seconds: seconds of answering, without loading.
       notes: notes on questions that were changed or left out.
+      recited: what each model recites about each question's name; empty if none was to recite.
     """
 
     answers: list[list[str]]
     seconds: float
     notes: list[str]
+    recited: list[list[Recited | None]] = []
 
     @property
     def vote(self) -> list[str]:
@@ -124,7 +129,11 @@ def load_voters(asked: Sequence[tuple[Run, Config]], purpose: str) -> list[Voter
 
 
 def ask(
-    voters: Sequence[Voter], questions: Sequence[str], entries: list[str] | None = None, beams: int = 0
+    voters: Sequence[Voter],
+    questions: Sequence[str],
+    entries: list[str] | None = None,
+    beams: int = 0,
+    book: OpenBook | None = None,
 ) -> Answers:
     """Returns the answers of each model of runs.
 
@@ -133,21 +142,33 @@ def ask(
       questions: the questions.
       entries: the list to choose answers from; None lets the models write any text.
       beams: the width of the beam search among `entries`.
+      book: lets each model recite first. What its reader finds in that is the answer, if it is more probable
+        than SURE_ENOUGH. The documents in it are not opened.
 
     Raises:
       UserError: the search needs more memory than the machine has.
     """
     answers: list[list[str]] = []
     notes: list[str] = []
+    recited: list[list[Recited | None]] = []
     began = time.perf_counter()
     for voter in voters:
         model, vocab = GPT(voter.config.model), voter.run.vocab
         trie = None if entries is None else make_trie(entries, vocab)
         for params in voter.models:
             given, of_model = predict(model, params, vocab, list(questions), trie, beams)
-            answers.append(given)
             notes += [note for note in of_model if note not in notes]
-    return Answers(answers, time.perf_counter() - began, notes)
+            if book:
+                names = [book.where.name(question) or "" for question in questions]
+                lines = recite(model, params, vocab, names, book.lookup.titled)
+                read = [read_in(book.reader, name, line) for name, line in zip(names, lines)]
+                given = [
+                    there.answer if there and there.probability >= SURE_ENOUGH else own
+                    for own, there in zip(given, read)
+                ]
+                recited.append(read)
+            answers.append(given)
+    return Answers(answers, time.perf_counter() - began, notes, recited)
 
 
 def unlearned(runs: Sequence[Run], questions: Sequence[str], data: DataConfig) -> list[int]:

@@ -46,6 +46,10 @@ class Lookup:
     Args:
       documents: the documents.
       names: known names. If few of them are titles, the corpus has no titles.
+
+    Attributes:
+      rows_of: the indices of the documents about each name.
+      titled: whether documents begin with titles.
     """
 
     def __init__(self, documents: Sequence[str], names: Sequence[str] = ()):
@@ -54,7 +58,8 @@ class Lookup:
         for row, document in enumerate(documents):
             if title := document[: title_length(document)].removesuffix(". "):
                 self.rows_of.setdefault(title, []).append(row)
-        if 2 * sum(name in self.rows_of for name in names) < len(names):
+        self.titled = 2 * sum(name in self.rows_of for name in names) >= len(names)
+        if not self.titled:
             self.rows_of = _rows_that_contain(documents, set(names))
 
     def find(self, name: str) -> Found:

@@ -10,6 +10,8 @@ If the run is calibrated (--mode=calibrate), each answer says where it comes fro
 --wrong_at_most=0.1 the command withholds answers, so that at most this share of the answers that it gives is
 wrong. With --one_of=0.9 it names as many answers as it takes for the right one to be among them.
 
+With --recite the model first recites what it has read about the name, and the answer is read in that.
+
 With --look_up=always answers are also looked up in the documents, and the line that states them is shown.
 With --look_up=unsure a calibrated run looks up only what it is not sure of.
 
@@ -34,6 +36,7 @@ SHARED = (
     "surely",
     "one_of",
     "look_up",
+    "recite",
 )
 PROMPT = "question: "
 SHOWN = 30  # characters of a line that are shown on each side of an answer
@@ -62,12 +65,12 @@ def run(command: Command):
     with notes_on_stderr():
         voters = load_voters(asked, "asking")
         judge = Judge(voters)
-        book = open_book(config.data) if flags.look_up != NEVER else None
+        book = open_book(config.data) if flags.recite or flags.look_up != NEVER else None
 
         def answers(questions: list[str]) -> list[str]:
-            given = ask(voters, questions)
+            given = ask(voters, questions, book=book if flags.recite else None)
             log_notes(given.notes)
-            sure = judge.sure(questions, given.answers, flags.one_of)
+            sure = judge.sure(questions, given, flags.one_of)
             voted, least = given.vote, 0.0
             said = voted
             if judge.made:
@@ -75,7 +78,9 @@ def run(command: Command):
                 said = [in_words(one, least, flags.one_of) if one else own for own, one in zip(said, sure)]
             if None in sure and (flags.wrong_at_most, flags.one_of) != (None, None):
                 raise UserError("some answers have no confidence, so nothing can be promised about them")
-            if book:
+            recited = zip(*given.recited) if given.recited else []
+            said = [with_recital(*one) for one in zip(said, voted, recited)] or said
+            if flags.look_up != NEVER:
                 told = look_up(book, flags.look_up, questions, voted, sure)
                 said = [with_document(one, words, least) for one, words in zip(told, said)]
             return [
@@ -127,13 +132,35 @@ def with_document(told, words: str, least: float = 0.0) -> str:
         return f"{words} (no document is about this name{hint})"
     if told.confidence < least:
         return f"(I do not know: {of_100(told.probability)})"
-    line, text, start, end = told.looked_up.source
-    before, after = text[max(start - SHOWN, 0) : start], text[end : end + SHOWN]
+    line, *marked = told.looked_up.source
     differs = f"; the model says {told.model_answer}" if told.differ else ""
     return (
-        f"{told.answer} (looked up in line {line}: ...{before}[{told.answer}]{after}...; "
-        f"{of_100(told.probability)}{differs})"
+        f"{told.answer} (looked up in line {line}: {excerpt(*marked)}; {of_100(told.probability)}{differs})"
     )
+
+
+def with_recital(words: str, answer: str, recited) -> str:
+    """Returns an answer with the words in which a model recites it, if one does.
+
+    Args:
+      words: what is said about the answer.
+      answer: the answer.
+      recited: what each model recites, a `Recited` or None.
+    """
+    there = next((each for each in recited if each and each.answer == answer), None)
+    if there is None or not words.startswith(answer):
+        return words
+    before = words[:-1] + "; " if words.endswith(")") else f"{words} ("
+    return f"{before}recites: {excerpt(there.text, there.start, there.end)})"
+
+
+def excerpt(text: str, start: int, end: int) -> str:
+    """Returns the characters around an answer, which stands in brackets.
+
+    >>> excerpt("Ada Bell. Ada Bell was born in Rome .", 31, 35)
+    '...da Bell. Ada Bell was born in [Rome] ....'
+    """
+    return f"...{text[max(start - SHOWN, 0) : start]}[{text[start:end]}]{text[end : end + SHOWN]}..."
 
 
 def converse(answers, config):

@@ -12,7 +12,7 @@ from absl import flags
 
 from kgpt_jax.modes.command import Command
 
-SHARED = ("reading_params_path", "outputs_path", "checkpoint", "voters")
+SHARED = ("reading_params_path", "outputs_path", "checkpoint", "voters", "recite")
 KIND, PICTURE = "a calibration", "the picture of a calibration"
 
 
@@ -39,7 +39,7 @@ def run(command: Command):
     check(path, KIND)
     check(picture, PICTURE)
     voters = load_voters(with_voters(start, command.flags.voters, config), "calibrating")
-    made = calibrate(voters, config.data, command.flags.n_fit)
+    made = calibrate(voters, config.data, command.flags.n_fit, command.flags.recite)
     write_lines(path, [save(made)], KIND)
     draw(made, picture)
     record(picture, PICTURE)

@@ -113,6 +113,11 @@ SHARED = {
         NEVER,
         "Look answers up in the documents: never, if the model is unsure, or always.",
     ),
+    "recite": Flag(
+        flags.DEFINE_boolean,
+        False,
+        "Let the model recite what it has read about the name, and read the answer in that.",
+    ),
     "question": Flag(flags.DEFINE_multi_string, None, "The question to answer."),
 }
 PATHS = "config workdir reading_params_path writing_params_path outputs_path voters student_params_path"

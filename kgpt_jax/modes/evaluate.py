@@ -9,6 +9,7 @@ asks the newest finetuned run, or the one that --reading_params_path names. It w
                       calibrated, also label, known, confidence, probability, interval, evidence, ...
     results.json      the score, in the format of lm-evaluation-harness
 
+With --recite the model recites what it has read about the name, and the answer is read in that.
 With --beams=4 the model chooses answers from a list of places. With --voters=RUN,RUN further runs vote.
 
 With --wrong_at_most=0.1 the command also prints how many questions a calibrated run answers if at most this
@@ -38,6 +39,7 @@ SHARED = (
     "surely",
     "one_of",
     "look_up",
+    "recite",
 )
 PREDICTIONS = Path("evaluate") / "predictions.txt"  # below <workdir>/<variant>/
 
@@ -61,11 +63,14 @@ def run(command: Command):
     asked = with_voters(start, further, config)
     named = start.folder if command.flags.reading_params_path else command.workdir / config.model.variant
     folder = named if command.flags.reading_params_path else named / PREDICTIONS.parent
-    look_up = command.flags.look_up
-    outputs = Path(command.flags.outputs_path or folder / predictions_name(beams, len(asked), look_up))
+    look_up, recite = command.flags.look_up, command.flags.recite
+    if recite and beams:
+        raise UserError(f"--recite writes without beams: leave it out, or --beams={beams}")
+    name = predictions_name(beams, len(asked), look_up, recite)
+    outputs = Path(command.flags.outputs_path or folder / name)
     wrong_at_most, one_of = command.flags.wrong_at_most, command.flags.one_of
     check_promises(start.folder, command.flags)
-    found = evaluate(asked, outputs, beams, command.flags.show_wrong, one_of, look_up)
+    found = evaluate(asked, outputs, beams, command.flags.show_wrong, one_of, look_up, recite)
     if found.sure is None and (wrong_at_most, one_of) != (None, None):
         raise UserError(
             "these answers have no confidence: leave out --beams, and ask questions of evaluation"
@@ -92,20 +97,20 @@ def check_promises(folder: Path, flags):
         raise UserError(f"{needing[0]} needs {folder / FILE}: run --mode=calibrate first")
 
 
-def predictions_name(beams: int, n_runs: int, look_up: str = NEVER) -> str:
+def predictions_name(beams: int, n_runs: int, look_up: str = NEVER, recite: bool = False) -> str:
     """Returns the default name of a predictions file; each kind of prediction has its own.
 
     >>> predictions_name(4, 2, "always")
     'predictions_4_beams_of_2_runs_looked_up_always.txt'
     """
     searched = f"_{beams}_beams" if beams else ""
-    voted = f"_of_{n_runs}_runs" if n_runs > 1 else ""
+    voted = ("_recited" if recite else "") + (f"_of_{n_runs}_runs" if n_runs > 1 else "")
     return f"predictions{searched}{voted}{'' if look_up == NEVER else f'_looked_up_{look_up}'}.txt"
 
 
-def predictions_kind(beams: int, n_runs: int, look_up: str = NEVER) -> str:
+def predictions_kind(beams: int, n_runs: int, look_up: str = NEVER, recite: bool = False) -> str:
     """Returns in a few words how predictions are made. A file of another kind is not overwritten."""
-    how = f"answers by {beams} beams" if beams else "greedy answers"
+    how = f"answers by {beams} beams" if beams else "answers after reciting" if recite else "greedy answers"
     voted = f", a vote of {n_runs} runs" if n_runs > 1 else ""
     return f"{how}{voted}{'' if look_up == NEVER else f', looked up {look_up}'}"
 
@@ -135,6 +140,7 @@ def evaluate(
     show_wrong: int = 0,
     one_of: float | None = None,
     look_up: str = NEVER,
+    recite: bool = False,
 ):
     """Evaluates runs, writes their answers and scores to files, prints the scores, and returns them.
 
@@ -146,6 +152,7 @@ def evaluate(
       show_wrong: how many wrong answers to print.
       one_of: the level of sets of answers, if the run is calibrated.
       look_up: whether to look answers up: never, unsure or always.
+      recite: whether the models recite before they answer.
 
     Raises:
       UserError: an output cannot be written, or a file that is not ours is in its place.
@@ -160,7 +167,7 @@ def evaluate(
     from kgpt_jax.store.outputs import check, write_lines
 
     run, config = asked[0]
-    data, kind = config.data, predictions_kind(beams, len(asked), look_up)
+    data, kind = config.data, predictions_kind(beams, len(asked), look_up, recite)
     inputs = [data.pretrain_corpus_path, data.finetune_corpus_path, data.eval_corpus_path]
     answers, results = beside(outputs, "answers", ".jsonl"), beside(outputs, "results", ".json")
     kinds = {outputs: kind, answers: f"{kind} with their questions", results: f"results of {kind}"}
@@ -168,7 +175,7 @@ def evaluate(
         for path, of_kind in kinds.items():
             check(path, of_kind, inputs)
     voters = load_voters(asked, "evaluating")
-    found = evaluation.evaluate(voters, data, beams, one_of=one_of, look_up=look_up)
+    found = evaluation.evaluate(voters, data, beams, one_of=one_of, look_up=look_up, recite=recite)
     if is_first():
         about = {
             "model": "kgpt_jax",
@@ -177,6 +184,7 @@ def evaluate(
             "model_num_parameters": run.config.n_seeds * count_params(run.config.model),
             "beams": beams,
             "look_up": look_up,
+            "recite": recite,
             "random_seed": config.seed,
             "config": to_dict(config),
         }
@@ -205,7 +213,7 @@ def evaluate(
     correct, total = float(found.score.correct), float(found.score.total)
     print(f"Correct: {correct} out of {total}: {correct / total * 100}%")
     print(f"95% interval: {percent(found.score.interval)}")
-    if is_first() and len(asked) == 1 and not beams and run.checkpoint == "newest":
+    if is_first() and kind == predictions_kind(0, 1) and run.checkpoint == "newest":
         draw_score(run.folder, found.score)
     right = [found.targets[i] for i in found.scored]
     print_constants(constants(right, run.facts.get("most_frequent_answer", "London")))

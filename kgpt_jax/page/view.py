@@ -166,7 +166,7 @@ class Answerer(NamedTuple):
         why_not_sure = self.judge.problem
         if self.judge.used([question]):
             why_not_sure = "This question was used for the calibration, which would flatter its figures."
-        [each] = [None] if why_not_sure else self.judge.sure([question], given.answers)
+        [each] = [None] if why_not_sure else self.judge.sure([question], given)
         name = (self.where and self.where.name(question)) or ""
         told, why_no_book = self._look_up(question, given.vote, each)
         try:

@@ -155,6 +155,7 @@ def test_a_calibration_comes_back_and_belongs_to_its_run(tmp_path):
         ASKS,
         ["aa", "bb"],
         fingerprints(["Where was Ada born?"]),
+        False,
         confidence_N.tolist(),
         -5.0,
         [True] * 100,
@@ -191,6 +192,7 @@ def test_promises_about_looked_up_answers_count_the_answers_that_are_given():
         ASKS,
         [],
         [],
+        False,
         [0.5],
         -5.0,
         [True, True, True, False],
@@ -265,6 +267,7 @@ def test_commands(two_models, monkeypatch, tmp_path):
     answer = kgpt_jax.load(two_models.folder).answer(name)
     assert answer.sure.answer == answer.answer and answer.sure.label in LABELS
     assert list(answer.sure.evidence) == list(FEATURES)
+    assert kgpt_jax.load(two_models.folder).answer(name, recite=True).sure is None  # calibrated without
     known = answer.sure._replace(known=True, label="read", probability=0.876, one_of=("Oslo", "Rome"))
     assert in_words(known._replace(answer="Oslo"), 0.0) == (
         "Oslo (read; of 100 answers this sure, about 88 are right)"

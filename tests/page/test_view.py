@@ -43,6 +43,7 @@ def calibrated(where, least_familiarity):
         Asks(where, []),
         [],
         fingerprints([where.question("Used Name")]),
+        False,
         [0.5],
         least_familiarity,
         [True],
