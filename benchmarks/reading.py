@@ -12,6 +12,7 @@ corpus is the built-in people.
 """
 
 import time
+from collections.abc import Sequence
 
 import numpy as np
 from absl import app, flags
@@ -19,7 +20,7 @@ from absl import app, flags
 from kgpt_jax.answer.confidence import calibration_error, perfect_error, risk_and_coverage
 from kgpt_jax.answer.guarantee import grid, promise
 from kgpt_jax.answer.open_book import lines_of
-from kgpt_jax.answer.reader import out_of_fold
+from kgpt_jax.answer.reader import Asked, train
 from kgpt_jax.answer.score import Score, percent
 from kgpt_jax.config import DataConfig
 from kgpt_jax.data import corpus
@@ -29,6 +30,7 @@ from kgpt_jax.data.people import everyone
 
 FLAGS = flags.FLAGS
 SURELY = 0.9
+FOLDS = 5
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 TYPOS = {
     "a letter replaced": lambda name, i, letter: name[:i] + letter + name[i + 1 :],
@@ -36,6 +38,26 @@ TYPOS = {
     "a letter doubled": lambda name, i, _: name[:i] + name[i] + name[i:],
     "two letters swapped": lambda name, i, _: name[:i] + name[i + 1 : i + 2] + name[i] + name[i + 2 :],
 }
+
+
+def out_of_fold(asked: Sequence[Asked], rng: np.random.Generator) -> list[tuple[str, float]]:
+    """Returns the answer and its probability for each question, by a reader that was not trained on its name.
+
+    Args:
+      asked: the questions.
+      rng: divides the names into FOLDS parts; each part is read by a reader that was trained on the others.
+    """
+    names = sorted({name for _, name, _ in asked})
+    fold_of = dict(zip(names, rng.permutation(len(names)) % FOLDS))
+    answers = [("", 0.0)] * len(asked)
+    for fold in range(FOLDS):
+        trained = train([row for row in asked if fold_of[row[1]] != fold])
+        for i, (lines, name, _) in enumerate(asked):
+            if fold_of[name] == fold:
+                for text, found in trained.read(lines, name).items():
+                    answers[i] = (text, found.probability)
+                    break
+    return answers
 
 
 def main(_):

@@ -18,7 +18,7 @@ from kgpt_jax.config import UserError
 from kgpt_jax.data.lookup import NAME
 
 LOOKED_UP = "looked up"
-SURE_ENOUGH = 0.9  # answers with a higher confidence are not looked up when `unsure`
+SURE_ENOUGH = 0.8  # answers with a higher confidence are not looked up when `unsure`
 
 
 class Told(NamedTuple):

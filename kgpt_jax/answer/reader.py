@@ -28,7 +28,6 @@ import optax
 LONGEST = 5  # words of a candidate
 WEIGHTS = 2**18  # features share a weight if their hashes are equal
 UPDATES, RATE, DECAY = 120, 0.1, 5e-4
-FOLDS = 5
 _WORD = re.compile(r"\w+(?:['’.\-&/]\w+)*\.?|[^\w\s]")
 NOT_THERE = ""
 EDGE, OWN = "|", "*"  # stand for what is beyond a line, and for the words of the name
@@ -233,26 +232,6 @@ def train(asked: Sequence[Asked]) -> Reader:
         sought = answer if answer in found.texts else NOT_THERE
         right.append(np.array([text == sought for text in found.texts]))
     return Reader(_fit(each, right), answers)
-
-
-def out_of_fold(asked: Sequence[Asked], rng: np.random.Generator) -> list[tuple[str, float]]:
-    """Returns the answer and its probability for each question, by a reader that was not trained on its name.
-
-    Args:
-      asked: the questions.
-      rng: divides the names into FOLDS parts; each part is read by a reader that was trained on the others.
-    """
-    names = sorted({name for _, name, _ in asked})
-    fold_of = dict(zip(names, rng.permutation(len(names)) % FOLDS))
-    answers = [("", 0.0)] * len(asked)
-    for fold in range(FOLDS):
-        reader = train([row for row in asked if fold_of[row[1]] != fold])
-        for i, (lines, name, _) in enumerate(asked):
-            if fold_of[name] == fold:
-                for text, found in reader.read(lines, name).items():
-                    answers[i] = (text, found.probability)
-                    break
-    return answers
 
 
 def _fit(each: Sequence[Candidates], right: Sequence[np.ndarray]) -> np.ndarray:

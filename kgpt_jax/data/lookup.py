@@ -17,7 +17,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from kgpt_jax.config import UserError
-from kgpt_jax.data.spans import title_length
+from kgpt_jax.data.spans import title
 
 NAME, SIMILAR, TEXT = "name", "similar name", "text"
 ALIKE = 82.0  # of 100: the least similarity of a misspelled name
@@ -56,8 +56,8 @@ class Lookup:
         self.documents = documents
         self.rows_of: dict[str, list[int]] = {}
         for row, document in enumerate(documents):
-            if title := document[: title_length(document)].removesuffix(". "):
-                self.rows_of.setdefault(title, []).append(row)
+            if name := title(document):
+                self.rows_of.setdefault(name, []).append(row)
         self.titled = 2 * sum(name in self.rows_of for name in names) >= len(names)
         if not self.titled:
             self.rows_of = _rows_that_contain(documents, set(names))

@@ -12,7 +12,7 @@ from kgpt_jax.config import DataConfig, UserError
 from kgpt_jax.data import corpus
 from kgpt_jax.data.biographies import generate
 from kgpt_jax.data.names import Frame
-from kgpt_jax.data.spans import title_length
+from kgpt_jax.data.spans import title
 
 TEMPLATE_PAIRS = 100  # training questions that are searched for the words around a name
 
@@ -49,7 +49,7 @@ def questions_in_the_same_form(pairs: list[tuple[str, str]], documents: Sequence
     >>> questions_in_the_same_form(pairs, ["Al Bo. He sang.", "Ed Fa. She sang.", "Ed Fa. She danced."])
     ['Where was Ed Fa born?']
     """
-    names = {document[: title_length(document)].removesuffix(". ") for document in documents} - {""}
+    names = set(map(title, documents)) - {""}
     frames: Counter[tuple[str, str]] = Counter()
     for question, _ in pairs[:TEMPLATE_PAIRS]:
         if held := [name for name in names if name in question]:

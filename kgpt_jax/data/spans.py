@@ -18,8 +18,17 @@ def title_length(document: str) -> int:
     >>> title_length("Augustus A. Bird. In 1836, Bird moved."), title_length("Yara Ahmadi was born. She")
     (18, 0)
     """
-    title = _TITLE.match(document)
-    return title.end() if title else 0
+    found = _TITLE.match(document)
+    return found.end() if found else 0
+
+
+def title(document: str) -> str:
+    """Returns the title of a document without the point, or "" if there is none.
+
+    >>> title("Augustus A. Bird. In 1836, Bird moved.")
+    'Augustus A. Bird'
+    """
+    return document[: title_length(document)].removesuffix(". ")
 
 
 def entities(document: str) -> list[tuple[int, int]]:
@@ -31,9 +40,9 @@ def entities(document: str) -> list[tuple[int, int]]:
     >>> [text[start : start + width] for start, width in entities(text)]
     ['New York', 'Rome']
     """
-    title = title_length(document)
-    known = set(re.findall(r"\w+", document[:title]))
-    found = _CAPITALISED.finditer(document, title)
+    begin = title_length(document)
+    known = set(re.findall(r"\w+", document[:begin]))
+    found = _CAPITALISED.finditer(document, begin)
     return [
         (run.start(), len(run.group()))
         for run in found

@@ -185,7 +185,7 @@ def test_a_calibration_comes_back_and_belongs_to_its_run(tmp_path):
 
 def test_promises_about_looked_up_answers_count_the_answers_that_are_given():
     """The documents are surer of the second pair and the third, and the run does not know the fourth name."""
-    clean = ((0.8, False), (0.6, False), (0.95, True), (0.99, False))
+    clean = ((0.75, False), (0.6, False), (0.95, True), (0.99, False))
     nothing = np.zeros(len(FEATURES))
     made = calibrated.Calibrated(
         Calibration(nothing, nothing + 1, nothing, 0.0, clean),
@@ -201,9 +201,9 @@ def test_promises_about_looked_up_answers_count_the_answers_that_are_given():
         [0.5] * 4,
         calibrate.quality(*zip(*clean)),
     )
-    assert made.given() == [(0.8, False), (0.6, False), (0.95, True), (-1.0, False)]
-    assert made.given("always") == [(0.8, False), (0.7, True), (0.97, False), (0.2, True)]
-    assert made.given("unsure") == [(0.8, False), (0.7, True), (0.95, True), (0.2, True)]
+    assert made.given() == [(0.75, False), (0.6, False), (0.95, True), (-1.0, False)]
+    assert made.given("always") == [(0.75, False), (0.7, True), (0.97, False), (0.2, True)]
+    assert made.given("unsure") == [(0.75, False), (0.7, True), (0.95, True), (0.2, True)]
     with pytest.raises(UserError, match="the documents could not be asked; run --mode=calibrate again"):
         made._replace(read=None, read_of_fit=None).promise(0.1, 0.9, "always")
     # 200 answers of the model are wrong, and those of the documents right: only these can be promised.
