@@ -56,6 +56,12 @@ class Judge:
         """Returns the indices of the questions that the calibration used, whose figures would flatter."""
         return learned_rows(questions, set(self.made.pairs)) if self.made else []
 
+    def other_way(self, given: Answers) -> str:
+        """Returns why the calibration does not fit answers that were found in another way; "" if it fits."""
+        if self.made is None or bool(given.recited) == self.made.recites:
+            return ""
+        return f"This run was calibrated {'with' if self.made.recites else 'without'} --recite."
+
     def sure(
         self, questions: Sequence[str], given: Answers | None = None, one_of: float | None = None
     ) -> list[Sure | None]:
@@ -72,9 +78,8 @@ class Judge:
         made, used = self.made, self.used(questions)
         if made is None:
             return [None] * len(questions)
-        if given and bool(given.recited) != made.recites:
-            how = "with" if made.recites else "without"
-            log.info(f"note: the answers have no confidence: the run was calibrated {how} --recite")
+        if given and (why_not := self.other_way(given)):
+            log.info(f"note: the answers have no confidence. {why_not}")
             return [None] * len(questions)
         if used:
             log.info(

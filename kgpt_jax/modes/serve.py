@@ -7,7 +7,8 @@ the page only with --host=NAME --allow_network, where NAME is this machine's nam
 
     python -m kgpt_jax.main --mode=serve --question="Where was Ruth Kaplan born?" --outputs_path=answer.html
 
-writes the page about one question to a file instead. Both need `pip install ".[web]"`.
+writes the page about one question to a file instead. With --recite the model recites what it has read about
+the name, and the page shows it. Both need `pip install ".[web]"`.
 """
 
 from importlib.util import find_spec
@@ -18,7 +19,7 @@ from absl import flags
 from kgpt_jax.config import UserError
 from kgpt_jax.modes.command import Command
 
-SHARED = ("reading_params_path", "outputs_path", "checkpoint", "voters", "question")
+SHARED = ("reading_params_path", "outputs_path", "checkpoint", "voters", "question", "recite")
 KIND = "a page about one question"
 NEEDED = ("jinja2", "starlette", "uvicorn")
 
@@ -41,10 +42,11 @@ def run(command: Command):
     start = command.start("finetune")
     asked = with_voters(start, command.flags.voters, command.config(start))
     if path:
-        write(open_answerer(load_voters(asked, "answering with")), command.flags.question[0], path)
+        answers = open_answerer(load_voters(asked, "answering with"), command.flags.recite)
+        write(answers, command.flags.question[0], path)
         return
     with listen(command.flags.host, command.flags.port) as listening, Queue() as queue:
-        answers = open_answerer(load_voters(asked, "answering with"))
+        answers = open_answerer(load_voters(asked, "answering with"), command.flags.recite)
         answers.warm_up()
         host, port = listening.getsockname()[:2]
         address = f"[{host}]" if ":" in host else host

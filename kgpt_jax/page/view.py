@@ -1,6 +1,6 @@
 """What the page shows about one question.
 
-    answerer = open_answerer(voters)
+    answerer = open_answerer(voters, recites=False)
     view = answerer.view(answerer.question("Jana Lund"))
     view.told.answer, view.told.label, view.lines, view.attention
 
@@ -17,7 +17,7 @@ from kgpt_jax.answer.attention import attention_maps
 from kgpt_jax.answer.hybrid import LOOKED_UP, Told, look_up
 from kgpt_jax.answer.label import GUESSED, MADE_UP, NOT_SURE, READ
 from kgpt_jax.answer.open_book import OpenBook, open_book
-from kgpt_jax.answer.record import ALWAYS, Sure
+from kgpt_jax.answer.record import ALWAYS, Recited, Sure
 from kgpt_jax.answer.sure import Judge, probabilities
 from kgpt_jax.answer.taught import TOLD, taught, teach
 from kgpt_jax.answer.voters import Voter, ask
@@ -42,7 +42,7 @@ WARM_UP = 6.0  # seconds, after which it asks no further question
 
 
 class Line(NamedTuple):
-    """A line of the documents: its number from 1, and its text before, in and after the mark."""
+    """A line of the documents, or a recited one: its number from 1, its text before, in and after a mark."""
 
     number: int
     before: str
@@ -77,6 +77,7 @@ class View(NamedTuple):
       why_not_sure: why `sure` is None.
       unknown: why there is no answer; "" if there is one.
       others: the next answers of the weights, with their probabilities.
+      recited: what the weights recite about the name; None if they were not to, or no answer is in it.
       line: the line that states the answer of the documents.
       lines: all lines about the name.
       more: how many further lines there are.
@@ -93,6 +94,7 @@ class View(NamedTuple):
     why_not_sure: str
     unknown: str
     others: dict[str, float]
+    recited: Line | None
     line: Line | None
     lines: list[Line]
     more: int
@@ -109,11 +111,13 @@ class Answerer(NamedTuple):
       judge: the runs with their calibration.
       book: their documents; None if they cannot be asked.
       why_no_book: why `book` is None.
+      recites: whether the models recite before they answer.
     """
 
     judge: Judge
     book: OpenBook | None
     why_no_book: str
+    recites: bool = False
 
     @property
     def voters(self) -> Sequence[Voter]:
@@ -162,8 +166,8 @@ class Answerer(NamedTuple):
     def view(self, question: str) -> View:
         """Answers a question that `question` returned."""
         run = self.voters[0].run
-        given = ask(self.voters, [question])
-        why_not_sure = self.judge.problem
+        given = ask(self.voters, [question], book=self.book if self.recites else None)
+        why_not_sure = self.judge.problem or self.judge.other_way(given)
         if self.judge.used([question]):
             why_not_sure = "This question was used for the calibration, which would flatter its figures."
         [each] = [None] if why_not_sure else self.judge.sure([question], given)
@@ -190,6 +194,7 @@ class Answerer(NamedTuple):
             why_not_sure,
             _why_unknown(told, each, name),
             dict(list(others.items())[:OTHERS]),
+            _recital(told.model_answer, [each[0] for each in given.recited]),
             _line(*found.source) if found else None,
             [_line(row + 1, self.book.documents[row]) for row in rows[:LINES]] if self.book else [],
             max(len(rows) - LINES, 0),
@@ -250,26 +255,39 @@ class Answerer(NamedTuple):
         return Attention([word.strip() for _, word in words], heads, why_not)
 
 
-def open_answerer(voters: Sequence[Voter]) -> Answerer:
+def open_answerer(voters: Sequence[Voter], recites: bool = False) -> Answerer:
     """Returns an `Answerer` of the runs, with their calibration and documents if those can be used.
 
     Logs a note if they cannot. The page does not show it, because the note may name a path.
 
     Args:
       voters: the runs. All of their models vote.
+      recites: whether the models recite before they answer.
+
+    Raises:
+      UserError: they are to recite, and there is no reader, because the documents cannot be used.
     """
     book, why_no_book = None, ""
     try:
         book = open_book(voters[0].config.data)
     except UserError as error:
+        if recites:
+            raise
         why_no_book = "the documents cannot be used"
         log.info(f"note: nothing is looked up, because {error}")
-    return Answerer(Judge(voters), book, why_no_book)
+    return Answerer(Judge(voters), book, why_no_book, recites)
 
 
 def _line(number: int, text: str, start: int = 0, end: int = 0) -> Line:
     """Returns a line whose characters from `start` to `end` are marked."""
     return Line(number, text[:start], text[start:end], text[end:])
+
+
+def _recital(answer: str, recited: Sequence[Recited | None]) -> Line | None:
+    """Returns what a model recites, rather one in which the answer is; None if no model recites anything."""
+    there = [each for each in recited if each]
+    there.sort(key=lambda each: each.answer != answer)
+    return _line(0, *there[0][2:]) if there else None
 
 
 def _why_unknown(told: Told, each: Sure | None, name: str) -> str:

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from kgpt_jax.answer import voters
 from kgpt_jax.answer.attention import attention_maps
 from kgpt_jax.answer.calibrated import Calibrated, Quality
 from kgpt_jax.answer.confidence import Calibration
@@ -63,6 +64,7 @@ def test_without_calibration_the_documents_answer(answerer):
     assert all(view.name in answerer.book.documents[each.number - 1] for each in view.lines)
     assert view.line.number in [each.number for each in view.lines] and not view.more
     assert view.sure is None and view.why_not_sure == "This run is not calibrated."
+    assert view.recited is None
     assert view.told.model_answer not in view.others and list(view.others.values()) == sorted(
         view.others.values(), reverse=True
     )
@@ -88,6 +90,16 @@ def test_the_weights_answer_with_their_probability_if_there_are_no_documents(loa
     assert view.why_no_book == "cannot read nowhere.txt" and view.line is None and not view.lines
     used = made.view(where.question("Used Name"))
     assert used.sure is None and "used for the calibration" in used.why_not_sure
+
+
+def test_a_recital_is_shown_with_the_answer_in_it(answerer, monkeypatch):
+    name = answerer.where.name(QUESTION)
+    monkeypatch.setattr(voters, "recite", lambda *_: [f"{name} was born in Rome."])
+    view = answerer._replace(recites=True).view(QUESTION)
+    assert view.told.model_answer == "Rome" and view.recited[1:] == (f"{name} was born in ", "Rome", ".")
+    judge = Judge(answerer.voters, calibrated(answerer.where, least_familiarity=-1e9))
+    view = answerer._replace(judge=judge, recites=True).view(QUESTION)
+    assert view.sure is None and view.why_not_sure == "This run was calibrated without --recite."
 
 
 def test_attention_is_that_of_the_text_alone(loaded, answerer):
