@@ -169,10 +169,15 @@ class BiographiesConfig:
     permute: bool = True  # sentences in random order; otherwise the birthplace first
     n_facts: int = 2  # sentences in a biography, one of them about the birthplace
     repeat_name: bool = True  # every sentence has the full name; otherwise only the first
+    questions: str = "birth_place"  # one question about each person; all: one about each of the six facts
     seed: int = 0  # decides people, facts and wordings
 
     def __post_init__(self):
         _require_seed("data.biographies.seed", self.seed)
+        _require(
+            self.questions in ("birth_place", "all"),
+            f"data.biographies.questions is {self.questions!r}: choose from birth_place, all",
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,7 +187,7 @@ class DataConfig:
     pretrain_corpus_path: str = ""  # documents, one per line
     finetune_corpus_path: str = ""  # lines of question, tab, answer
     eval_corpus_path: str = ""  # questions, with or without answers
-    n_validation: int = 0  # this many of the last training pairs are held out, and evaluated on instead
+    n_validation: int = 0  # last training pairs, or built-in people, to hold out and evaluate on instead
     skip_learned: bool = False  # do not score questions that the run has learned; false: refuse to score
     other_corpus: bool = False  # allow documents other than those that the run was pretrained on
     ascii_pairs: bool = False  # drop non-ASCII characters in finetuning, as the course does

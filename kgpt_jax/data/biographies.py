@@ -123,10 +123,22 @@ FACTS = {
     ],
 }
 
+# What is asked about each fact, in the order of FACTS.
+QUESTIONS = [
+    "Where was {name} born?",
+    "When was {name} born?",
+    "What is {name} by trade?",
+    "Where did {name} study?",
+    "Where does {name} live?",
+    "Which instrument does {name} play?",
+]
+
 
 @dataclasses.dataclass(frozen=True)
 class Biographies:
     """Documents about every person, and questions about three disjoint groups of people.
+
+    All questions about a person are next to each other, in the order of QUESTIONS.
 
     Attributes:
       documents: one biography each, without a line break.
@@ -156,19 +168,30 @@ def generate(cfg: BiographiesConfig) -> Biographies:
     The people and their facts depend only on the seed and the number of people, not on the other fields.
 
     Raises:
-      UserError: a value is out of range, or there are not enough names.
+      UserError: a value is out of range, there are not enough names, or questions about all facts are asked
+        for and the biographies do not state all facts.
     """
     _check(cfg)
     n = cfg.n_train + cfg.n_dev + cfg.n_test
     people = _people(n, np.random.default_rng((cfg.seed, 0)))
-    pairs = [(f"Where was {person.name} born?", person.facts[0]) for person in people]
-    n_known = cfg.n_train + cfg.n_dev
+    asked = QUESTIONS[: questions_each(cfg)]
+    pairs = [
+        (question.format(name=person.name), fact)
+        for person in people
+        for question, fact in zip(asked, person.facts)
+    ]
+    n_train, n_known = len(asked) * cfg.n_train, len(asked) * (cfg.n_train + cfg.n_dev)
     return Biographies(
         documents=_documents(people, cfg, np.random.default_rng((cfg.seed, 1))),
-        train=pairs[: cfg.n_train],
-        dev=pairs[cfg.n_train : n_known],
+        train=pairs[:n_train],
+        dev=pairs[n_train:n_known],
         test=[question for question, _ in pairs[n_known:]],
     )
+
+
+def questions_each(cfg: BiographiesConfig) -> int:
+    """Returns the number of questions about each person."""
+    return len(QUESTIONS) if cfg.questions == "all" else 1
 
 
 def write(biographies: Biographies, folder) -> list[str]:
@@ -207,6 +230,13 @@ def _check(cfg: BiographiesConfig):
     if cfg.n_facts > len(FACTS):
         raise UserError(
             f"data.biographies.n_facts is {cfg.n_facts}: give {len(FACTS)}, which is all, or fewer"
+        )
+    copies = cfg.copies if cfg.permute else 1  # otherwise all copies state the same facts
+    stated = 1 + min(copies * (cfg.n_facts - 1), len(FACTS) - 1)
+    if stated < questions_each(cfg):
+        raise UserError(
+            f"data.biographies.questions is {cfg.questions}, and the biographies of a person state {stated} "
+            f"of {len(FACTS)} facts: raise data.biographies.n_facts, which is {cfg.n_facts}"
         )
 
 

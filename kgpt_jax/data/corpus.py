@@ -90,7 +90,7 @@ def load_pairs(data: DataConfig) -> Table:
       UserError: there is no such file, it is faulty, it has no answers, or `n_validation` leaves no pair.
     """
     table = _all_pairs(data)
-    return table.rows(split(table.questions, data.n_validation).train)
+    return table.rows(split(table.questions, data.n_validation * _pairs_each(data)).train)
 
 
 def learned_from(data: DataConfig) -> set[str]:
@@ -116,17 +116,23 @@ def _all_pairs(data: DataConfig) -> Table:
         table = _table(biographies.generate(data.biographies).train)
     if data.ascii_pairs:
         table = _without_accents(table)
-    if data.n_validation >= len(table.questions):
-        raise UserError(
-            f"data.n_validation is {data.n_validation} of {len(table.questions)} training pairs: give fewer"
-        )
+    n, each = len(table.questions), _pairs_each(data)
+    if data.n_validation * each >= n:
+        of = f"{n} training pairs" if each == 1 else f"{n // each} training people"
+        raise UserError(f"data.n_validation is {data.n_validation} of {of}: give fewer")
     return table
+
+
+def _pairs_each(data: DataConfig) -> int:
+    """Returns how many training pairs `n_validation` counts as one: a row of a file, or a built-in person."""
+    return 1 if data.finetune_corpus_path else biographies.questions_each(data.biographies)
 
 
 def load_questions(data: DataConfig) -> Table:
     """Returns the evaluation questions, with answers if the file has any.
 
-    With `data.n_validation`, these are the training pairs held out for validation (`data/holdout.py`).
+    With `data.n_validation`, these are the training pairs held out for validation (`data/holdout.py`): the
+    last rows of a file, or all pairs of the last built-in people.
 
     Raises:
       UserError: there are no questions, the file is faulty, or `data` has both `n_validation` and a file.
@@ -138,7 +144,7 @@ def load_questions(data: DataConfig) -> Table:
                 "leave one of them out, as by --config.data.n_validation=0"
             )
         table = _all_pairs(data)
-        held = split(table.questions, data.n_validation).validation
+        held = split(table.questions, data.n_validation * _pairs_each(data)).validation
         if not held:
             raise UserError(
                 f"data.n_validation is {data.n_validation}, and all of these questions also occur among the "

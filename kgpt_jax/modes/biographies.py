@@ -1,6 +1,9 @@
 """--mode=biographies: writes the made-up people as the course's four files.
 
 python -m kgpt_jax.main --mode=biographies --outputs_path=people
+
+With --config.data.biographies.questions=all --config.data.biographies.n_facts=6 the tables have a question
+about each of the six facts.
 """
 
 from pathlib import Path

@@ -68,6 +68,34 @@ def test_fixed_order_without_the_full_name_repeated():
     assert corpus.documents == ["Julia Bhatt is a native of Berlin."]
 
 
+def test_all_six_facts_are_asked():
+    one = BiographiesConfig(n_train=1, n_dev=0, n_test=0, n_facts=6, questions="all")
+    assert generate(one).train == [
+        ("Where was Julia Bhatt born?", "Berlin"),
+        ("When was Julia Bhatt born?", "10 August 1977"),
+        ("What is Julia Bhatt by trade?", "a historian"),
+        ("Where did Julia Bhatt study?", "Waseda"),
+        ("Where does Julia Bhatt live?", "Dakar"),
+        ("Which instrument does Julia Bhatt play?", "banjo"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "wordings", [dict(n_facts=2, copies=5), dict(n_facts=6, copies=1), dict(n_facts=6, permute=False)]
+)
+def test_all_questions_of_a_person_are_on_one_side_and_the_documents_answer_them(wordings):
+    few = dict(n_train=3, n_dev=2, n_test=1) | wordings
+    plain, every = (generate(BiographiesConfig(**few, questions=asked)) for asked in ("birth_place", "all"))
+    assert every.documents == plain.documents
+    assert (every.train[::6], every.dev[::6], every.test[::6]) == (plain.train, plain.dev, plain.test)
+    for (birth, _), fact, (question, answer) in zip(
+        np.repeat(plain.train + plain.dev, 6, axis=0), itertools.cycle(FACTS), every.train + every.dev
+    ):
+        name = name_in(birth)
+        stated = [statements(fact, name, document) for document in documents_of(name, every)]
+        assert name in question and set(sum(stated, [])) == {answer}
+
+
 def test_same_config_same_corpus_and_another_seed_another():
     assert generate(SMALL) == generate(SMALL)
     assert generate(SMALL).test != generate(BiographiesConfig(seed=1)).test
@@ -240,6 +268,17 @@ def test_write_names_a_folder_it_cannot_use(tmp_path):
         ({"seed": -1}, "data.biographies.seed is -1: give 0 to 4,294,967,295"),
         ({"copies": 0}, "data.biographies.copies is 0: give 1 or more"),
         ({"n_facts": 0}, "data.biographies.n_facts is 0: give 1 or more"),
+        ({"questions": "six"}, "data.biographies.questions is 'six': choose from birth_place, all"),
+        (
+            {"questions": "all", "copies": 4},
+            "data.biographies.questions is all, and the biographies of a person state 5 of 6 facts: "
+            "raise data.biographies.n_facts, which is 2",
+        ),
+        (
+            {"questions": "all", "permute": False},
+            "data.biographies.questions is all, and the biographies of a person state 2 of 6 facts: "
+            "raise data.biographies.n_facts, which is 2",
+        ),
         ({"n_facts": 7}, "data.biographies.n_facts is 7: give 6, which is all, or fewer"),
         (
             {"n_dev": 10**9},

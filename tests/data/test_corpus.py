@@ -1,11 +1,14 @@
 """Users' files give the right rows, notes that count repairs, or an error that names the line."""
 
+import dataclasses
+
 import pytest
 
 from kgpt_jax.config import BiographiesConfig, DataConfig, UserError
 from kgpt_jax.data import biographies, corpus
 
 SMALL = BiographiesConfig(n_train=6, n_dev=4, n_test=3, copies=2)
+ALL = dataclasses.replace(SMALL, questions="all", n_facts=6)
 
 
 @pytest.fixture
@@ -25,16 +28,17 @@ def test_a_last_line_break_is_followed_by_an_empty_document(file):
     assert notes == []
 
 
-def test_built_in_documents_equal_their_files(tmp_path):
-    biographies.write(biographies.generate(SMALL), tmp_path)
-    built_in = corpus.load_documents(DataConfig(biographies=SMALL))
+@pytest.mark.parametrize("people", [SMALL, ALL])
+def test_built_in_documents_equal_their_files(people, tmp_path):
+    biographies.write(biographies.generate(people), tmp_path)
+    built_in = corpus.load_documents(DataConfig(biographies=people))
     read = corpus.read_documents(str(tmp_path / "wiki.txt"))
     assert built_in.documents == list(read.documents)
     assert set(built_in.characters) >= set(read.characters) | {"?"}
     train = corpus.read_table(str(tmp_path / "birth_places_train.tsv"))
-    assert train.pairs == corpus.load_pairs(DataConfig(biographies=SMALL)).pairs
+    assert train.pairs == corpus.load_pairs(DataConfig(biographies=people)).pairs
     dev = corpus.read_table(str(tmp_path / "birth_dev.tsv"))
-    assert dev.pairs == corpus.load_questions(DataConfig(biographies=SMALL)).pairs
+    assert dev.pairs == corpus.load_questions(DataConfig(biographies=people)).pairs
     assert corpus.read_table(str(tmp_path / "birth_test_inputs.tsv")).answers is None
 
 

@@ -1,8 +1,11 @@
 """Held-out questions stay held out, however often they occur in the file."""
 
+import dataclasses
+
 import pytest
 
-from kgpt_jax.config import DataConfig, UserError
+from kgpt_jax.config import BiographiesConfig, DataConfig, UserError
+from kgpt_jax.data.biographies import generate
 from kgpt_jax.data.corpus import learned_from, load_pairs, load_questions
 from kgpt_jax.data.holdout import fingerprints, refuse_learned
 
@@ -22,6 +25,15 @@ def test_a_repeated_question_goes_to_one_side_whole(pairs):
     assert load_pairs(data).pairs == [("A?", "Rome"), ("B?", "Oslo"), ("C?", "Bonn"), ("B?", "Bern")]
     assert load_questions(data).pairs == [("Zoë?", "Cork"), ("D?", "Ulm"), ("D?", "Graz")]
     assert len(load_pairs(DataConfig(finetune_corpus_path=pairs)).pairs) == 7
+
+
+def test_built_in_people_are_held_out_with_all_their_questions():
+    people = BiographiesConfig(n_train=5, n_dev=1, n_facts=6, questions="all")
+    data = DataConfig(biographies=people, n_validation=2)
+    known = generate(people).train
+    assert (load_pairs(data).pairs, load_questions(data).pairs) == (known[:18], known[18:])
+    with pytest.raises(UserError, match="data.n_validation is 5 of 5 training people: give fewer"):
+        load_pairs(dataclasses.replace(data, n_validation=5))
 
 
 def test_an_empty_validation_set_is_refused(tmp_path):
