@@ -2,9 +2,12 @@
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from kgpt_jax.answer.score import Score, score
 from kgpt_jax.config import DataConfig
+from kgpt_jax.data.corpus import most_frequent
+from kgpt_jax.data.names import kinds
 
 if TYPE_CHECKING:
     from kgpt_jax.answer.evaluate import Evaluation
@@ -18,9 +21,12 @@ def answer_records(found: "Evaluation") -> list[dict[str, Any]]:
     looked up, it has the fields of a `Told` (`answer/hybrid.py`). Then answer, confidence, probability and
     label are of the answer that is given; interval, known, evidence and one_of are of the model's answer.
     If the models recited, `recited` has a `Recited` or None for each model.
-    `target` and `right` are None without targets. `scored` is False if a run has learned the answer.
+    `target` and `right` are None without targets. `scored` is False if a run has learned the answer. If
+    there are several kinds of questions (`data/names.py`), the record also has the question's kind.
     """
     scored = set(found.scored)
+    kind_of = kinds(found.questions)
+    several = len(set(kind_of)) > 1
     targets: Sequence[str | None] = found.targets or [None] * len(found.questions)
     return [
         {
@@ -29,6 +35,7 @@ def answer_records(found: "Evaluation") -> list[dict[str, Any]]:
             "target": target,
             "right": None if target is None else answer == target,
             "scored": i in scored,
+            **({"kind": kind_of[i]} if several else {}),
             **(found.sure[i]._asdict() if found.sure else {}),
             **(_recited(found, i) if found.recited else {}),
             **(_looked_up(found.told[i]) if found.told else {}),
@@ -46,6 +53,39 @@ def _looked_up(told: "Told") -> dict[str, Any]:
     found = told.looked_up
     source = found._asdict() | {"source": found.source._asdict()} if found else None
     return told._asdict() | {"differ": told.differ, "looked_up": source}
+
+
+class OfKind(NamedTuple):
+    """The score of the questions of one kind.
+
+    Attributes:
+      kind: the kind, as in "Where was X born?".
+      score: the score of the answers.
+      constant: the most frequent right answer to these questions.
+      always: the score of always giving this answer: no other constant answer scores more.
+    """
+
+    kind: str
+    score: Score
+    constant: str
+    always: Score
+
+
+def scores_by_kind(found: "Evaluation") -> list[OfKind]:
+    """Returns a score for each kind of scored questions; none if all are of one kind, or without targets."""
+    if found.targets is None:
+        return []
+    rows_of: dict[str, list[int]] = {}
+    kind_of = kinds(found.questions)
+    for i in found.scored:
+        rows_of.setdefault(kind_of[i], []).append(i)
+    scores = []
+    for kind, rows in rows_of.items():
+        given, right = ([texts[i] for i in rows] for texts in (found.predictions, found.targets))
+        constant = most_frequent(right)
+        always = score([constant] * len(rows), right)
+        scores.append(OfKind(kind, score(given, right), constant, always))
+    return scores if len(scores) > 1 else []
 
 
 def wrong_answers(found: "Evaluation") -> list[tuple[str, str, str]]:

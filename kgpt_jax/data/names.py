@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Sequence
 from difflib import SequenceMatcher
+from itertools import chain, combinations
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +19,8 @@ import numpy as np
 from kgpt_jax.config import UserError
 
 SHARE = 0.9  # of the questions must have the words of a frame
+SEARCHED = 200  # questions that are searched for the words of a kind
+OTHER = "other questions"  # the kind of those whose own kind is rarer
 ALIKE = 0.8  # the least share of equal letters for which one name may be the other, misspelled
 _DIVIDER = re.compile(r"[ \-](?=[^ \-]*$)")
 
@@ -63,8 +66,51 @@ def frame(questions: Sequence[str]) -> Frame:
             found = found._replace(after=end + found.after)
     named = sum(found.name(question) is not None for question in questions)
     if not (before or after) or named < SHARE * len(questions):
-        raise UserError("the training questions do not have the form of one question about different names")
+        raise UserError(
+            "the training questions do not have the form of one question about different names: leave only "
+            "questions of one form or, with the built-in people, give "
+            "--config.data.biographies.questions=birth_place"
+        )
     return found
+
+
+def kinds(questions: Sequence[str]) -> list[str]:
+    """Returns the kind of each question: the words around its name, with an X in place of the name.
+
+    A kind has at least 5 questions, and at least 5 % of them. Questions of rarer kinds are of the kind OTHER.
+    Long and frequent words come first, so that "born?" alone makes no kind.
+
+    >>> names = ["Al Bo", "Cy Do", "Ed Fa", "Gus Go", "Flo Fy"]
+    >>> asked = kinds([f"{words} was {name} born?" for name in names for words in ("Where", "When")])
+    >>> asked[:2]
+    ['Where was X born?', 'When was X born?']
+    """
+    kind_of: dict[str, str] = {}
+    left = list(dict.fromkeys(questions))
+    least = max(5, len(left) / 20)
+    while best := _most_shared(left[:SEARCHED]):
+        found = [question for question in left if best.name(question)]
+        if len(found) < least:
+            break
+        kind_of |= dict.fromkeys(found, best.question("X"))
+        left = [question for question in left if question not in kind_of]
+    return [kind_of.get(question, OTHER) for question in questions]
+
+
+def _most_shared(questions: Sequence[str]) -> Frame | None:
+    """Returns the longest and most frequent frame that 5 % of different questions share, and at least 5."""
+    counts = Counter(chain(*map(_frames, questions)))
+    least = max(5, len(questions) / 20)
+    often = [each for each, count in counts.items() if count >= least and re.search(r"\w", "".join(each))]
+    saved = {each: (counts[each] - 1) * len("".join(each)) ** 2 for each in often}
+    return max(saved, key=saved.__getitem__, default=None)
+
+
+def _frames(question: str) -> dict[Frame, None]:
+    """Returns, each once, the frames that leave a part of a question open, from one word to all of them."""
+    parts = re.split(r"\b", question)
+    cuts = combinations(range(len(parts) + 1), 2)
+    return dict.fromkeys(Frame("".join(parts[:start]), "".join(parts[end:])) for start, end in cuts)
 
 
 def _shared(questions: list[list[str]]) -> list[str]:

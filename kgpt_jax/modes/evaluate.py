@@ -5,8 +5,9 @@
 asks the newest finetuned run, or the one that --reading_params_path names. It writes three files:
 
     predictions.txt   one answer per line
-    answers.jsonl     one JSON object per line: question, answer, target, right, scored; if the run is
-                      calibrated, also label, known, confidence, probability, interval, evidence, ...
+    answers.jsonl     one JSON object per line: question, answer, target, right, scored; kind, if there are
+                      several kinds of questions; if the run is calibrated, also label, known, confidence,
+                      probability, interval, evidence, ...
     results.json      the score, in the format of lm-evaluation-harness
 
 With --recite the model recites what it has read about the name, and the answer is read in that.
@@ -213,6 +214,7 @@ def evaluate(
     correct, total = float(found.score.correct), float(found.score.total)
     print(f"Correct: {correct} out of {total}: {correct / total * 100}%")
     print(f"95% interval: {percent(found.score.interval)}")
+    print_kinds(found)
     if is_first() and kind == predictions_kind(0, 1) and run.checkpoint == "newest":
         draw_score(run.folder, found.score)
     right = [found.targets[i] for i in found.scored]
@@ -285,6 +287,18 @@ def print_sets(found, one_of: float):
         f"sets at {one_of:.0%}: {size:.2f} answers on average, the right one is in {held} of {n}: "
         f"{held / n:.1%}, 95% interval {interval}"
     )
+
+
+def print_kinds(found):
+    """Prints the score of each kind of question, if there are several, and of the best constant answer."""
+    from kgpt_jax.answer.report import scores_by_kind
+    from kgpt_jax.answer.score import percent
+
+    for of in scores_by_kind(found):
+        print(
+            f"{of.kind} {of.score.correct} out of {of.score.total}: {of.score.accuracy:.1%}, "
+            f"95% interval {percent(of.score.interval)}; always {of.constant!r}: {of.always.accuracy:.1%}"
+        )
 
 
 def print_wrong(found, most: int):

@@ -4,7 +4,17 @@ import numpy as np
 import pytest
 
 from kgpt_jax.config import UserError
-from kgpt_jax.data.names import divided, foreign, frame, misspelled, nearest, recombined, relatives
+from kgpt_jax.data.names import (
+    OTHER,
+    divided,
+    foreign,
+    frame,
+    kinds,
+    misspelled,
+    nearest,
+    recombined,
+    relatives,
+)
 
 FIRSTS, LASTS = "Al Al Bo Cy Di Ed Flo Gus".split(), "Ax By Co Co Du Em Fy Go".split()
 NAMES = [f"{first} {last}" for first, last in zip(FIRSTS, LASTS)]
@@ -32,8 +42,32 @@ def test_a_frame_may_be_missing_from_a_few_questions():
     "questions", [["Where was Al born?"], ["Al?", "Who is Bo?", "Cy is what?"], ["Al", "Bo"]]
 )
 def test_questions_without_a_frame_are_refused(questions):
-    with pytest.raises(UserError, match="do not have the form of one question"):
+    with pytest.raises(
+        UserError, match="do not have the form of one question .*: leave only .*=birth_place$"
+    ):
         frame(questions)
+
+
+def test_kinds_are_the_words_around_the_names():
+    born = [f"Where was {name} born?" for name in NAMES]
+    buried = [f"Where was {name} buried?" for name in NAMES]
+    sang = [f"Who sang {last} Song {i}?" for i, last in enumerate(LASTS)]
+    asked = [*born, "Is it so?", *buried, *sang, *born[:2]]
+    expected = ["Where was X born?"] * 8 + [OTHER] + ["Where was X buried?"] * 8 + ["Who sang X?"] * 8
+    expected += ["Where was X born?"] * 2
+    assert kinds(asked) == expected
+    assert kinds(asked[::-1]) == expected[::-1]
+
+
+def test_a_shared_first_name_or_a_few_others_make_no_kind_of_their_own():
+    born = [f"Where was Al {last} born?" for last in LASTS[:4]] + [
+        f"Where was {name} born?" for name in NAMES
+    ]
+    assert set(kinds(born)) == {"Where was X born?"}
+    many = [f"Where was {name} {i} born?" for i in range(20) for name in NAMES]
+    rare = [f"When was {name} born?" for name in NAMES]  # 8 of 168
+    assert kinds([*many, *rare]) == ["Where was X born?"] * 160 + [OTHER] * 8
+    assert kinds(["A?", "A?", ""]) == [OTHER] * 3 and kinds([]) == []
 
 
 def test_recombined_names_have_the_parts_of_the_names_and_are_new():

@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from kgpt_jax.answer.report import answer_records, harness_results, wrong_answers
+from kgpt_jax.answer.report import answer_records, harness_results, scores_by_kind, wrong_answers
 from kgpt_jax.answer.score import Score
+from kgpt_jax.config import override
 from kgpt_jax.data.biographies import generate
 from tests import runs
 from tests.commands import refused, run
@@ -67,6 +68,38 @@ def test_each_output_is_guarded(reading, tmp_path):
     assert not any(tmp_path.iterdir())
 
 
+@pytest.fixture(scope="module")
+def asked_all(tmp_path_factory):
+    """A run that is asked about all facts."""
+    config = override(runs.CONFIG, {"data.biographies.questions": "all", "data.biographies.n_facts": 6})
+    return f"--reading_params_path={runs.saved(tmp_path_factory.mktemp('all'), config).folder}"
+
+
+def test_several_kinds_of_questions_have_a_score_each(asked_all, tmp_path):
+    lines = run("--mode=evaluate", asked_all, f"--outputs_path={tmp_path}/predictions.txt").splitlines()
+    first = next(i for i, line in enumerate(lines) if line.startswith("95% interval"))
+    nothing_right = "0 out of 6: 0.0%, 95% interval 0.0% to 39.0%; always"
+    by_kind = lines[first + 1 : first + 7]
+    assert by_kind[:2] == [
+        f"Where was X born? {nothing_right} 'Athens': 16.7%",
+        f"When was X born? {nothing_right} '14 April 1942': 16.7%",
+    ]
+    assert [line.split("?")[0] for line in by_kind[2:]] == [
+        "What is X by trade",
+        "Where did X study",
+        "Where does X live",
+        "Which instrument does X play",
+    ]
+    records = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
+    assert [record["kind"] for record in records[:2]] == ["Where was X born?", "When was X born?"]
+
+
+def test_what_needs_one_kind_of_question_says_how_to_get_it(asked_all, tmp_path):
+    for mode, *flags in (["audit"], ["evaluate", "--look_up=always"]):
+        complaint = refused(f"--mode={mode}", asked_all, *flags, f"--outputs_path={tmp_path}/{mode}")
+        assert "give --config.data.biographies.questions=birth_place" in complaint
+
+
 class Found:
     """An evaluation of four questions, of which the last does not count."""
 
@@ -80,6 +113,19 @@ def test_what_a_run_has_learned_is_neither_wrong_nor_scored():
     found = harness_results(Found, "dev", {})
     assert found["n-samples"] == {"dev": {"original": 4, "effective": 3}}
     assert found["results"]["dev"]["exact_match_stderr,none"] == pytest.approx(1 / 3)  # of 1, 0, 0
+
+
+def test_only_what_is_scored_counts_for_its_kind():
+    class Mixed(Found):
+        questions = [f"{word} was {name} born?" for word in ("Where", "When") for name in "ABCDEF"]
+        targets = ["Rome", "Oslo", "Rome", "Bonn", "Bonn", "Rome", *"123455"]
+        predictions, scored = ["Rome"] * 6 + ["5"] * 6, [0, 1, 2, 3, 9, 10]
+
+    assert scores_by_kind(Mixed) == [
+        ("Where was X born?", (2, 4), "Rome", (2, 4)),
+        ("When was X born?", (1, 2), "4", (1, 2)),
+    ]
+    assert scores_by_kind(Found) == []
 
 
 def test_questions_without_answers_have_no_metrics(reading, tmp_path):
