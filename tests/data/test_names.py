@@ -63,11 +63,11 @@ def test_a_shared_first_name_or_a_few_others_make_no_kind_of_their_own():
     born = [f"Where was Al {last} born?" for last in LASTS[:4]] + [
         f"Where was {name} born?" for name in NAMES
     ]
-    assert set(kinds(born)) == {"Where was X born?"}
+    assert set(kinds(born + born[:1] * 30)) == {"Where was X born?"}
     many = [f"Where was {name} {i} born?" for i in range(20) for name in NAMES]
     rare = [f"When was {name} born?" for name in NAMES]  # 8 of 168
     assert kinds([*many, *rare]) == ["Where was X born?"] * 160 + [OTHER] * 8
-    assert kinds(["A?", "A?", ""]) == [OTHER] * 3 and kinds([]) == []
+    assert kinds(["A?", ""]) == [OTHER] * 2 and kinds([]) == []
 
 
 def test_recombined_names_have_the_parts_of_the_names_and_are_new():
