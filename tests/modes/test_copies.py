@@ -2,6 +2,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from kgpt_jax.answer import voters
 from kgpt_jax.answer.score import Score, wilson_interval
 from kgpt_jax.config import load_recipe
 from kgpt_jax.data.biographies import generate
@@ -82,13 +83,14 @@ def test_a_model_that_has_seen_questions_is_not_finetuned(tmp_path, monkeypatch)
         done.append("finetune")
         return stages.Trained(folder, 1.0)
 
-    def evaluate(config, source, outputs):
-        done.append(f"ask {source.name}")
+    def evaluate(asked, outputs):
+        done.append(f"ask {asked[0].name}")
         return SimpleNamespace(score=Score(1, 2))
 
     monkeypatch.setattr(stages, "pretrain", pretrain)
     monkeypatch.setattr(stages, "finetune", finetune)
     monkeypatch.setattr(compare, "evaluate", evaluate)
+    monkeypatch.setattr(voters, "with_voters", lambda run, further, config: [run])
     config = load_recipe("configs/quickstart.py")
     compare.result(copies.cell(config, 1, False, 1), tmp_path / "a")
     compare.result(copies.cell(config, 1, True, 1), tmp_path / "b")

@@ -104,7 +104,7 @@ class Found:
     """An evaluation of four questions, of which the last does not count."""
 
     questions, predictions, targets = ["A?", "B?", "C?", "D?"], ["a", "x", "", "x"], ["a", "b", "c", "d"]
-    scored, score, seconds, sure, told = [0, 1, 2], Score(1, 3), 1.0, None, None
+    scored, score, seconds, sure, told, recited = [0, 1, 2], Score(1, 3), 1.0, None, None, ()
 
 
 def test_what_a_run_has_learned_is_neither_wrong_nor_scored():
