@@ -26,28 +26,31 @@ PEOPLE = DataConfig(biographies=BiographiesConfig(n_train=120, n_dev=10, n_test=
 VOCAB = Vocab.of("abcdefghi .")  # 13 with PAD and MASK, as the tiny model has
 
 
-@pytest.mark.parametrize("titled", [True, False])
-def test_the_likeliest_characters_are_written_and_mask_ends_sentences_only(titled):
-    model, params, _ = tiny.make("vanilla")
+@pytest.mark.parametrize(
+    "variant, titled",
+    [("vanilla", True), ("vanilla", False), ("perceiver", False), ("encoder_decoder", False)],
+)
+def test_the_likeliest_characters_are_written_and_mask_ends_sentences_only(variant, titled):
+    model, params, _ = tiny.make(variant)
     rng = np.random.default_rng(0)
     names = ["abba", "cab", "", "xyz"]  # the vocabulary lacks x, y and z
-    names += ["".join(rng.choice(list("abcdefghi ."), 5)) for _ in range(30)]
+    names += ["".join(rng.choice(list("abcdefghi ."), 5)) for _ in range(30 if variant == "vanilla" else 5)]
     lines = recite(model, params, VOCAB, names, titled)
     assert lines[2:4] == ["", ""]
     ended = 0
     for name, line in zip(names, lines):
         if not line:
             continue
-        text = f"{name}. " if titled else name
+        text = begin = f"{name}. " if titled else name
         while len(text) <= model.cfg.seq_len:  # one character more than the model reads
-            scores_V = logits(model, params, VOCAB.encode(text), len(text))[-1].copy()
+            scores_V = logits(model, params, VOCAB.encode(text), len(begin))[-1].copy()
             if scores_V.argmax() == MASK_ID and text[-1] in SENTENCE_ENDS:
                 ended += 1
                 break
             scores_V[MASK_ID] = -np.inf
             text += VOCAB.decode(scores_V.argmax()[None])
         assert line == text.rstrip("□")
-    assert titled or ended  # with titles, no text of these ends early
+    assert ended or (variant, titled) != ("vanilla", False)  # there, some of these texts end early
     assert lines[0] == recite(model, params, VOCAB, names[:1], titled)[0]  # alone = in a batch
 
 
