@@ -131,8 +131,8 @@ class Run:
         from kgpt_jax.data.corpus import log_notes
         from kgpt_jax.model.gpt import GPT
 
-        if look_up == UNSURE and not judge.made:
-            raise UserError(f"look_up={look_up!r} needs a calibrated run: run --mode=calibrate first")
+        if look_up == UNSURE:
+            judge.check(recite)
         given = ask(judge.voters, asked, book=self._open_book if recite else None)
         model = GPT(self.config.model)
         log_notes(given.notes)
@@ -403,10 +403,10 @@ def evaluate(run: Run, pairs: str | Path | Pairs | None = None, *, beams: int = 
         table = _table(pairs)
     if table.answers is None:
         raise UserError("the questions have no answers to compare with: run.answer asks without a score")
-    voters = run._judge.voters
+    judge = run._judge
     from kgpt_jax.answer import evaluate as evaluation
 
-    found = evaluation.evaluate(voters, run.config.data, beams, table)
+    found = evaluation.evaluate(judge, run.config.data, beams, table)
     assert found.score is not None
     return found.score
 

@@ -67,7 +67,8 @@ class Calibrated(NamedTuple):
       read: what the documents answer to each clean pair, as (probability, right); None where no line is about
         the name. None as a whole if the documents could not be asked.
       read_of_fit: the probability of the documents' answer to the pairs that fitted the regression, likewise.
-      of_right: the probability of the right answer among the candidates for each clean pair.
+      of_right: the probability of the right answer among the candidates for each clean pair; none if the
+        run recites.
       quality: measured on the clean pairs.
     """
 
@@ -151,6 +152,11 @@ class Calibrated(NamedTuple):
           UserError: the level is not in 0 .. 1, or higher than the clean pairs allow.
         """
         guarantee.check(one_of=one_of)
+        if self.recites:
+            raise UserError(
+                "--one_of makes sets of what the model writes without reciting, and it was calibrated with "
+                "--recite: leave one of them out"
+            )
         least = guarantee.least_probability(self.of_right, one_of)
         if least is None:
             found = sum(value > 0 for value in self.of_right)

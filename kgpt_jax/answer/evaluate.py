@@ -1,6 +1,6 @@
 """Evaluation: lets runs answer questions, and scores the answers.
 
-found = evaluate(voters, config.data)
+found = evaluate(Judge(voters), config.data)
 print(found.score.accuracy, found.score.interval)
 """
 
@@ -16,7 +16,7 @@ from kgpt_jax.answer.record import NEVER, Recited, Sure
 from kgpt_jax.answer.score import Score, score
 from kgpt_jax.answer.sure import Judge
 from kgpt_jax.answer.teachers import BY_READER
-from kgpt_jax.answer.voters import Voter, ask, unlearned
+from kgpt_jax.answer.voters import ask, unlearned
 from kgpt_jax.config import DataConfig
 from kgpt_jax.data import corpus
 from kgpt_jax.data.spans import places
@@ -56,7 +56,7 @@ class Evaluation(NamedTuple):
 
 
 def evaluate(
-    voters: Sequence[Voter],
+    judge: Judge,
     data: DataConfig,
     beams: int = 0,
     table: corpus.Table | None = None,
@@ -67,7 +67,7 @@ def evaluate(
     """Asks runs questions, and scores the answers by exact match.
 
     Args:
-      voters: the runs; all of their models vote.
+      judge: the runs, with their calibration. All of their models vote.
       data: names the questions and the corpus.
       beams: 0 lets the models write any text. With a larger number they choose from a list of places, by a
         beam search of this width.
@@ -79,6 +79,7 @@ def evaluate(
     Raises:
       UserError: a run has learned answers to the questions, and `data.skip_learned` is off.
     """
+    voters = judge.voters
     table = corpus.load_questions(data) if table is None else table
     corpus.log_notes(table.notes)
     scored = []
@@ -102,7 +103,6 @@ def evaluate(
     made: Calibrated | None = None
     how_sure: list[Sure | None] = [None] * len(predictions)
     if not beams:
-        judge = Judge(voters)
         made, how_sure = judge.made, judge.sure(table.questions, given, one_of)
     told = None
     if look_up != NEVER:

@@ -26,7 +26,7 @@ FEATURES = {
     "votes": "share of the models that give the answer",
     "cloze": "log probability of the answer after the name alone, as in pretraining; 0 without such texts",
     "familiarity": "how well the run knows the name, in nats (answer/familiar.py)",
-    "recited": "the reader's probability of the answer in what the run recites; 0 if it recites nothing",
+    "recited": "the probability of the answer as the likeliest one in what the run recites; 0 if it is not",
     "strangers": "log of the mean probability of the answer for strangers with the same first part, or with "
     "the same last part of the name, whichever is higher",
 }

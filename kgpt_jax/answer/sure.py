@@ -52,13 +52,24 @@ class Judge:
                 self.problem = "The calibration of this run cannot be used."
                 log.info(f"note: the answers have no confidence, because {error}")
 
+    def check(self, recites: bool):
+        """Raises a UserError if answers can get no confidence, because the calibration does not fit."""
+        if self.problem:
+            raise UserError(f"{self.problem} Run --mode=calibrate first")
+        if why_not := self.other_way(recites):
+            raise UserError(f"{why_not} Do the same here, or calibrate it again")
+
     def used(self, questions: Sequence[str]) -> list[int]:
         """Returns the indices of the questions that the calibration used, whose figures would flatter."""
         return learned_rows(questions, set(self.made.pairs)) if self.made else []
 
-    def other_way(self, given: Answers) -> str:
-        """Returns why the calibration does not fit answers that were found in another way; "" if it fits."""
-        if self.made is None or bool(given.recited) == self.made.recites:
+    def other_way(self, recites: bool) -> str:
+        """Returns why the calibration does not fit, if the answers were found in another way; "" if it fits.
+
+        Args:
+          recites: whether the models recite before they answer.
+        """
+        if self.made is None or recites == self.made.recites:
             return ""
         return f"This run was calibrated {'with' if self.made.recites else 'without'} --recite."
 
@@ -78,7 +89,7 @@ class Judge:
         made, used = self.made, self.used(questions)
         if made is None:
             return [None] * len(questions)
-        if given and (why_not := self.other_way(given)):
+        if why_not := self.other_way(bool(given and given.recited)):
             log.info(f"note: the answers have no confidence. {why_not}")
             return [None] * len(questions)
         if used:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from kgpt_jax.answer.beam import make_trie
 from kgpt_jax.answer.open_book import OpenBook
 from kgpt_jax.answer.predict import predict
-from kgpt_jax.answer.recite import SURE_ENOUGH, read_in, recite
+from kgpt_jax.answer.recite import LEAST, recite
 from kgpt_jax.answer.record import Recited
 from kgpt_jax.answer.score import vote
 from kgpt_jax.config import Config, DataConfig, UserError
@@ -61,7 +61,7 @@ class Answers(NamedTuple):
     answers: list[list[str]]
     seconds: float
     notes: list[str]
-    recited: list[list[Recited | None]] = []
+    recited: Sequence[list[Recited | None]] = ()
 
     @property
     def vote(self) -> list[str]:
@@ -142,8 +142,8 @@ def ask(
       questions: the questions.
       entries: the list to choose answers from; None lets the models write any text.
       beams: the width of the beam search among `entries`.
-      book: lets each model recite first. What its reader finds in that is the answer, if it is more probable
-        than SURE_ENOUGH. The documents in it are not opened.
+      book: lets each model recite first. What the book's reader finds in that is the answer, if its
+        probability is at least LEAST.
 
     Raises:
       UserError: the search needs more memory than the machine has.
@@ -159,14 +159,11 @@ def ask(
             given, of_model = predict(model, params, vocab, list(questions), trie, beams)
             notes += [note for note in of_model if note not in notes]
             if book:
-                names = [book.where.name(question) or "" for question in questions]
-                lines = recite(model, params, vocab, names, book.lookup.titled)
-                read = [read_in(book.reader, name, line) for name, line in zip(names, lines)]
+                recited.append(recite(model, params, vocab, book, questions))
                 given = [
-                    there.answer if there and there.probability >= SURE_ENOUGH else own
-                    for own, there in zip(given, read)
+                    there.answer if there and there.probability >= LEAST else own
+                    for own, there in zip(given, recited[-1])
                 ]
-                recited.append(read)
             answers.append(given)
     return Answers(answers, time.perf_counter() - began, notes, recited)
 

@@ -58,13 +58,15 @@ def run(command: Command):
         questions = [] if interactive else lines_of(sys.stdin)
     start = command.start("finetune")
     config = command.config(start)
-    check_promises(start.folder, flags)
+    promised = check_promises(start.folder, flags)
     told_before = taught(start.folder)
     asked = with_voters(start, flags.voters, config)
     check(questions, config)
     with notes_on_stderr():
         voters = load_voters(asked, "asking")
         judge = Judge(voters)
+        if promised:
+            judge.check(flags.recite)
         book = open_book(config.data) if flags.recite or flags.look_up != NEVER else None
 
         def answers(questions: list[str]) -> list[str]:

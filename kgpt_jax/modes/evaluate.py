@@ -70,12 +70,12 @@ def run(command: Command):
     name = predictions_name(beams, len(asked), look_up, recite)
     outputs = Path(command.flags.outputs_path or folder / name)
     wrong_at_most, one_of = command.flags.wrong_at_most, command.flags.one_of
-    check_promises(start.folder, command.flags)
-    found = evaluate(asked, outputs, beams, command.flags.show_wrong, one_of, look_up, recite)
+    promised = check_promises(start.folder, command.flags)
+    if promised and beams:
+        raise UserError(f"{promised} is about what the model writes without beams: leave out --beams={beams}")
+    found = evaluate(asked, outputs, beams, command.flags.show_wrong, one_of, look_up, recite, bool(promised))
     if found.sure is None and (wrong_at_most, one_of) != (None, None):
-        raise UserError(
-            "these answers have no confidence: leave out --beams, and ask questions of evaluation"
-        )
+        raise UserError("some answers have no confidence, because the calibration used the questions")
     if found.told and found.targets:
         print_looked_up(found)
     elif found.sure and found.targets:
@@ -86,16 +86,22 @@ def run(command: Command):
         print_sets(found, one_of)
 
 
-def check_promises(folder: Path, flags):
-    """Raises a UserError if a flag needs a calibration that is not there, or contradicts --look_up."""
+def check_promises(folder: Path, flags) -> str:
+    """Returns the first flag that needs a calibration, or "".
+
+    Raises:
+      UserError: there is no calibration for it, or it contradicts another flag.
+    """
     from kgpt_jax.answer.calibrated import FILE
 
     promised = [f"--{name}" for name in ("wrong_at_most", "one_of") if flags[name].value is not None]
-    if flags.one_of is not None and flags.look_up != NEVER:
-        raise UserError(f"--one_of is about what the model says: leave it out, or --look_up={flags.look_up}")
+    for name in ("recite", "look_up"):
+        if flags.one_of is not None and flags[name].value not in (False, NEVER):
+            raise UserError(f"--one_of is about what the model writes alone: leave it out, or --{name}")
     needing = promised + [f"--look_up={UNSURE}"] * (flags.look_up == UNSURE)
     if needing and not (folder / FILE).exists():
         raise UserError(f"{needing[0]} needs {folder / FILE}: run --mode=calibrate first")
+    return needing[0] if needing else ""
 
 
 def predictions_name(beams: int, n_runs: int, look_up: str = NEVER, recite: bool = False) -> str:
@@ -142,6 +148,7 @@ def evaluate(
     one_of: float | None = None,
     look_up: str = NEVER,
     recite: bool = False,
+    promised: bool = False,
 ):
     """Evaluates runs, writes their answers and scores to files, prints the scores, and returns them.
 
@@ -154,13 +161,16 @@ def evaluate(
       one_of: the level of sets of answers, if the run is calibrated.
       look_up: whether to look answers up: never, unsure or always.
       recite: whether the models recite before they answer.
+      promised: whether a calibration is needed that fits.
 
     Raises:
-      UserError: an output cannot be written, or a file that is not ours is in its place.
+      UserError: an output cannot be written, a file that is not ours is in its place, or a calibration is
+        needed and does not fit.
     """
     from kgpt_jax.answer import evaluate as evaluation
     from kgpt_jax.answer.report import answer_records, harness_results, task_name
     from kgpt_jax.answer.score import constants, mean_interval, percent
+    from kgpt_jax.answer.sure import Judge
     from kgpt_jax.answer.voters import load_voters
     from kgpt_jax.config import to_dict
     from kgpt_jax.devices import is_first
@@ -175,8 +185,10 @@ def evaluate(
     if is_first():  # before the evaluation, whose result would be lost
         for path, of_kind in kinds.items():
             check(path, of_kind, inputs)
-    voters = load_voters(asked, "evaluating")
-    found = evaluation.evaluate(voters, data, beams, one_of=one_of, look_up=look_up, recite=recite)
+    judge = Judge(load_voters(asked, "evaluating"))
+    if promised:
+        judge.check(recite)
+    found = evaluation.evaluate(judge, data, beams, one_of=one_of, look_up=look_up, recite=recite)
     if is_first():
         about = {
             "model": "kgpt_jax",

@@ -167,7 +167,7 @@ class Answerer(NamedTuple):
         """Answers a question that `question` returned."""
         run = self.voters[0].run
         given = ask(self.voters, [question], book=self.book if self.recites else None)
-        why_not_sure = self.judge.problem or self.judge.other_way(given)
+        why_not_sure = self.judge.problem or self.judge.other_way(self.recites)
         if self.judge.used([question]):
             why_not_sure = "This question was used for the calibration, which would flatter its figures."
         [each] = [None] if why_not_sure else self.judge.sure([question], given)

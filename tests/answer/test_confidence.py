@@ -155,7 +155,7 @@ def test_a_calibration_comes_back_and_belongs_to_its_run(tmp_path):
         ASKS,
         ["aa", "bb"],
         fingerprints(["Where was Ada born?"]),
-        False,
+        True,
         confidence_N.tolist(),
         -5.0,
         [True] * 100,
@@ -170,7 +170,11 @@ def test_a_calibration_comes_back_and_belongs_to_its_run(tmp_path):
     np.testing.assert_array_equal(again.calibration.confidence(table_NF), confidence_N)
     assert again.promise(0.3, 0.9) == made.promise(0.3, 0.9)
     assert again.promise(0.1, 0.9, "always") == made.promise(0.1, 0.9, "always")
-    assert again.asks == ASKS and again.least_probability(0.9) == 0.5
+    assert again.asks == ASKS and again.recites
+    with pytest.raises(UserError, match="--one_of makes sets of what the model writes without reciting"):
+        again.least_probability(0.9)
+    again = again._replace(recites=False)
+    assert again.least_probability(0.9) == 0.5
     with pytest.raises(UserError, match="--one_of=0.99 cannot be kept: .* likeliest for 95 of 100 pairs"):
         again.least_probability(0.99)
     # An answer about an unknown name is withheld, so the promise must not count it as given.

@@ -142,7 +142,7 @@ def test_a_command_that_looks_up_is_right_whatever_the_model_says(tmp_path, monk
     answer = kgpt_jax.load(stored.folder).answer(question, look_up="always")
     assert answer.answer == right and answer.told.looked_up.source.text.count(right) == 1
     assert "needs" in refused("--mode=ask", reading, "--look_up=unsure", f"--question={question}")
-    with pytest.raises(UserError, match="look_up='unsure' needs a calibrated run"):
+    with pytest.raises(UserError, match="This run is not calibrated. Run --mode=calibrate first"):
         kgpt_jax.load(stored.folder).answer(question, look_up="unsure")
     flags = ("--one_of=0.9", "--look_up=always", f"--question={question}")
     (stored.folder / "calibration.json").write_text("{}", "utf-8")

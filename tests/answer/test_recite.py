@@ -1,6 +1,9 @@
 import dataclasses
 import json
+from contextlib import redirect_stderr
+from io import StringIO
 
+import jax
 import numpy as np
 import pytest
 
@@ -11,11 +14,12 @@ from kgpt_jax.answer.decode import SENTENCE_ENDS, logits
 from kgpt_jax.answer.evidence import FEATURES, evidence
 from kgpt_jax.answer.open_book import open_book
 from kgpt_jax.answer.predict import predict
-from kgpt_jax.answer.recite import recite
+from kgpt_jax.answer.recite import documents
 from kgpt_jax.answer.voters import ask, load_voters
 from kgpt_jax.config import BiographiesConfig, DataConfig
 from kgpt_jax.data import corpus
 from kgpt_jax.data.vocab import MASK_ID, Vocab
+from kgpt_jax.main import main
 from kgpt_jax.model.gpt import GPT
 from kgpt_jax.store.compatible import fit_to
 from tests import runs, tiny
@@ -33,25 +37,28 @@ VOCAB = Vocab.of("abcdefghi .")  # 13 with PAD and MASK, as the tiny model has
 def test_the_likeliest_characters_are_written_and_mask_ends_sentences_only(variant, titled):
     model, params, _ = tiny.make(variant)
     rng = np.random.default_rng(0)
-    names = ["abba", "cab", "", "xyz"]  # the vocabulary lacks x, y and z
+    long = "abcdefgh" * 3  # more than the model reads
+    names = ["abba", "cab", "", "xyz", long]  # the vocabulary lacks x, y and z
     names += ["".join(rng.choice(list("abcdefghi ."), 5)) for _ in range(30 if variant == "vanilla" else 5)]
-    lines = recite(model, params, VOCAB, names, titled)
-    assert lines[2:4] == ["", ""]
+    lines = documents(model, params, VOCAB, names, titled)
+    assert lines[2:5] == ["", "", ""]
     ended = 0
     for name, line in zip(names, lines):
         if not line:
             continue
-        text = begin = f"{name}. " if titled else name
+        text, done = f"{name}. " if titled else name, False
+        begin = text
         while len(text) <= model.cfg.seq_len:  # one character more than the model reads
             scores_V = logits(model, params, VOCAB.encode(text), len(begin))[-1].copy()
             if scores_V.argmax() == MASK_ID and text[-1] in SENTENCE_ENDS:
-                ended += 1
+                ended, done = ended + 1, True
                 break
             scores_V[MASK_ID] = -np.inf
             text += VOCAB.decode(scores_V.argmax()[None])
-        assert line == text.rstrip("□")
+        text = text.rstrip("□")
+        assert line == (text if done or text[-1] in SENTENCE_ENDS else text[: text.rindex(" ")])
     assert ended or (variant, titled) != ("vanilla", False)  # there, some of these texts end early
-    assert lines[0] == recite(model, params, VOCAB, names[:1], titled)[0]  # alone = in a batch
+    assert lines[0] == documents(model, params, VOCAB, names[:1], titled)[0]  # alone = in a batch
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +67,7 @@ def stored(tmp_path_factory):
 
 
 def remembering(data):
-    """Returns a `recite` that remembers what the documents say about every other name."""
+    """Returns a `documents` that remembers what the documents say about every other name."""
     lookup = open_book(data).lookup
 
     def say(model, params, vocab, names, titled):
@@ -73,7 +80,7 @@ def remembering(data):
 
 
 def test_what_is_read_in_a_recital_is_the_answer(stored, monkeypatch):
-    monkeypatch.setattr(voting, "recite", remembering(PEOPLE))
+    monkeypatch.setattr(module, "documents", remembering(PEOPLE))
     voters = load_voters([(stored, fit_to(stored, stored.config))], "")
     book, table = open_book(PEOPLE), corpus.load_questions(PEOPLE)
     found = ask(voters, table.questions, book=book)
@@ -89,12 +96,12 @@ def test_what_is_read_in_a_recital_is_the_answer(stored, monkeypatch):
     recited_N = table_NF[:, list(FEATURES).index("recited")]
     assert (recited_N[1::2] > 0.5).all() and not recited_N[::2].any()
     # A reader that is not sure does not replace the answer.
-    monkeypatch.setattr(voting, "SURE_ENOUGH", 1.1)
+    monkeypatch.setattr(voting, "LEAST", 1.1)
     assert ask(voters, table.questions, book=book).answers == [own]
 
 
 def test_commands_recite(stored, monkeypatch):
-    monkeypatch.setattr(voting, "recite", remembering(PEOPLE))
+    monkeypatch.setattr(module, "documents", remembering(PEOPLE))
     reading = f"--reading_params_path={stored.folder}"
     table = corpus.load_questions(PEOPLE)
     run("--mode=evaluate", reading, "--recite")
@@ -115,12 +122,50 @@ def test_commands_recite(stored, monkeypatch):
     assert "--recite writes without beams" in refused("--mode=evaluate", reading, "--recite", "--beams=2")
 
 
-def test_models_that_recite_are_read_without_their_documents(stored, monkeypatch):
-    """The reader is trained on documents. After that, only what the model recites is read."""
-    monkeypatch.setattr(module, "continue_texts", None)  # nothing can be recited
+def test_the_reader_sees_only_what_the_model_writes(stored, monkeypatch):
     voters = load_voters([(stored, fit_to(stored, stored.config))], "")
-    book = open_book(PEOPLE)
-    question = book.where.question("Nobody Atall")
-    monkeypatch.setattr(voting, "recite", lambda *_: ["Nobody Atall was born in Rome."])
-    found = ask(voters, [question], book=book._replace(documents=None))
-    assert found.answers == [["Rome"]]
+    book, (question, right) = open_book(PEOPLE), corpus.load_questions(PEOPLE).pairs[0]
+    wrong = "Oslo" if right != "Oslo" else "Rome"
+    line = f"{book.where.name(question)} was born in {wrong}."
+    monkeypatch.setattr(module, "documents", lambda *_: [line])
+    assert ask(voters, [question], book=book).answers == [[wrong]]
+
+
+def test_two_models_recite_and_vote(tmp_path, monkeypatch):
+    two = runs.saved(tmp_path / "two", dataclasses.replace(runs.CONFIG, data=PEOPLE, n_seeds=2))
+    voters = load_voters([(two, fit_to(two, two.config))], "")
+    book, table = open_book(PEOPLE), corpus.load_questions(PEOPLE)
+    name, first = book.where.name(table.questions[0]), voters[0].models[0]
+
+    def one_remembers(model, params, vocab, names, titled):
+        own = all(np.array_equal(a, b) for a, b in zip(*map(jax.tree.leaves, (params, first))))
+        return [f"{name} was born in Rome." if own else ""]
+
+    monkeypatch.setattr(module, "documents", one_remembers)
+    found = ask(voters, table.questions[:1], book=book)
+    assert found.answers[0] == ["Rome"] and found.recited[0][0].answer == "Rome"
+    assert found.recited[1] == [None] and found.answers[1] != ["Rome"]
+    table_NF = evidence(voters, ASKS, table.questions[:1], found).table_NF
+    share = found.recited[0][0].probability / 2 if found.vote == ["Rome"] else 0.0
+    assert table_NF[0, list(FEATURES).index("recited")] == pytest.approx(share)
+
+
+def test_a_calibration_belongs_to_a_way_of_answering(tmp_path, monkeypatch):
+    pytest.importorskip("sklearn")
+    data = dataclasses.replace(PEOPLE, n_validation=60)
+    tried = runs.saved(tmp_path / "run", dataclasses.replace(runs.CONFIG, data=data))
+    monkeypatch.setattr(module, "documents", remembering(data))
+    reading = f"--reading_params_path={tried.folder}"
+    run("--mode=calibrate", reading, "--recite")
+    there = json.loads((tried.folder / "calibration.json").read_text("utf-8"))
+    assert 0.4 <= there["quality"]["accuracy"] <= 0.5  # every other answer is remembered, and nearly all read
+    assert there["features"]["recited"]["weight"] == max(of["weight"] for of in there["features"].values())
+    (question,) = corpus.load_questions(PEOPLE).questions[:1]
+    asking = ("--mode=ask", reading, f"--question={question}")
+    run_out = kgpt_jax.load(tried.folder)
+    assert run_out.answer(question, recite=True).sure and run_out.answer(question).sure is None
+    for flag in ("--wrong_at_most=0.3", "--look_up=unsure", "--one_of=0.9"):
+        with redirect_stderr(StringIO()) as err:
+            assert main([*asking, flag]) == 2
+        assert "error: This run was calibrated with --recite. Do the same here" in err.getvalue()
+    assert "--one_of is about what the model writes alone" in refused(*asking, "--one_of=0.9", "--recite")

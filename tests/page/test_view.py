@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from kgpt_jax.answer import voters
+from kgpt_jax.answer import recite
 from kgpt_jax.answer.attention import attention_maps
 from kgpt_jax.answer.calibrated import Calibrated, Quality
 from kgpt_jax.answer.confidence import Calibration
@@ -94,7 +94,7 @@ def test_the_weights_answer_with_their_probability_if_there_are_no_documents(loa
 
 def test_a_recital_is_shown_with_the_answer_in_it(answerer, monkeypatch):
     name = answerer.where.name(QUESTION)
-    monkeypatch.setattr(voters, "recite", lambda *_: [f"{name} was born in Rome."])
+    monkeypatch.setattr(recite, "documents", lambda *_: [f"{name} was born in Rome."])
     view = answerer._replace(recites=True).view(QUESTION)
     assert view.told.model_answer == "Rome" and view.recited[1:] == (f"{name} was born in ", "Rome", ".")
     judge = Judge(answerer.voters, calibrated(answerer.where, least_familiarity=-1e9))
