@@ -66,9 +66,13 @@ def stored(tmp_path_factory):
     return runs.saved(tmp_path_factory.mktemp("run"), dataclasses.replace(runs.CONFIG, data=PEOPLE))
 
 
-def remembering(data):
+@pytest.fixture(scope="module")
+def book():
+    return open_book(PEOPLE)
+
+
+def remembering(lookup):
     """Returns a `documents` that remembers what the documents say about every other name."""
-    lookup = open_book(data).lookup
 
     def say(model, params, vocab, names, titled):
         return [
@@ -79,10 +83,10 @@ def remembering(data):
     return say
 
 
-def test_what_is_read_in_a_recital_is_the_answer(stored, monkeypatch):
-    monkeypatch.setattr(module, "documents", remembering(PEOPLE))
+def test_what_is_read_in_a_recital_is_the_answer(stored, book, monkeypatch):
+    monkeypatch.setattr(module, "documents", remembering(book.lookup))
     voters = load_voters([(stored, fit_to(stored, stored.config))], "")
-    book, table = open_book(PEOPLE), corpus.load_questions(PEOPLE)
+    table = corpus.load_questions(PEOPLE)
     found = ask(voters, table.questions, book=book)
     voter = voters[0]
     own, _ = predict(GPT(voter.config.model), voter.models[0], stored.vocab, table.questions)
@@ -100,8 +104,8 @@ def test_what_is_read_in_a_recital_is_the_answer(stored, monkeypatch):
     assert ask(voters, table.questions, book=book).answers == [own]
 
 
-def test_commands_recite(stored, monkeypatch):
-    monkeypatch.setattr(module, "documents", remembering(PEOPLE))
+def test_commands_recite(stored, book, monkeypatch):
+    monkeypatch.setattr(module, "documents", remembering(book.lookup))
     reading = f"--reading_params_path={stored.folder}"
     table = corpus.load_questions(PEOPLE)
     run("--mode=evaluate", reading, "--recite")
@@ -122,19 +126,19 @@ def test_commands_recite(stored, monkeypatch):
     assert "--recite writes without beams" in refused("--mode=evaluate", reading, "--recite", "--beams=2")
 
 
-def test_the_reader_sees_only_what_the_model_writes(stored, monkeypatch):
+def test_the_reader_sees_only_what_the_model_writes(stored, book, monkeypatch):
     voters = load_voters([(stored, fit_to(stored, stored.config))], "")
-    book, (question, right) = open_book(PEOPLE), corpus.load_questions(PEOPLE).pairs[0]
+    question, right = corpus.load_questions(PEOPLE).pairs[0]
     wrong = "Oslo" if right != "Oslo" else "Rome"
     line = f"{book.where.name(question)} was born in {wrong}."
     monkeypatch.setattr(module, "documents", lambda *_: [line])
     assert ask(voters, [question], book=book).answers == [[wrong]]
 
 
-def test_two_models_recite_and_vote(tmp_path, monkeypatch):
+def test_two_models_recite_and_vote(tmp_path, book, monkeypatch):
     two = runs.saved(tmp_path / "two", dataclasses.replace(runs.CONFIG, data=PEOPLE, n_seeds=2))
     voters = load_voters([(two, fit_to(two, two.config))], "")
-    book, table = open_book(PEOPLE), corpus.load_questions(PEOPLE)
+    table = corpus.load_questions(PEOPLE)
     name, first = book.where.name(table.questions[0]), voters[0].models[0]
 
     def one_remembers(model, params, vocab, names, titled):
@@ -150,11 +154,11 @@ def test_two_models_recite_and_vote(tmp_path, monkeypatch):
     assert table_NF[0, list(FEATURES).index("recited")] == pytest.approx(share)
 
 
-def test_a_calibration_belongs_to_a_way_of_answering(tmp_path, monkeypatch):
+def test_a_calibration_belongs_to_a_way_of_answering(tmp_path, book, monkeypatch):
     pytest.importorskip("sklearn")
     data = dataclasses.replace(PEOPLE, n_validation=60)
     tried = runs.saved(tmp_path / "run", dataclasses.replace(runs.CONFIG, data=data))
-    monkeypatch.setattr(module, "documents", remembering(data))
+    monkeypatch.setattr(module, "documents", remembering(book.lookup))
     reading = f"--reading_params_path={tried.folder}"
     run("--mode=calibrate", reading, "--recite")
     there = json.loads((tried.folder / "calibration.json").read_text("utf-8"))
