@@ -55,7 +55,7 @@ def test_a_name_is_put_into_the_question_and_the_answer_is_shown(client):
         "of 100 answers this sure, about <strong>97</strong> are right",
         "about <strong>88</strong> are right, interval 84 to 92",
         "They differ: the line counts",
-        "<dd>Jana Lund was born in <mark>Sydney</mark>. ",
+        "<dd><q>Jana Lund was born in <mark>Sydney</mark>.</q> ",
         '<span class="number">Line 21</span> <q>Jana Lund is a native of <mark>Brussels</mark>.</q>',
         "All 5 lines about Jana Lund",
         "and 3 more",
