@@ -23,11 +23,9 @@ if TYPE_CHECKING:
     from kgpt_jax.answer.open_book import OpenBook
     from kgpt_jax.answer.score import Score
     from kgpt_jax.answer.sure import Judge
-    from kgpt_jax.data.corpus import Table
+    from kgpt_jax.data.given import Pairs
     from kgpt_jax.data.vocab import Vocab
     from kgpt_jax.store.folder import Run as StoredRun
-
-Pairs = Sequence[tuple[str, str]]  # of question and answer
 
 
 class Run:
@@ -154,8 +152,9 @@ class Run:
         params = self.params
         from kgpt_jax.answer.sure import Judge
         from kgpt_jax.answer.voters import Voter
+        from kgpt_jax.store.compatible import fit_to
 
-        return Judge([Voter(self._stored, self.config, params)])
+        return Judge([Voter(self._stored, fit_to(self._stored, self.config), params)])
 
     @cached_property
     def _open_book(self) -> "OpenBook":
@@ -309,7 +308,9 @@ def pretrain(
     config = load_recipe(config) if isinstance(config, str) else config
     folder = Path(workdir) / config.model.variant / "pretrain"
     if corpus is not None:
-        path = corpus if isinstance(corpus, str | Path) else _write_documents(folder, corpus)
+        from kgpt_jax.data.given import write_documents
+
+        path = corpus if isinstance(corpus, str | Path) else write_documents(folder, corpus)
         data = dataclasses.replace(config.data, pretrain_corpus_path=str(path))
         config = dataclasses.replace(config, data=data)
     _start_jax()
@@ -321,7 +322,7 @@ def pretrain(
 
 def finetune(
     run: Run,
-    pairs: str | Path | Pairs | None = None,
+    pairs: "str | Path | Pairs | None" = None,
     workdir: str | Path | None = None,
     config: Config | None = None,
 ) -> Run:
@@ -356,7 +357,9 @@ def finetune(
     home = run.folder.parent if workdir is None else Path(workdir) / run.config.model.variant
     folder = home / "finetune"
     if pairs is not None:
-        path = pairs if isinstance(pairs, str | Path) else _write_pairs(folder, pairs)
+        from kgpt_jax.data.given import write_pairs
+
+        path = pairs if isinstance(pairs, str | Path) else write_pairs(folder, pairs)
         data = dataclasses.replace(config.data, finetune_corpus_path=str(path))
         config = dataclasses.replace(config, data=data)
     elif config.data.pretrain_corpus_path and not config.data.finetune_corpus_path:
@@ -368,7 +371,7 @@ def finetune(
         return Run(stages.finetune(config, folder, run._stored).run)
 
 
-def evaluate(run: Run, pairs: str | Path | Pairs | None = None, *, beams: int = 0) -> "Score":
+def evaluate(run: Run, pairs: "str | Path | Pairs | None" = None, *, beams: int = 0) -> "Score":
     """Asks a run questions and counts the answers that are exactly right, like `--mode=evaluate`.
 
     Args:
@@ -391,6 +394,7 @@ def evaluate(run: Run, pairs: str | Path | Pairs | None = None, *, beams: int = 
         print(f"{score.accuracy:.1%}")
     """
     from kgpt_jax.data.corpus import load_questions, read_table
+    from kgpt_jax.data.given import table_of
 
     if pairs is None:
         data = run.config.data
@@ -400,12 +404,14 @@ def evaluate(run: Run, pairs: str | Path | Pairs | None = None, *, beams: int = 
     elif isinstance(pairs, str | Path):
         table = read_table(str(pairs))
     else:
-        table = _table(pairs)
+        table = table_of(pairs)
     if table.answers is None:
         raise UserError("the questions have no answers to compare with: run.answer asks without a score")
     judge = run._judge
     from kgpt_jax.answer import evaluate as evaluation
+    from kgpt_jax.store.compatible import check_corpus
 
+    check_corpus(run._stored, run.config.data)
     found = evaluation.evaluate(judge, run.config.data, beams, table)
     assert found.score is not None
     return found.score
@@ -444,48 +450,3 @@ def _source(text: str) -> int:
     from kgpt_jax.data.vocab import MASK
 
     return text.find(MASK) + 1 or 1
-
-
-def _table(pairs: Pairs) -> "Table":
-    """Returns a table of the pairs. Raises a UserError that names a pair of another form."""
-    from kgpt_jax.data.corpus import Table
-
-    rows = [tuple(text.strip() for text in pair) for pair in pairs]
-    for number, row in enumerate(rows, 1):
-        if len(row) != 2 or not all(row) or any(c in text for text in row for c in "\t\r\n"):
-            raise UserError(
-                f"pair {number} is {row!r}: give one line each of question and answer, without tabs"
-            )
-    if not rows:
-        raise UserError("there are no pairs: give one or more")
-    return Table([row[0] for row in rows], [row[1] for row in rows], [])
-
-
-def _write_pairs(folder: Path, pairs: Pairs) -> Path:
-    return _write_lines(folder, "pairs", ".tsv", ["\t".join(row) for row in _table(pairs).pairs])
-
-
-def _write_documents(folder: Path, documents: Sequence[str]) -> Path:
-    for number, document in enumerate(documents, 1):
-        if "\n" in document or "\r" in document:
-            raise UserError(f"document {number} has a line break: a document is one line")
-    if not any(document.strip() for document in documents):
-        raise UserError("there are no documents: give one or more")
-    return _write_lines(folder, "documents", ".txt", documents)
-
-
-def _write_lines(folder: Path, name: str, ending: str, lines: Sequence[str]) -> Path:
-    """Writes lines to a file in a run's folder, and returns its path.
-
-    The file name contains a digest of the lines, so that other lines never overwrite the data of a run. The
-    last line has no line break, because the reader would find an empty document after it.
-    """
-    from kgpt_jax.data.corpus import digest
-
-    path = folder / f"{name}_{digest(lines)}{ending}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        path.write_text("\n".join(lines), "utf-8", newline="\n")
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}; give another workdir") from None
-    return path

@@ -149,7 +149,11 @@ def test_lists_stand_for_files(trained, tmp_path):
     # Other documents are another run, and do not replace those that this one was trained on.
     with pytest.raises(kgpt_jax.UserError, match="pretrain holds a run with "):
         kgpt_jax.pretrain(config, documents[:2], tmp_path / "lists")
-    assert Path(read.config.data.pretrain_corpus_path).read_text().split("\n") == documents
+    path = Path(read.config.data.pretrain_corpus_path)
+    assert path.read_text().split("\n") == documents
+    path.write_text("Ann Ash was born in Bonn.")
+    with pytest.raises(kgpt_jax.UserError, match="has other documents"):
+        kgpt_jax.evaluate(one, [("Where was Cy born?", "Bonn")])
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,60 @@
+"""Pairs and documents that are given as Python lists, and their files in a run's folder.
+
+table_of([("Where was Ada Bell born?", "Rome")]).pairs
+write_documents(folder, ["Ada Bell. She was born in Rome ."])
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from kgpt_jax.config import UserError
+from kgpt_jax.data.corpus import Table, digest
+
+Pairs = Sequence[tuple[str, str]]  # of question and answer
+
+
+def table_of(pairs: Pairs) -> Table:
+    """Returns a table of the pairs. Raises a UserError that names a pair of another form."""
+    rows = [tuple(text.strip() for text in pair) for pair in pairs]
+    for number, row in enumerate(rows, 1):
+        if len(row) != 2 or not all(row) or any(c in text for text in row for c in "\t\r\n"):
+            raise UserError(
+                f"pair {number} is {row!r}: give one line each of question and answer, without tabs"
+            )
+    if not rows:
+        raise UserError("there are no pairs: give one or more")
+    return Table([row[0] for row in rows], [row[1] for row in rows], [])
+
+
+def write_pairs(folder: Path, pairs: Pairs) -> Path:
+    """Writes pairs to a file in a run's folder, and returns its path. Raises a UserError as `table_of`."""
+    return _write_lines(folder, "pairs", ".tsv", ["\t".join(row) for row in table_of(pairs).pairs])
+
+
+def write_documents(folder: Path, documents: Sequence[str]) -> Path:
+    """Writes documents to a file in a run's folder, and returns its path.
+
+    Raises:
+      UserError: a document has a line break, or there are none.
+    """
+    for number, document in enumerate(documents, 1):
+        if "\n" in document or "\r" in document:
+            raise UserError(f"document {number} has a line break: a document is one line")
+    if not any(document.strip() for document in documents):
+        raise UserError("there are no documents: give one or more")
+    return _write_lines(folder, "documents", ".txt", documents)
+
+
+def _write_lines(folder: Path, name: str, ending: str, lines: Sequence[str]) -> Path:
+    """Writes lines to a file in a run's folder, and returns its path.
+
+    The file name contains a digest of the lines, so that other lines never overwrite the data of a run. The
+    last line has no line break, because the reader would find an empty document after it.
+    """
+    path = folder / f"{name}_{digest(lines)}{ending}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_text("\n".join(lines), "utf-8", newline="\n")
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}; give another workdir") from None
+    return path
