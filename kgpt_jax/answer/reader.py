@@ -30,6 +30,7 @@ WEIGHTS = 2**18  # features share a weight if their hashes are equal
 UPDATES, RATE, DECAY = 120, 0.1, 5e-4
 _WORD = re.compile(r"\w+(?:['’.\-&/]\w+)*\.?|[^\w\s]")
 NOT_THERE = ""
+LEAST = 0.5  # an answer must be more probable to be given or taught without anybody looking
 EDGE, OWN = "|", "*"  # stand for what is beyond a line, and for the words of the name
 AROUND = 4  # words beside a candidate
 

@@ -3,10 +3,10 @@
     recited = recite(model, params, vocab, book, ["Where was Ada Bell born?"])
     recited[0].answer, recited[0].text
 
-A model that has read a document many times can often recite it, and the question about it is sometimes
-misread although the document is known. So the model writes the document first (recitation: Sun et al., arXiv
-2210.01296), and the reader (`answer/reader.py`) finds the answer in it. The reader sees only what the model
-writes: if the model does not remember, the answer is wrong.
+A model that has read a document many times can often recite it, even if it misreads the question about it.
+So the model writes the document first, and the reader (`answer/reader.py`) finds the answer in it. The reader
+sees only what the model writes: if the model does not remember, the answer is wrong. Writing first is known
+as recitation (Sun et al., arXiv 2210.01296).
 
 Finetuning on questions alone makes a model forget how to recite. Mix in `whole_line`:
 `--config.finetune.objective=question_answer=0.5,whole_line=0.5`.
@@ -24,8 +24,6 @@ from kgpt_jax.answer.reader import Reader
 from kgpt_jax.answer.record import Recited
 from kgpt_jax.data.vocab import MASK, PAD, Vocab
 from kgpt_jax.devices import to_numpy
-
-LEAST = 0.5  # the reader's probability of an answer that is given instead of the model's own
 
 
 def recite(model, params, vocab: Vocab, book: OpenBook, questions: Sequence[str]) -> list[Recited | None]:

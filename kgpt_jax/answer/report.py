@@ -72,7 +72,7 @@ class OfKind(NamedTuple):
 
 
 def scores_by_kind(found: "Evaluation") -> list[OfKind]:
-    """Returns a score for each kind of scored questions; none if all are of one kind, or without targets."""
+    """Returns the score of each kind of questions. Empty if there is one kind only, or without targets."""
     if found.targets is None:
         return []
     rows_of: dict[str, list[int]] = {}

@@ -1,7 +1,7 @@
 """Says how sure each answer of a calibrated run is.
 
-judge = Judge(voters)                        # reads the calibration of the runs
-sure = judge.sure(questions, ask(voters, questions))          # each model's answers
+judge = Judge(voters)  # reads the calibration of the runs
+sure = judge.sure(questions, ask(voters, questions))
 sure[0].label, sure[0].probability, sure[0].interval
 """
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from kgpt_jax.answer import score as scoring
 from kgpt_jax.answer.open_book import OpenBook, open_book
 from kgpt_jax.answer.predict import MAX_ANSWER
+from kgpt_jax.answer.reader import LEAST
 from kgpt_jax.answer.voters import ask, load_voters, voting
 from kgpt_jax.config import Config, UserError
 from kgpt_jax.data import corpus
@@ -31,7 +32,6 @@ log = logging.getLogger(__name__)
 
 VOTE, READER = "vote.json", "reader.json"
 BY_READER = "the open-book reader"  # among `taught_by` in `run.json`
-LEAST = 0.5  # an answer of the reader must have a higher probability
 
 
 def vote(config: Config, folder: Path, teachers: Sequence[Path], vocab: Vocab) -> Taught:

@@ -1,4 +1,4 @@
-"""Lets runs answer questions by vote. A run may have several models, which all vote.
+"""Lets runs answer questions. All models of all runs vote.
 
 voters = load_voters(voting(folders, config), "asking")
 ask(voters, questions).vote
@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 from kgpt_jax.answer.beam import make_trie
 from kgpt_jax.answer.open_book import OpenBook
 from kgpt_jax.answer.predict import predict
-from kgpt_jax.answer.recite import LEAST, recite
+from kgpt_jax.answer.reader import LEAST
+from kgpt_jax.answer.recite import recite
 from kgpt_jax.answer.record import Recited
 from kgpt_jax.answer.score import vote
 from kgpt_jax.config import Config, DataConfig, UserError
@@ -94,7 +95,7 @@ def distinct(first: Path, further: Sequence[str | Path]) -> list[Path]:
 
 
 def with_voters(run: Run, further: Sequence[str | Path], config: Config) -> list[tuple[Run, Config]]:
-    """Returns a run with its config, and the runs in further folders with theirs.
+    """Returns a run and the runs in further folders, each with its config.
 
     Args:
       run: the run.
@@ -143,7 +144,7 @@ def ask(
       entries: the list to choose answers from; None lets the models write any text.
       beams: the width of the beam search among `entries`.
       book: lets each model recite first. What the book's reader finds in that is the answer, if its
-        probability is at least LEAST.
+        probability is above LEAST.
 
     Raises:
       UserError: the search needs more memory than the machine has.
@@ -161,7 +162,7 @@ def ask(
             if book:
                 recited.append(recite(model, params, vocab, book, questions))
                 given = [
-                    there.answer if there and there.probability >= LEAST else own
+                    there.answer if there and there.probability > LEAST else own
                     for own, there in zip(given, recited[-1])
                 ]
             answers.append(given)

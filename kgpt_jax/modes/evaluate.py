@@ -97,7 +97,9 @@ def check_promises(folder: Path, flags) -> str:
     promised = [f"--{name}" for name in ("wrong_at_most", "one_of") if flags[name].value is not None]
     for name in ("recite", "look_up"):
         if flags.one_of is not None and flags[name].value not in (False, NEVER):
-            raise UserError(f"--one_of is about what the model writes alone: leave it out, or --{name}")
+            raise UserError(
+                f"--one_of is about what the model writes by itself: leave out --one_of or --{name}"
+            )
     needing = promised + [f"--look_up={UNSURE}"] * (flags.look_up == UNSURE)
     if needing and not (folder / FILE).exists():
         raise UserError(f"{needing[0]} needs {folder / FILE}: run --mode=calibrate first")

@@ -122,7 +122,7 @@ def make_app(answerer: Answerer, queue: Queue, hosts: Collection[str] = LOCAL, t
         return HTMLResponse(page(answerer, question, view, teaching=teaching))
 
     async def form_of(request: Request) -> dict[str, str] | Response:
-        """Returns the fields of a form, or else the response that says what is wrong with it."""
+        """Returns the fields of a form. If it has none, returns the response that says why."""
         if request.headers.get("content-type", "").split(";")[0].strip().lower() != FORM:
             return refused(415)
         body, now = b"", asyncio.get_running_loop().time

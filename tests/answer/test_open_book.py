@@ -146,7 +146,7 @@ def test_a_command_that_looks_up_is_right_whatever_the_model_says(tmp_path, monk
         kgpt_jax.load(stored.folder).answer(question, look_up="unsure")
     flags = ("--one_of=0.9", "--look_up=always", f"--question={question}")
     (stored.folder / "calibration.json").write_text("{}", "utf-8")
-    assert "leave it out" in refused("--mode=ask", reading, *flags)
+    assert "leave out --one_of or --look_up" in refused("--mode=ask", reading, *flags)
 
 
 def test_what_was_told_is_said(tmp_path):

@@ -172,4 +172,4 @@ def test_a_calibration_belongs_to_a_way_of_answering(tmp_path, book, monkeypatch
         with redirect_stderr(StringIO()) as err:
             assert main([*asking, flag]) == 2
         assert "error: This run was calibrated with --recite. Do the same here" in err.getvalue()
-    assert "--one_of is about what the model writes alone" in refused(*asking, "--one_of=0.9", "--recite")
+    assert "--one_of is about what the model writes by itself" in refused(*asking, "--one_of=0.9", "--recite")
