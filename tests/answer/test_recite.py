@@ -11,22 +11,23 @@ import kgpt_jax
 from kgpt_jax.answer import recite as module
 from kgpt_jax.answer import voters as voting
 from kgpt_jax.answer.decode import SENTENCE_ENDS, logits
-from kgpt_jax.answer.evidence import FEATURES, evidence
+from kgpt_jax.answer.evidence import FEATURES, Asks, evidence
 from kgpt_jax.answer.open_book import open_book
 from kgpt_jax.answer.predict import predict
 from kgpt_jax.answer.recite import documents
 from kgpt_jax.answer.voters import ask, load_voters
 from kgpt_jax.config import BiographiesConfig, DataConfig
 from kgpt_jax.data import corpus
+from kgpt_jax.data.names import Frame
 from kgpt_jax.data.vocab import MASK_ID, Vocab
 from kgpt_jax.main import main
 from kgpt_jax.model.gpt import GPT
 from kgpt_jax.store.compatible import fit_to
 from tests import runs, tiny
-from tests.answer.test_confidence import ASKS
 from tests.commands import refused, run
 
 PEOPLE = DataConfig(biographies=BiographiesConfig(n_train=120, n_dev=10, n_test=0, n_facts=1))
+ASKS = Asks(Frame("Where was ", " born?"), [])
 VOCAB = Vocab.of("abcdefghi .")  # 13 with PAD and MASK, as the tiny model has
 
 
