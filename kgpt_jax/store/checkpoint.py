@@ -39,6 +39,18 @@ TENSORSTORES_ERROR = re.compile(r"os_error_code='(\d+)'")  # where TensorStore's
 SECONDS_TO_GIVE_UP = 10
 
 
+@contextmanager
+def quiet():
+    """Silences the log of Orbax, which goes through absl. Orbax also raises the errors that it logs."""
+    logger = absl_logging.get_absl_logger()
+    level = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
 class Checkpoints:
     """The checkpoints of one run, in `<run>/checkpoints/<update>`: the newest two, and the one of least loss.
 
@@ -177,6 +189,7 @@ class Checkpoints:
         """Writes parameters alone, as update 0. Other runs can start from it, but none can resume it."""
         self._save(0, 0.0, 0.0, params=params)
 
+    @quiet()  # to its end: a thread of Orbax may log after `save` has raised
     def _save(self, step: int, seconds: float, loss: float, **trees):
         loss = broadcast(loss)  # only the first process knows it
         meta = {
@@ -195,12 +208,11 @@ class Checkpoints:
             sys.unraisablehook = lambda _: None  # else each callback of TensorStore prints the error
             if is_first():
                 self.saving.write_text(str(step))
-            with quiet():
-                self.manager.save(
-                    step,
-                    args=ocp.args.Composite(meta=ocp.args.JsonSave(meta), **items),
-                    metrics={"loss": loss if math.isfinite(loss) else math.inf},
-                )
+            self.manager.save(
+                step,
+                args=ocp.args.Composite(meta=ocp.args.JsonSave(meta), **items),
+                metrics={"loss": loss if math.isfinite(loss) else math.inf},
+            )
             if is_first():
                 seal(self.folder / str(step))
                 self.saving.unlink()
@@ -289,18 +301,6 @@ def _options(read_only: bool) -> ocp.CheckpointManagerOptions:
 
 def _loss_of(metrics: dict) -> float:
     return metrics["loss"]
-
-
-@contextmanager
-def quiet():
-    """Silences the log of Orbax, which goes through absl. Orbax also raises the errors that it logs."""
-    logger = absl_logging.get_absl_logger()
-    level = logger.level
-    logger.setLevel(logging.CRITICAL + 1)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 def wait_for(thread: threading.Thread):

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from absl import logging as absl_logging
 
 from kgpt_jax.config import UserError, override, to_dict
 from kgpt_jax.data.vocab import Vocab
@@ -314,6 +315,19 @@ def test_what_cannot_be_saved_leaves_nothing_behind(run, monkeypatch):
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert {path.name for path in (run.folder / "checkpoints").iterdir()} == {"7"}
     assert equal(load_params(run), state.params)
+
+
+def test_threads_that_fail_after_the_save_has_failed_log_nothing(run, monkeypatch, caplog):
+    def save(*args, **kwargs):
+        threading.Timer(0.1, absl_logging.error, ["a thread of Orbax failed, too"]).start()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with Checkpoints(run) as checkpoints:
+        monkeypatch.setattr(checkpoints.manager, "save", save)
+        with pytest.raises(UserError, match="cannot save update 7"):
+            checkpoints.save(state_of(run), seconds=1.0, loss=2.0)
+    absl_logging.error("after the save")
+    assert caplog.messages == ["after the save"]
 
 
 def test_a_thread_that_is_being_started_is_waited_for():
