@@ -27,8 +27,9 @@ import optax
 
 LONGEST = 5  # words of a candidate
 WEIGHTS = 2**18  # features share a weight if their hashes are equal
-UPDATES, RATE, DECAY = 120, 0.1, 5e-4
-_WORD = re.compile(r"\w+(?:['’.\-&/]\w+)*\.?|[^\w\s]")
+UPDATES, RATE, DECAY = 120, 0.1, 3e-4
+_WORD = re.compile(r"\w+(?:[.\-&/]\w+)*\.?|[^\w\s]")  # not "Leeds's": "Leeds" may be an answer
+_DIGIT = re.compile(r"\d")
 NOT_THERE = ""
 LEAST = 0.5  # an answer must be more probable to be given or taught without anybody looking
 EDGE, OWN = "|", "*"  # stand for what is beyond a line, and for the words of the name
@@ -137,7 +138,8 @@ def _described(words: list[str], answers: Sequence[tuple[int, int, str]], of_nam
     """
     kinds = [kind(word) for word in words]
     edge = [EDGE] * AROUND
-    padded = edge + [OWN if word in of_name else word for word in words] + edge
+    # Numbers look alike: "1914 Leeds" is like "1836 York".
+    padded = edge + [OWN if word in of_name else _DIGIT.sub("0", word) for word in words] + edge
     padded_kinds = edge + kinds + edge
     longest = _apart(answers)  # of overlapping ones
     ends_of_answers = np.array([end for _, end in longest], int)

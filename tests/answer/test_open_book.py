@@ -28,6 +28,15 @@ def test_candidates_are_runs_of_words_with_their_places():
     for text, (row, start, end) in zip(found.texts, found.spans):
         assert [line, "In Rome."][row][start:end] == text
     assert max(len(text.replace(",", " ,").split()) for text in found.texts) == reader.LONGEST
+    assert "Leeds" in reader.candidates(["She left Leeds's heart."], "Bo Lee", NOTHING).texts
+
+
+def test_years_look_alike():
+    def features(line):
+        return reader.candidates([line], "Bo Lee", NOTHING).features
+
+    np.testing.assert_array_equal(features("Lee (5 May 1914 Rome)"), features("Lee (3 May 1836 Rome)"))
+    assert (features("Lee (5 May 1914 Rome)") != features("Lee (15 May 1914 Rome)")).any()
 
 
 def test_the_answer_to_a_training_question_does_not_count_for_itself():
