@@ -109,7 +109,10 @@ def _answer(name: str, process: subprocess.Popen) -> dict:
 
 
 def train(config: Config, against: bool) -> list[dict]:
-    """Measures the recipe's update in float32 and with bfloat16 factors (PyTorch: under autocast)."""
+    """Measures the recipe's update in float32 and with bfloat16 factors (PyTorch: under autocast).
+
+    PyTorch makes it twice: by the course's code as it is, and compiled by `torch.compile`.
+    """
     tables = []
     for variant in FLAGS.variants:
         specs = {}
@@ -118,7 +121,8 @@ def train(config: Config, against: bool) -> list[dict]:
             specs[products] = {"kind": "jax_train", "config": to_dict(changed), "updates": FLAGS.updates}
             if against and variant in PEERS:
                 peer = {"kind": "torch_train", "autocast": products == "bfloat16"}
-                specs[f"{products}, PyTorch"] = specs[products] | peer
+                for name, compiled in (("PyTorch", False), ("PyTorch compiled", True)):
+                    specs[f"{products}, {name}"] = specs[products] | peer | {"compiled": compiled}
         tables.append(table(f"{variant}: seconds of an update", take_turns(specs, FLAGS.repeats)))
     return tables
 

@@ -64,18 +64,18 @@ def exponent(xs: list[float], ys: list[float]) -> float:
 def table(title: str, samples: list[Sample]) -> dict:
     """Prints a table of medians, spreads and memory, and returns it as plain JSON types.
 
-    A sample NAME also gets a ratio, if there is another sample "NAME, PyTorch".
+    A sample "NAME, PyTorch..." also gets a ratio: how many times faster the sample NAME is.
     """
     print(
-        f"\n{title:<46}{'median':>9}{'least':>9}{'most':>9}{'peak MB':>10}  faster than PyTorch (least, most)"
+        f"\n{title:<46}{'median':>9}{'least':>9}{'most':>9}{'peak MB':>10}  kgpt_jax is faster (least, most)"
     )
     rows = []
     for sample in samples:
         row = {"name": sample.name, "seconds": sample.seconds, "peak_mb": sample.peak_mb}
-        peer = next((other for other in samples if other.name.startswith(f"{sample.name}, PyTorch")), None)
+        ours = next((other for other in samples if sample.name.startswith(f"{other.name}, PyTorch")), None)
         beside = ""
-        if peer:
-            row["ratio"] = ratios(sample.seconds, peer.seconds)
+        if ours:
+            row["ratio"] = ratios(ours.seconds, sample.seconds)
             beside = "  {:.2f} x ({:.2f}, {:.2f})".format(*row["ratio"])
         low, high = min(sample.seconds), max(sample.seconds)
         held = f"{sample.peak_mb:>10,.0f}" if sample.peak_mb else f"{'':>10}"

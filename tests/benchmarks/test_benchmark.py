@@ -31,13 +31,20 @@ def test_a_table_sets_each_contestant_beside_its_own_peer(capsys):
         Sample("float32, PyTorch", [4.0, 4.0, 4.0], 300.0),
         Sample("bfloat16", [0.5, 0.5, 0.5], 90.0),
         Sample("bfloat16, PyTorch", [1.0, 0.5, 2.0], 200.0),
+        Sample("bfloat16, PyTorch compiled", [0.5, 0.25, 0.5], 250.0),
     ]
     rows = report.table("updates", samples)["rows"]
-    assert [row.get("ratio") for row in rows] == [(2.0, 1.0, 4.0), None, (2.0, 1.0, 4.0), None]
-    assert [row["peak_mb"] for row in rows] == [100.0, 300.0, 90.0, 200.0]
+    assert [row.get("ratio") for row in rows] == [
+        None,
+        (2.0, 1.0, 4.0),
+        None,
+        (2.0, 1.0, 4.0),
+        (1.0, 0.5, 1.0),
+    ]
+    assert [row["peak_mb"] for row in rows] == [100.0, 300.0, 90.0, 200.0, 250.0]
     lines = capsys.readouterr().out.splitlines()
-    assert lines[-4].split() == "float32 2.000 1.000 4.000 100 2.00 x (1.00, 4.00)".split()
-    assert lines[-3].split() == "float32, PyTorch 4.000 4.000 4.000 300".split()
+    assert lines[-5].split() == "float32 2.000 1.000 4.000 100".split()
+    assert lines[-4].split() == "float32, PyTorch 4.000 4.000 4.000 300 2.00 x (1.00, 4.00)".split()
 
 
 def test_turns_of_unlike_number_have_no_ratio():
