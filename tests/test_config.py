@@ -83,7 +83,7 @@ def test_values_out_of_range_are_refused(kind, changes, complaint):
 
 @pytest.mark.parametrize(
     "name",
-    ["quickstart", "course_2021", "course_2024", "best", "best_vanilla", "best_synthesizer", "best_recite"],
+    "quickstart course_2021 course_2024 best best_vanilla best_synthesizer best_recite speedrun".split(),
 )
 def test_every_recipe_loads_in_any_folder(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
