@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from kgpt_jax.answer.open_book import OpenBook
     from kgpt_jax.answer.score import Score
     from kgpt_jax.answer.sure import Judge
-    from kgpt_jax.data.given import Pairs
     from kgpt_jax.data.vocab import Vocab
     from kgpt_jax.store.folder import Run as StoredRun
 
@@ -322,7 +321,7 @@ def pretrain(
 
 def finetune(
     run: Run,
-    pairs: "str | Path | Pairs | None" = None,
+    pairs: "str | Path | Sequence[tuple[str, str]] | None" = None,
     workdir: str | Path | None = None,
     config: Config | None = None,
 ) -> Run:
@@ -371,7 +370,9 @@ def finetune(
         return Run(stages.finetune(config, folder, run._stored).run)
 
 
-def evaluate(run: Run, pairs: "str | Path | Pairs | None" = None, *, beams: int = 0) -> "Score":
+def evaluate(
+    run: Run, pairs: "str | Path | Sequence[tuple[str, str]] | None" = None, *, beams: int = 0
+) -> "Score":
     """Asks a run questions and counts the answers that are exactly right, like `--mode=evaluate`.
 
     Args:
