@@ -33,10 +33,7 @@ from kgpt_jax.answer.score import Score, mean_interval, percent
 from kgpt_jax.data.holdout import parts
 from kgpt_jax.modes.evaluate import beside
 
-N_HELD_OUT, N_SPENT = (
-    600,
-    198,
-)  # five of the course's last 600 questions are also in earlier pairs: 595 remain
+N_HELD_OUT, N_SPENT = 600, 198  # five of the 600 are also in earlier pairs and do not count: 595 remain
 PREDICTIONS = "predictions.txt"
 MOST_PARAMETERS, SEEDS = 3_330_000, 3
 FLAGS = flags.FLAGS

@@ -21,16 +21,21 @@ SHARED = [
 ]
 
 
-def commands_of(finetune, recite):
-    values = SimpleNamespace(
+def values(finetune, recite):
+    """The command's flags."""
+    return SimpleNamespace(
         variant="rope",
         config="c.py",
         pretrain_corpus_path="d",
         finetune_corpus_path="p",
         finetune=finetune,
         recite=recite,
+        questions="clean",
     )
-    return speedrun.commands(values, 3, Path("w"), ["--config.pretrain.epochs=2"])
+
+
+def commands_of(finetune, recite):
+    return speedrun.commands(values(finetune, recite), 3, Path("w"), ["--config.pretrain.epochs=2"])
 
 
 def test_a_model_is_pretrained_finetuned_and_evaluated():
@@ -78,16 +83,7 @@ def test_each_model_starts_from_nothing_and_its_answers_are_counted(monkeypatch)
 
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "/elsewhere")
     monkeypatch.setattr(speedrun.subprocess, "run", start)
-    values = SimpleNamespace(
-        variant="rope",
-        config="c.py",
-        pretrain_corpus_path="d",
-        finetune_corpus_path="p",
-        finetune=False,
-        recite=True,
-        questions="clean",
-    )
-    monkeypatch.setattr(speedrun, "FLAGS", values)
+    monkeypatch.setattr(speedrun, "FLAGS", values(finetune=False, recite=True))
     found = speedrun.run(1, [])
     assert started == [("--mode=pretrain", True), ("--mode=evaluate", False)]
     assert found.score == (300, 397) and found.parameters == 7
