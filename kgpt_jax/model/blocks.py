@@ -3,11 +3,13 @@
 Axes: `B` batch, `T` query position, `S` key position, `C` channels, `F` = 4 C, `1` size one.
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 
 import flax.linen as nn
 import jax
+from jax import lax
 
 from kgpt_jax.config import ModelConfig
 from kgpt_jax.model.attention import MemoryAttention
@@ -15,6 +17,15 @@ from kgpt_jax.model.dense import dense
 from kgpt_jax.model.dropout import Dropout
 
 LayerNorm = partial(nn.LayerNorm, epsilon=1e-5)
+
+
+def gelu(x: jax.Array) -> jax.Array:
+    """Returns x Φ(x), where Φ is the normal distribution function (arXiv 1606.08415).
+
+    >>> round(float(gelu(1.0)), 4)
+    0.8413
+    """
+    return x * (0.5 + 0.5 * lax.erf(x * math.sqrt(0.5)))  # the erfc of `nn.gelu` takes twice as long on a CPU
 
 
 class Mlp(nn.Module):
@@ -26,7 +37,7 @@ class Mlp(nn.Module):
     def __call__(self, x_BTC: jax.Array, *, train: bool) -> jax.Array:
         cfg = self.cfg
         h_BTF = dense(cfg, 4 * cfg.n_embd, "up")(x_BTC)
-        y_BTC = dense(cfg, cfg.n_embd, "down")(nn.gelu(h_BTF, approximate=False))
+        y_BTC = dense(cfg, cfg.n_embd, "down")(gelu(h_BTF))
         return Dropout(cfg.dropout)(y_BTC, train=train)
 
 
