@@ -18,12 +18,14 @@ normal_init = nn.initializers.normal(0.02)
 
 def dense(cfg: ModelConfig, features: int, name: str) -> nn.Module:
     """Returns a linear layer with a bias, initialised as in GPT-2: kernel N(0, 0.02), bias 0."""
+    factors = factor_type(cfg.products)
+    is_ours = cfg.dtype == "float32" or factors == "bfloat16"
     return nn.Dense(
         features,
         dtype=cfg.dtype,
         kernel_init=normal_init,
         name=name,
-        dot_general=_dot_general if factor_type(cfg.products) == "bfloat16" else None,
+        dot_general=partial(_dot_general, factors) if is_ours else None,
     )
 
 
@@ -35,9 +37,9 @@ def factor_type(products: str) -> str:
     return "bfloat16" if jax.default_backend() == "cpu" and fast else "float32"
 
 
-def _dot_general(x, w_IO, dimensions, precision=None):
+def _dot_general(factors: str, x, w_IO, dimensions, precision=None):
     """Replaces `lax.dot_general` in `nn.Dense`, which contracts the last axis of x with the first of w."""
-    return product(x, w_IO, "bfloat16").astype(x.dtype)
+    return product(x, w_IO, factors).astype(x.dtype)
 
 
 def product(x: jax.Array, w_IO: jax.Array, factors: str) -> jax.Array:
@@ -51,9 +53,6 @@ def product(x: jax.Array, w_IO: jax.Array, factors: str) -> jax.Array:
     Returns:
       A float32 array whose last axis is O.
     """
-    # On CPUs, XLA's fast bfloat16 kernels take row-major factors only, so the backward pass copies transposed
-    # factors (`_row_major`). In float32 this is faster as well: the gradient of w transposes x, not the
-    # larger gradient of x w.
     x_BI = x.reshape(-1, x.shape[-1])
     y_BO = _product(x_BI.astype(jnp.float32), w_IO.astype(jnp.float32), factors)
     return y_BO.reshape(*x.shape[:-1], -1)
@@ -69,8 +68,14 @@ def _forward(x_BI, w_IO, factors):
 
 
 def _backward(factors, saved, g_BO):
+    # On CPUs, XLA's fast kernels take row-major factors only, so this copies transposed factors. For the
+    # gradient of w it transposes the one with fewer channels.
     x_BI, w_IO = saved
-    return _dot(g_BO, _row_major(w_IO.T), factors), _dot(_row_major(x_BI.T), g_BO, factors)
+    if x_BI.shape[1] <= g_BO.shape[1]:
+        grad_IO = _dot(_row_major(x_BI.T), g_BO, factors)
+    else:
+        grad_IO = _row_major(_dot(_row_major(g_BO.T), x_BI, factors)).T
+    return _dot(g_BO, _row_major(w_IO.T), factors), grad_IO
 
 
 _product.defvjp(_forward, _backward)

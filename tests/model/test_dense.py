@@ -7,9 +7,11 @@ from kgpt_jax.model import dense
 
 
 @pytest.mark.parametrize("factors", ["bfloat16", "float32"])
-def test_products_are_those_of_rounded_factors_forward_and_backward(factors):
+@pytest.mark.parametrize("channels_in, channels_out", [(24, 40), (40, 24), (24, 24)])
+def test_products_are_those_of_rounded_factors_forward_and_backward(factors, channels_in, channels_out):
     rng = np.random.default_rng(0)
-    x_BI, w_IO, g_BO = (jnp.float32(rng.standard_normal(shape)) for shape in ((50, 24), (24, 40), (50, 40)))
+    shapes = (50, channels_in), (channels_in, channels_out), (50, channels_out)
+    x_BI, w_IO, g_BO = (jnp.float32(rng.standard_normal(shape)) for shape in shapes)
     y_BO, backward = jax.vjp(lambda x, w: dense.product(x, w, factors), x_BI, w_IO)
     dx_BI, dw_IO = backward(g_BO)
     x, w, g = (np.asarray(jnp.asarray(part, factors), np.float64) for part in (x_BI, w_IO, g_BO))
