@@ -4,6 +4,7 @@
     levers    the same update, with one optimization at a time switched off
     decode    answers to 500 questions, by a briefly finetuned model
     startup   from the command to the first finished update, with an empty and a warm compilation cache
+    roofline  what an update's time goes into, and how near it is to its matrix products alone
     scaling   an update against the length of the texts and against the width of the model
     gpu       updates at the course's size and at GPT-2's, and eight seeds at once
 
@@ -23,11 +24,11 @@ from pathlib import Path
 
 from absl import app, flags, logging
 
-from benchmarks.report import Sample, draw, exponent, machine, ratios, table
+from benchmarks.report import Sample, draw, exponent, machine, ratios, shares, table
 from kgpt_jax.config import Config, UserError, check_local, load_recipe, override, to_dict
 from kgpt_jax.store.outputs import check, record
 
-SUITES = ("train", "levers", "decode", "startup", "scaling", "gpu")
+SUITES = ("train", "levers", "decode", "startup", "roofline", "scaling", "gpu")
 PEERS = ("vanilla", "synthesizer")  # variants that the PyTorch peer implements
 LENGTHS, WIDTHS = (64, 128, 256, 512, 1024), (128, 256, 512, 1024)
 GPT2 = {
@@ -96,7 +97,7 @@ def take_turns(specs: dict[str, dict], repeats: int) -> list[Sample]:
             process.kill()
             process.communicate()
     return [
-        Sample(name, [turn["seconds"] for turn in took], took[-1]["peak_mb"], took[-1])
+        Sample(name, [turn["seconds"] for turn in took], took[-1]["peak_mb"], took)
         for name, took in turns.items()
     ]
 
@@ -183,9 +184,9 @@ def decode(config: Config, against: bool) -> list[dict]:
             if against and variant in PEERS:
                 specs["float32, PyTorch, one by one"] = {"kind": "torch_decode"} | spec
             samples = take_turns(specs, FLAGS.repeats)
-        reference = samples[0].extra["answers"]
+        reference = samples[0].turns[-1]["answers"]
         for sample in samples[1:]:
-            same = sum(a == b for a, b in zip(sample.extra["answers"], reference, strict=True))
+            same = sum(a == b for a, b in zip(sample.turns[-1]["answers"], reference, strict=True))
             print(f"{sample.name}: {same} of 500 answers are those of {samples[0].name}")
         print("answers such as " + ", ".join(repr(answer) for answer in reference[:3]))
         tables.append(table(f"{variant}: seconds for 500 answers", samples))
@@ -222,6 +223,22 @@ def main_command(mode: str, variant: str, folder: str) -> list[str]:
         "finetune_corpus_path": FLAGS.finetune_corpus_path,
     }
     return command + [f"--{name}={path}" for name, path in paths.items() if path]
+
+
+def roofline(config: Config, against: bool) -> list[dict]:
+    """Measures what an update's time goes into on one core, and its matrix products alone."""
+    if not hasattr(os, "sched_getaffinity"):
+        raise UserError("--suite=roofline runs on Linux only: it has to choose the cores of a process")
+    cores = sorted(os.sched_getaffinity(0))
+    tables = []
+    for variant in FLAGS.variants:
+        for products in ("float32", "bfloat16"):
+            changed = override(config, {"model.variant": variant, "model.products": products})
+            spec = {"kind": "jax_roofline", "config": to_dict(changed), "updates": FLAGS.updates}
+            specs = {"one core": spec | {"cores": cores[:1]}, f"{len(cores)} cores": spec | {"cores": cores}}
+            samples = take_turns(specs, FLAGS.repeats)
+            tables.append(shares(f"{variant}, {products}: an update on one core", *samples))
+    return tables
 
 
 def scaling(config: Config, against: bool) -> list[dict]:
@@ -298,7 +315,7 @@ def main(_):
         "data.finetune_corpus_path": FLAGS.finetune_corpus_path,
     }
     config = override(config, {name: os.path.abspath(path) for name, path in paths.items() if path})
-    if FLAGS.suite in ("train", "levers", "gpu"):
+    if FLAGS.suite in ("train", "levers", "roofline", "gpu"):
         from kgpt_jax.data import corpus
         from kgpt_jax.data.vocab import Vocab
         from kgpt_jax.store.compatible import with_vocab
@@ -309,7 +326,7 @@ def main(_):
     against = FLAGS.against == "torch"
     if against and "torch" not in found:
         raise UserError("--against=torch needs PyTorch: pip install torch")
-    suites = (train, levers, decode, startup, scaling, gpu)
+    suites = (train, levers, decode, startup, roofline, scaling, gpu)
     written = Path(FLAGS.outputs_path) / f"{FLAGS.suite}.json"
     check(written, "measurements")
     tables = dict(zip(SUITES, suites))[FLAGS.suite](config, against)

@@ -9,6 +9,7 @@ Each function imports its own libraries, so that no process has both JAX and PyT
 
 import itertools
 import json
+import os
 import resource
 import sys
 import time
@@ -34,7 +35,7 @@ def jax_train(config: dict, updates: int):
 
     config = from_dict(config)
     cfg = config.pretrain
-    data, n_examples = _data(config)
+    data, n_examples = load_data(config)
     model, tx = GPT(config.model), make_optimizer(cfg)
     rates = learning_rates(cfg, n_examples, config.model.seq_len)
     mesh = make_mesh(-(-cfg.batch_size // n_microbatches(cfg)), config.model_devices)
@@ -88,7 +89,7 @@ def torch_train(config: dict, updates: int, **speed):
 
     config = from_dict(config)
     cfg = config.pretrain
-    data, n_examples = _data(config)
+    data, n_examples = load_data(config)
     starts = itertools.cycle(range(0, n_examples, cfg.batch_size))
     rng = np.random.default_rng(0)
 
@@ -149,7 +150,7 @@ def jax_seeds(config: dict, updates: int, seeds: int):
     from kgpt_jax.train.step import init_state, make_train_steps, zero_sums
 
     config = from_dict(config)
-    data, _ = _data(config)
+    data, _ = load_data(config)
     model, tx = GPT(config.model), make_optimizer(config.pretrain)
     microbatches = stack(split(epoch_batches(data.make(0, 0), config.pretrain, 0, 0)[0], 1) * updates)
     train_steps = partial(make_train_steps(model, tx), jax.random.split(jax.random.key(1), seeds))
@@ -250,7 +251,8 @@ def torch_decode(config: dict, params_path: str, questions: list[str]):
     return once
 
 
-def _data(config):
+def load_data(config):
+    """Returns the examples of pretraining, and their number."""
     from kgpt_jax.data.stage_data import load_stage_data
 
     return load_stage_data(config, "pretrain", _vocab(config))[:2]
@@ -272,9 +274,26 @@ def _load_params(path: str, cfg):
         return from_torch(dict(arrays), cfg)
 
 
+def jax_roofline(config: dict, updates: int, cores: list[int]):
+    """Makes updates on these cores, and measures their matrix products alone and each kind of operation."""
+    os.sched_setaffinity(0, cores)  # before JAX starts its threads
+    from benchmarks.roofline import contestant
+
+    return contestant(config, updates)
+
+
 CONTESTANTS = {
     function.__name__: function
-    for function in (jax_train, torch_train, jax_step, torch_step, jax_seeds, jax_decode, torch_decode)
+    for function in (
+        jax_train,
+        torch_train,
+        jax_step,
+        torch_step,
+        jax_seeds,
+        jax_decode,
+        torch_decode,
+        jax_roofline,
+    )
 }
 
 

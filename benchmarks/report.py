@@ -26,12 +26,15 @@ AXES = {"length": "length of the texts, characters", "width": "width of the mode
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """The measurements of one contestant: the seconds of each turn, and its peak memory in MB."""
+    """The measurements of one contestant: the seconds of each turn, and its peak memory in MB.
+
+    `turns` has all that the contestant reported in each turn.
+    """
 
     name: str
     seconds: list[float]
     peak_mb: float
-    extra: dict = dataclasses.field(default_factory=dict)  # what else the last turn reported
+    turns: list[dict] = dataclasses.field(default_factory=list)
 
     @property
     def median(self) -> float:
@@ -81,6 +84,32 @@ def table(title: str, samples: list[Sample]) -> dict:
         held = f"{sample.peak_mb:>10,.0f}" if sample.peak_mb else f"{'':>10}"
         print(f"{sample.name:<46}{sample.median:>9.3f}{low:>9.3f}{high:>9.3f}{held}{beside}")
         rows.append(row)
+    return {"title": title, "rows": rows}
+
+
+def shares(title: str, one_core: Sample, all_cores: Sample) -> dict:
+    """Prints what an update's time goes into, and returns a table with a row for each kind of operation.
+
+    Args:
+      title: of the table.
+      one_core, all_cores: the turns of the contestant in `benchmarks/roofline.py`.
+    """
+    print(f"\n{title}")
+    for sample in (one_core, all_cores):
+        alone = [turn["alone"] for turn in sample.turns]
+        attained = [part / whole for part, whole in zip(alone, sample.seconds)]
+        products, share = statistics.median(alone), statistics.median(attained)
+        print(
+            f"{sample.name}: {sample.median:.3f} s, its matrix products alone {products:.3f} s "
+            f"at {sample.turns[0]['flops'] / products / 1e9:.0f} GFLOP/s: {share:.0%} of the attainable rate "
+            f"({min(attained):.0%} to {max(attained):.0%})"
+        )
+    kinds = [turn["kinds"] for turn in one_core.turns]
+    whole = statistics.median(sum(turn.values()) for turn in kinds)
+    rows = [{"name": name, "seconds": [turn[name] for turn in kinds]} for name in kinds[0]]
+    for row in sorted(rows, key=lambda row: -statistics.median(row["seconds"])):
+        median = statistics.median(row["seconds"])
+        print(f"  {row['name']:<30}{median:>8.3f} s {median / whole:>6.1%}")
     return {"title": title, "rows": rows}
 
 

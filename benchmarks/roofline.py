@@ -1,0 +1,241 @@
+"""What an update's time goes into, and the rate that its matrix products alone attain.
+
+    once = contestant(config, updates=2)
+    measured = once()
+
+`python -m benchmarks.benchmark --suite=roofline` does this on one core and on all cores. On one core, no two
+operations run at the same time, so that their times add up to the update's.
+
+XLA fuses several operations into one. A fusion with a matrix product counts as a product; any other counts as
+the operation that XLA has named it after, which is usually the last.
+"""
+
+import math
+import os
+import re
+import statistics
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.extend.core import ClosedJaxpr, Jaxpr
+
+# (kind of operation, pattern of its name). A name is a path of modules and operations, such as
+# "jit(run)/while/body/jvp(GPT)/stack/blocks_0/mlp/up/dot_general". The first pattern that matches decides.
+KINDS = (
+    ("dropout", r"/Dropout_\d"),
+    ("norms", r"/ln\w*/"),
+    ("attention", r"->"),  # products of two activations, which have the name of their `einsum`
+    ("products of linear layers", r"/dot_general$"),
+    ("transposes, casts, biases", r"/(layout_constraint|convert_element_type)$|/\w+/reduce_sum$"),
+    ("attention", r"/attn/"),
+    ("GELU", r"/mlp/"),
+    ("loss", r"jvp\(\)|take_along_axis"),
+    ("optimizer", r"/body/(cond|add)"),
+)
+OTHER, BETWEEN = "other operations", "between operations"
+
+
+class Product(NamedTuple):
+    """A matrix product, as the arguments of `lax.dot_general`, without the factors' values."""
+
+    shapes: tuple[tuple[int, ...], tuple[int, ...]]
+    types: tuple[str, str, str]  # of the factors and of the result
+    dimensions: tuple
+
+    @property
+    def flops(self) -> int:
+        """A multiplication and its addition count as two."""
+        (contracted, _), (batched, _) = self.dimensions
+        left, right = self.shapes
+        shared = math.prod(left[i] for i in (*contracted, *batched))
+        return 2 * math.prod(left) * math.prod(right) // shared
+
+
+def equations(jaxpr) -> Iterator:
+    """Yields the equations of a traced function and of all functions that it calls."""
+    for equation in jaxpr.eqns:
+        yield equation
+        for value in jax.tree.leaves(
+            equation.params, is_leaf=lambda one: isinstance(one, Jaxpr | ClosedJaxpr)
+        ):
+            if isinstance(value, Jaxpr | ClosedJaxpr):
+                yield from equations(getattr(value, "jaxpr", value))
+
+
+def products(function, *args) -> Counter[Product]:
+    """Returns how often a call of the function computes each matrix product."""
+    found = Counter()
+    for equation in equations(jax.make_jaxpr(function)(*args).jaxpr):
+        if equation.primitive.name == "dot_general":
+            arrays = [variable.aval for variable in (*equation.invars, *equation.outvars)]
+            shapes = tuple(array.shape for array in arrays[:2])
+            types = tuple(str(array.dtype) for array in arrays)
+            found[Product(shapes, types, equation.params["dimension_numbers"])] += 1
+    return found
+
+
+def seconds_alone(product: Product, least: float = 0.02) -> float:
+    """Returns the median time of one product of random factors, from calls that last `least` seconds."""
+    rng = np.random.default_rng(0)
+    left, right = (
+        jnp.asarray(rng.standard_normal(shape, np.float32), type)
+        for shape, type in zip(product.shapes, product.types)
+    )
+    result = product.types[2]
+    multiply = jax.jit(lambda a, b: lax.dot_general(a, b, product.dimensions, preferred_element_type=result))
+    multiply(left, right).block_until_ready()
+    took = []
+    while sum(took) < least:
+        began = time.perf_counter()
+        multiply(left, right).block_until_ready()
+        took.append(time.perf_counter() - began)
+    return statistics.median(took)
+
+
+def kind_of(name: str) -> str:
+    """Returns the kind of an operation.
+
+    >>> kind_of("jit(run)/while/body/jvp(GPT)/stack/blocks_0/mlp/up/dot_general")
+    'products of linear layers'
+    >>> kind_of("jit(run)/while/body/jvp(GPT)/stack/blocks_0/attn/readout/Dropout_0/xor")
+    'dropout'
+    """
+    return next((kind for kind, pattern in KINDS if re.search(pattern, name)), OTHER)
+
+
+def names_of(program: str) -> dict[str, str]:
+    """Returns the name of each instruction of a compiled program: the path of its module and operation.
+
+    XLA names a fusion after one of its operations. A fusion with a matrix product is named after the product
+    here, which takes most of the time. The names of all products end in "/dot_general".
+
+    Args:
+      program: the program as XLA prints it.
+    """
+    names, product_in, computation = {}, {}, ""
+    for line in program.splitlines():
+        if header := re.match(r"(?:ENTRY )?%([\w.-]+) \(.*\{$", line):
+            computation = header[1]
+        elif found := re.match(r'\s+(?:ROOT )?%([\w.-]+) = .*op_name="([^"]*)"', line):
+            instruction, name = found.groups()
+            if re.search(r" dot\(", line):
+                name = product_in[computation] = f"{name.removesuffix('/dot_general')}/dot_general"
+            if (called := re.search(r" fusion\(.* calls=%([\w.-]+)", line)) and called[1] in product_in:
+                name = product_in[called[1]]
+            names[instruction] = name
+    return names
+
+
+def own_seconds(events: list[tuple[float, float, str]]) -> Counter[str]:
+    """Returns the seconds of each name, without those of the events inside an event.
+
+    Args:
+      events: (start, end, name) of one thread, in nanoseconds.
+
+    >>> own_seconds([(0, 4e9, "loop"), (1e9, 2e9, "a"), (2e9, 3e9, "a")])
+    Counter({'loop': 2.0, 'a': 2.0})
+    """
+    found, open_events = Counter(), []
+    for start, end, name in sorted(events, key=lambda event: (event[0], -event[1])):
+        while open_events and open_events[-1][0] <= start:
+            open_events.pop()
+        found[name] += (end - start) / 1e9
+        if open_events:
+            found[open_events[-1][1]] -= (end - start) / 1e9
+        open_events.append((end, name))
+    return found
+
+
+def traced(call: Callable[[], None], names: dict[str, str]) -> Counter[str]:
+    """Calls a compiled program, and returns the seconds of each kind of operation; they add up to the call's.
+
+    Args:
+      call: takes no arguments, and returns when the program has ended. It must run on one core.
+      names: of the program's instructions (`names_of`).
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        with jax.profiler.trace(folder):
+            began = time.perf_counter()
+            call()
+            took = time.perf_counter() - began
+        (file,) = Path(folder).rglob("*.xplane.pb")
+        planes = jax.profiler.ProfileData.from_file(str(file)).planes
+        found = Counter()
+        for thread in (line for plane in planes for line in plane.lines if "XLA" in line.name):
+            events = [
+                (event.start_ns, event.start_ns + event.duration_ns, event.name)
+                for event in thread.events
+                if not event.name.startswith(("ThunkExecutor", "end: "))
+            ]
+            for name, seconds in own_seconds(events).items():
+                found[kind_of(names.get(name, ""))] += seconds
+    found[BETWEEN] = took - found.total()
+    return found
+
+
+def contestant(config: dict, updates: int) -> Callable[[], dict]:
+    """Returns a function that makes updates on the same microbatches again and again.
+
+    It returns, for one update: its "seconds"; the seconds of its matrix products "alone", and their "flops";
+    the "widths" of its microbatches in characters; and on one core the seconds of each of the "kinds" of
+    operations, from one more update that is traced.
+    """
+    from benchmarks.contestants import load_data
+    from kgpt_jax.config import from_dict
+    from kgpt_jax.data.batches import epoch_batches, split, stack
+    from kgpt_jax.model.gpt import GPT
+    from kgpt_jax.train.feed import n_microbatches
+    from kgpt_jax.train.optimizer import make_optimizer
+    from kgpt_jax.train.step import apply_gradient, init_state, make_train_steps, weighted_loss, zero_sums
+
+    config = from_dict(config)
+    cfg = config.pretrain
+    data, _ = load_data(config)
+    model, tx = GPT(config.model), make_optimizer(cfg)
+    state = init_state(model, tx, jax.random.key(0))
+    sums, key, rate_1 = zero_sums(state), jax.random.key(1), np.full(1, 1e-3, np.float32)
+    microbatches = split(epoch_batches(data.make(0, 0), cfg, 0, 0)[0], n_microbatches(cfg))
+    counts = products(lambda state: apply_gradient(tx, state, state.params, rate_1[0]), state)
+    programs, names = {}, {}
+    for microbatch in microbatches:
+        loss = partial(weighted_loss, model=model, microbatch=microbatch, key=key)
+        counts += products(jax.value_and_grad(loss), state.params)
+        width = microbatch.batch.x_BT.shape[1]
+        if width not in programs:
+            args = (key, state, sums, stack([microbatch]), rate_1, 1)
+            programs[width] = make_train_steps(model, tx).lower(*args).compile()
+            names[width] = names_of(programs[width].as_text())
+
+    def add(microbatch):
+        nonlocal state, sums
+        program = programs[microbatch.batch.x_BT.shape[1]]
+        state, sums, metrics = program(key, state, sums, stack([microbatch]), rate_1, 1)
+        np.asarray(metrics["loss"])
+
+    def once() -> dict:
+        began = time.perf_counter()
+        for microbatch in microbatches * updates:
+            add(microbatch)
+        seconds = (time.perf_counter() - began) / updates
+        kinds = Counter()
+        for microbatch in microbatches if len(os.sched_getaffinity(0)) == 1 else []:
+            kinds += traced(partial(add, microbatch), names[microbatch.batch.x_BT.shape[1]])
+        return {
+            "seconds": seconds,
+            "alone": sum(n * seconds_alone(product) for product, n in counts.items()),
+            "flops": sum(n * product.flops for product, n in counts.items()),
+            "kinds": kinds,
+            "widths": [microbatch.batch.x_BT.shape[1] for microbatch in microbatches],
+        }
+
+    once()
+    return once
