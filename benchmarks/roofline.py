@@ -215,20 +215,20 @@ def contestant(config: dict, updates: int) -> Callable[[], dict]:
             programs[width] = make_train_steps(model, tx).lower(*args).compile()
             names[width] = names_of(programs[width].as_text())
 
-    def add(microbatch):
+    def add(microbatches):
         nonlocal state, sums
-        program = programs[microbatch.batch.x_BT.shape[1]]
-        state, sums, metrics = program(key, state, sums, stack([microbatch]), rate_1, 1)
-        np.asarray(metrics["loss"])
+        for microbatch in microbatches:
+            program = programs[microbatch.batch.x_BT.shape[1]]
+            state, sums, metrics = program(key, state, sums, stack([microbatch]), rate_1, 1)
+        np.asarray(metrics["loss"])  # waits for the last program
 
     def once() -> dict:
         began = time.perf_counter()
-        for microbatch in microbatches * updates:
-            add(microbatch)
+        add(microbatches * updates)
         seconds = (time.perf_counter() - began) / updates
         kinds = Counter()
         for microbatch in microbatches if len(os.sched_getaffinity(0)) == 1 else []:
-            kinds += traced(partial(add, microbatch), names[microbatch.batch.x_BT.shape[1]])
+            kinds += traced(partial(add, [microbatch]), names[microbatch.batch.x_BT.shape[1]])
         return {
             "seconds": seconds,
             "alone": sum(n * seconds_alone(product) for product, n in counts.items()),
