@@ -275,7 +275,7 @@ def _load_params(path: str, cfg):
 
 
 def jax_roofline(config: dict, updates: int, cores: list[int]):
-    """Makes updates on these cores, and measures their matrix products alone and each kind of operation."""
+    """Makes updates on these cores. Measures how long they take, and how long their matrix products alone."""
     os.sched_setaffinity(0, cores)  # before JAX starts its threads
     from benchmarks.roofline import contestant
 

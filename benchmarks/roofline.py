@@ -84,7 +84,7 @@ def products(function, *args) -> Counter[Product]:
 
 
 def seconds_alone(product: Product, least: float = 0.02) -> float:
-    """Returns the median time of one product of random factors, from calls that last `least` seconds."""
+    """Returns the median time of a product of random factors, computed for at least `least` seconds."""
     rng = np.random.default_rng(0)
     left, right = (
         jnp.asarray(rng.standard_normal(shape, np.float32), type)

@@ -25,7 +25,7 @@ def gelu(x: jax.Array) -> jax.Array:
     >>> round(float(gelu(1.0)), 4)
     0.8413
     """
-    return x * (0.5 + 0.5 * lax.erf(x * math.sqrt(0.5)))  # the erfc of `nn.gelu` takes twice as long on a CPU
+    return x * (0.5 + 0.5 * lax.erf(x * math.sqrt(0.5)))  # `nn.gelu` computes erfc, which is slower on a CPU
 
 
 class Mlp(nn.Module):
