@@ -107,7 +107,8 @@ def shares(title: str, one_core: Sample, all_cores: Sample) -> dict:
     kinds = [turn["kinds"] for turn in one_core.turns]
     whole = statistics.median(sum(turn.values()) for turn in kinds)
     rows = [{"name": name, "seconds": [turn[name] for turn in kinds]} for name in kinds[0]]
-    for row in sorted(rows, key=lambda row: -statistics.median(row["seconds"])):
+    rows.sort(key=lambda row: -statistics.median(row["seconds"]))
+    for row in rows:
         median = statistics.median(row["seconds"])
         print(f"  {row['name']:<30}{median:>8.3f} s {median / whole:>6.1%}")
     return {"title": title, "rows": rows}

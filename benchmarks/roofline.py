@@ -228,7 +228,7 @@ def contestant(config: dict, updates: int) -> Callable[[], dict]:
         seconds = (time.perf_counter() - began) / updates
         kinds = Counter()
         for microbatch in microbatches if len(os.sched_getaffinity(0)) == 1 else []:
-            kinds += traced(partial(add, [microbatch]), names[microbatch.batch.x_BT.shape[1]])
+            kinds.update(traced(partial(add, [microbatch]), names[microbatch.batch.x_BT.shape[1]]))
         return {
             "seconds": seconds,
             "alone": sum(n * seconds_alone(product) for product, n in counts.items()),

@@ -100,4 +100,4 @@ def test_a_report_gives_the_share_of_each_kind(capsys):
         ["products", "1.500", "s", "75.0%"],
         ["GELU", "0.500", "s", "25.0%"],
     ]
-    assert [row["name"] for row in shown["rows"]] == ["GELU", "products"]
+    assert [row["name"] for row in shown["rows"]] == ["products", "GELU"]
