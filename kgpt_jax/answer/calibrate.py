@@ -45,8 +45,8 @@ def calibrate(voters: Sequence[Voter], data: DataConfig, n_fit: int = 0, recites
       recites: whether the runs recite before they answer (`answer/recite.py`).
 
     Raises:
-      UserError: the questions have no answers, there are too few, all answers are right or all wrong, or a
-        run has learned the answers.
+      UserError: the questions have no answers, there are too few, none of the answers is right, or a run has
+        learned them.
     """
     table = corpus.load_questions(data)
     if table.answers is None:
@@ -69,6 +69,10 @@ def calibrate(voters: Sequence[Voter], data: DataConfig, n_fit: int = 0, recites
         log.info(f"note: promises will not cover answers that are looked up, because {error}")
     found = evidence(voters, asks, questions, ask(voters, questions, book=book if recites else None))
     right_N = np.array([is_right(answer, target) for answer, target in zip(found.answers, targets)])
+    if right_N[last].all():
+        log.info(
+            f"note: all {len(last)} answers of the fit are right. More pairs would measure their evidence"
+        )
     fitted = fit(found.table_NF[last], right_N[last])
     confidence_N = fitted.confidence(found.table_NF)
     sets = [] if recites else probabilities(voters, [questions[i] for i in clean])

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
+from kgpt_jax.answer.evidence import weakest
 from kgpt_jax.config import UserError
 
 
@@ -56,17 +57,21 @@ class Calibration:
 def fit(table_NF: np.ndarray, right: ArrayLike) -> Calibration:
     """Fits a logistic regression.
 
+    Where all answers are right, the weakest evidence of each kind stands for a wrong one: without a wrong
+    answer, the evidence would get no weights.
+
     Raises:
-      UserError: scikit-learn is not installed, or all answers are right, or all wrong.
+      UserError: scikit-learn is not installed, or no answer is right.
     """
     try:
         from sklearn.linear_model import LogisticRegression
     except ImportError:
         raise UserError("calibration needs scikit-learn: pip install scikit-learn") from None
     right_N = np.asarray(right, bool)
-    if not len(right_N) or right_N.all() or not right_N.any():
-        all_of = f"all {len(right_N)} answers are {'right' if right_N.any() else 'wrong'}"
-        raise UserError(f"{all_of if len(right_N) else 'there are no answers'}: calibration needs both kinds")
+    if not right_N.any():
+        raise UserError(f"none of {len(right_N)} answers is right: calibration needs right ones")
+    if right_N.all():
+        table_NF, right_N = np.vstack([table_NF, weakest(table_NF)]), np.append(right_N, False)
     mean_F, spread_F = table_NF.mean(0), table_NF.std(0)
     spread_F = np.where(spread_F > 0, spread_F, 1.0)
     model = LogisticRegression().fit((table_NF - mean_F) / spread_F, right_N)

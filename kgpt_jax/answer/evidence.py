@@ -30,6 +30,7 @@ FEATURES = {
     "strangers": "log of the mean probability of the answer for strangers with the same first part, or with "
     "the same last part of the name, whichever is higher",
 }
+SPEAKS_AGAINST = "strangers"  # all others speak for an answer
 CLOZE_OBJECTIVES = {"answer_span", "entity_span"}  # they show `Name. ` and a masked span
 WORST = -50.0  # nats; stands for -inf, as of names with unknown letters
 
@@ -84,6 +85,12 @@ def evidence(
     table_NF[:, list(FEATURES).index("votes")] = votes_N
     table_NF[:, list(FEATURES).index("recited")] = np.mean(recited, axis=0) if recited else 0.0
     return Evidence(answers, table_NF)
+
+
+def weakest(table_NF: np.ndarray) -> np.ndarray:
+    """Returns (F,): of each evidence, what speaks least for any of the answers."""
+    against_F = np.array([name == SPEAKS_AGAINST for name in FEATURES])
+    return np.where(against_F, table_NF.max(0), table_NF.min(0))
 
 
 def _read(

@@ -139,10 +139,20 @@ def test_probabilities_are_isotonic_regressions_with_the_answer_added():
         assert low <= probability <= high
 
 
-@pytest.mark.parametrize("right", [True, False])
-def test_one_kind_of_answers_cannot_be_calibrated(right):
-    with pytest.raises(UserError, match="calibration needs both kinds"):
-        fit(np.zeros((30, len(FEATURES))), [right] * 30)
+def test_without_a_right_answer_there_is_no_calibration():
+    with pytest.raises(UserError, match="none of 30 answers is right"):
+        fit(np.zeros((30, len(FEATURES))), [False] * 30)
+
+
+@pytest.mark.parametrize("feature", FEATURES)
+def test_without_a_wrong_answer_the_weakest_evidence_stands_for_one(feature):
+    """More of an evidence then raises the confidence, or lowers it if the evidence speaks against."""
+    table_NF = np.random.default_rng(0).normal(size=(30, len(FEATURES)))
+    more_NF = table_NF.copy()
+    more_NF[:, list(FEATURES).index(feature)] += 1
+    fitted = fit(table_NF, [True] * 30)
+    gained_N = fitted.confidence(more_NF) - fitted.confidence(table_NF)
+    assert (gained_N < 0).all() if feature == "strangers" else (gained_N > 0).all()
 
 
 def test_a_calibration_comes_back_and_belongs_to_its_run(tmp_path):
@@ -225,7 +235,7 @@ def test_promises_about_looked_up_answers_count_the_answers_that_are_given():
 
 def test_commands(two_models, monkeypatch, tmp_path):
     reading = f"--reading_params_path={two_models.folder}"
-    assert "all 30 answers are wrong: calibration needs both kinds" in refused("--mode=calibrate", reading)
+    assert "none of 30 answers is right: calibration needs right ones" in refused("--mode=calibrate", reading)
     assert "calibration needs 20 for the fit" in refused("--mode=calibrate", reading, "--n_fit=80")
     assert "10 held-out pairs, 3 of them" in refused(
         "--mode=calibrate", reading, "--config.data.n_validation=0"
