@@ -24,7 +24,7 @@ from kgpt_jax.data.people import unpaired_questions
 from kgpt_jax.data.stage_data import Taught
 from kgpt_jax.data.vocab import Vocab
 from kgpt_jax.devices import barrier, is_first
-from kgpt_jax.store.compatible import learned_by
+from kgpt_jax.store.compatible import learned_by, teachers_of
 from kgpt_jax.store.folder import write_json
 from kgpt_jax.store.params import load_params, params_digest
 
@@ -73,7 +73,7 @@ def vote(config: Config, folder: Path, teachers: Sequence[Path], vocab: Vocab) -
     made_from = {"teachers_digests": digests, "questions_digest": corpus.digest(questions)}
     pairs = _once(folder / VOTE, made_from, take)
     log.info(f"more than half of {models} models agree on {len(pairs):,} of {len(questions):,} new questions")
-    return Taught(pairs, [str(teacher) for teacher in teachers], learned_by(runs))
+    return Taught(pairs, [*map(str, teachers), *teachers_of(runs)], learned_by(runs))
 
 
 def read(config: Config, folder: Path, vocab: Vocab) -> Taught:

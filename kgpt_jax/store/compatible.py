@@ -148,6 +148,11 @@ def learned_by(runs: Iterable[Run]) -> frozenset[str]:
     return frozenset(mark for run in runs for mark in run.facts.get("learned", UNKNOWN).split())
 
 
+def teachers_of(runs: Iterable[Run]) -> list[str]:
+    """Returns who taught the runs, or the runs they started from: folders, or the open-book reader."""
+    return list(dict.fromkeys(by for run in runs for by in run.facts.get("taught_by", [])))
+
+
 def with_vocab(config: Config, vocab: Vocab, pattern_seed: int = 0) -> Config:
     """Returns the config with the size of the vocabulary, the pattern seed, and no option at its default.
 

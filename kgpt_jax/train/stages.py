@@ -16,7 +16,7 @@ from kgpt_jax.data.holdout import refuse_learned
 from kgpt_jax.data.stage_data import NOT_TAUGHT, Taught, load_stage_data
 from kgpt_jax.data.vocab import Vocab
 from kgpt_jax.model.gpt import count_params
-from kgpt_jax.store.compatible import check_corpus, fit_to, learned_by, open_run, with_vocab
+from kgpt_jax.store.compatible import check_corpus, fit_to, learned_by, open_run, teachers_of, with_vocab
 from kgpt_jax.store.folder import Run, locked
 from kgpt_jax.store.params import load_params, params_digest
 from kgpt_jax.train.loop import check_fits, train
@@ -93,7 +93,8 @@ def finetune(
             held_out = corpus.load_questions(config.data).questions
             refuse_learned(held_out, learned_by([start]), str(start.folder))
         stage, vocab, corpus_digest = "finetune", start.vocab, start.facts.get("corpus_digest", "")
-        taught = taught._replace(learned=taught.learned | learned_by([start]))
+        by = list(dict.fromkeys([*teachers_of([start]), *taught.by]))
+        taught = taught._replace(by=by, learned=taught.learned | learned_by([start]))
         check_fits(config, stage)
         params = load_params(start, "starting from", config.model_devices)
     objective, n_examples, facts = load_stage_data(config, stage, vocab, taught)
