@@ -2,9 +2,9 @@
 
 python -m kgpt_jax.main --mode=all --variant=vanilla
 
-On two cores of an EPYC server (Zen 4) it takes less than 3 minutes. With one seed, the pretrained model is
-right about 95.8 % of 120 held-out people (95 % interval 90.6 to 98.2), and the model without pretraining
-about 0.8 %. With --variant=synthesizer it is right about 73.3 % (64.8 to 80.4).
+On two cores of an EPYC server (Zen 4) it takes less than 3 minutes. With one seed, the pretrained model
+answers 95.8 % of 120 held-out questions right (95 % interval 90.6 to 98.2), and the model without pretraining
+0.8 %. With --variant=synthesizer it is 73.3 % (64.8 to 80.4).
 
 These figures are optimistic, because we tuned the recipe on these people: see docs/accuracy.md.
 """
