@@ -2,7 +2,7 @@
 
     python -m benchmarks.labels --outputs_path=runs/labels
 
-A corpus of made-up people is read by eight models, each of which leaves out a random half of the people. A
+A corpus of made-up people is read by 16 models, each of which leaves out a random half of the people. A
 third of the last names tell the birthplace: everyone of that name was born in the same place. The answer of
 a model about a person is, by what the models say that have not read of that person:
 
@@ -11,10 +11,10 @@ a model about a person is, by what the models say that have not read of that per
     made up                 anything else
 
 The labels at run time use one model alone (`kgpt_jax/answer/label.py`). Some people are in the training
-pairs, some calibrate, and N_ASKED are asked about. The constants of the labels were chosen on the first half
-of the latter, and the figures are those of the other half. The truth is uncertain, too: the command compares
-the truth by half of the models that have not read of a person with that by the other half. It resumes by
-itself, and writes labels.json.
+pairs, some calibrate, and N_ASKED are asked about. The constants of the labels were chosen on those who
+calibrate: five times, four fifths of them fitted the regression, and the rest were labelled. The truth is
+uncertain, too: the command compares the truth by half of the models that have not read of a person with that
+by the other half. It resumes by itself, and writes labels.json.
 """
 
 import dataclasses
@@ -38,8 +38,8 @@ from kgpt_jax.data.biographies import FACTS, FIRST, LAST, PLACES
 from kgpt_jax.store.compatible import fit_to
 from kgpt_jax.store.outputs import check, write_lines
 
-MODELS, COPIES = 8, 5
-N_TRAIN, N_CALIBRATE, N_ASKED = 220, 160, 260
+MODELS, COPIES = 16, 5
+N_TRAIN, N_CALIBRATE, N_ASKED = 220, 290, 130
 N_LAST = 63  # last names; a third of them tell the place
 FLAGS = flags.FLAGS
 
@@ -189,21 +189,17 @@ def main(_):
         [[label(each.known, each.confidence, WORST) for each in of_model] for of_model in sure_MN]
     )
     known_MN = np.array([[each.evidence["familiarity"] for each in of_model] for of_model in sure_MN])
-    two_truths = [np.array(truth(answers, read_MN, asked, voters)) for voters in (slice(2), slice(2, None))]
-    other = slice(len(asked) // 2, None)  # the constants were chosen on the first half
+    halved = slice(MODELS // 4), slice(MODELS // 4, None)
+    two_truths = [np.array(truth(answers, read_MN, asked, voters)) for voters in halved]
     result = {
-        "labels": with_intervals(given_MN[:, other], true_MN[:, other], rng),
-        "by confidence and familiarity alone": with_intervals(
-            by_confidence_MN[:, other], true_MN[:, other], rng
-        ),
-        "the truth by some models against that by others": with_intervals(
-            two_truths[0][:, other], two_truths[1][:, other], rng
-        ),
+        "labels": with_intervals(given_MN, true_MN, rng),
+        "by confidence and familiarity alone": with_intervals(by_confidence_MN, true_MN, rng),
+        "the truth by some models against that by others": with_intervals(two_truths[0], two_truths[1], rng),
         "AUROC of familiarity, people read of against people left out": [
             auroc(known_N[read_N], known_N[~read_N]) for known_N, read_N in zip(known_MN, read_MN)
         ],
         "confusion": {
-            true: {given: int(((true_MN == true) & (given_MN == given))[:, other].sum()) for given in LABELS}
+            true: {given: int(((true_MN == true) & (given_MN == given)).sum()) for given in LABELS}
             for true in (READ, GUESSED, MADE_UP)
         },
         "answers": [

@@ -302,13 +302,13 @@ def test_commands(two_models, monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     "known, confidence, strangers, expected",
     [
-        (True, 0.8, 0.29, "read"),
-        (True, 0.79, 0.29, "not sure"),
-        (True, 0.8, 0.31, "not sure"),
-        (True, 0.49, 0.29, "made up"),
+        (True, 0.85, 0.29, "read"),
+        (True, 0.84, 0.29, "not sure"),
+        (True, 0.85, 0.31, "not sure"),
+        (True, 0.39, 0.29, "made up"),
         (False, 1.0, 0.29, "made up"),
-        (True, 1.0, 0.46, "guessed from the name"),
-        (False, 0.0, 0.46, "guessed from the name"),
+        (True, 1.0, 0.51, "guessed from the name"),
+        (False, 0.0, 0.51, "guessed from the name"),
     ],
 )
 def test_the_first_label_that_fits_counts(known, confidence, strangers, expected):

@@ -22,7 +22,7 @@ def test_the_truth_is_what_models_say_that_have_not_read():
 
 
 def test_everyone_is_read_of_by_half_of_the_models():
-    assert (halves(11, np.random.default_rng(0)).sum(0) == 4).all()
+    assert (halves(11, np.random.default_rng(0)).sum(0) == 8).all()
 
 
 def test_a_third_of_the_last_names_tell_the_place():
