@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 LEAST = 20  # pairs of each part
 UNKNOWN_SHARE = 0.02  # of the pairs of the fit have names that count as unknown
-STRANGERS = 24  # who share the last part of a name, and as many the first part; both fit into one batch
+STRANGERS = 16  # who share the last part of a name, and as many who share the first part
 
 
 def calibrate(voters: Sequence[Voter], data: DataConfig, n_fit: int = 0, recites: bool = False) -> Calibrated:

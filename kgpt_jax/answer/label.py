@@ -4,7 +4,7 @@ A label says what would happen without the document about the person. The run's 
 first label that fits counts:
 
     guessed from the name   strangers who share a part of the name get the same answer
-    made up                 the run does not know the name, or its confidence is below 40 %
+    made up                 the run does not know the name, or its confidence is below 60 %
     read                    the run knows the name, and is sure of an answer that strangers do not get
     not sure                anything else
 
@@ -15,8 +15,8 @@ import math
 
 READ, GUESSED, MADE_UP, NOT_SURE = "read", "guessed from the name", "made up", "not sure"
 LABELS = (READ, GUESSED, MADE_UP, NOT_SURE)
-SAME_ANSWER, OTHER_ANSWER = 0.5, 0.3  # mean probability of the answer for strangers
-SURE, LIKELY_WRONG = 0.85, 0.4  # confidence
+SAME_ANSWER, OTHER_ANSWER = 0.5, 0.25  # mean probability of the answer for strangers
+SURE, LIKELY_WRONG = 0.85, 0.6  # confidence
 
 
 def label(known: bool, confidence: float, strangers: float) -> str:
