@@ -11,6 +11,7 @@ from pathlib import Path
 from kgpt_jax.answer.predict import MAX_ANSWER
 from kgpt_jax.config import UserError
 from kgpt_jax.data.corpus import read_table
+from kgpt_jax.data.lines import check_text
 
 FILE = "taught.tsv"
 TOLD = "told by you"  # the label of such an answer
@@ -23,7 +24,7 @@ def taught(folder: Path) -> dict[str, str]:
       UserError: the file is damaged.
     """
     path = folder / FILE
-    if not path.exists():
+    if not path.exists() or not path.stat().st_size:
         return {}
     table = read_table(str(path))
     if table.answers is None:
@@ -35,7 +36,8 @@ def teach(folder: Path, question: str, answer: str):
     """Appends a pair to what a run was told.
 
     Raises:
-      UserError: a text is empty, longer than a line or has a tab, or the file cannot be written.
+      UserError: a text is empty, longer than a line, has a tab or a character that no text may have, or the
+        file cannot be written.
     """
     pair = [text.strip() for text in (question, answer)]
     if not all(pair) or any(c in text for text in pair for c in "\t\r\n"):
@@ -44,9 +46,16 @@ def teach(folder: Path, question: str, answer: str):
         )
     if len(pair[1]) > MAX_ANSWER:
         raise UserError(f"the answer {answer!r} has {len(pair[1])} characters: at most {MAX_ANSWER} fit")
+    for text in pair:
+        check_text(repr(text), text)
     path = folder / FILE
     try:
-        with path.open("a", encoding="utf-8", newline="\n") as file:
-            file.write("\t".join(pair) + "\n")
+        line = ("\t".join(pair) + "\n").encode("utf-8")
+        with path.open("a+b") as file:
+            file.seek(0)
+            before = file.read()
+            file.write(line if not before or before.endswith(b"\n") else b"\n" + line)
+    except UnicodeEncodeError:
+        raise UserError(f"{pair[0]!r} with {pair[1]!r} is no text in UTF-8") from None
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}") from None

@@ -54,7 +54,7 @@ class Lines(Sequence):
                     self.notes.append(f"{path}: ignored the byte-order mark")
                 text = self._text(raw, self._n)
                 self._n += 1
-                _check(f"{path}, line {self._n}", text)
+                check_text(f"{path}, line {self._n}", text)
                 found.update(text)
                 blank = blank and not text.strip()
         self._ended = raw.endswith((b"\n", b"\r"))  # an empty last line follows
@@ -140,7 +140,13 @@ def _version(file: BinaryIO) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def _check(where: str, text: str):
+def check_text(where: str, text: str):
+    """Raises a UserError if a text has a character that stands for something else here.
+
+    Args:
+      where: the beginning of the message.
+      text: the text.
+    """
     if "\0" in text:
         raise UserError(f"{where} contains a NUL: save the file as text in UTF-8")
     for special in (PAD, MASK):
