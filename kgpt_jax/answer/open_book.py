@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from kgpt_jax.answer import reader as reading
 from kgpt_jax.answer.reader import Reader
-from kgpt_jax.config import DataConfig
+from kgpt_jax.config import DataConfig, UserError
 from kgpt_jax.data import corpus
 from kgpt_jax.data.lookup import Lookup
 from kgpt_jax.data.names import Frame, frame
@@ -104,13 +104,19 @@ def open_book(data: DataConfig, without: Collection[str] = ()) -> OpenBook:
       without: questions that the reader must not learn from, because their answers will be scored.
 
     Raises:
-      UserError: a file cannot be read, or the questions do not have one form.
+      UserError: a file cannot be read, the questions do not have one form, or no document is about the name
+        of a question to learn from.
     """
     pairs, documents = corpus.load_pairs(data).pairs, corpus.load_documents(data).documents
     where = frame([question for question, _ in pairs])
     lookup = Lookup(documents, everyone(data, where))
     learned = [pair for pair in pairs if pair[0] not in without]
-    return OpenBook(documents, where, lookup, reading.train(lines_of(learned, where, documents, lookup)))
+    lines = lines_of(learned, where, documents, lookup)
+    if not lines:
+        raise UserError(
+            f"no document is about the name of any of {len(learned)} training questions: a reader needs some"
+        )
+    return OpenBook(documents, where, lookup, reading.train(lines))
 
 
 def lines_of(

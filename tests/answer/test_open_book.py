@@ -11,6 +11,8 @@ from kgpt_jax.answer import reader
 from kgpt_jax.answer.hybrid import look_up
 from kgpt_jax.answer.open_book import open_book
 from kgpt_jax.answer.record import Sure
+from kgpt_jax.answer.taught import taught
+from kgpt_jax.answer.taught import teach as tell
 from kgpt_jax.config import BiographiesConfig, DataConfig, UserError
 from kgpt_jax.data import corpus
 from kgpt_jax.data.lookup import Found
@@ -130,6 +132,7 @@ def test_the_more_probable_of_the_two_answers_is_given(monkeypatch):
     assert told("unsure", sure(known=False, probability=0.99)).answer == right
     kept = told("unsure", sure(probability=0.85))
     assert (kept.answer, kept.probability, kept.label, kept.looked_up) == ("Rome", 0.85, "not sure", None)
+    assert told("always").asked and not kept.asked
     # A line about somebody with a similar name is told, but gives no answer.
     monkeypatch.setattr(book.lookup, "find", lambda name: Found([0], "Somebody", "similar name"))
     other = told("always", sure())
@@ -169,6 +172,17 @@ def test_what_was_told_is_said(tmp_path):
     assert "needs --answer" in refused(*teach)
     assert "without tabs" in refused(*teach, "--answer=Ri\tga")
     assert "has 33 characters: at most 32 fit" in refused(*teach, f"--answer={'x' * 33}")
+    assert "contains '⁇' (U+2047), which stands for masked text" in refused(*teach, "--answer=Ri⁇ga")
+    with pytest.raises(UserError, match="is no text in UTF-8"):
+        tell(stored.folder, question, "Ri\udcffga")
+
+
+def test_an_edited_file_of_told_answers_is_read_and_appended_to(tmp_path):
+    (tmp_path / "taught.tsv").write_bytes(b"")
+    assert taught(tmp_path) == {}
+    (tmp_path / "taught.tsv").write_bytes(b"Who?\tAl")  # without a line break
+    tell(tmp_path, "Where?", "Rome")
+    assert taught(tmp_path) == {"Who?": "Al", "Where?": "Rome"}
 
 
 def test_a_scored_question_does_not_train_its_reader(monkeypatch):
@@ -177,6 +191,8 @@ def test_a_scored_question_does_not_train_its_reader(monkeypatch):
     monkeypatch.setattr(reader, "train", lambda asked: learned.extend(answer for *_, answer in asked))
     open_book(PEOPLE, without={question for question, _ in pairs[:30]})
     assert learned == [answer for _, answer in pairs[30:]]
+    with pytest.raises(UserError, match="about the name of any of 0 training questions"):
+        open_book(PEOPLE, without={question for question, _ in pairs})
 
 
 def test_a_corpus_without_titles_can_be_asked(tmp_path):
