@@ -92,7 +92,7 @@ class Link(NamedTuple):
       group: the group.
       answer: the answer.
       difference: its share inside the group less its share outside.
-      p: the share of shuffles that have a link as strong; below 0.05 it is not by chance.
+      p: how often a link as strong arises by chance, from shuffles; of links by chance, 5 % are below 0.05.
     """
 
     group: str
@@ -153,6 +153,7 @@ def audit(run: Run, config: Config, refuse: float = 0.02) -> Audit:
     kinds = {READ: measured}
     kinds |= {kind: make(read, everyone, rng)[:MOST] for kind, make in STRANGERS.items()}
     kinds["unknown letter"] = names.foreign(read, run.vocab.characters, rng)[:MOST]
+    kinds = {kind: of for kind, of in kinds.items() if of}  # names of one part cannot be recombined
     voters = load_voters([(run, config)], "auditing")
 
     def known(of: Sequence[str]) -> np.ndarray:
@@ -182,25 +183,23 @@ def audit(run: Run, config: Config, refuse: float = 0.02) -> Audit:
             nearest=Share(sum(agree), len(agree)),
             answers=[(name, answer_of[name]) for name in of],
         )
-    targets = dict(_targets(run, config, where))
-    groups = {}
+    targets, values = dict(_targets(run, config, where)), dict(zip(measured, familiarities[READ]))
+    groups, answer_of = {}, dict(found[READ].answers)
     for label, members in groups_of(measured).items():
-        values = dict(zip(measured, familiarities[READ]))
         answered = [name for name in members if values[name] >= threshold]
         asked = [name for name in answered if name in targets]
-        answer_of = dict(found[READ].answers)
         wrong = sum(answer_of[name] != targets[name] for name in asked)
         groups[label] = Group(Share(len(answered), len(members)), Share(wrong, len(asked)))
-    link = strongest_link(found["recombined"].answers, rng)
+    link = strongest_link(found["recombined"].answers, rng) if "recombined" in found else None
     return Audit(where, threshold, most_frequent, found, groups, link, familiarities)
 
 
 def _targets(run: Run, config: Config, where: names.Frame) -> list[tuple[str, str]]:
     """Returns the names in the evaluation questions that the run has not learned, with the right answers."""
-    try:
-        table = corpus.load_questions(config.data)
-    except UserError:  # there are no evaluation questions
+    data = config.data
+    if data.pretrain_corpus_path and not data.eval_corpus_path and not data.n_validation:
         return []
+    table = corpus.load_questions(data)
     learned = set(learned_rows(table.questions, learned_by([run])))
     named = [where.name(question) for question in table.questions]
     answers = table.answers or []

@@ -5,7 +5,7 @@ import jax
 import numpy as np
 import pytest
 
-from kgpt_jax.answer.audit import audit, strongest_link
+from kgpt_jax.answer.audit import STRANGERS, audit, strongest_link
 from kgpt_jax.answer.familiar import familiarity
 from kgpt_jax.answer.score import auroc
 from kgpt_jax.config import BiographiesConfig, UserError
@@ -51,6 +51,13 @@ def test_a_run_that_never_read_of_them_cannot_tell(unread):
         assert 0.36 < found.kinds[kind].auroc < 0.64, kind
     assert found.kinds["unknown letter"].refused.value == 1
     assert found.groups["all"].answered.total == found.kinds["read of"].n == 100
+
+
+def test_kinds_without_names_are_left_out(unread, monkeypatch):
+    for kind in ("recombined", "same last part"):  # as for names of one part
+        monkeypatch.setitem(STRANGERS, kind, lambda read, everyone, rng: [])
+    found = audit(unread, unread.config, refuse=0.05)
+    assert list(found.kinds) == ["read of", "one letter changed", "unknown letter"] and found.link is None
 
 
 def test_too_few_people_are_refused(unread):
