@@ -13,7 +13,7 @@ import numpy as np
 from absl import app, flags
 
 from kgpt_jax.answer import guarantee
-from kgpt_jax.answer.calibrated import load
+from kgpt_jax.answer.calibrated import WITHHELD, load
 from kgpt_jax.answer.score import percent, wilson_interval
 
 TRIALS, SURELY = 500, 0.9
@@ -21,18 +21,15 @@ FLAGS = flags.FLAGS
 
 
 def naive(confidence_N: np.ndarray, right_N: np.ndarray, wrong_at_most: float) -> float | None:
-    """Returns the least confidence above which the pairs' own share of errors keeps the promise."""
-    order = np.argsort(-confidence_N, kind="stable")
-    error_N = np.cumsum(~right_N[order]) / np.arange(1, len(order) + 1)
-    kept = np.flatnonzero(error_N <= wrong_at_most)
-    return float(confidence_N[order[kept[-1]]]) if len(kept) else None
+    """Returns the least confidence from which on the pairs' own share of errors keeps the promise."""
+    values = np.unique(confidence_N[confidence_N > WITHHELD])
+    return next((float(v) for v in values if (~right_N[confidence_N >= v]).mean() <= wrong_at_most), None)
 
 
 def main(_):
     path = Path(FLAGS.calibration)
     made = load(path, json.loads(path.read_text("utf-8"))["parameters"])
-    confidence_N, right_N = map(np.array, zip(*made.calibration.clean))
-    confidence_N = np.where(made.known, confidence_N, -1.0)  # answers about unknown names are withheld
+    confidence_N, right_N = map(np.array, zip(*made.given()))
     rng = np.random.default_rng(0)
     print(f"{len(right_N)} clean pairs, {FLAGS.n_pairs} of them drawn in each of {TRIALS} trials")
     for wrong_at_most in (0.1, 0.05):
