@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from kgpt_jax.answer.attention import attention_maps
 from kgpt_jax.answer.hybrid import LOOKED_UP, Told, look_up
-from kgpt_jax.answer.label import GUESSED, MADE_UP, NOT_SURE, READ
+from kgpt_jax.answer.label import GUESSED, LIKELY_WRONG, MADE_UP, NOT_SURE, READ
 from kgpt_jax.answer.open_book import OpenBook, open_book
 from kgpt_jax.answer.record import ALWAYS, Recited, Sure
 from kgpt_jax.answer.sure import Judge, probabilities
@@ -32,8 +32,8 @@ log = logging.getLogger(__name__)
 MEANING = {
     READ: "the run knows this name, and is sure of an answer that strangers with a part of it do not get",
     GUESSED: "strangers who share a part of this name get the same answer",
-    MADE_UP: "the run does not know this name, or its confidence is below one half",
-    NOT_SURE: "the run knows this name, and is not sure of the answer",
+    MADE_UP: f"the run does not know this name, or its confidence is below {LIKELY_WRONG:.0%}",
+    NOT_SURE: "the run knows this name, and its answer is neither clearly read nor clearly guessed",
     LOOKED_UP: "a line of the documents states the answer",
     TOLD: "somebody told this run the answer",
 }
@@ -224,8 +224,11 @@ class Answerer(NamedTuple):
         """Returns the answer that is given, and why the documents were not asked."""
         try:
             return look_up(self.book, ALWAYS, [question], answers, [each])[0], self.why_no_book
-        except UserError as error:  # a package that looks for similar names is not installed
-            return look_up(None, ALWAYS, [question], answers, [each])[0], f"{error}"
+        except UserError as error:  # it may name a path, which the page does not show
+            log.info(f"note: {question!r} is not looked up, because {error}")
+            return look_up(None, ALWAYS, [question], answers, [each])[
+                0
+            ], "the documents could not be searched"
 
     def _attention(self, question: str) -> Attention:
         """Returns what each head of the first model attends to when it writes the first letter."""
@@ -284,7 +287,7 @@ def _line(number: int, text: str, start: int = 0, end: int = 0) -> Line:
 
 
 def _recital(answer: str, recited: Sequence[Recited | None]) -> Line | None:
-    """Returns what a model recites, rather one in which the answer is; None if no model recites anything."""
+    """Returns the recitation with this answer, or else the first one; None if there is none."""
     there = [each for each in recited if each]
     there.sort(key=lambda each: each.answer != answer)
     return _line(0, *there[0][2:]) if there else None
