@@ -15,7 +15,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from kgpt_jax.answer.calibrated import Calibrated, Quality
-from kgpt_jax.answer.confidence import calibration_error, fit, perfect_error, risk_and_coverage
+from kgpt_jax.answer.confidence import (
+    calibration_error,
+    fit,
+    logistic_regression,
+    perfect_error,
+    risk_and_coverage,
+)
 from kgpt_jax.answer.evidence import Asks, evidence
 from kgpt_jax.answer.open_book import OpenBook, open_book
 from kgpt_jax.answer.score import auroc
@@ -36,7 +42,7 @@ STRANGERS = 16  # who share the last part of a name, and as many who share the f
 
 
 def calibrate(voters: Sequence[Voter], data: DataConfig, n_fit: int = 0, recites: bool = False) -> Calibrated:
-    """Calibrates runs on the held-out training pairs.
+    """Calibrates runs on questions with answers that they have not learned, such as held-out training pairs.
 
     Args:
       voters: the runs; all of their models vote.
@@ -48,6 +54,7 @@ def calibrate(voters: Sequence[Voter], data: DataConfig, n_fit: int = 0, recites
       UserError: the questions have no answers, there are too few, none of the answers is right, or a run has
         learned them.
     """
+    logistic_regression()  # an error before all questions are asked
     table = corpus.load_questions(data)
     if table.answers is None:
         raise UserError("calibration needs questions with answers, as by --config.data.n_validation=600")

@@ -54,6 +54,15 @@ class Calibration:
         return found
 
 
+def logistic_regression():
+    """Returns scikit-learn's logistic regression. Raises a UserError if scikit-learn is not installed."""
+    try:
+        from sklearn.linear_model import LogisticRegression
+    except ImportError:
+        raise UserError("calibration needs scikit-learn: pip install scikit-learn") from None
+    return LogisticRegression()
+
+
 def fit(table_NF: np.ndarray, right: ArrayLike) -> Calibration:
     """Fits a logistic regression.
 
@@ -63,10 +72,7 @@ def fit(table_NF: np.ndarray, right: ArrayLike) -> Calibration:
     Raises:
       UserError: scikit-learn is not installed, or no answer is right.
     """
-    try:
-        from sklearn.linear_model import LogisticRegression
-    except ImportError:
-        raise UserError("calibration needs scikit-learn: pip install scikit-learn") from None
+    regression = logistic_regression()
     right_N = np.asarray(right, bool)
     if not right_N.any():
         raise UserError(f"none of {len(right_N)} answers is right: calibration needs right ones")
@@ -74,7 +80,7 @@ def fit(table_NF: np.ndarray, right: ArrayLike) -> Calibration:
         table_NF, right_N = np.vstack([table_NF, weakest(table_NF)]), np.append(right_N, False)
     mean_F, spread_F = table_NF.mean(0), table_NF.std(0)
     spread_F = np.where(spread_F > 0, spread_F, 1.0)
-    model = LogisticRegression().fit((table_NF - mean_F) / spread_F, right_N)
+    model = regression.fit((table_NF - mean_F) / spread_F, right_N)
     return Calibration(mean_F, spread_F, model.coef_[0], float(model.intercept_[0]))
 
 

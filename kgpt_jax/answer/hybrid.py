@@ -32,6 +32,7 @@ class Told(NamedTuple):
       label: looked up, or the label of the model's answer (`answer/label.py`); "" if it has none.
       model_answer: what the weights say.
       looked_up: what the documents say, if they were asked and say something.
+      asked: whether the documents were asked.
     """
 
     answer: str
@@ -40,6 +41,7 @@ class Told(NamedTuple):
     label: str
     model_answer: str
     looked_up: LookedUp | None = None
+    asked: bool = False
 
     @property
     def differ(self) -> bool:
@@ -76,7 +78,7 @@ def look_up(
             there = book.answer(question)
             if there and there.how == NAME and wins(there.probability, how, own):
                 told = Told(there.answer, there.probability, there.probability, LOOKED_UP, answer)
-            told = told._replace(looked_up=there)
+            told = told._replace(looked_up=there, asked=True)
         found.append(told)
     return found
 

@@ -16,7 +16,7 @@ from kgpt_jax.answer.calibrated import CANDIDATES, Calibrated, of_runs
 from kgpt_jax.answer.evidence import FEATURES, WORST, evidence
 from kgpt_jax.answer.label import label
 from kgpt_jax.answer.predict import ROWS, candidates
-from kgpt_jax.answer.record import Sure
+from kgpt_jax.answer.record import NEVER, Sure
 from kgpt_jax.answer.voters import Answers, Voter
 from kgpt_jax.config import UserError
 from kgpt_jax.data.holdout import learned_rows
@@ -52,12 +52,32 @@ class Judge:
                 self.problem = "The calibration of this run cannot be used."
                 log.info(f"note: the answers have no confidence, because {error}")
 
-    def check(self, recites: bool):
-        """Raises a UserError if answers can get no confidence, because the calibration does not fit."""
+    def check(
+        self,
+        recites: bool,
+        wrong_at_most: float | None = None,
+        surely: float = 0.9,
+        look_up: str = NEVER,
+        one_of: float | None = None,
+    ):
+        """Checks that answers can get a confidence and, if a promise is given, that it can be made.
+
+        Args:
+          recites: whether the models recite before they answer.
+          wrong_at_most, surely, look_up: as in `Calibrated.threshold`.
+          one_of: the level of sets of answers; None makes no sets.
+
+        Raises:
+          UserError: there is no calibration that fits, or its clean pairs do not allow for the promise.
+        """
         if self.problem:
             raise UserError(f"{self.problem} Run --mode=calibrate first")
         if why_not := self.other_way(recites):
             raise UserError(f"{why_not} Do the same here, or calibrate it again")
+        assert self.made is not None
+        self.made.threshold(wrong_at_most, surely, look_up)
+        if one_of is not None:
+            self.made.least_probability(one_of)
 
     def used(self, questions: Sequence[str]) -> list[int]:
         """Returns the indices of the questions that the calibration used, whose figures would flatter."""

@@ -66,7 +66,7 @@ def run(command: Command):
         voters = load_voters(asked, "asking")
         judge = Judge(voters)
         if promised:
-            judge.check(flags.recite)
+            judge.check(flags.recite, flags.wrong_at_most, flags.surely, flags.look_up, flags.one_of)
         book = open_book(config.data) if flags.recite or flags.look_up != NEVER else None
 
         def answers(questions: list[str]) -> list[str]:

@@ -3,7 +3,8 @@
     python -m kgpt_jax.main --mode=calibrate --config.data.n_validation=600 --n_fit=200
 
 writes calibration.json into the run's folder, or to --outputs_path, and reliability.png beside it. It needs
-`pip install scikit-learn`. Then --mode=ask says how sure each answer is, and keeps a promise about errors.
+`pip install scikit-learn`. Once calibration.json is in the run's folder, --mode=ask says how sure each answer
+is, and keeps a promise about errors.
 """
 
 from pathlib import Path

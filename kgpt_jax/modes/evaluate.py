@@ -62,18 +62,22 @@ def run(command: Command):
     start, further = command.start("finetune"), command.flags.voters
     config, beams = command.config(start), command.flags.beams
     asked = with_voters(start, further, config)
-    named = start.folder if command.flags.reading_params_path else command.workdir / config.model.variant
-    folder = named if command.flags.reading_params_path else named / PREDICTIONS.parent
+    in_workdir = command.workdir / config.model.variant / PREDICTIONS.parent
+    folder = start.folder if command.flags.reading_params_path else in_workdir
     look_up, recite = command.flags.look_up, command.flags.recite
     if recite and beams:
         raise UserError(f"--recite writes without beams: leave it out, or --beams={beams}")
     name = predictions_name(beams, len(asked), look_up, recite)
     outputs = Path(command.flags.outputs_path or folder / name)
-    wrong_at_most, one_of = command.flags.wrong_at_most, command.flags.one_of
+    wrong_at_most, surely, one_of = (
+        command.flags[name].value for name in ("wrong_at_most", "surely", "one_of")
+    )
     promised = check_promises(start.folder, command.flags)
     if promised and beams:
         raise UserError(f"{promised} is about what the model writes without beams: leave out --beams={beams}")
-    found = evaluate(asked, outputs, beams, command.flags.show_wrong, one_of, look_up, recite, bool(promised))
+    found = evaluate(
+        asked, outputs, beams, command.flags.show_wrong, look_up, recite, wrong_at_most, surely, one_of
+    )
     if found.sure is None and (wrong_at_most, one_of) != (None, None):
         raise UserError("some answers have no confidence, because the calibration used the questions")
     if found.told and found.targets:
@@ -81,7 +85,7 @@ def run(command: Command):
     elif found.sure and found.targets:
         print_labels(found)
     if wrong_at_most is not None:
-        print_promise(found, wrong_at_most, command.flags.surely, look_up)
+        print_promise(found, wrong_at_most, surely, look_up)
     if one_of is not None and found.targets:
         print_sets(found, one_of)
 
@@ -90,11 +94,14 @@ def check_promises(folder: Path, flags) -> str:
     """Returns the first flag that needs a calibration, or "".
 
     Raises:
-      UserError: there is no calibration for it, or it contradicts another flag.
+      UserError: there is no calibration for it, it contradicts another flag, or its value is no share.
     """
+    from kgpt_jax.answer import guarantee
     from kgpt_jax.answer.calibrated import FILE
 
     promised = [f"--{name}" for name in ("wrong_at_most", "one_of") if flags[name].value is not None]
+    given = {name: flags[name].value for name in ("wrong_at_most", "surely", "one_of")}
+    guarantee.check(**{name: value for name, value in given.items() if value is not None})
     for name in ("recite", "look_up"):
         if flags.one_of is not None and flags[name].value not in (False, NEVER):
             raise UserError(
@@ -147,10 +154,11 @@ def evaluate(
     outputs: Path,
     beams: int = 0,
     show_wrong: int = 0,
-    one_of: float | None = None,
     look_up: str = NEVER,
     recite: bool = False,
-    promised: bool = False,
+    wrong_at_most: float | None = None,
+    surely: float = 0.9,
+    one_of: float | None = None,
 ):
     """Evaluates runs, writes their answers and scores to files, prints the scores, and returns them.
 
@@ -160,14 +168,15 @@ def evaluate(
       outputs: the file of predictions; answers and results are written beside it.
       beams: the width of a beam search among places; 0 lets the model write any text.
       show_wrong: how many wrong answers to print.
-      one_of: the level of sets of answers, if the run is calibrated.
       look_up: whether to look answers up: never, unsure or always.
       recite: whether the models recite before they answer.
-      promised: whether a calibration is needed that fits.
+      wrong_at_most, surely: a promise about errors (`answer/guarantee.py`), which needs a calibration; None
+        promises nothing.
+      one_of: the level of sets of answers, which needs one, too; None makes no sets.
 
     Raises:
-      UserError: an output cannot be written, a file that is not ours is in its place, or a calibration is
-        needed and does not fit.
+      UserError: an output cannot be written, a file that is not ours is in its place, a calibration is needed
+        and does not fit, or the promise cannot be made.
     """
     from kgpt_jax.answer import evaluate as evaluation
     from kgpt_jax.answer.report import answer_records, harness_results, task_name
@@ -188,8 +197,8 @@ def evaluate(
         for path, of_kind in kinds.items():
             check(path, of_kind, inputs)
     judge = Judge(load_voters(asked, "evaluating"))
-    if promised:
-        judge.check(recite)
+    if look_up == UNSURE or (wrong_at_most, one_of) != (None, None):
+        judge.check(recite, wrong_at_most, surely, look_up, one_of)
     found = evaluation.evaluate(judge, data, beams, one_of=one_of, look_up=look_up, recite=recite)
     if is_first():
         about = {
@@ -251,10 +260,11 @@ def print_promise(found, wrong_at_most: float, surely: float, look_up: str):
         confidences = [told.confidence for told in found.told]
     else:
         confidences = [sure.confidence if sure.known else None for sure in found.sure]
-    given = [i for i in found.scored if confidences[i] is not None and confidences[i] >= least]
-    wrong = sum(found.predictions[i] != found.targets[i] for i in given)
-    line = f"wrong at most {wrong_at_most:.0%}: answers {len(given)} of {len(found.scored)} questions"
-    if given:
+    rows = found.scored if found.targets else range(len(confidences))
+    given = [i for i in rows if confidences[i] is not None and confidences[i] >= least]
+    line = f"wrong at most {wrong_at_most:.0%}: answers {len(given)} of {len(rows)} questions"
+    if given and found.targets:
+        wrong = sum(found.predictions[i] != found.targets[i] for i in given)
         interval = percent(wilson_interval(wrong, len(given)))
         line += f", {wrong} of them wrongly: {wrong / len(given):.1%}, 95% interval {interval}"
     print(line)
@@ -264,7 +274,7 @@ def print_looked_up(found):
     """Prints how many questions were looked up, and how many answers from each side are right."""
     from kgpt_jax.answer.hybrid import LOOKED_UP
 
-    asked = sum(found.told[i].looked_up is not None for i in found.scored)
+    asked = sum(found.told[i].asked for i in found.scored)
     print(f"looked up: {asked} of {len(found.scored)} questions")
     for side, of_side in (("the documents", True), ("the model", False)):
         print_share(found, f"from {side}", [(told.label == LOOKED_UP) == of_side for told in found.told])

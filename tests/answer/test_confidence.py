@@ -243,6 +243,7 @@ def test_commands(two_models, monkeypatch, tmp_path):
     asking = ["--mode=ask", reading, "--question=Where was Al born?", "--wrong_at_most=0.02"]
     assert "run --mode=calibrate first" in refused(*asking)
     assert "--one_of needs" in refused(*asking[:-1], "--one_of=0.9")
+    assert "--wrong_at_most=10.0: give a share between" in refused(*asking[:-1], "--wrong_at_most=10")
 
     # Random models are never right, so every second answer counts as right here.
     monkeypatch.setattr(calibrate, "is_right", lambda answer, target: len(target) % 2 == 0)

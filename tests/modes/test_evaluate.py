@@ -1,6 +1,7 @@
 """The files that --mode=evaluate writes, and the lines that it prints."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
@@ -8,6 +9,7 @@ from kgpt_jax.answer.report import answer_records, harness_results, scores_by_ki
 from kgpt_jax.answer.score import Score
 from kgpt_jax.config import override
 from kgpt_jax.data.biographies import generate
+from kgpt_jax.modes.evaluate import print_promise
 from tests import runs
 from tests.commands import refused, run
 
@@ -23,6 +25,14 @@ def written(reading, tmp_path_factory):
     folder = tmp_path_factory.mktemp("out")
     printed = run("--mode=evaluate", reading, f"--outputs_path={folder}/predictions.txt", "--show_wrong=2")
     return folder, printed
+
+
+def test_a_promise_about_questions_without_answers_counts_those_that_it_answers(capsys):
+    sure = [SimpleNamespace(known=True, confidence=0.8), SimpleNamespace(known=False, confidence=0.9)]
+    calibrated = SimpleNamespace(threshold=lambda *promise: 0.7)
+    found = SimpleNamespace(calibrated=calibrated, told=None, sure=sure, scored=[], targets=None)
+    print_promise(found, 0.1, 0.9, "never")
+    assert capsys.readouterr().out == "wrong at most 10%: answers 1 of 2 questions\n"
 
 
 def test_answers_are_written_as_json_lines(written):
