@@ -328,12 +328,16 @@ def main(_):
         raise UserError("--against=torch needs PyTorch: pip install torch")
     suites = (train, levers, decode, startup, roofline, scaling, gpu)
     written = Path(FLAGS.outputs_path) / f"{FLAGS.suite}.json"
-    check(written, "measurements")
+    picture = written.with_suffix(".png")
+    kinds = {written: "measurements", picture: "a picture of measurements"}
+    for path, kind in kinds.items():
+        check(path, kind)
     tables = dict(zip(SUITES, suites))[FLAGS.suite](config, against)
     written.write_text(json.dumps({"machine": found, "tables": tables}, indent=1) + "\n")
-    record(written, "measurements")
-    draw(tables, written.with_suffix(".png"))
-    print(f"\nwrote {written} and {written.with_suffix('.png').name}")
+    draw(tables, picture)
+    for path, kind in kinds.items():
+        record(path, kind)
+    print(f"\nwrote {written} and {picture.name}")
 
 
 def guarded(argv):

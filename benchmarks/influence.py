@@ -9,7 +9,7 @@ how often the first one states the answer about the name:
     look-up         lines about the name (`kgpt_jax/data/lookup.py`), those with the answer first
 
 A document's loss is that of the text that pretraining would make by masking the answer or, if it is not
-there, its last words. TracIn uses the run's last parameters alone.
+there, its last quarter. TracIn uses the run's last parameters alone.
 """
 
 import dataclasses
@@ -81,7 +81,7 @@ def main(_):
     # Products of bfloat16 factors have no derivative in a direction.
     model = GPT(dataclasses.replace(config.model, products="float32"))
     voters, room = load_voters([(run, config)], "asking"), config.model.seq_len + 1
-    params = voters[0].params
+    params = voters[0].models[0]
     pairs = corpus.load_pairs(config.data).pairs
     documents = [document for document in corpus.load_documents(config.data).documents if document]
     where = frame([question for question, _ in pairs])

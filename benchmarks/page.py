@@ -59,8 +59,9 @@ def asked(port: int, question: str) -> tuple[float, int, str]:
     """Sends the form and follows it to the answer. Returns the seconds, the status and the answer."""
     began = time.perf_counter()
     form = {"Content-Type": "application/x-www-form-urlencoded"}
-    place = send(port, "POST", "/", urlencode({"question": question}), form)[1]["location"] or ""
-    status, _, page = send(port, "GET", place)
+    status, headers, page = send(port, "POST", "/", urlencode({"question": question}), form)
+    if status == 303:
+        status, _, page = send(port, "GET", headers["location"])
     answer = re.search(r'<p class="answer[^>]*>(.*?)</p>', page)
     return time.perf_counter() - began, status, html.unescape(answer[1]) if answer else ""
 

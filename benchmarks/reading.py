@@ -12,7 +12,7 @@ corpus is the built-in people.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from absl import app, flags
@@ -38,6 +38,12 @@ TYPOS = {
     "a letter doubled": lambda name, i, _: name[:i] + name[i] + name[i:],
     "two letters swapped": lambda name, i, _: name[:i] + name[i + 1 : i + 2] + name[i] + name[i + 2 :],
 }
+
+
+def misspelled(name: str, typo: Callable[[str, int, str], str], rng: np.random.Generator) -> str:
+    """Returns a name with a typo that changes it; the name if none of 100 typos does."""
+    tries = (typo(name, int(rng.integers(len(name))), str(rng.choice(list(LETTERS)))) for _ in range(100))
+    return next((found for found in tries if found != name), name)
 
 
 def out_of_fold(asked: Sequence[Asked], rng: np.random.Generator) -> list[tuple[str, float]]:
@@ -98,10 +104,7 @@ def main(_):
     print(f"calibration error, 10 bins: {error:.3f} (perfect: up to {perfect:.3f})")
     named = [name for question, _ in pairs if (name := where.name(question)) in lookup.rows_of]
     for title, typo in TYPOS.items():
-        hits = sum(
-            lookup.find(typo(name, int(rng.integers(len(name))), str(rng.choice(list(LETTERS))))).name == name
-            for name in named
-        )
+        hits = sum(lookup.find(misspelled(name, typo, rng)).name == name for name in named)
         print(f"{title}: {hits:,} of {len(named):,} names found, {hits / len(named):.2%}")
 
 
