@@ -107,8 +107,8 @@ class Run:
           An `Answer` for one question, or a list of answers in the order of the questions.
 
         Raises:
-          UserError: the run has no valid checkpoint, is not calibrated, but "unsure" needs that, or the
-            documents cannot be read.
+          UserError: the run has no valid checkpoint, `look_up` is unknown, it is "unsure" and the run has no
+            fitting calibration, or the documents cannot be read.
 
         Example::
 
@@ -194,7 +194,8 @@ class Run:
           positions) and the names of its rows and columns.
 
         Raises:
-          UserError: the text does not fit, or the variant has no weights by position (linformer).
+          UserError: the text does not fit or has a character that the vocabulary lacks, or the variant has no
+            weights by position (linformer).
 
         Example::
 

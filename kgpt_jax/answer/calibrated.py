@@ -66,7 +66,7 @@ class Calibrated(NamedTuple):
       known: whether the name of each clean pair counts as known.
       read: what the documents answer to each clean pair, as (probability, right); None where no line is about
         the name. None as a whole if the documents could not be asked.
-      read_of_fit: the probability of the documents' answer to the pairs that fitted the regression, likewise.
+      read_of_fit: the probability of the documents' answer to each pair of the fit; None as in `read`.
       of_right: the probability of the right answer among the candidates for each clean pair; none if the
         run recites.
       quality: measured on the clean pairs.

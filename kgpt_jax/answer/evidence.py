@@ -88,7 +88,7 @@ def evidence(
 
 
 def weakest(table_NF: np.ndarray) -> np.ndarray:
-    """Returns (F,): of each evidence, what speaks least for any of the answers."""
+    """Returns (F,): of each feature, the value that speaks least for an answer."""
     against_F = np.array([name == SPEAKS_AGAINST for name in FEATURES])
     return np.where(against_F, table_NF.max(0), table_NF.min(0))
 

@@ -35,7 +35,7 @@ class Promise(NamedTuple):
 
     Attributes:
       threshold: the least confidence of an answer that is given; None if nothing can be promised.
-      answered: how many of the pairs have that confidence, or have the strictest one if none.
+      answered: how many of the pairs reach the threshold or, if it is None, the strictest one.
       wrong: how many of these answers are wrong.
       needed: how many answers in a row would have to be right to make the promise.
     """

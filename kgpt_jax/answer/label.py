@@ -25,7 +25,7 @@ def label(known: bool, confidence: float, strangers: float) -> str:
     Args:
       known: whether the run knows the name.
       confidence: in the answer, from 0 to 1.
-      strangers: the evidence of that name (`answer/evidence.py`), a log.
+      strangers: the log probability of the answer for strangers (`answer/evidence.py`).
 
     >>> label(True, 0.9, math.log(0.1)), label(True, 0.9, math.log(0.9)), label(False, 0.9, math.log(0.1))
     ('read', 'guessed from the name', 'made up')

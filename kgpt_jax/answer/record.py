@@ -72,7 +72,8 @@ class Answer:
 
     Attributes:
       question: the question, as it was asked.
-      answer: the answer, at most 32 characters; empty if the question leaves no room for one.
+      answer: the answer; empty if the question leaves no room for one. One that the model writes has at most
+        32 characters; one that is read in documents, or in what the model recites, may be longer.
       log_probability: the log probability of the model's answer and its end, in nats. If a run has several
         models, their probabilities are averaged. None if the question leaves no room for an answer. A high
         probability does not mean that the answer is true.
