@@ -51,7 +51,7 @@ def record(path: Path, kind: str):
       UserError: the hidden file cannot be written.
     """
     try:
-        _note(path).write_text(json.dumps({"kind": kind, "sha256": _digest(path)}) + "\n", "utf-8")
+        _write(_note(path), json.dumps({"kind": kind, "sha256": _digest(path)}) + "\n")
     except OSError as error:
         raise cannot_write(_note(path), error) from None
 
@@ -60,13 +60,27 @@ def write_lines(path: Path, lines: Iterable[str], kind: str):
     """Writes an output line by line and records it as ours. Call `check` first, before the work begins.
 
     Raises:
-      UserError: the file cannot be written.
+      UserError: the file cannot be written. Then an older one is unchanged.
     """
     try:
-        path.write_text("".join(line + "\n" for line in lines), "utf-8", newline="\n")
+        _write(path, "".join(line + "\n" for line in lines))
     except OSError as error:
         raise cannot_write(path, error) from None
     record(path, kind)
+
+
+def _write(path: Path, text: str):
+    """Writes a file, all or nothing. A device, such as /dev/stdout, is written to directly."""
+    if path.exists() and not path.is_file():
+        path.write_text(text, "utf-8", newline="\n")
+        return
+    path = path.resolve()  # a link stays one
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_text(text, "utf-8", newline="\n")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def cannot_write(path: Path, error: OSError) -> UserError:

@@ -1,9 +1,11 @@
 """Nothing that exists is overwritten but what this program wrote."""
 
+from pathlib import Path
+
 import pytest
 
 from kgpt_jax.config import UserError
-from kgpt_jax.store.outputs import check, record
+from kgpt_jax.store.outputs import check, record, write_lines
 
 
 def test_a_new_path_is_free_and_nothing_is_left_there(tmp_path):
@@ -38,3 +40,31 @@ def test_an_input_is_no_output(tmp_path):
 def test_a_path_that_cannot_be_written_is_named(tmp_path):
     with pytest.raises(UserError, match="cannot write .*: Is a directory; give another path"):
         check(tmp_path, "greedy answers")
+
+
+def full(*_):
+    raise OSError(28, "No space left on device")
+
+
+def test_an_interrupted_write_leaves_the_older_output(tmp_path, monkeypatch):
+    path = tmp_path / "out.txt"
+    write_lines(path, ["Rome"], "greedy answers")
+    with monkeypatch.context() as broken:
+        broken.setattr(
+            Path, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+        )
+        with pytest.raises(UserError, match="cannot write .*out.txt: No space left on device"):
+            write_lines(path, ["Oslo", "Bonn"], "greedy answers")
+    check(path, "greedy answers")
+    write_lines(path, ["Riga"], "greedy answers")
+    assert path.read_text() == "Riga\n" and sorted(each.name for each in tmp_path.iterdir()) == [
+        ".out.txt.kgpt.json",
+        "out.txt",
+    ]
+
+
+def test_a_link_stays_one(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "out.txt")
+    write_lines(tmp_path / "link", ["Rome"], "greedy answers")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "out.txt").read_text() == "Rome\n"
+    check(tmp_path / "link", "greedy answers")
