@@ -7,6 +7,8 @@ import subprocess
 import sys
 import time
 
+from kgpt_jax.environment import SUPERVISED
+
 USER_ERROR = 2  # exit status of a mistake that a restart would repeat
 STOPPED = {128 + signal.SIGTERM, 128 + signal.SIGINT}  # exit statuses of a training that a signal stopped
 GRACE = 60  # seconds after a signal until processes that have not ended are killed
@@ -60,7 +62,9 @@ def supervise(command: list[str], n: int, platform: str | None, max_restarts: in
         try:
             for each in placed:
                 # In its own process group, so that Ctrl-C reaches it only once, through `_wait`.
-                processes.append(subprocess.Popen(command, env={**os.environ, **each}, process_group=0))
+                processes.append(
+                    subprocess.Popen(command, env={**os.environ, **each, SUPERVISED: "1"}, process_group=0)
+                )
             status = _wait(processes, asked)
         finally:
             _kill(processes)

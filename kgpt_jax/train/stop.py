@@ -1,14 +1,17 @@
 """Stops training on a signal: finishes the current update, saves a checkpoint, and ends the process.
 
 The exit status is 143 for SIGTERM and 130 for SIGINT (Ctrl-C), as shells report them. A second signal ends
-the process at once.
+the process at once. Under a launcher it is ignored, because the launcher passes on a signal that may have
+reached this process, too. After a second signal the launcher kills its processes.
 """
 
 import logging
+import os
 import signal
 import threading
 
 from kgpt_jax.devices import any_process
+from kgpt_jax.environment import SUPERVISED
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +49,7 @@ class Stop:
     def _ask(self, number: int, frame):
         self.asked = signal.Signals(number)
         for each in SIGNALS:
-            signal.signal(each, signal.SIG_DFL)
+            signal.signal(each, signal.SIG_IGN if SUPERVISED in os.environ else signal.SIG_DFL)
 
     def agreed(self) -> bool:
         """Returns whether any process was asked to stop. All processes must call this at the same point."""

@@ -4,6 +4,7 @@ import sys
 
 import pytest
 
+from kgpt_jax.environment import SUPERVISED
 from kgpt_jax.train import stop as stopping
 from kgpt_jax.train.stop import SIGNALS, Stop
 
@@ -33,6 +34,14 @@ def test_a_wish_that_came_too_late_is_heeded_behind_the_training():
                 signal.raise_signal(signal.SIGINT)
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_under_a_launcher_which_passes_signals_on_a_second_one_is_ignored(monkeypatch):
+    monkeypatch.setenv(SUPERVISED, "1")
+    with pytest.raises(SystemExit), Stop() as stop:
+        for _ in range(2):
+            signal.raise_signal(signal.SIGTERM)
+        stop.exit(3, 9)
 
 
 SCRIPT = """
