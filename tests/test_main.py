@@ -1,5 +1,6 @@
 """The command line prints help, and one line for each error in flags."""
 
+import os
 import subprocess
 import sys
 
@@ -7,6 +8,8 @@ import jax
 import pytest
 
 from kgpt_jax.modes import MODES, command, load, pretrain
+from kgpt_jax.modes.command import parse
+from tests import runs
 from tests.commands import CHECKOUT, TINY, refused, run
 
 
@@ -61,6 +64,28 @@ def test_a_platform_that_is_not_there_is_named(monkeypatch, tmp_path):
     monkeypatch.setenv("JAX_PLATFORMS", "cuda")
     complaint = refused("--mode=pretrain", f"--workdir={tmp_path}", *TINY)
     assert 'JAX finds no cuda here: on such a machine, pip install -U "jax[cuda13]"' in complaint
+
+
+def test_only_a_word_with_dashes_asks_for_help():
+    assert isinstance(parse(["--mode=pretrain", "-help"]), str)
+    assert parse(["--mode=sample", "--prompt", "help", "--temperature=0"]).flags.prompt == "help"
+
+
+def test_training_does_not_move_away_the_run_that_it_starts_from(tmp_path):
+    folder = runs.saved(tmp_path / "run").folder
+    paths = [f"--reading_params_path={folder}", f"--writing_params_path={folder}"]
+    assert "--start_anew would move away" in refused("--mode=finetune", *paths, "--start_anew")
+    assert (folder / "config.json").exists()
+
+
+def test_an_evaluation_does_not_make_a_run_the_newest(tmp_path):
+    for number, name in enumerate(("old", "new")):
+        folder = runs.saved(tmp_path / name / "finetune").folder
+        for file in folder.glob("*.json"):
+            os.utime(file, (number, number))
+    (tmp_path / "old" / "finetune" / "results.json").write_text("{}")
+    start = parse(["--mode=ask", f"--workdir={tmp_path}"]).start("finetune")
+    assert start.folder == tmp_path / "new" / "finetune"
 
 
 def test_help_lists_modes_and_flags_without_jax():

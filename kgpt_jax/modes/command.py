@@ -134,7 +134,7 @@ def parse(words: list[str]) -> "Command | str":
     Raises:
       UserError: a flag is unknown, belongs to another mode or has a wrong value, or a mode is missing.
     """
-    mode, asked = _value_of("mode", words), [name for name in HELP if f"--{name}" in words]
+    mode, asked = _value_of("mode", words), [word.lstrip("-") for word in words if _asks_help(word)]
     if mode is None and asked:
         return _all_modes()
     if mode not in modes.MODES:
@@ -144,7 +144,7 @@ def parse(words: list[str]) -> "Command | str":
         raise UserError(f"{given}: {hint}choose from {', '.join(modes.MODES)}")
     values = defined(mode)
     try:
-        rest = values([USAGE, *(word for word in words if word.lstrip("-") not in HELP)])
+        rest = values([USAGE, *(word for word in words if not _asks_help(word))])
     except flags.UnrecognizedFlagError as error:
         raise UserError(_unknown(error.flagname, mode, values)) from None
     except flags.Error as error:
@@ -169,7 +169,11 @@ def needs_jax(words: list[str]) -> bool:
     """
     mode = _value_of("mode", words)
     light = mode in modes.MODES and not modes.MODES[mode].computes
-    return not light and not any(f"--{name}" in words for name in HELP)
+    return not light and not any(map(_asks_help, words))
+
+
+def _asks_help(word: str) -> bool:
+    return word.startswith("-") and word.lstrip("-") in HELP
 
 
 def defined(mode: str) -> flags.FlagValues:
@@ -242,15 +246,24 @@ class Command:
                     f"there is no run in {self.workdir / one.replace('*', '<variant>') / stage}: run "
                     f"--mode={stage} first, or give --workdir or --reading_params_path"
                 )
-            path = max(runs, key=_newest_file)
+            path = max(runs, key=_trained)
         return read_run(path, self.flags.checkpoint if "checkpoint" in self.flags else "newest")
 
-    def new_run(self, config: Config, stage: str) -> Path:
-        """Returns the folder of the run to train. With --start_anew, moves the files in it aside first."""
+    def new_run(self, config: Config, stage: str, start: "Run | None" = None) -> Path:
+        """Returns the folder of the run to train. With --start_anew, moves the files in it aside first.
+
+        Raises:
+          UserError: this would move the run `start`, from which training is to start.
+        """
         from kgpt_jax.store.folder import set_aside
 
         folder = Path(self.flags.writing_params_path or self.workdir / config.model.variant / stage)
         if self.flags.start_anew:
+            if start and folder.resolve() == start.folder.resolve():
+                raise UserError(
+                    f"training starts from {folder}, which --start_anew would move away: give another "
+                    "--writing_params_path"
+                )
             set_aside(folder)
         return folder
 
@@ -288,8 +301,10 @@ class Command:
         return override(config, scratch | changes)
 
 
-def _newest_file(folder: Path) -> float:
-    return max((path.stat().st_mtime for path in folder.glob("*.json")), default=0)
+def _trained(folder: Path) -> float:
+    """Returns when a run was last trained, in seconds since 1970. Evaluations write other files into it."""
+    files = (folder / name for name in ("config.json", "run.json", "metrics.jsonl"))
+    return max((file.stat().st_mtime for file in files if file.exists()), default=0)
 
 
 def _value_of(name: str, words: list[str]) -> str | None:
@@ -381,5 +396,5 @@ def _field_help(kind: type = Config, prefix: str = "") -> dict[str, str]:
         if nested:
             help_of |= _field_help(section, f"{prefix}{field.name}.")
         else:
-            help_of[prefix + field.name] = comments.get(field.name, "").capitalize()
+            help_of[prefix + field.name] = (text := comments.get(field.name, ""))[:1].upper() + text[1:]
     return help_of

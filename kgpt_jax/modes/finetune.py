@@ -14,7 +14,7 @@ SHARED = ("reading_params_path", "writing_params_path", "checkpoint", "start_ane
 def run(command: Command):
     start = None if command.flags.reading_params_path == SCRATCH else command.start("pretrain")
     config = command.config(start)
-    folder = command.new_run(config, "finetune" if start else "scratch")
+    folder = command.new_run(config, "finetune" if start else "scratch", start)
 
     from kgpt_jax.train.stages import finetune
 

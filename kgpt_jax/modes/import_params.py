@@ -21,12 +21,12 @@ def run(command: Command):
     from kgpt_jax.model.gpt import count_params
     from kgpt_jax.store.checkpoint import Checkpoints
     from kgpt_jax.store.compatible import open_run
-    from kgpt_jax.store.folder import locked
+    from kgpt_jax.store.folder import any_saved, locked
 
     source, folder = command.needed("reading_params_path"), Path(command.needed("writing_params_path"))
     read = from_safetensors if source.endswith(".safetensors") else from_course
     config, vocab, facts, params = read(source, command)
-    if (folder / "config.json").exists():
+    if any_saved(folder):
         raise UserError(f"{folder} holds a run already: give another --writing_params_path")
     with locked(folder):
         opened = open_run(folder, config, vocab, facts | {"stage": "import", "started_from": source})
