@@ -339,7 +339,7 @@ def finetune(
       workdir: the folder for runs; the new run's folder is `workdir`/variant/finetune. None makes a folder
         "finetune" next to the folder of `run`.
       config: the config; None takes that of `run`. `kgpt_jax.override` changes fields of a config. The model
-        must be that of `run`.
+        must be that of `run`. If it names no documents, those of `run` are used.
 
     Returns:
       The trained run.
@@ -353,7 +353,11 @@ def finetune(
         config = kgpt_jax.override(read.config, {"finetune.epochs": 20})
         run = kgpt_jax.finetune(read, [("Where was Ada Bell born?", "Rome")], config=config)
     """
+    there = run.config.data
     config = run.config if config is None else config
+    if there.pretrain_corpus_path and not config.data.pretrain_corpus_path:
+        data = dataclasses.replace(config.data, pretrain_corpus_path=there.pretrain_corpus_path)
+        config = dataclasses.replace(config, data=data)
     home = run.folder.parent if workdir is None else Path(workdir) / run.config.model.variant
     folder = home / "finetune"
     if pairs is not None:

@@ -1,5 +1,6 @@
 """The Python API: the same answers as the commands, and nothing printed."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import kgpt_jax
 from kgpt_jax.answer.predict import log_probabilities
 from kgpt_jax.data.biographies import generate
+from kgpt_jax.data.given import write_pairs
 from kgpt_jax.data.vocab import MASK
 from kgpt_jax.model.gpt import GPT
 from kgpt_jax.train import stages
@@ -146,6 +148,10 @@ def test_lists_stand_for_files(trained, tmp_path):
         kgpt_jax.evaluate(one)
     with pytest.raises(kgpt_jax.UserError, match="give pairs to finetune it on"):
         kgpt_jax.finetune(read, workdir=tmp_path / "none")
+    with pytest.raises(kgpt_jax.UserError, match="give pairs to finetune it on"):  # not the built-in ones
+        kgpt_jax.finetune(read, workdir=tmp_path / "none", config=config)
+    path, before = Path(one.config.data.finetune_corpus_path), os.stat(one.config.data.finetune_corpus_path)
+    assert write_pairs(path.parent, pairs) == path and os.stat(path).st_mtime_ns == before.st_mtime_ns
     # Other documents are another run, and do not replace those that this one was trained on.
     with pytest.raises(kgpt_jax.UserError, match="pretrain holds a run with "):
         kgpt_jax.pretrain(config, documents[:2], tmp_path / "lists")
@@ -167,6 +173,8 @@ def test_lists_stand_for_files(trained, tmp_path):
         (lambda one: kgpt_jax.finetune(one, []), "there are no pairs"),
         (lambda one: kgpt_jax.finetune(one, [("Where?", "")]), r"pair 1 is \('Where\?', ''\): give one line"),
         (lambda one: kgpt_jax.evaluate(one, [("a\tb", "c")]), "pair 1 is .*without tabs"),
+        (lambda one: kgpt_jax.evaluate(one, [("a", None)]), r"pair 1 is \('a', None\)"),
+        (lambda one: kgpt_jax.evaluate(one, ["ab"]), "pair 1 is 'ab'"),
         (lambda one: one.logits(""), "the text has 0 characters: give 1 to 127"),
         (lambda one: one.logits("#"), "the vocabulary has no '#'"),
         (lambda one: one.attention("a" * 128), "the text has 128 characters"),

@@ -15,12 +15,15 @@ Pairs = Sequence[tuple[str, str]]  # of question and answer
 
 def table_of(pairs: Pairs) -> Table:
     """Returns a table of the pairs. Raises a UserError that names a pair of another form."""
-    rows = [tuple(text.strip() for text in pair) for pair in pairs]
-    for number, row in enumerate(rows, 1):
-        if len(row) != 2 or not all(row) or any(c in text for text in row for c in "\t\r\n"):
+    rows = []
+    for number, pair in enumerate(pairs, 1):
+        fits = isinstance(pair, tuple | list) and len(pair) == 2 and all(isinstance(t, str) for t in pair)
+        row = [text.strip() for text in pair] if fits else []
+        if not row or not all(row) or any(c in text for text in row for c in "\t\r\n"):
             raise UserError(
-                f"pair {number} is {row!r}: give one line each of question and answer, without tabs"
+                f"pair {number} is {pair!r}: give one line each of question and answer, without tabs"
             )
+        rows.append(row)
     if not rows:
         raise UserError("there are no pairs: give one or more")
     return Table([row[0] for row in rows], [row[1] for row in rows], [])
@@ -51,10 +54,11 @@ def _write_lines(folder: Path, name: str, ending: str, lines: Sequence[str]) -> 
     The file name contains a digest of the lines, so that other lines never overwrite the data of a run. The
     last line has no line break, because the reader would find an empty document after it.
     """
-    path = folder / f"{name}_{digest(lines)}{ending}"
+    path, content = folder / f"{name}_{digest(lines)}{ending}", "\n".join(lines).encode("utf-8")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        path.write_text("\n".join(lines), "utf-8", newline="\n")
+        if not path.exists() or path.read_bytes() != content:  # another training may be reading it
+            path.write_bytes(content)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}; give another workdir") from None
     return path

@@ -109,9 +109,9 @@ def fit_to(run: Run, config: Config) -> Config:
 def check_corpus(run: Run, data: DataConfig):
     """Raises a UserError if a run was pretrained on other documents than those of `data`.
 
-    With `data.other_corpus`, other documents are allowed if the run's vocabulary has all their characters. If
-    the file of the run's documents no longer exists, nothing is compared, because a run can answer without
-    it.
+    Built-in documents are compared by the people that they are about. With `data.other_corpus`, other
+    documents are allowed if the run's vocabulary has all their characters. If the file of the run's documents
+    no longer exists, nothing is compared, because a run can answer without it.
     """
     path, there = data.pretrain_corpus_path, run.config.data
     if not path and not there.pretrain_corpus_path:
