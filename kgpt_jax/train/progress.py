@@ -82,10 +82,12 @@ class Progress:
           norm_EU: the norm of the gradient.
           tokens: characters that each update has read, without padding.
         """
-        losses = [_mean(loss_E) for loss_E in loss_EU.T.tolist()]
-        norms = [_mean(norm_E) for norm_E in norm_EU.T.tolist()]
-        finite_UE = (np.isfinite(loss_EU) & np.isfinite(norm_EU)).T
-        updates = zip(losses, norms, finite_UE, tokens, strict=True)
+        finite_EU = np.isfinite(loss_EU) & np.isfinite(norm_EU)
+        losses, norms = (
+            [_mean(values_E) for values_E in np.where(finite_EU, values_EU, np.nan).T.tolist()]
+            for values_EU in (loss_EU, norm_EU)
+        )
+        updates = zip(losses, norms, finite_EU.T, tokens, strict=True)
         for number, (loss, norm, finite_E, n_tokens) in enumerate(updates, step + 1):
             entry = {
                 "step": number,
