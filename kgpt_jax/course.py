@@ -37,6 +37,8 @@ def translate(words: list[str]) -> list[str] | None:
       UserError: the command has an unknown function or an extra word, or lacks a flag that the course needs.
     """
     names, flags = split(words)
+    if extra := names[1:] if names[:1] == [LONDON] else names[2:] if names and names[0] in DATASETS else []:
+        raise UserError(f"unexpected argument {extra[0]!r}: give files by flags, as --eval_corpus_path=FILE")
     if names and names[0] == LONDON:
         return ["--mode=baseline", *spelled(flags)]
     if names and names[0] in DATASETS:

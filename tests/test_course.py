@@ -56,6 +56,8 @@ def test_other_commands_stay_as_they_are(words):
     [
         ("finetune vanilla wiki.txt", "finetune needs --writing_params_path, as in the course"),
         ("evaluate vanilla wiki.txt more --reading_params_path a", "unexpected argument 'more'"),
+        ("london_baseline birth_dev.tsv", "unexpected argument 'birth_dev.tsv'"),
+        ("namedata pairs.tsv more", "unexpected argument 'more'"),
         ("--function=fly --variant=vanilla", "--function=fly: choose from pretrain, finetune, evaluate"),
     ],
 )
