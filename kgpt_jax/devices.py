@@ -1,6 +1,6 @@
 """The devices: the mesh, the placement of arrays on it, exchange between processes, and memory.
 
-No other file depends on the number of devices or processes. The mesh has two axes: `data` shards the rows of
+Few other files depend on the number of devices or processes. The mesh has two axes: `data` shards the rows of
 a batch, and `model` shards large parameters by RULES. With one device, both axes have size 1. A process holds
 NumPy arrays, and copies the shards of its own devices from them.
 """

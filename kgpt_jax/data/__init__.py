@@ -1,4 +1,4 @@
-"""Reads text and returns integer arrays. This subpackage uses only NumPy and `config.py`.
+"""Reads text and returns integer arrays. This subpackage does not use JAX.
 
     corpus, lines, biographies   files, or made-up people -> documents, questions and answers
     objectives, mixture, spans   documents and questions -> examples: input ids and target ids

@@ -1,4 +1,4 @@
-"""Turns examples into batches of a few fixed shapes, in an order that depends on (seed, epoch) alone.
+"""Turns examples into batches of a few fixed shapes, in an order that seed, epoch, chunk and shard decide.
 
 Padding carries no loss, so columns with padding only are cut off. Each batch gets one of a few widths, for
 each of which one program is compiled. A batch whose texts differ in length is split by length into

@@ -196,13 +196,15 @@ def _row(where: str, line: str, with_answers: bool) -> list[str]:
     if not line:
         raise UserError(f"{where} is empty: remove it")
     if with_answers and len(cells) == 1:
-        raise UserError(f"{where} has no tab, and line 1 has: question, tab, answer in {line[:80]!r}")
+        raise UserError(f"{where} has no answer after a tab, and line 1 has one: {line[:80]!r}")
     if not with_answers and len(cells) > 1:
-        raise UserError(f"{where} has a tab, and line 1 has none: answers on all lines or on none")
+        raise UserError(
+            f"{where} has a tab, and line 1 has no answer after one: answers on all lines or on none"
+        )
     if len(cells) > 2:
         raise UserError(f"{where} has {len(cells) - 1} tabs where one belongs: {line[:80]!r}")
     if not all(cells):
-        raise UserError(f"{where} lacks its {'question' if not cells[0] else 'answer'}: {line[:80]!r}")
+        raise UserError(f"{where} lacks its question: {line[:80]!r}")
     if len(cells) == 1 and re.search(r"\?\s+\S", line):
         raise UserError(f"{where} looks like an answer after spaces; put one tab: {line[:80]!r}")
     return cells

@@ -24,8 +24,8 @@ STRIDE = 256  # the position in the file of every 256th line is kept
 class Lines(Sequence):
     """The lines of a UTF-8 file, without their line breaks.
 
-    If a file ends with a line break, its last line is empty, as with `text.split("\n")`. A byte-order mark is
-    ignored, and CRLF and CR are line breaks, as in Python's `open`.
+    After a line break at the end of a file comes an empty line. A byte-order mark is ignored, and CRLF and CR
+    are line breaks, as in Python's `open`.
 
     Args:
       path: the file.

@@ -171,10 +171,9 @@ def span_corruption(material: Material, vocab: Vocab, cfg: ModelConfig) -> Objec
             f"{cfg.seq_len}, model.block_size {cfg.block_size}"
         )
     table = DocumentTable(material.documents, vocab, longest)
-    length_ND = np.array([len(document) for document in material.documents])
 
     def examples(rng: np.random.Generator) -> Examples:
-        spans = draw_span(length_ND, rng.random((len(length_ND), 4)).T, cfg.block_size)
+        spans = draw_span(table.length_N, rng.random((len(table.length_N), 4)).T, cfg.block_size)
         length_N, start_N, width_N = spans
         end_N = start_N + width_N
         segments = [(0, start_N), MASK, (end_N, length_N - end_N), MASK, (start_N, width_N)]

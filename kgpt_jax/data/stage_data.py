@@ -125,9 +125,7 @@ def _chunks(
 
     def make(chunk: int, shard: int) -> Objective:
         first, end = ranges[chunk][shard]
-        asked = (
-            pairs[shard::shards] or pairs
-        )  # each shard asks about its own people, so all are asked equally often
+        asked = pairs[shard::shards] or pairs  # its own questions, so that all are asked equally often
         material = Material(documents[first:end], asked, answers)
         n_questions = sizes[chunk][shard] - len(material.documents)
         objective = mixture(recipe, material, n_questions, vocab, config.model)

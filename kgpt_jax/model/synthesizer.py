@@ -74,7 +74,7 @@ def _rows(table_HSS: jax.Array, x_BTC: jax.Array, pos_BT: jax.Array, S: int) -> 
 
 
 class SynthesizerAttention(nn.Module):
-    """softmax(relu(X A + a) B + b) X V per head: a row of weights depends on the query's position alone.
+    """softmax(relu(X A + a) B + b) X V per head: a row of weights depends on the query's own input alone.
 
     This is the paper's dense synthesizer. The heads share B and b, as in the course. Parameters: 2 (C C + C)
     for w1 and the values, K S + S for w2 and b2; in all 135,775.

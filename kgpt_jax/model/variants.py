@@ -49,7 +49,7 @@ class Variant(NamedTuple):
       whole_source: whether the stack reads the source in both directions. The model then predicts only the
         characters after the source.
       compares: whether attention weights compare positions. If not, the weights of a query are computed from
-        its own position alone.
+        its own input alone, or are parameters.
     """
 
     stack: Callable[..., nn.Module]

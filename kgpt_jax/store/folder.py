@@ -206,7 +206,7 @@ def _check_ours(folder: Path):
 def set_aside(folder: Path):
     """Moves a run's files into a new folder below its `set_aside`, with a note in the log.
 
-    Files that training did not write stay in place.
+    Files that training did not write, such as predictions and `calibration.json`, stay in place.
 
     Raises:
       UserError: another process trains in the folder.
@@ -214,7 +214,10 @@ def set_aside(folder: Path):
     from kgpt_jax.devices import barrier, is_first  # here, so that reading a run does not import JAX
 
     with locked(folder):
-        there = [folder / name for name in (*WRITTEN, "run.json", "vote.json", "reader.json", ".saving")]
+        there = [
+            folder / name
+            for name in (*WRITTEN, "run.json", "vote.json", "reader.json", "tensorboard", ".saving")
+        ]
         there = [path for path in there if path.exists()]
         if is_first() and there:
             into = unused_path(folder, "run")

@@ -10,7 +10,7 @@ from kgpt_jax.config import UserError
 from kgpt_jax.devices import memory, to_numpy
 from kgpt_jax.model.gpt import abstract_params, count_params
 from kgpt_jax.store.checkpoint import Checkpoints
-from kgpt_jax.store.folder import Run
+from kgpt_jax.store.folder import Run, saved_steps
 
 log = logging.getLogger(__name__)
 
@@ -35,8 +35,9 @@ def load_params(run: Run, purpose: str = "", model_devices: int = 1):
         params, step = checkpoints.restore_params(shapes(run), model_devices), checkpoints.step
     if purpose:
         updates = run.facts.get("updates", step)
-        unfinished = f" of {updates:,}: its training is not finished" if step < updates else ""
-        log.info(f"{purpose} {run.folder}, update {step:,}{unfinished}")
+        of = f" of {updates:,}" if step < updates else ""
+        unfinished = ": its training is not finished" if max(saved_steps(run.folder)) < updates else ""
+        log.info(f"{purpose} {run.folder}, update {step:,}{of}{unfinished}")
     return params
 
 

@@ -172,8 +172,11 @@ def _check_size(path: str, cfg: ModelConfig):
     parameters = sum(leaf.size for leaf in jax.tree.leaves(abstract_params(cfg)))
     masks = cfg.n_layer * cfg.block_size**2
     most = 2 * 4 * (parameters + masks) + 1_000_000
-    with zipfile.ZipFile(path) as file:
-        there = sum(entry.file_size for entry in file.infolist())
+    try:
+        with zipfile.ZipFile(path) as file:
+            there = sum(entry.file_size for entry in file.infolist())
+    except zipfile.BadZipFile:  # damaged, as reading it will say
+        return
     if there > most:
         raise UserError(
             f"{path} holds {there / 1e6:,.1f} MB of arrays, and the config asks for {most / 2e6:,.1f} MB: "

@@ -69,7 +69,7 @@ class Feed:
         self.shards = [
             i for i in range(n_shards) if self.has_all or i * n_positions // n_shards in self.positions
         ]
-        if n_shards > 1 and self.has_all and jax.process_count() > 1:
+        if n_shards > 1 and not even and jax.process_count() > 1:
             log.info(
                 f"note: every process reads the whole corpus: {n_shards} shards do not divide evenly over "
                 f"{n_positions} positions of the data axis (--config.data.shards)"
@@ -111,7 +111,7 @@ class Feed:
         size_UJ3 = np.array([[size_of(batch) for batch in update] for update in updates], np.int32)
         if not self.has_all:
             # Processes with the same positions have the same rows, which count once.
-            first_of_each = all_gather(np.array(self.positions[0])).tolist()
+            first_of_each = all_gather(np.array(self.positions[0], np.int32)).tolist()
             size_UJ3 = combined_sizes(list(dict(zip(first_of_each, all_gather(size_UJ3))).values()))
         return [
             microbatches(update, [Size(*map(int, size_3)) for size_3 in size_J3])

@@ -281,7 +281,9 @@ class Dispatcher:
         """
         self.skipped_E = np.where(finite_E, 0, self.skipped_E + 1)
         if (self.skipped_E >= MAX_SKIPPED).all():
-            raise not_finite(f"{update}, the fifth in a row", self.checkpoints)
+            raise not_finite(
+                "the loss or a gradient", f"{update}, the last of {MAX_SKIPPED}", self.checkpoints
+            )
         for model in np.flatnonzero(self.skipped_E == MAX_SKIPPED) + 1:
             log.info(
                 f"note: model {model} of {len(finite_E)} has skipped {MAX_SKIPPED} updates in a row, "
@@ -318,7 +320,7 @@ def check_finite(state: TrainState, step: int, checkpoints: Checkpoints):
     finite_E = np.atleast_1d(to_numpy(all_finite(state)))
     if not finite_E.all():
         which = f" of model {np.argmin(finite_E) + 1} of {len(finite_E)}" if len(finite_E) > 1 else ""
-        raise not_finite(str(step), checkpoints, which)
+        raise not_finite(f"a parameter{which}", str(step), checkpoints)
 
 
 @jax.jit
@@ -329,11 +331,11 @@ def all_finite(state: TrainState) -> jax.Array:
     return jnp.stack([jnp.isfinite(x).all(axis=tuple(range(model_axes, x.ndim))) for x in leaves]).all(axis=0)
 
 
-def not_finite(step: str, checkpoints: Checkpoints, which: str = "") -> UserError:
+def not_finite(what: str, step: str, checkpoints: Checkpoints) -> UserError:
     """Returns the error for a run that has diverged. The message names the newest checkpoint."""
     newest = checkpoints.step
     return UserError(
-        f"the loss{which} is not finite at update {step}; the last good checkpoint is "
+        f"{what} is not finite at update {step}; the last good checkpoint is "
         f"{checkpoints.folder / str(newest) if newest else 'none yet'}; "
         "try a lower learning rate, in another --workdir"
     )

@@ -8,7 +8,7 @@ Attention that compares positions finds the pair by its key, in one layer. Atten
 on a position's own symbol cannot find it. Such a model reads the same mixture of all pairs for every key, and
 has to tell the pairs apart within that mixture.
 
-Axes: `I` updates, `B` texts, `P` pairs, `T` positions.
+Axes: `I` updates, `B` texts, `P` pairs, `K` keys, `T` positions, `V` symbols.
 """
 
 import dataclasses
