@@ -52,7 +52,9 @@ def _recited(found: "Evaluation", i: int) -> dict[str, Any]:
 def _looked_up(told: "Told") -> dict[str, Any]:
     found = told.looked_up
     source = found._asdict() | {"source": found.source._asdict()} if found else None
-    return told._asdict() | {"differ": told.differ, "looked_up": source}
+    fields = told._asdict() | {"differ": told.differ, "looked_up": source}
+    del fields["asked"]
+    return fields
 
 
 class OfKind(NamedTuple):

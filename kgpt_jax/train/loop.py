@@ -281,9 +281,7 @@ class Dispatcher:
         """
         self.skipped_E = np.where(finite_E, 0, self.skipped_E + 1)
         if (self.skipped_E >= MAX_SKIPPED).all():
-            raise not_finite(
-                "the loss or a gradient", f"{update}, the last of {MAX_SKIPPED}", self.checkpoints
-            )
+            raise not_finite("the loss or a gradient", f"{update}, the fifth in a row", self.checkpoints)
         for model in np.flatnonzero(self.skipped_E == MAX_SKIPPED) + 1:
             log.info(
                 f"note: model {model} of {len(finite_E)} has skipped {MAX_SKIPPED} updates in a row, "
