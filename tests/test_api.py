@@ -56,6 +56,13 @@ def test_answers_and_score_are_those_of_the_command(trained, untrained, tmp_path
         score = kgpt_jax.evaluate(one)
         assert score == kgpt_jax.Score(sum(a.answer == place for a, (_, place) in zip(answers, dev)), 6)
     assert len({answer.answer for answer in answers}) > 1
+    pairs = [(a.question, a.answer if i % 2 else a.answer + "x") for i, a in enumerate(answers)]
+    assert kgpt_jax.evaluate(untrained, pairs) == kgpt_jax.Score(3, 6)
+    (tmp_path / "dev.tsv").write_text("\n".join(map("\t".join, pairs)), "utf-8")
+    asked = [f"--eval_corpus_path={tmp_path}/dev.tsv", f"--outputs_path={tmp_path}/half.txt"]
+    assert "Correct: 3.0 out of 6.0" in run(
+        "--mode=evaluate", f"--reading_params_path={untrained.folder}", *asked
+    )
 
 
 def test_folders_are_those_of_the_commands(trained):

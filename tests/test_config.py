@@ -16,6 +16,10 @@ from kgpt_jax.config import (
     to_dict,
     write_options,
 )
+from kgpt_jax.data.mixture import weights
+from kgpt_jax.data.objectives import OBJECTIVES
+from kgpt_jax.data.stage_data import recipe_of
+from kgpt_jax.model.variants import lookup
 
 
 def test_json_both_ways():
@@ -88,7 +92,9 @@ def test_values_out_of_range_are_refused(kind, changes, complaint):
 def test_every_recipe_loads_in_any_folder(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config = load_recipe(f"configs/{name}.py")
-    assert isinstance(config, Config)
+    lookup(config.model)
+    for stage in ("pretrain", "finetune", "scratch"):
+        assert weights(recipe_of(config, stage)).keys() <= OBJECTIVES.keys()
     assert load_recipe(name) == load_recipe(f"{name}.py") == config
 
 

@@ -7,6 +7,7 @@ import sys
 import jax
 import pytest
 
+from kgpt_jax.config import Config
 from kgpt_jax.modes import MODES, command, load, pretrain
 from kgpt_jax.modes.command import parse
 from tests import runs
@@ -76,6 +77,16 @@ def test_training_does_not_move_away_the_run_that_it_starts_from(tmp_path):
     paths = [f"--reading_params_path={folder}", f"--writing_params_path={folder}"]
     assert "--start_anew would move away" in refused("--mode=finetune", *paths, "--start_anew")
     assert (folder / "config.json").exists()
+
+
+def test_a_run_that_starts_anew_keeps_the_old_one_aside(tmp_path):
+    folder = runs.saved(tmp_path / "vanilla" / "pretrain").folder
+    (folder / "tensorboard").mkdir()
+    begun = parse(["--mode=pretrain", "--start_anew", f"--workdir={tmp_path}"])
+    assert begun.new_run(Config(), "pretrain") == folder
+    assert [path.name for path in folder.iterdir() if not path.name.startswith(".")] == ["set_aside"]
+    aside = {path.name for path in (folder / "set_aside" / "run_1").iterdir()}
+    assert {"config.json", "checkpoints", "tensorboard"} <= aside
 
 
 def test_an_evaluation_does_not_make_a_run_the_newest(tmp_path):

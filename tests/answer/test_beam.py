@@ -52,6 +52,14 @@ def log_probabilities(model):
     return jax.jit(read)
 
 
+def test_the_answer_is_the_best_entry():
+    model, params, _ = tiny.make("vanilla")
+    answers, _ = predict(model, params, VOCAB, PROMPTS, make_trie(ENTRIES, VOCAB), beams=len(ENTRIES))
+    for prompt, answer in zip(PROMPTS, answers):
+        every = scores(model, params, prompt + MASK)
+        assert answer == max(every, key=every.get)
+
+
 @pytest.mark.parametrize(
     "variant", ["vanilla", "perceiver_ar", "synthesizer", "linformer", "bigbird", "encoder_decoder"]
 )

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import re
 from collections import Counter
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
@@ -19,14 +20,16 @@ from kgpt_jax.answer.confidence import (
 from kgpt_jax.answer.evidence import FEATURES, WORST, Asks, evidence
 from kgpt_jax.answer.familiar import familiarity
 from kgpt_jax.answer.label import LABELS, label
-from kgpt_jax.answer.predict import log_probabilities
+from kgpt_jax.answer.predict import candidates, log_probabilities
 from kgpt_jax.answer.score import auroc
-from kgpt_jax.answer.voters import load_voters
-from kgpt_jax.config import BiographiesConfig, DataConfig, UserError
+from kgpt_jax.answer.sure import probabilities
+from kgpt_jax.answer.voters import Answers, Voter, load_voters
+from kgpt_jax.config import BiographiesConfig, DataConfig, UserError, override
 from kgpt_jax.data.biographies import PLACES
 from kgpt_jax.data.corpus import load_pairs
 from kgpt_jax.data.holdout import fingerprints
 from kgpt_jax.data.names import Frame
+from kgpt_jax.data.vocab import MASK
 from kgpt_jax.main import main
 from kgpt_jax.model.gpt import GPT
 from kgpt_jax.modes.ask import in_words
@@ -78,9 +81,42 @@ def test_evidence_is_what_the_models_say(two_models):
     np.testing.assert_allclose(columns["strangers"], [expected, WORST], rtol=1e-5)
     known = familiarity(two_models, config.model, params, ["Ada King"])
     np.testing.assert_allclose(columns["familiarity"][0], np.maximum(known, WORST)[0], rtol=1e-5)
+
+    asked_and_said = f"{questions[0]}{MASK}{found.answers[0]}{MASK}"
+    leads = []
+    for one in models(two_models, params):
+        text = two_models.vocab.encode(asked_and_said)
+        logits_TV = np.array(GPT(config.model).apply({"params": one}, text[None], train=False))[0]
+        of_answer = range(len(questions[0]) + 1, len(text))
+        leads.append(
+            min(logits_TV[i - 1, text[i]] - np.delete(logits_TV[i - 1], text[i]).max() for i in of_answer)
+        )
+    np.testing.assert_allclose(columns["lead"][0], np.mean(leads), rtol=1e-4)
+
     assert set(columns["votes"]) <= {0.5, 1.0}
     assert columns["familiarity"][1] == WORST  # a question of another form is about nobody
     assert not columns["cloze"].any()  # the run was not pretrained on such texts
+    reads_spans = override(two_models.config, {"pretrain.objective": "entity_span"})
+    voters = [Voter(dataclasses.replace(two_models, config=reads_spans), config, params)]
+    given = Answers([["Ro", "Ro"]] * 2, 0.0, [])
+    table_NF = evidence(voters, ASKS, questions, given).table_NF
+    expected = np.mean(read([f"Ada King. {MASK}"], ["Ro"]), axis=0)
+    assert expected[0] > WORST
+    np.testing.assert_allclose(table_NF[0, list(FEATURES).index("cloze")], expected[0], rtol=1e-5)
+
+
+def test_the_probability_of_a_candidate_is_the_mean_over_the_models(two_models):
+    asked = loaded(two_models)
+    question = "Where was Ada King born?"
+    (found,) = probabilities(asked, [question])
+    (_, config, params) = asked[0]
+    each = [
+        candidates(GPT(config.model), one, two_models.vocab, [question], calibrated.CANDIDATES)[0]
+        for one in models(two_models, params)
+    ]
+    for answer, probability in found.items():
+        assert probability == pytest.approx(sum(np.exp(of.get(answer, -np.inf)) for of in each) / 2)
+    assert list(found.values()) == sorted(found.values(), reverse=True) and len(found) >= 8
 
 
 def test_the_fit_finds_the_planted_feature():
@@ -265,12 +301,19 @@ def test_commands(two_models, monkeypatch, tmp_path):
         "--config.data.n_validation=0",
         f"--outputs_path={tmp_path / 'p.txt'}",
     )
-    printed = run(*others, "--one_of=0.5")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(calibrated.Calibrated, "threshold", lambda *_: 0.0)
+        printed = run(*others, "--one_of=0.5", "--wrong_at_most=0.7")
+    assert re.search(r"wrong at most 70%: answers (\d+) of 10 questions, \1 of them wrongly: 100.0%", printed)
     records = [json.loads(line) for line in (tmp_path / "p_answers.jsonl").read_text("utf-8").splitlines()]
     counts = Counter(record["label"] for record in records)
     assert all(f"\n{label}: {counts[label]} answers, " in printed for label in counts)
     held = sum(record["target"] in record["one_of"] for record in records)
     assert f"the right one is in {held} of 10" in printed and all(record["one_of"] for record in records)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(calibrated.Calibrated, "threshold", lambda *_: 1.1)
+        said = run("--mode=ask", reading, "--question=Where was Jana Lund born?", "--wrong_at_most=0.7")
+        assert "? (I do not know" in said
     said = run("--mode=ask", reading, "--question=Where was Adж King born?", "--question=Who?")
     assert said.count("(I do not know this name: an answer would be") == 2
     used = load_pairs(dataclasses.replace(DATA, n_validation=0)).questions[-1]

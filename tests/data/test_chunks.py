@@ -49,3 +49,6 @@ def test_an_epoch_of_a_large_corpus_is_its_chunks(tmp_path, monkeypatch):
     counts = Counter(text for text in texts if not text.startswith("Where"))
     assert counts == Counter(documents)
     assert sum(text.startswith("Where") for text in texts) == 10
+    both = override(config, {"pretrain.preceded": 1.0, "pretrain.objective": "whole_line"})
+    x_NT = load_stage_data(both, "pretrain", vocab).chunks.make(0, 0)(np.random.default_rng(0)).x_NT
+    assert all(vocab.decode(x_T).count("Ann Bo.") == 2 for x_T in x_NT)  # one document after another

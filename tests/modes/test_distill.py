@@ -23,7 +23,6 @@ from kgpt_jax.data.vocab import PAD, Vocab
 from kgpt_jax.modes.distill import distill
 from kgpt_jax.store.compatible import with_vocab
 from kgpt_jax.store.folder import Run, set_aside
-from kgpt_jax.train.stages import finetune
 from tests import runs, tiny
 from tests.commands import refused, run
 
@@ -195,12 +194,3 @@ def test_a_student_of_the_reader_is_evaluated_with_a_note(tmp_path):
         assert f"--{name}=x names a teacher, and --teacher=reader asks no run" in complaint
     set_aside(folder)  # --start_anew
     assert (folder / "set_aside" / "run_1" / "reader.json").exists()
-
-
-def test_a_run_that_starts_from_a_taught_one_names_its_teachers(tmp_path):
-    start = runs.saved(tmp_path / "start")
-    start.facts["taught_by"] = ["the open-book reader", "a"]
-    taught = Taught([], ["a", "b"], frozenset())
-    config = override(start.config, {"finetune.epochs": 1})
-    trained = finetune(config, tmp_path / "next", start, taught=taught).run
-    assert trained.facts["taught_by"] == ["the open-book reader", "a", "b"]

@@ -77,6 +77,7 @@ def test_a_stranger_is_unknown_and_a_misspelled_name_gets_a_hint(answerer):
     name = answerer.where.name(QUESTION)
     view = made.view(made.question(f"{name[:-1]}q"))
     assert view.unknown == f"this run does not know the name {name[:-1]}q" and view.did_you_mean == [name]
+    assert view.sure.did_you_mean == name
     assert view.told.looked_up.how == "similar name" and view.told.label != "looked up"
 
 

@@ -49,6 +49,15 @@ def feed_of(config, documents, positions, n_positions, monkeypatch):
     return Feed(data, config.model, config.pretrain, 0, mesh)
 
 
+def test_an_encoder_decoder_has_no_targets_in_its_source(monkeypatch):
+    config = override(small_config(), {"model.variant": "encoder_decoder"})
+    feed = feed_of(config, DOCUMENTS, [0], 1, monkeypatch)
+    for batch in (batch for update in feed.draw(0) for batch in update):
+        for y_T, source in zip(batch.y_BT, batch.source_B):
+            assert not y_T[: source - 1].any()
+        assert batch.y_BT.any()
+
+
 def drawn_apart(config, n_processes, number, monkeypatch):
     """Simulates the processes one after the other.
 

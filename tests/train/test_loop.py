@@ -35,13 +35,14 @@ class Killed(Exception):
     pass
 
 
-def one_layer(n_seeds=1, **train):
+def one_layer(n_seeds=1, seed=0, **train):
     """Returns the tiny config with one layer, which compiles twice as fast as two."""
-    return override(with_vocab(tiny.config(**train), VOCAB), {"n_seeds": n_seeds, "model.n_layer": 1})
+    changes = {"n_seeds": n_seeds, "seed": seed, "model.n_layer": 1}
+    return override(with_vocab(tiny.config(**train), VOCAB), changes)
 
 
-def start(folder, n_seeds=1, start_params=None, **train):
-    config = one_layer(n_seeds, **train)
+def start(folder, n_seeds=1, start_params=None, seed=0, **train):
+    config = one_layer(n_seeds, seed, **train)
     run = open_run(folder, config, VOCAB, {"stage": "pretrain"})
     objective = span_corruption(Material(DOCUMENTS, []), VOCAB, config.model)
     return loop.train(run, config.pretrain, objective, len(DOCUMENTS), start_params)[0]
@@ -192,6 +193,29 @@ def test_the_folder_holds_what_it_should(tmp_path):
     steps = {path.name for path in (tmp_path / "checkpoints").iterdir()}
     assert steps == {"3", "6"}
     assert json.loads((tmp_path / "config.json").read_text()) == to_dict(one_layer())
+    losses = [record["loss"] for record in records_of(tmp_path)]
+    for step in (3, 6):  # the checkpoint of the least loss is the best
+        saved = json.loads((tmp_path / "checkpoints" / str(step) / "meta" / "metadata").read_text())["loss"]
+        assert saved == pytest.approx(np.mean(losses[step - 3 : step]))
+
+
+def records_of(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_the_seed_decides_the_first_parameters_the_order_of_the_data_and_dropout(tmp_path):
+    how = [{"seed": 0}, {"seed": 1}, {"seed": 0, "start_params": one_model()}]
+    how.append(how[2] | {"seed": 1})
+    folders = [tmp_path / str(number) for number in range(4)]
+    trained = [start(folder, epochs=1, **each) for folder, each in zip(folders, how)]
+    first, other, same_start, other_order = [records_of(folder)[0]["loss"] for folder in folders]
+    assert len({first, other, same_start, other_order}) == 4
+    assert (trained[0]["tok_emb"]["embedding"] != trained[1]["tok_emb"]["embedding"]).any()
+
+
+def one_model():
+    config = one_layer()
+    return init_state(GPT(config.model), make_optimizer(config.pretrain), jax.random.key(7)).params
 
 
 def poison(monkeypatch, updates):
@@ -209,10 +233,9 @@ def poison(monkeypatch, updates):
 
 
 def test_an_update_that_is_not_finite_is_skipped_and_counted(tmp_path, monkeypatch, capsys):
-    start(tmp_path / "three", epochs=1)
     poison(monkeypatch, {4, 6})
     start(tmp_path / "six", epochs=2, learning_rate=6e-4)
-    records = [json.loads(line) for line in (tmp_path / "six" / "metrics.jsonl").read_text().splitlines()]
+    records = records_of(tmp_path / "six")
     assert [record["step"] for record in records if "skipped" in record] == [4, 6]
     assert records[3]["loss"] is None and records[4]["loss"] > 0
     assert "skipped 2" in capsys.readouterr().out
@@ -249,7 +272,7 @@ def diverged(n_seeds, which):
 def test_a_model_that_diverges_leaves_the_others_alone_and_is_named_after_five(tmp_path, capsys):
     """Of two models the second skips every update, and the first learns all the same."""
     params = start(tmp_path, n_seeds=2, start_params=diverged(2, which=1))
-    records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    records = records_of(tmp_path)
     assert all(np.isfinite(record["loss"]) and "skipped" not in record for record in records)
     assert [record["skipped_models"] for record in records] == [[2]] * 6
     assert capsys.readouterr().out.count("model 2 of 2 has skipped 5 updates in a row, up to 5: it may") == 1
@@ -320,9 +343,10 @@ def test_a_stopped_run_has_saved_its_last_update_and_goes_on_to_the_same_bits(tm
     ],
 )
 def test_another_run_in_the_same_folder_is_refused(tmp_path, changed, complaint):
-    start(tmp_path)
+    with Checkpoints(open_run(tmp_path, one_layer(), VOCAB, {"stage": "pretrain"})) as checkpoints:
+        checkpoints.save_params(one_model())
     with pytest.raises(UserError, match=complaint):
-        start(tmp_path, **changed)
+        open_run(tmp_path, one_layer(**changed), VOCAB, {"stage": "pretrain"})
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

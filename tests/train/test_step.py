@@ -11,7 +11,6 @@ from jax.tree_util import DictKey
 from kgpt_jax.config import TrainConfig
 from kgpt_jax.data.batches import Batch, Microbatch, split, stack
 from kgpt_jax.model.gpt import GPT
-from kgpt_jax.model.variants import VARIANTS
 from kgpt_jax.store.torch_params import to_torch
 from kgpt_jax.train.optimizer import make_optimizer
 from kgpt_jax.train.step import (
@@ -128,7 +127,10 @@ def test_padding_changes_no_update():
     close_but_for_noise(plain.params, more.params, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(
+    "variant",
+    ["vanilla", "perceiver", "perceiver_ar", "synthesizer", "bigbird", "linformer", "encoder_decoder"],
+)
 def test_a_batch_in_microbatches_makes_the_same_update(variant):
     """Five texts of 5 to 63 characters: in three microbatches of two rows, against all rows at once."""
     model, params, _ = tiny.make(variant, dropout=0.0, block_size=64, seq_len=63)
