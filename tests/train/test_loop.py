@@ -35,14 +35,14 @@ class Killed(Exception):
     pass
 
 
-def one_layer(n_seeds=1, seed=0, **train):
+def one_layer(n_seeds=1, seed=0, dropout=0.1, **train):
     """Returns the tiny config with one layer, which compiles twice as fast as two."""
-    changes = {"n_seeds": n_seeds, "seed": seed, "model.n_layer": 1}
+    changes = {"n_seeds": n_seeds, "seed": seed, "model.n_layer": 1, "model.dropout": dropout}
     return override(with_vocab(tiny.config(**train), VOCAB), changes)
 
 
-def start(folder, n_seeds=1, start_params=None, seed=0, **train):
-    config = one_layer(n_seeds, seed, **train)
+def start(folder, n_seeds=1, start_params=None, seed=0, dropout=0.1, **train):
+    config = one_layer(n_seeds, seed, dropout, **train)
     run = open_run(folder, config, VOCAB, {"stage": "pretrain"})
     objective = span_corruption(Material(DOCUMENTS, []), VOCAB, config.model)
     return loop.train(run, config.pretrain, objective, len(DOCUMENTS), start_params)[0]
@@ -203,14 +203,14 @@ def records_of(folder):
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_the_seed_decides_the_first_parameters_the_order_of_the_data_and_dropout(tmp_path):
-    how = [{"seed": 0}, {"seed": 1}, {"seed": 0, "start_params": one_model()}]
-    how.append(how[2] | {"seed": 1})
-    folders = [tmp_path / str(number) for number in range(4)]
-    trained = [start(folder, epochs=1, **each) for folder, each in zip(folders, how)]
-    first, other, same_start, other_order = [records_of(folder)[0]["loss"] for folder in folders]
-    assert len({first, other, same_start, other_order}) == 4
-    assert (trained[0]["tok_emb"]["embedding"] != trained[1]["tok_emb"]["embedding"]).any()
+@pytest.mark.parametrize("start_params, dropout", [(None, 0.1), ("the same", 0.0)])
+def test_the_seed_decides_the_first_parameters_and_the_order_of_the_data(tmp_path, start_params, dropout):
+    """At a learning rate of nearly zero, first the parameters may differ, and then only the data."""
+    how = dict(epochs=1, learning_rate=1e-9, dropout=dropout, start_params=start_params and one_model())
+    each = [start(tmp_path / str(seed), seed=seed, **how)["tok_emb"]["embedding"] for seed in (0, 1)]
+    assert np.allclose(*each, atol=1e-6) == (start_params is not None)
+    first, other = (records_of(tmp_path / str(seed))[0]["loss"] for seed in (0, 1))
+    assert first != other
 
 
 def one_model():
