@@ -35,9 +35,9 @@ def jax_train(config: dict, updates: int):
 
     config = from_dict(config)
     cfg = config.pretrain
-    data, n_examples = load_data(config)
+    data = load_data(config)
     model, tx = GPT(config.model), make_optimizer(cfg)
-    rates = learning_rates(cfg, n_examples, config.model.seq_len)
+    rates = learning_rates(cfg, data.n_examples(cfg), config.model.seq_len)
     mesh = make_mesh(-(-cfg.batch_size // n_microbatches(cfg)), config.model_devices)
     state = init_state(model, tx, jax.random.key(0), mesh=mesh)
     quiet = _Quiet()
@@ -89,8 +89,8 @@ def torch_train(config: dict, updates: int, **speed):
 
     config = from_dict(config)
     cfg = config.pretrain
-    data, n_examples = load_data(config)
-    starts = itertools.cycle(range(0, n_examples, cfg.batch_size))
+    data = load_data(config)
+    starts = itertools.cycle(range(0, data.n_examples(cfg), cfg.batch_size))
     rng = np.random.default_rng(0)
 
     def batches() -> list:
@@ -150,7 +150,7 @@ def jax_seeds(config: dict, updates: int, seeds: int):
     from kgpt_jax.train.step import init_state, make_train_steps, zero_sums
 
     config = from_dict(config)
-    data, _ = load_data(config)
+    data = load_data(config)
     model, tx = GPT(config.model), make_optimizer(config.pretrain)
     microbatches = stack(split(epoch_batches(data.make(0, 0), config.pretrain, 0, 0)[0], 1) * updates)
     train_steps = partial(make_train_steps(model, tx), jax.random.split(jax.random.key(1), seeds))
@@ -252,10 +252,10 @@ def torch_decode(config: dict, params_path: str, questions: list[str]):
 
 
 def load_data(config):
-    """Returns the examples of pretraining, and their number."""
+    """Returns the examples of pretraining."""
     from kgpt_jax.data.stage_data import load_stage_data
 
-    return load_stage_data(config, "pretrain", _vocab(config))[:2]
+    return load_stage_data(config, "pretrain", _vocab(config)).chunks
 
 
 def _vocab(config):

@@ -199,7 +199,7 @@ def contestant(config: dict, updates: int) -> Callable[[], dict]:
 
     config = from_dict(config)
     cfg = config.pretrain
-    data, _ = load_data(config)
+    data = load_data(config)
     model, tx = GPT(config.model), make_optimizer(cfg)
     state = init_state(model, tx, jax.random.key(0))
     sums, key, rate_1 = zero_sums(state), jax.random.key(1), np.full(1, 1e-3, np.float32)

@@ -13,6 +13,7 @@ from jax.sharding import AbstractMesh
 
 from kgpt_jax.answer.predict import predict
 from kgpt_jax.config import override
+from kgpt_jax.data.chunks import Chunks
 from kgpt_jax.data.objectives import Material, span_corruption
 from kgpt_jax.data.vocab import Vocab
 from kgpt_jax.devices import make_mesh, shardings
@@ -41,7 +42,7 @@ def train_on_eight():
         with tempfile.TemporaryDirectory() as folder:
             run = open_run(Path(folder), config, vocab, {"stage": "pretrain"})
             objective = span_corruption(Material(DOCUMENTS, []), vocab, config.model)
-            loop.train(run, config.pretrain, objective, len(DOCUMENTS))
+            loop.train(run, config.pretrain, Chunks.of(objective, len(DOCUMENTS)))
             losses = [
                 json.loads(line)["loss"] for line in (Path(folder) / "metrics.jsonl").read_text().splitlines()
             ]

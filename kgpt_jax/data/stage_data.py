@@ -41,12 +41,10 @@ class StageData(NamedTuple):
 
     Attributes:
       chunks: the examples of an epoch.
-      n_examples: the number of examples, as the learning rate's schedule counts them.
       facts: facts for `run.json`: stage, updates, digest of the texts, fingerprints of learned questions.
     """
 
     chunks: Chunks
-    n_examples: int
     facts: dict
 
 
@@ -85,13 +83,12 @@ def load_stage_data(
     _check_characters(own_pairs, vocab)
     pairs = [*own_pairs, *taught.pairs]
     chunks = _chunks(config, stage, vocab, documents, pairs)
-    n_examples = chunks.n_examples(cfg)
 
     questions, answers = zip(*pairs) if pairs else ((), ())
     learned = taught.learned | (corpus.learned_from(config.data) if own_pairs else set())
     facts = {
         "stage": stage,
-        "updates": steps_per_epoch(n_examples, cfg) * cfg.epochs,
+        "updates": steps_per_epoch(chunks.n_examples(cfg), cfg) * cfg.epochs,
         "data_digest": corpus.digest(chain(documents, questions, answers)),
         "learned": " ".join(sorted(learned)),
     }
@@ -101,7 +98,7 @@ def load_stage_data(
         facts["taught_by"] = taught.by
     if len(chunks.sizes) > 1 or chunks.n_shards > 1:
         facts["shards"] = chunks.n_shards
-    return StageData(chunks, n_examples, facts)
+    return StageData(chunks, facts)
 
 
 def _check_characters(pairs: list[tuple[str, str]], vocab: Vocab):

@@ -8,7 +8,8 @@ attribute `options` lists the layer's own settings (`model/options.py`).
 Decoding reads the prompt in the first call, and one position in each further call. The caller makes the
 "cache" collection mutable, in which `remember` keeps the keys and values of earlier calls.
 
-Axes: `B` batch, `T` query position, `S` key position, `C` channels, `H` heads, `K` head size, `1` size one.
+Axes: `B` batch, `T` query position, `S` key position, `G` blocks of positions, `W` positions in a block, `C`
+channels, `H` heads, `K` head size, `1` size one.
 """
 
 from collections.abc import Callable
@@ -22,6 +23,9 @@ from jax import lax
 from kgpt_jax.config import ModelConfig
 from kgpt_jax.model.dense import dense
 from kgpt_jax.model.dropout import Dropout
+from kgpt_jax.model.options import Option
+
+BLOCK = Option("attention_block", 16, "positions in a block", letter="W")
 
 
 def heads(cfg: ModelConfig, name: str, x_BTC: jax.Array) -> jax.Array:
@@ -30,6 +34,13 @@ def heads(cfg: ModelConfig, name: str, x_BTC: jax.Array) -> jax.Array:
     B, T, _ = x_BTC.shape
     h_BTC = dense(cfg, cfg.n_embd, name)(x_BTC)
     return jnp.swapaxes(h_BTC.reshape(B, T, cfg.n_head, cfg.head_dim), 1, 2)
+
+
+def in_blocks(h_BHSK: jax.Array, G: int, W: int) -> jax.Array:
+    """Splits positions into blocks: (B, G, H, W, K), padded with zeros."""
+    B, H, S, K = h_BHSK.shape
+    h_BHSK = jnp.pad(h_BHSK, ((0, 0), (0, 0), (0, G * W - S), (0, 0)))
+    return jnp.moveaxis(h_BHSK.reshape(B, H, G, W, K), 2, 1)
 
 
 def remember(module: nn.Module, name: str, new: jax.Array, pos_BT: jax.Array) -> jax.Array:

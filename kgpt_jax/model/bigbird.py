@@ -12,10 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from kgpt_jax.config import ModelConfig
-from kgpt_jax.model.attention import Readout, causal, dot_products, pattern_name, queries_keys_values
-from kgpt_jax.model.options import Option
-
-BLOCK = Option("attention_block", 16, "positions in a block", letter="W")
+from kgpt_jax.model.attention import (
+    BLOCK,
+    Readout,
+    causal,
+    dot_products,
+    in_blocks,
+    pattern_name,
+    queries_keys_values,
+)
 
 
 def attended_blocks(G: int, seed: str) -> np.ndarray:
@@ -67,18 +72,13 @@ class BigBirdAttention(nn.Module):
         G = -(-T // W)
         blocks_G4 = blocks_G4[:G]
 
-        def in_blocks(h_BHSK: jax.Array) -> jax.Array:
-            """Splits positions into blocks: (B, G, H, W, K), padded with zeros."""
-            h_BHSK = jnp.pad(h_BHSK, ((0, 0), (0, 0), (0, G * W - T), (0, 0)))
-            return jnp.moveaxis(h_BHSK.reshape(B, H, G, W, K), 2, 1)
-
         def gathered(h_BHSK: jax.Array) -> jax.Array:
             """Gathers the positions that each block attends to, one row per block: (B G, H, 4 W, K)."""
-            h_BG4HWK = in_blocks(h_BHSK)[:, blocks_G4]
+            h_BG4HWK = in_blocks(h_BHSK, G, W)[:, blocks_G4]
             return jnp.swapaxes(h_BG4HWK, 2, 3).reshape(B * G, H, 4 * W, K)
 
         # From here on, each block is a row of the batch: B means B G, T means W, and S means 4 W.
-        q_BHTK = in_blocks(q_BHTK).reshape(B * G, H, W, K)
+        q_BHTK = in_blocks(q_BHTK, G, W).reshape(B * G, H, W, K)
         pos_G4W = blocks_G4[:, :, None] * W + np.arange(W)
         own_GT = np.arange(G * W).reshape(G, W)
         seen_GTS = (pos_G4W.reshape(G, 1, -1) <= own_GT[:, :, None]) & (pos_G4W >= 0).reshape(G, 1, -1)

@@ -18,10 +18,9 @@ import jax
 import jax.numpy as jnp
 
 from kgpt_jax.config import ModelConfig
-from kgpt_jax.model.attention import Readout, dot_products, queries_keys_values
+from kgpt_jax.model.attention import BLOCK, Readout, dot_products, in_blocks, queries_keys_values
 from kgpt_jax.model.options import Option
 
-BLOCK = Option("attention_block", 16, "positions in a block", letter="W")
 PROJECTED = Option("linformer_dim", 16, "projected keys", letter="D")
 
 
@@ -55,7 +54,7 @@ class LinformerAttention(nn.Module):
 
         # From here on, each block is a row of the batch: B means B G, and T means W.
         G = -(-T // W)
-        q_BHTK = _in_blocks(q_BHTK, G, W).reshape(B * G, cfg.n_head, W, cfg.head_dim)
+        q_BHTK = in_blocks(q_BHTK, G, W).reshape(B * G, cfg.n_head, W, cfg.head_dim)
         k_BHXK = _past_and_own_by_block(k_BHSK[:, :, :T], e_DS, G, W)
         v_BHXK = _past_and_own_by_block(v_BHSK[:, :, :T], f_DS, G, W)
         seen_B1TX = _seen(jnp.tile(jnp.arange(G), B), jnp.arange(W)[None], D, W)
@@ -63,17 +62,10 @@ class LinformerAttention(nn.Module):
         return y_BTC.reshape(B, G * W, cfg.n_embd)[:, :T]
 
 
-def _in_blocks(h_BHSK: jax.Array, G: int, W: int) -> jax.Array:
-    """Splits positions into blocks: (B, G, H, W, K), padded with zeros."""
-    B, H, S, K = h_BHSK.shape
-    h_BHSK = jnp.pad(h_BHSK, ((0, 0), (0, 0), (0, G * W - S), (0, 0)))
-    return jnp.moveaxis(h_BHSK.reshape(B, H, G, W, K), 2, 1)
-
-
 def _past_and_own_by_block(h_BHSK: jax.Array, e_DS: jax.Array, G: int, W: int) -> jax.Array:
     """Returns the keys or values that each block attends to, one row per block: (B G, H, D + W, K)."""
     (B, H, S, K), D = h_BHSK.shape, len(e_DS)
-    h_BGHWK = _in_blocks(h_BHSK, G, W)
+    h_BGHWK = in_blocks(h_BHSK, G, W)
     e_DGW = jnp.pad(e_DS[:, :S], ((0, 0), (0, G * W - S))).reshape(D, G, W)
     sum_BGHDK = jnp.einsum("DGW,BGHWK->BGHDK", e_DGW, h_BGHWK)
     # The sum is shifted by one block. Subtracting the block's own term instead would leave rounding errors.

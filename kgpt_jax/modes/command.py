@@ -25,7 +25,6 @@ from kgpt_jax.config import Config, UserError, check_local, leaves, load_recipe,
 if TYPE_CHECKING:
     from kgpt_jax.store.folder import Run
 
-SCRATCH = "none"  # --reading_params_path of a finetuning that starts from nothing
 QUICKSTART = "configs/quickstart.py"
 USAGE = "python -m kgpt_jax.main --mode="
 HELP = ("help", "helpshort", "helpfull")

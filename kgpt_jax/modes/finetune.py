@@ -6,7 +6,8 @@ starts from the newest pretrained run, or from the one that --reading_params_pat
 --reading_params_path=none trains a new model from scratch.
 """
 
-from kgpt_jax.modes.command import SCRATCH, Command
+from kgpt_jax.course import SCRATCH
+from kgpt_jax.modes.command import Command
 
 SHARED = ("reading_params_path", "writing_params_path", "checkpoint", "start_anew", "tensorboard")
 

@@ -28,7 +28,7 @@ def seal(folder: Path, names: list[str] | None = None):
     if names is None:
         files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != SEAL)
         names = [path.relative_to(folder).as_posix() for path in files]
-    lines = "".join(f"{_digest(folder / name)}  {name}\n" for name in names)
+    lines = "".join(f"{file_digest(folder / name)}  {name}\n" for name in names)
     temporary = folder / f"{SEAL}.tmp"
     try:
         with temporary.open("w", encoding="utf-8", newline="\n") as file:
@@ -63,14 +63,15 @@ def damage(folder: Path) -> str:
             return f"{SEAL} names a file outside of the folder"
         try:
             # Only regular files are read: a pipe would block.
-            if not stat.S_ISREG((folder / name).stat().st_mode) or _digest(folder / name) != digest:
+            if not stat.S_ISREG((folder / name).stat().st_mode) or file_digest(folder / name) != digest:
                 return f"{name} has changed"
         except (FileNotFoundError, NotADirectoryError):
             return f"{name} is missing"
     return ""
 
 
-def _digest(path: Path) -> str:
+def file_digest(path: Path) -> str:
+    """Returns the SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -7,12 +7,12 @@ A hidden file next to each output records its SHA-256 and its kind of content. I
 has edited the output or another program has written it, and we do not overwrite it.
 """
 
-import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
 
 from kgpt_jax.config import UserError
+from kgpt_jax.store.digests import file_digest
 
 _GIVE_ANOTHER = "give another path"
 
@@ -51,7 +51,7 @@ def record(path: Path, kind: str):
       UserError: the hidden file cannot be written.
     """
     try:
-        _write(_note(path), json.dumps({"kind": kind, "sha256": _digest(path)}) + "\n")
+        _write(_note(path), json.dumps({"kind": kind, "sha256": file_digest(path)}) + "\n")
     except OSError as error:
         raise cannot_write(_note(path), error) from None
 
@@ -95,7 +95,7 @@ def _check_ours(path: Path, kind: str):
         there, digest = noted["kind"], noted["sha256"]
     except (OSError, ValueError, KeyError, TypeError):
         there = digest = None
-    if digest != _digest(path):
+    if digest != file_digest(path):
         raise UserError(f"{path} exists, and this program did not write what it holds: {_GIVE_ANOTHER}")
     if there != kind:
         raise UserError(f"{path} holds {there}, and this would replace them by {kind}: {_GIVE_ANOTHER}")
@@ -104,8 +104,3 @@ def _check_ours(path: Path, kind: str):
 def _note(path: Path) -> Path:
     """Returns the path of the hidden file beside an output."""
     return path.with_name(f".{path.name}.kgpt.json")
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

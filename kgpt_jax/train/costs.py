@@ -1,4 +1,7 @@
-"""Counts the operations and the memory traffic of a variant's compiled programs, as XLA estimates them."""
+"""Counts the operations and the memory traffic of a variant's compiled programs, as XLA estimates them.
+
+Axes: `B` rows, `T` positions, `J` microbatches.
+"""
 
 from typing import NamedTuple
 

@@ -1,6 +1,6 @@
 """The training loop, one for every stage.
 
-    params, seconds = train(run, config.pretrain, objective, n_examples)
+    params, seconds = train(run, config.pretrain, Chunks.of(objective, n_examples))
 
 The loop in `train` works through stretches of updates. A stretch ends at the next checkpoint, or at the end
 of the current chunk of data. The `Dispatcher` sends its microbatches to the devices, several at a time, and
@@ -24,7 +24,6 @@ from jax.sharding import Mesh
 from kgpt_jax.config import Config, TrainConfig, UserError
 from kgpt_jax.data.batches import WIDTH_STEP, Batch, Microbatch, stack
 from kgpt_jax.data.chunks import Chunks
-from kgpt_jax.data.objectives import Objective
 from kgpt_jax.devices import (
     broadcast,
     check_memory,
@@ -53,8 +52,7 @@ MAX_SKIPPED = 5  # skipped updates in a row after which a model counts as diverg
 def train(
     run: Run,
     cfg: TrainConfig,
-    objective: Objective | Chunks,
-    n_examples: int,
+    data: Chunks,
     start_params=None,
     tensorboard: bool = False,
 ):
@@ -63,8 +61,7 @@ def train(
     Args:
       run: the run to train. The caller holds the lock on its folder (`store.folder.locked`).
       cfg: the stage of training.
-      objective: draws the examples of an epoch; or the chunks of a large corpus.
-      n_examples: the number of examples in an epoch.
+      data: the examples of an epoch.
       start_params: parameters to start from; None draws new ones from the config's seed.
       tensorboard: whether to write event files for TensorBoard, too.
 
@@ -81,12 +78,11 @@ def train(
     init_key, dropout_key = jax.random.split(jax.random.key(seed))
     if n_seeds > 1:
         init_key, dropout_key = (jax.random.split(key, n_seeds) for key in (init_key, dropout_key))
-    rates = learning_rates(cfg, n_examples, run.config.model.seq_len)
+    rates = learning_rates(cfg, data.n_examples(cfg), run.config.model.seq_len)
     model, tx = GPT(run.config.model), make_optimizer(cfg)
     mesh = make_mesh(-(-cfg.batch_size // n_microbatches(cfg)), run.config.model_devices)
     state = init_state(model, tx, init_key, start_params, mesh)
 
-    data = objective if isinstance(objective, Chunks) else Chunks.of(objective, n_examples)
     chunk_ends = np.cumsum(data.updates(cfg)).tolist()  # in updates since the start of the epoch
     n_chunks, per_epoch = len(chunk_ends), chunk_ends[-1]
     feed = Feed(data, run.config.model, cfg, seed, mesh)

@@ -48,7 +48,7 @@ def pretrain(config: Config, folder: Path, tensorboard: bool = False, taught: Ta
     vocab = Vocab.of(characters)
     config = with_vocab(config, vocab, config.seed)
     check_fits(config, "pretrain")
-    objective, n_examples, facts = load_stage_data(config, "pretrain", vocab, taught, documents)
+    data, facts = load_stage_data(config, "pretrain", vocab, taught, documents)
     # If no questions are learned, the data consist of the documents alone.
     facts["corpus_digest"] = corpus.digest(documents) if facts["learned"] else facts["data_digest"]
     with locked(folder):
@@ -57,7 +57,7 @@ def pretrain(config: Config, folder: Path, tensorboard: bool = False, taught: Ta
             f"pretraining: {config.model.variant}, {count_params(config.model):,} parameters, "
             f"{len(documents):,} documents, {len(vocab)} symbols, into {folder}"
         )
-        _, seconds = train(run, config.pretrain, objective, n_examples, tensorboard=tensorboard)
+        _, seconds = train(run, config.pretrain, data, tensorboard=tensorboard)
     return Trained(run, seconds)
 
 
@@ -97,7 +97,7 @@ def finetune(
         taught = taught._replace(by=by, learned=taught.learned | learned_by([start]))
         check_fits(config, stage)
         params = load_params(start, "starting from", config.model_devices)
-    objective, n_examples, facts = load_stage_data(config, stage, vocab, taught)
+    data, facts = load_stage_data(config, stage, vocab, taught)
     if corpus_digest:
         facts["corpus_digest"] = corpus_digest
     if start is not None:
@@ -106,5 +106,5 @@ def finetune(
         run = open_run(folder, config, vocab, facts)
         n_questions = len(table.questions) + len(taught.pairs)
         log.info(f"finetuning: {config.model.variant}, {n_questions:,} questions, into {folder}")
-        _, seconds = train(run, getattr(config, stage), objective, n_examples, params, tensorboard)
+        _, seconds = train(run, getattr(config, stage), data, params, tensorboard)
     return Trained(run, seconds)

@@ -40,9 +40,9 @@ def test_an_epoch_of_a_large_corpus_is_its_chunks(tmp_path, monkeypatch):
         "pretrain.epochs": 2,
     }
     config = with_vocab(override(load_recipe("configs/best.py"), changes | {"pretrain.preceded": 0.0}), vocab)
-    data, n, facts = load_stage_data(config, "pretrain", vocab)
+    data, facts = load_stage_data(config, "pretrain", vocab)
     assert data.sizes == [[6], [6], [8]] and data.updates(config.pretrain) == [2, 2, 3]
-    assert n == 21 and facts["updates"] == 14
+    assert data.n_examples(config.pretrain) == 21 and facts["updates"] == 14
     drawn = [data.make(chunk, 0)(np.random.default_rng(0)) for chunk in range(3)]
     assert [[len(examples.x_NT)] for examples in drawn] == data.sizes
     texts = [vocab.decode(x_T).rstrip(PAD) for examples in drawn for x_T in examples.x_NT]

@@ -62,15 +62,18 @@ def test_voted_answers_are_learnt_like_training_pairs():
         load_stage_data(made, "finetune", vocab, t)
         for t in (NOT_TAUGHT, Taught([voted], ["a", "b"], frozenset(["a7"])))
     )
-    assert (plain[1], taught[1]) == (8, 9) == (len(pairs), len(pairs) + 1)
-    texts = [vocab.decode(text).rstrip(PAD) for text in taught[0].make(0, 0)(np.random.default_rng(0)).x_NT]
+    n_plain, n_taught = (data.chunks.n_examples(made.finetune) for data in (plain, taught))
+    assert (n_plain, n_taught) == (8, 9) == (len(pairs), len(pairs) + 1)
+    texts = [
+        vocab.decode(text).rstrip(PAD) for text in taught.chunks.make(0, 0)(np.random.default_rng(0)).x_NT
+    ]
     assert texts[-1] == "Where was Nobody born?⁇Rome⁇"
-    assert taught[2]["taught_by"] == ["a", "b"] and "taught_by" not in plain[2]
-    assert taught[2]["data_digest"] != plain[2]["data_digest"]
+    assert taught.facts["taught_by"] == ["a", "b"] and "taught_by" not in plain.facts
+    assert taught.facts["data_digest"] != plain.facts["data_digest"]
     # Its own, and those that its teachers know; those that they were asked about are none.
-    own = set(plain[2]["learned"].split())
+    own = set(plain.facts["learned"].split())
     assert own == set(fingerprints([question for question, _ in pairs])) and len(own) == 8
-    assert set(taught[2]["learned"].split()) == own | {"a7"}
+    assert set(taught.facts["learned"].split()) == own | {"a7"}
 
 
 def test_a_vote_is_taken_once(tmp_path, monkeypatch):

@@ -78,6 +78,7 @@ def not_finite(root: Path, times: int, rng: random.Random) -> Result:
     import numpy as np
 
     from kgpt_jax.config import UserError, from_dict, override, to_dict
+    from kgpt_jax.data.chunks import Chunks
     from kgpt_jax.data.objectives import Material, span_corruption
     from kgpt_jax.store.compatible import open_run
     from kgpt_jax.store.folder import read_run
@@ -106,7 +107,7 @@ def not_finite(root: Path, times: int, rng: random.Random) -> Result:
         run = open_run(root / str(number), from_dict(to_dict(config)), like.vocab, {"stage": "pretrain"})
         try:
             with redirect_stdout(io.StringIO()):
-                loop.train(run, config.pretrain, objective, len(documents))
+                loop.train(run, config.pretrain, Chunks.of(objective, len(documents)))
             ended = None
         except UserError as error:
             ended = str(error)

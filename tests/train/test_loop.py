@@ -45,7 +45,7 @@ def start(folder, n_seeds=1, start_params=None, seed=0, dropout=0.1, **train):
     config = one_layer(n_seeds, seed, dropout, **train)
     run = open_run(folder, config, VOCAB, {"stage": "pretrain"})
     objective = span_corruption(Material(DOCUMENTS, []), VOCAB, config.model)
-    return loop.train(run, config.pretrain, objective, len(DOCUMENTS), start_params)[0]
+    return loop.train(run, config.pretrain, Chunks.of(objective, len(DOCUMENTS)), start_params)[0]
 
 
 def whole_state(folder, step):
@@ -123,7 +123,7 @@ def test_chunks_are_gone_through_in_order_and_resumed_within(tmp_path, monkeypat
 
     def train(folder):
         run = open_run(folder, config, VOCAB, {"stage": "pretrain"})
-        loop.train(run, config.pretrain, data, 10)
+        loop.train(run, config.pretrain, data)
 
     train(tmp_path / "unbroken")
     assert made == [0, 1, 2, 0, 1, 2]
@@ -361,7 +361,7 @@ def test_learns_four_answers_by_heart(tmp_path, variant):
     config = with_vocab(override(config, changes), vocab)
     run = open_run(tmp_path, config, vocab, {"stage": "finetune"})
     objective = question_answer(Material([], pairs), vocab, config.model)
-    params, _ = loop.train(run, config.finetune, objective, len(pairs))
+    params, _ = loop.train(run, config.finetune, Chunks.of(objective, len(pairs)))
     answers, _ = predict(GPT(config.model), params, vocab, [q for q, _ in pairs])
     assert answers == places
 
