@@ -197,7 +197,8 @@ def audit(run: Run, config: Config, refuse: float = 0.02) -> Audit:
 def _targets(run: Run, config: Config, where: names.Frame) -> list[tuple[str, str]]:
     """Returns the names in the evaluation questions that the run has not learned, with the right answers."""
     data = config.data
-    if data.pretrain_corpus_path and not data.eval_corpus_path and not data.n_validation:
+    built_in = 0 if data.pretrain_corpus_path else data.biographies.n_dev
+    if not (data.n_validation or data.eval_corpus_path or built_in):
         return []
     table = corpus.load_questions(data)
     learned = set(learned_rows(table.questions, learned_by([run])))

@@ -5,10 +5,11 @@ import jax
 import numpy as np
 import pytest
 
-from kgpt_jax.answer.audit import STRANGERS, audit, strongest_link
+from kgpt_jax.answer.audit import STRANGERS, _targets, audit, strongest_link
 from kgpt_jax.answer.familiar import familiarity
 from kgpt_jax.answer.score import auroc
-from kgpt_jax.config import BiographiesConfig, UserError
+from kgpt_jax.config import BiographiesConfig, UserError, override
+from kgpt_jax.data.names import Frame
 from kgpt_jax.model.gpt import GPT
 from kgpt_jax.store.compatible import fit_to
 from kgpt_jax.store.params import load_params
@@ -58,6 +59,13 @@ def test_kinds_without_names_are_left_out(unread, monkeypatch):
         monkeypatch.setitem(STRANGERS, kind, lambda read, everyone, rng: [])
     found = audit(unread, unread.config, refuse=0.05)
     assert list(found.kinds) == ["read of", "one letter changed", "unknown letter"] and found.link is None
+
+
+def test_right_answers_are_missing_only_if_nobody_is_to_be_asked(unread):
+    nobody = override(unread.config, {"data.biographies.n_dev": 0})
+    assert _targets(unread, nobody, Frame("Where was ", " born?")) == []
+    with pytest.raises(UserError, match="cannot read nowhere.tsv"):
+        _targets(unread, override(nobody, {"data.eval_corpus_path": "nowhere.tsv"}), Frame("", ""))
 
 
 def test_too_few_people_are_refused(unread):
