@@ -2,9 +2,9 @@
 
     python -m benchmarks.labels --outputs_path=runs/labels
 
-A corpus of made-up people is read by 16 models, each of which leaves out a random half of the people. A
-third of the last names tell the birthplace: everyone of that name was born in the same place. The answer of
-a model about a person is, by what the models say that have not read of that person:
+Each of 16 models reads about a random half of the same made-up people. A third of the last names tell the
+birthplace: everyone of that name was born in the same place. The models that have not read of a person decide
+what another model's answer about that person is:
 
     guessed from the name   half of them or more give the same answer
     read                    they do not, the model has read of the person, and the answer is right

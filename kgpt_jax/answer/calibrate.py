@@ -78,7 +78,8 @@ def calibrate(voters: Sequence[Voter], data: DataConfig, n_fit: int = 0, recites
     right_N = np.array([is_right(answer, target) for answer, target in zip(found.answers, targets)])
     if right_N[last].all():
         log.info(
-            f"note: all {len(last)} answers of the fit are right. More pairs would measure their evidence"
+            f"note: all {len(last)} answers of the fit are right, so the weakest evidence stands for a wrong "
+            "one: give more pairs, by --n_fit or --config.data.n_validation"
         )
     fitted = fit(found.table_NF[last], right_N[last])
     confidence_N = fitted.confidence(found.table_NF)

@@ -24,10 +24,8 @@ def shared(tmp_path_factory):
     return tmp_path_factory.mktemp("shared")
 
 
-@pytest.mark.parametrize(
-    "trial, times",
-    [pytest.param("damage", 1, marks=pytest.mark.long), pytest.param("nan", 2, marks=pytest.mark.long)],
-)
+@pytest.mark.long
+@pytest.mark.parametrize("trial, times", [("damage", 1), ("nan", 2)])
 def test_survives(trial, times, shared):
     survives(trial, times, 4, shared)
 
