@@ -248,19 +248,19 @@ class Command:
             path = max(runs, key=_trained)
         return read_run(path, self.flags.checkpoint if "checkpoint" in self.flags else "newest")
 
-    def new_run(self, config: Config, stage: str, start: "Run | None" = None) -> Path:
+    def new_run(self, config: Config, stage: str, *needed: "Run | None") -> Path:
         """Returns the folder of the run to train. With --start_anew, moves the files in it aside first.
 
         Raises:
-          UserError: this would move the run `start`, from which training is to start.
+          UserError: this would move one of the runs that are `needed`: the start or the teacher of training.
         """
         from kgpt_jax.store.folder import set_aside
 
         folder = Path(self.flags.writing_params_path or self.workdir / config.model.variant / stage)
         if self.flags.start_anew:
-            if start and folder.resolve() == start.folder.resolve():
+            if any(run and folder.resolve() == run.folder.resolve() for run in needed):
                 raise UserError(
-                    f"training starts from {folder}, which --start_anew would move away: give another "
+                    f"training needs the run in {folder}, which --start_anew would move away: give another "
                     "--writing_params_path"
                 )
             set_aside(folder)

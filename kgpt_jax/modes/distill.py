@@ -58,7 +58,7 @@ def run(command: Command):
         raise UserError(f"{named} names a teacher, and --teacher=reader asks no run: leave one of them out")
     config = command.config(student if student or command.flags.config else teacher)
     config = override(config, {"n_seeds": 1})  # one student, however many teachers there are
-    folder = command.new_run(config, "distill", student)
+    folder = command.new_run(config, "distill", student, teacher)
     distill(config, folder, teachers, student, command.flags.tensorboard)
 
 
