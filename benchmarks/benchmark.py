@@ -84,7 +84,8 @@ def take_turns(specs: dict[str, dict], repeats: int) -> list[Sample]:
                 stdout=subprocess.PIPE,
                 text=True,
                 cwd=Path(__file__).parent.parent,
-                env=os.environ | variables,
+                # Contestants share a GPU, of which JAX would take most at its start.
+                env={"XLA_PYTHON_CLIENT_PREALLOCATE": "false"} | os.environ | variables,
             )
             _answer(name, running[name])
         turns = {name: [] for name in specs}

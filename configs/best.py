@@ -43,9 +43,8 @@ def get_config() -> Config:
             warmup_tokens=1_500_000,
             schedule="wsd",
             floor=0.02,
-            microbatches=8,  # 256 texts at once do not fit into a CPU's cache
             save_every=60,
         ),
-        finetune=TrainConfig(epochs=8, batch_size=128, learning_rate=2e-4, warmup_tokens=0, microbatches=8),
-        scratch=TrainConfig(epochs=50, batch_size=128, learning_rate=1e-3, warmup_tokens=0, microbatches=8),
+        finetune=TrainConfig(epochs=8, batch_size=128, learning_rate=2e-4, warmup_tokens=0),
+        scratch=TrainConfig(epochs=50, batch_size=128, learning_rate=1e-3, warmup_tokens=0),
     )

@@ -137,7 +137,7 @@ class TrainConfig:
     clip_norm: float = 1.0
     shuffle: bool = True
     group_by_length: bool = True  # texts of similar length share a batch, which saves padding
-    microbatches: int = 0  # per batch, split by length; 0: 1, but 8 on a CPU without group_by_length
+    microbatches: int = 0  # of a batch, split by length; 0: 8 on a CPU for large or mixed batches, else 1
     steps_per_dispatch: int = 8  # microbatches in one call of the compiled program, at most
     save_every: int = 500  # updates between checkpoints
 

@@ -19,6 +19,7 @@ from kgpt_jax.data.vocab import PAD_ID
 WIDTH_STEP = 16  # widths are multiples of this, or the full width
 # For a batch of 128: 4 microbatches leave more padding, and 16 have too few rows to be fast.
 MICROBATCHES_ON_CPU = 8
+LARGE_BATCH = 128  # texts; so many at once do not fit into a CPU's cache
 
 
 class Batch(NamedTuple):
@@ -64,7 +65,8 @@ class Size(NamedTuple):
 
 def max_microbatches(cfg: TrainConfig) -> int:
     """Returns the largest number of microbatches that a batch is split into on any device."""
-    return cfg.microbatches or (1 if cfg.group_by_length else MICROBATCHES_ON_CPU)
+    small = cfg.group_by_length and cfg.batch_size < LARGE_BATCH
+    return cfg.microbatches or (1 if small else MICROBATCHES_ON_CPU)
 
 
 def steps_per_epoch(n_examples: int, cfg: TrainConfig) -> int:
@@ -110,7 +112,7 @@ def epoch_batches(
     starts = range(0, max(len(order_N), n_batches * n_rows), n_rows)
     rows = [order_N[start : start + n_rows] for start in starts]
     if cfg.group_by_length and cfg.shuffle:
-        n = max(1, cfg.steps_per_dispatch // max(1, cfg.microbatches))
+        n = max(1, cfg.steps_per_dispatch // max_microbatches(cfg))
         groups = [rows[i : i + n] for i in range(0, len(rows), n)]
         rows = [row_B for i in group_rng.permutation(len(groups)) for row_B in groups[i]]
     return [narrowed(Batch(x_NT[row_B], y_NT[row_B], source_N[row_B]), n_rows) for row_B in rows]

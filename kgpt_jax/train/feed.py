@@ -34,10 +34,21 @@ from kgpt_jax.train.step import predicted
 
 log = logging.getLogger(__name__)
 
+# There, compiling a program for one more width takes longer than computing its padding.
+WIDTH_STEP_ON_ACCELERATORS = 128
+
 
 def n_microbatches(cfg: TrainConfig) -> int:
     """Returns the number of microbatches that a batch is split into on the devices in use."""
     return max_microbatches(cfg) if cfg.microbatches or jax.default_backend() == "cpu" else 1
+
+
+def widths_on_devices(widths: np.ndarray, cfg: ModelConfig) -> np.ndarray:
+    """Returns how many columns microbatches get on the devices in use, if their texts need `widths`."""
+    if jax.default_backend() == "cpu":
+        return widths
+    wider = -(-widths // WIDTH_STEP_ON_ACCELERATORS) * WIDTH_STEP_ON_ACCELERATORS
+    return np.minimum(wider, cfg.seq_len)
 
 
 class Feed:
@@ -113,6 +124,7 @@ class Feed:
             # Processes with the same positions have the same rows, which count once.
             first_of_each = all_gather(np.array(self.positions[0], np.int32)).tolist()
             size_UJ3 = combined_sizes(list(dict(zip(first_of_each, all_gather(size_UJ3))).values()))
+        size_UJ3[..., 0] = widths_on_devices(size_UJ3[..., 0], self.model_cfg)
         return [
             microbatches(update, [Size(*map(int, size_3)) for size_3 in size_J3])
             for update, size_J3 in zip(updates, size_UJ3)

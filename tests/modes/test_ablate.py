@@ -13,14 +13,13 @@ def test_what_differs_is_in_a_part_or_the_same_for_all():
     other = {name for name in best if best[name] != course[name]} - set(FIELDS)
     assert {name for name in other if not name.startswith("scratch.")} == {
         *("model.seq_len", "model.products"),
-        *("pretrain.epochs", "pretrain.batch_size", "pretrain.microbatches", "pretrain.save_every"),
+        *("pretrain.epochs", "pretrain.batch_size", "pretrain.save_every"),
         *("pretrain.final_tokens", "pretrain.first_step_at_peak", "data.ascii_pairs"),
         *("finetune.warmup_tokens", "finetune.final_tokens", "finetune.first_step_at_peak"),
         *(
             "finetune.shuffle",
             "finetune.text_tokens",
             "finetune.group_by_length",
-            "finetune.microbatches",
             "finetune.save_every",
         ),
     }

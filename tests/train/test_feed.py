@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from kgpt_jax import devices as sharding
-from kgpt_jax.config import UserError, load_recipe, override
+from kgpt_jax.config import ModelConfig, UserError, load_recipe, override
 from kgpt_jax.data import chunks, stage_data
 from kgpt_jax.data.corpus import Table
 from kgpt_jax.data.stage_data import load_stage_data
@@ -194,3 +194,30 @@ def test_a_large_corpus_has_shards_by_default():
     assert chunks.count_shards(0, dataclasses.replace(cfg, batch_size=9), 2**17, 128) == 1
     many = dataclasses.replace(cfg, batch_size=512, microbatches=0, group_by_length=True)
     assert chunks.count_shards(0, many, 2**17, 128) == 8
+
+
+@pytest.mark.parametrize(
+    "backend, changes, n, widths",
+    [
+        ("cpu", {}, 2, {16, 64, 96, 128}),
+        ("gpu", {}, 2, {128}),
+        ("gpu", {"microbatches": 0}, 1, {128}),
+        ("gpu", {"microbatches": 0, "batch_size": 128, "group_by_length": True}, 1, {128}),
+        ("cpu", {"microbatches": 0, "batch_size": 128, "group_by_length": True}, 8, {16, 96, 128}),
+        ("cpu", {"microbatches": 0, "batch_size": 127, "group_by_length": True}, 1, {128}),
+    ],
+)
+def test_an_accelerator_gets_whole_batches_of_one_width(backend, changes, n, widths, monkeypatch):
+    """On an accelerator, compiling more programs would take longer than they save."""
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    config = override(small_config(objective="whole_line", **changes), {"data.shards": 1})
+    feed = feed_of(config, DOCUMENTS, [0], 1, monkeypatch)
+    assert feeding.n_microbatches(config.pretrain) == n
+    found = [microbatch for _, updates in feed.chunks(range(1)) for update in updates for microbatch in update]
+    assert {microbatch.batch.x_BT.shape[1] for microbatch in found} == widths
+
+
+def test_texts_that_the_model_cannot_read_whole_are_not_padded_further(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    widths = feeding.widths_on_devices(np.array([1, 128, 129, 300]), ModelConfig(block_size=300, seq_len=300))
+    assert widths.tolist() == [128, 128, 256, 300]
