@@ -213,8 +213,8 @@ def test_an_accelerator_gets_whole_batches_of_one_width(backend, changes, n, wid
     config = override(small_config(objective="whole_line", **changes), {"data.shards": 1})
     feed = feed_of(config, DOCUMENTS, [0], 1, monkeypatch)
     assert feeding.n_microbatches(config.pretrain) == n
-    found = [microbatch for _, updates in feed.chunks(range(1)) for update in updates for microbatch in update]
-    assert {microbatch.batch.x_BT.shape[1] for microbatch in found} == widths
+    ((_, updates),) = feed.chunks(range(1))
+    assert {each.batch.x_BT.shape[1] for update in updates for each in update} == widths
 
 
 def test_texts_that_the_model_cannot_read_whole_are_not_padded_further(monkeypatch):
