@@ -11,10 +11,10 @@ what another model's answer about that person is:
     made up                 anything else
 
 The labels at run time use one model alone (`kgpt_jax/answer/label.py`). Some people are in the training
-pairs, some calibrate, and N_ASKED are asked about. The constants of the labels were chosen on those who
-calibrate: five times, four fifths of them fitted the regression, and the rest were labelled. The truth is
-uncertain, too: the command compares the truth by half of the models that have not read of a person with that
-by the other half. It resumes by itself, and writes labels.json.
+pairs, some calibrate, and N_ASKED are asked about. The constants of the labels were chosen by five-fold
+cross-validation on those who calibrate. The truth is uncertain, too. To measure how much, the command splits
+the models that have not read of a person into halves, and compares what they decide. It resumes by itself,
+and writes labels.json.
 """
 
 import dataclasses

@@ -3,7 +3,7 @@
 FILE is the calibration.json of a run (--mode=calibrate). Its clean pairs stand for all people that one could
 ask about, so that the true share of wrong answers above a threshold is known. In each of 500 trials, pairs
 are drawn from them, with replacement, and set the threshold. A promise of 90 % may break in 10 % of trials.
-For comparison, the naive threshold answers as many of the drawn pairs as keeps their own share of errors.
+For comparison, the naive threshold is the lowest at which the drawn pairs themselves keep the promise.
 """
 
 import json
