@@ -66,14 +66,14 @@ class Answer:
         self.fields = fields
         known = [*self.topic.fields, *(["large"] if self.topic.large else [])]
         if unknown := [name for name in fields if name not in known]:
-            raise Unreadable(f"there is no field {str(unknown[0])[:30]!r}: its fields are {', '.join(known)}")
+            raise Unreadable(f"there is no field {str(unknown[0])[:30]!r}: the fields are {', '.join(known)}")
         blank = [
             name
             for name in self.topic.fields
             if name not in self.topic.optional and is_blank(fields.get(name, ""))
         ]
         if blank:
-            raise Unreadable(f"{blank[0]} is missing: its fields are {', '.join(known)}")
+            raise Unreadable(f"{blank[0]} is missing: the question has the fields {', '.join(known)}")
         self.large = self._large() if self.topic.large else ()
         language = self.topic.language
         self.language = language._replace(names={*language.names, *self.large}, budget=Budget())
@@ -123,16 +123,16 @@ class Answer:
             return words[value.strip().lower()]
         raise Unreadable(f"{field}: write true or false")
 
-    def number(self, field: str, given: Any = None) -> float:
-        """Returns a field, or what is given for it, that is a number."""
-        value = self.expression(field, given).value({})
+    def number(self, field: str) -> float:
+        """Returns a field that is a number."""
+        value = self.expression(field).value({})
         if value.shape != (1, 1, 1) or not np.isfinite(value).all():
             raise Unreadable(f"{field}: write a number")
         return value.item()
 
-    def whole(self, field: str, least: int, given: Any = None) -> int:
-        """Returns a field, or what is given for it, that is a whole number."""
-        value = self.number(field, given)
+    def whole(self, field: str, least: int) -> int:
+        """Returns a field that is a whole number."""
+        value = self.number(field)
         if value != int(value) or value < least:
             raise Unreadable(f"{field}: write a whole number of at least {least}")
         return int(value)
@@ -164,7 +164,9 @@ class Answer:
 
 def is_blank(value: Any) -> bool:
     """Returns whether a field is as the template leaves it."""
-    return value in ("", {}) or isinstance(value, list) and all(each == "" for each in value)
+    if isinstance(value, list):
+        return all(each == "" for each in value)
+    return isinstance(value, str | dict) and not value
 
 
 def _of(field: str, compute: Callable):

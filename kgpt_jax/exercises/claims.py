@@ -20,7 +20,7 @@ from jax import lax
 from scipy import special
 from scipy.optimize import brentq
 
-from kgpt_jax.exercises import theory
+from kgpt_jax.exercises import judge, theory
 from kgpt_jax.exercises.figures import (
     Findings,
     Histogram,
@@ -57,9 +57,7 @@ def simulate(draw: Callable, draws: int, seed: int, purpose: str):
 @cache
 def frame(n: int, d: int, seed: int) -> np.ndarray:
     """Returns n orthonormal rows in d dimensions, (N, D), uniformly distributed. n is at most d."""
-    normal_DN = np.random.default_rng((seed, n, d)).standard_normal((d, n))
-    q_DN, r_NN = np.linalg.qr(normal_DN)
-    frame_ND = np.ascontiguousarray((q_DN * np.sign(np.diag(r_NN))).T)
+    frame_ND = np.ascontiguousarray(judge.frame(np.random.default_rng((seed, n, d)), n, d))
     frame_ND.setflags(write=False)  # callers share it
     return frame_ND
 
@@ -357,7 +355,7 @@ class Steadiness(NamedTuple):
 
 
 @cache
-def steadiness(n: int, draws: int, seed: int, betas: tuple[float, ...] = CURVE) -> Steadiness:
+def steadiness(n: int, draws: int, seed: int) -> Steadiness:
     """Draws keys with k_a ~ N(mu_a, alpha I + mu_a mu_a^T / 2); returns weights of one and of two heads."""
     d = channels(n)
     frame_ND = means(n, d, seed)
@@ -372,7 +370,7 @@ def steadiness(n: int, draws: int, seed: int, betas: tuple[float, ...] = CURVE) 
             head_1_N, head_2_N = weights_of_heads(products_HN, TWO_HEADS, beta)
             return one_N[:2], (head_1_N[:2] + head_2_N[:2]) / 2, head_1_N[0]
 
-        return Steadiness(eps, *lax.map(weights, jnp.asarray(betas)))
+        return Steadiness(eps, *lax.map(weights, jnp.asarray(CURVE)))
 
     return simulate(draw, draws, seed, f"steadiness {n}")
 

@@ -9,6 +9,7 @@ import numpy as np
 from kgpt_jax.config import UserError
 from kgpt_jax.exercises import claims, places, word_claims
 from kgpt_jax.exercises.figures import Bars, Figure, Findings, Histogram, Lines, Matrix
+from kgpt_jax.store.outputs import cannot_write
 
 TOPICS = {
     "copying": claims.copying,
@@ -98,8 +99,12 @@ def draw(found: Findings, path: Path):
         axis.set_title(panel.title, fontsize=10)
     title = textwrap.fill(found.title, int(9.5 * size[0]))
     figure.suptitle(title, fontsize=12, fontweight="bold")
-    figure.savefig(path, dpi=DPI)
-    pyplot.close(figure)
+    try:
+        figure.savefig(path, dpi=DPI)
+    except OSError as error:
+        raise cannot_write(path, error) from None
+    finally:
+        pyplot.close(figure)
 
 
 def draw_lines(axis, panel: Lines):

@@ -68,7 +68,7 @@ class Language(NamedTuple):
 
     Attributes:
       names: of its values.
-      families: names such as `k`, for `total(k)`, the sum of all keys, and `others(k)`, without those named.
+      families: names such as `k`. `total(k)` is the sum of all keys, `others(k)` that of the unnamed ones.
       functions: names of general functions (FUNCTIONS).
       own: functions that the question defines, with their number of arguments.
       budget: what computing may cost; all expressions of an answer share it.
@@ -82,9 +82,8 @@ class Language(NamedTuple):
 
 
 class Expression(NamedTuple):
-    """A parsed answer: its text, its tree, the names in it ("exp()" for functions), and what computes it."""
+    """A parsed answer: its tree, the names in it ("exp()" for functions), and what computes it."""
 
-    text: str
     tree: ast.expr
     names: frozenset[str]
     compute: Compute
@@ -132,7 +131,7 @@ def parse(text: str, language: Language) -> Expression:
     except (ValueError, RecursionError, MemoryError):
         raise Unreadable("it is nested too deeply, or has a number with too many digits") from None
     compute = reader.read(tree, 1)
-    return Expression(text, tree, frozenset(reader.used), compute)
+    return Expression(tree, frozenset(reader.used), compute)
 
 
 def shape_name(value: np.ndarray) -> str:
@@ -163,7 +162,7 @@ class _Reader:
     """Turns the tree of one answer into a function, and refuses what the language does not have."""
 
     def __init__(self, text: str, language: Language):
-        self.text, self.language = text, language
+        self.language = language
         self.body = text.lstrip().encode()
         self.indent = len(text) - len(text.lstrip())
         self.n_nodes, self.used = 0, set()
@@ -239,7 +238,7 @@ class _Reader:
             sign, exponent = -1, exponent.operand
         whole = isinstance(exponent, ast.Constant) and type(exponent.value) is int
         if not whole or exponent.value > MAX_POWER:
-            raise self.refuse(node.right, f"powers are whole numbers up to {MAX_POWER}")
+            raise self.refuse(node.right, f"a power must be a whole number from -{MAX_POWER} to {MAX_POWER}")
 
         def compute(given: Values) -> np.ndarray:
             value = base(given)

@@ -23,9 +23,9 @@ class Settings(NamedTuple):
     seed: int = 0
     sizes: tuple[int, ...] = (4, 8, 64, 512)
 
-    def rng(self, *purpose: int) -> np.random.Generator:
+    def rng(self, purpose: int) -> np.random.Generator:
         """Returns a generator for draws that NumPy makes; another purpose gives other draws."""
-        return np.random.default_rng((self.seed, *purpose))
+        return np.random.default_rng((self.seed, purpose))
 
 
 class Estimate(NamedTuple):
@@ -210,18 +210,17 @@ def median(x_S: np.ndarray) -> Estimate:
     return Estimate(float(value), float(high - low) / 2)
 
 
-def lowest(x_B: np.ndarray, y_SB: np.ndarray, blocks: int = 20) -> Estimate:
+def lowest(x_B: np.ndarray, y_SB: np.ndarray) -> Estimate:
     """Estimates at which of the places x the expectation of y is least.
 
-    The standard error follows from the lowest places of blocks of draws.
+    The standard error follows from the lowest places of 20 blocks of draws; fewer draws are blocks of one.
 
     Args:
       x_B: the places.
       y_SB: draws of y at each place.
-      blocks: how many blocks; less if there are fewer draws.
     """
     place = float(x_B[y_SB.mean(axis=0).argmin()])
-    parts = np.array_split(y_SB, min(blocks, len(y_SB)))
+    parts = np.array_split(y_SB, min(20, len(y_SB)))
     return Estimate(place, _error(np.array([x_B[part_SB.mean(axis=0).argmin()] for part_SB in parts])))
 
 

@@ -37,10 +37,12 @@ def check(topic: str, fields: Mapping[str, Any], year: int = NEWEST, seed: int =
       The verdict. An answer that cannot be read is no error, but "unreadable".
 
     Raises:
-      UserError: there is no such topic, or the seed is negative.
+      UserError: there is no such topic or year, or the seed is negative.
     """
     if topic not in TOPICS:
         raise UserError(_unknown(topic))
+    if year not in YEARS:
+        raise UserError(f"year is {year!r}: choose from {YEARS[0]} to {YEARS[-1]}")
     try:
         return TOPICS[topic].judge(Answer(topic, TOPICS[topic], fields, year, seed))
     except Unreadable as error:
@@ -102,7 +104,7 @@ class Report(NamedTuple):
             )
         lines.append(self.summary)
         if self.unasked:
-            lines.append(f"without points, not asked as a formula in the handout: {', '.join(self.unasked)}")
+            lines.append(f"no points, as the handout asks for no formula here: {', '.join(self.unasked)}")
         return "\n".join(lines)
 
     def gradescope(self) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kgpt_jax.exercises.answer import Answer
+from kgpt_jax.exercises.expression import Unreadable
 from kgpt_jax.exercises.verdict import Verdict, right, wrong
 
 TOLERANCE = 1e-3  # of the target's length
@@ -79,7 +80,7 @@ def sweep(
         if at_value:
             least, residual = value, max(measured.residual for *_, measured in at_value)
     if least is None:
-        return wrong("the scores are too large for float64 to tell the weights")
+        raise Unreadable("the scores are too large for float64: use a smaller factor")
     return right(residual, holds_from=f"{' and '.join(large)} {least:g}")
 
 

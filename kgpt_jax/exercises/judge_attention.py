@@ -76,11 +76,12 @@ def halves(answer: Answer, fields: Sequence[str], name: str, noisy: bool) -> Ver
                 return NOT_FINITE
             length = float(np.linalg.norm(q_D))
             longest = max(longest, length)
-            scores_N = case["keys_ND"] @ q_D
-            if noisy:
-                sigma = spread if fixed else VANISHING / max(length, 1.0)
-                scores_N = scores_N + sigma * (case["noise_ND"] @ q_D)
-            weights_N = weights_N + softmax(scores_N) / len(queries)
+            with np.errstate(all="ignore"):
+                scores_N = case["keys_ND"] @ q_D
+                if noisy:
+                    sigma = spread if fixed else VANISHING / max(length, 1.0)
+                    scores_N = scores_N + sigma * (case["noise_ND"] @ q_D)
+                weights_N = weights_N + softmax(scores_N) / len(queries)
         target_D = case["values_ND"][:2].mean(0)
         residual = relative(weights_N @ case["values_ND"], target_D)
         weights = [*weights_N[:2], weights_N[2:].sum()]
@@ -127,8 +128,8 @@ def two_heads(answer: Answer) -> Verdict:
     steadier = variance([with_scaled_key(even_X)]) / max(variance(two), 1e-12)
     if steadier >= 10:
         return verdict
-    less = f"the variance is only {steadier:.1f} times less"
-    return verdict._replace(reason=f"but hardly steadier than one head if k_a varies in length: {less}")
+    by = f"the variance is {steadier:.1f} times less"
+    return verdict._replace(reason=f"but hardly steadier than one head if k_a varies in length: {by}")
 
 
 def scaled(answer: Answer, n_heads: int, betas: Sequence[float], tolerance: float, share: float) -> Verdict:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from kgpt_jax.exercises.answer import Answer
+from kgpt_jax.exercises.answer import Answer, is_blank
 from kgpt_jax.exercises.expression import Expression, Misfit, Unreadable, latin, shape_name
 from kgpt_jax.exercises.judge import TOLERANCE, relative, softmax, unequal
 from kgpt_jax.exercises.verdict import Verdict, right, wrong
@@ -51,11 +51,16 @@ def permutation(answer: Answer) -> Verdict:
     return right(residual)
 
 
+def drawn_order(rng: np.random.Generator, T: int) -> np.ndarray:
+    """Draws a permutation that is not its own inverse, (T,): with P^T = P, wrong steps would pass."""
+    while np.array_equal((order_T := rng.permutation(T))[order_T], np.arange(T)):
+        pass
+    return order_T
+
+
 def drawn_layer(rng: np.random.Generator, T: int, d: int) -> tuple[dict[str, Any], Callable]:
     """Draws words X, a permutation P with P P != I, and a layer. Returns what is given, and the layer."""
-    order = np.arange(T)
-    while np.array_equal(order[order], np.arange(T)):  # P^T = P would let wrong steps pass
-        order = rng.permutation(T)
+    order = drawn_order(rng, T)
     given: dict[str, Any] = {name: rng.normal(size=(d, d)) for name in ("W_Q", "W_K", "W_V", "W_1", "W_2")}
     given |= {"b_1": rng.normal(size=(1, d)), "b_2": rng.normal(size=(1, d)), "T": T, "d": d}
     given |= {"X": rng.normal(size=(T, d)), "P": np.eye(T)[order], "ones": np.ones((T, 1)), "I": np.eye(T)}
@@ -272,9 +277,7 @@ def perceiver_cost(answer: Answer) -> Verdict:
 
 def positions(answer: Answer) -> Verdict:
     """Whether sinusoids break the symmetry of `permutation`, and whether two positions can share them."""
-    breaks, claim = answer.truth("breaks_the_symmetry"), answer.fields["can_coincide"]
-    witness = claim if isinstance(claim, dict) else answer.fields
-    coincide = isinstance(claim, dict) or answer.truth("can_coincide")
+    breaks, coincide = answer.truth("breaks_the_symmetry"), answer.truth("can_coincide")
     given, layer = drawn_layer(answer.rng, 6, 8)
     moved = layer(given["P"] @ given["X"] + sinusoids(np.arange(6), 8))
     symmetric = relative(moved, given["P"] @ layer(given["X"] + sinusoids(np.arange(6), 8))) <= TOLERANCE
@@ -282,11 +285,9 @@ def positions(answer: Answer) -> Verdict:
         return wrong("breaks_the_symmetry: the opposite holds for a layer with sinusoids")
     if not coincide:
         return right(None)
-    if not {"t_1", "t_2", "d"} <= set(witness):
+    if any(is_blank(answer.fields.get(name, "")) for name in ("t_1", "t_2", "d")):
         return wrong("can_coincide: give t_1, t_2 and d of two positions that have the same sinusoids")
-    t_1, t_2, d = (
-        answer.whole(name, least, witness[name]) for name, least in (("t_1", 0), ("t_2", 0), ("d", 2))
-    )
+    t_1, t_2, d = (answer.whole(name, least) for name, least in (("t_1", 0), ("t_2", 0), ("d", 2)))
     if d % 2 or d > 10_000:
         raise Unreadable("d: give an even number up to 10,000")
     if t_1 == t_2:
@@ -297,9 +298,14 @@ def positions(answer: Answer) -> Verdict:
     return wrong(text, t_1=t_1, t_2=t_2, d=d, distance=apart)
 
 
+def rates(d: int) -> np.ndarray:
+    """Returns the rates 10000^(-2i/d) of d channels, (D / 2,) (arXiv 1706.03762)."""
+    return 10_000.0 ** (-np.arange(0, d, 2) / d)
+
+
 def sinusoids(t_N: np.ndarray, d: int) -> np.ndarray:
-    """Returns sinusoids of positions, (N, D), at the rates 10000^(-2i/d) (arXiv 1706.03762)."""
-    angle_NX = np.asarray(t_N)[:, None] * 10_000.0 ** (-np.arange(0, d, 2) / d)
+    """Returns sinusoids of positions, (N, D)."""
+    angle_NX = np.asarray(t_N)[:, None] * rates(d)
     return np.stack([np.sin(angle_NX), np.cos(angle_NX)], axis=2).reshape(len(angle_NX), d)
 
 

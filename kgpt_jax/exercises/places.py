@@ -27,7 +27,7 @@ from kgpt_jax.exercises.figures import (
     rms,
 )
 from kgpt_jax.exercises.judge import relative
-from kgpt_jax.exercises.judge_places import sinusoids
+from kgpt_jax.exercises.judge_places import drawn_order, rates, sinusoids
 from kgpt_jax.model.attention import CausalAttention, MemoryAttention
 from kgpt_jax.model.blocks import MemoryBlock, Mlp
 from kgpt_jax.model.costs import paper_flops
@@ -37,7 +37,6 @@ from kgpt_jax.model.synthesizer import SynthesizerAttention
 
 CFG = ModelConfig(n_layer=2, n_head=2, n_embd=16, seq_len=8, block_size=8, dropout=0.0)
 TEXTS = 20  # texts that the modules are tried on, each with its own permutation
-BASE = 10_000.0
 
 
 def permutation(settings: Settings) -> Findings:
@@ -45,7 +44,7 @@ def permutation(settings: Settings) -> Findings:
     found = Findings("permutation", settings)
     rng = settings.rng(1)
     T, C = CFG.seq_len, CFG.n_embd
-    order_ST = permutations(T, TEXTS, rng)
+    order_ST = np.stack([drawn_order(rng, T) for _ in range(TEXTS)])
     x_STC = rng.standard_normal((TEXTS, T, C))
     plain, causal, moved = [], [], []
     for x_TC, order_T in zip(x_STC, order_ST):
@@ -102,16 +101,6 @@ class HandoutLayer:
             scores_TN[np.triu_indices(len(x_TD), 1)] = -np.inf
         h_TD = special.softmax(scores_TN, axis=1) @ (x_TD @ self.v_DD)
         return np.maximum(h_TD @ self.w1_DF + self.b1_F, 0) @ self.w2_FD + self.b2_D
-
-
-def permutations(T: int, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Returns permutations that are not their own inverse, (S, T): only these tell P from its transpose."""
-    found = []
-    while len(found) < count:
-        order_T = rng.permutation(T)
-        if (order_T[order_T] != np.arange(T)).any():
-            found.append(order_T)
-    return np.stack(found)
 
 
 def non_causal(rng: np.random.Generator) -> dict[str, Callable]:
@@ -177,7 +166,7 @@ def positions(settings: Settings) -> Findings:
     for i, d in enumerate((2, 4, 8, 64, 512)):
         pos_TD = sinusoids(np.arange(count), d)
         nearest_G = np.array([_least_distance(pos_TD, gap) for gap in gaps_G])
-        rate_P = BASE ** (-np.arange(0, d, 2) / d)
+        rate_P = rates(d)
         law_G = 2 * np.sqrt((np.sin(gaps_G[:, None] * rate_P / 2) ** 2).sum(axis=1))
         found.add("least_distance", nearest_G.min(), law_G.min(), n=count, d=d)
         found.add(
@@ -214,7 +203,7 @@ def rope(settings: Settings) -> Findings:
     rng = settings.rng(2)
     z_2SD = rng.standard_normal((2, draws, d))
     t_2S = rng.integers(0, 1000, (2, draws))
-    rate_P = BASE ** (-np.arange(0, d, 2) / d)
+    rate_P = rates(d)
     q_SD, k_SD = z_2SD
     t_S, s_S = t_2S
     lengths_S = np.linalg.norm(q_SD, axis=1) * np.linalg.norm(k_SD, axis=1)
@@ -285,8 +274,7 @@ def turned(z_SD: np.ndarray, t_S: np.ndarray, rate_P: np.ndarray) -> np.ndarray:
 def block_rotation(t: int, d: int) -> np.ndarray:
     """Returns the rotation of position t as a block-diagonal matrix, (D, D)."""
     matrix_DD = np.zeros((d, d))
-    for i in range(0, d, 2):
-        angle = t * BASE ** (-i / d)
+    for i, angle in zip(range(0, d, 2), t * rates(d)):
         matrix_DD[i, i] = matrix_DD[i + 1, i + 1] = math.cos(angle)
         matrix_DD[i + 1, i] = math.sin(angle)
         matrix_DD[i, i + 1] = -math.sin(angle)

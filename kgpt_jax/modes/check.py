@@ -48,9 +48,8 @@ def run(command: Command):
     if report_path:
         outputs.check(report_path, REPORT, inputs=[path])
     report = grade_file(path, seed)
-    if (
-        report_path
-    ):  # also if the file cannot be read: without a report, Gradescope shows a failure of the grader
+    # Also if the file cannot be read: without a report, Gradescope shows a failure of the grader.
+    if report_path:
         write(report_path, report)
     if report.error:
         raise UserError(report.error)
@@ -64,7 +63,7 @@ def grade_file(path: Path, seed: int):
     try:
         return grading.grade(grading.read_answers(path), seed)
     except UserError as error:
-        return grading.Report([], 0, error=str(error))
+        return grading.Report([], 0, error=grading.readable(str(error)))
 
 
 def grade_folder(folder: Path, outputs_path: str | None, seed: int):

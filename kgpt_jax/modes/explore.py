@@ -58,4 +58,5 @@ def explore(topics: list[str], settings, folder: Path):
         lines += map(json_line, found.figures)
         print(f"{topic}: {found.title}\n{table(found)}\n{perf_counter() - started:.1f} s\n", flush=True)
     write_lines(path, lines, FIGURES)
-    print(f"wrote {path} and {len(topics)} pictures ({perf_counter() - began:.1f} s)")
+    many = "s" if len(topics) > 1 else ""
+    print(f"wrote {path} and {len(topics)} picture{many} ({perf_counter() - began:.1f} s)")

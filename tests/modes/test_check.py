@@ -68,6 +68,17 @@ def test_a_file_that_cannot_be_read_still_gives_a_report(answers, tmp_path):
     }
 
 
+def test_no_file_name_stops_the_grading_or_writes_lines_of_its_own(answers, tmp_path):
+    names = [b"b\xff.toml", b"a\nz: 15 right.toml", b"c\x1b[31m.toml"]
+    for name in names:
+        (tmp_path / os.fsdecode(name)).write_bytes(b"\xe9")
+    folder = tmp_path / "reports"
+    printed = check(f"--answers_path={tmp_path}", f"--outputs_path={folder}").splitlines()
+    assert len(printed) == len(names) + 2  # one line for each file, and for what was written
+    assert "".join(printed).isprintable()
+    assert len((folder / "grades.csv").read_text("utf-8").splitlines()) == len(names) + 2  # and the header
+
+
 def test_a_folder_gives_a_report_for_each_file_and_a_table(answers, tmp_path):
     (tmp_path / "broken.toml").write_bytes(b"\xe9")
     folder = tmp_path / "reports"
