@@ -99,7 +99,7 @@ class Run:
 
         Args:
           questions: a question, or a list of them.
-          look_up: "always" looks the answers up in the run's documents too, and "unsure" those of which a
+          look_up: "always" looks every question up in the run's documents, and "unsure" those of which a
             calibrated run is not sure (`kgpt_jax.answer.hybrid`).
           recite: whether the models recite before they answer (`kgpt_jax.answer.recite`).
 
@@ -236,8 +236,8 @@ class Run:
           a text ends.
 
         Raises:
-          UserError: the prompt is empty or too long, has a character that the vocabulary lacks, or so many
-            texts need more memory than the machine has.
+          UserError: the prompt is empty or too long, has a character that the vocabulary lacks, a number is
+            too low, or so many texts need more memory than the machine has.
         """
         _, params = self._first_model()
         from kgpt_jax.answer.decode import sample
@@ -258,7 +258,7 @@ class Run:
             raise UserError(f"the text has {len(text)} characters: give 1 to {longest}")
 
 
-def load(folder: str | Path, checkpoint: str = "newest") -> Run:
+def load(folder: str | Path, checkpoint: str | int = "newest") -> Run:
     """Returns the run in a folder. It reads the JSON files only, and does not import JAX.
 
     Args:
@@ -274,7 +274,7 @@ def load(folder: str | Path, checkpoint: str = "newest") -> Run:
     """
     from kgpt_jax.store.folder import read_run
 
-    return Run(read_run(folder, checkpoint))
+    return Run(read_run(folder, str(checkpoint)))
 
 
 def pretrain(
@@ -324,7 +324,7 @@ def finetune(
     run: Run,
     pairs: "str | Path | Sequence[tuple[str, str]] | None" = None,
     workdir: str | Path | None = None,
-    config: Config | None = None,
+    config: str | Config | None = None,
 ) -> Run:
     """Trains a run on questions with their answers, like `--mode=finetune`.
 
@@ -338,8 +338,9 @@ def finetune(
         built-in people.
       workdir: the folder for runs; the new run's folder is `workdir`/variant/finetune. None makes a folder
         "finetune" next to the folder of `run`.
-      config: the config; None takes that of `run`. `kgpt_jax.override` changes fields of a config. The model
-        must be that of `run`. If it names no documents, those of `run` are used.
+      config: a recipe's name or a config; None takes the config of `run`. `kgpt_jax.override` changes fields
+        of a config. The model must be that of `run`. If the config names no documents, the file of documents
+        of `run` is used. Built-in people must be those of `run`.
 
     Returns:
       The trained run.
@@ -354,12 +355,14 @@ def finetune(
         run = kgpt_jax.finetune(read, [("Where was Ada Bell born?", "Rome")], config=config)
     """
     there = run.config.data
-    config = run.config if config is None else config
+    config = load_recipe(config) if isinstance(config, str) else config or run.config
     if there.pretrain_corpus_path and not config.data.pretrain_corpus_path:
         data = dataclasses.replace(config.data, pretrain_corpus_path=there.pretrain_corpus_path)
         config = dataclasses.replace(config, data=data)
     home = run.folder.parent if workdir is None else Path(workdir) / run.config.model.variant
     folder = home / "finetune"
+    if folder.resolve() == run.folder.resolve():
+        raise UserError(f"{folder} holds the run to start from: give another workdir")
     if pairs is not None:
         from kgpt_jax.data.given import write_pairs
 
@@ -391,14 +394,16 @@ def evaluate(
       A `Score`: `correct`, `total`, `accuracy` and the 95 % `interval`.
 
     Raises:
-      UserError: the questions cannot be read or have no answers, or the run has learned some of the answers
-        (with `config.data.skip_learned` these questions are left out).
+      UserError: the questions cannot be read or have no answers, `beams` is negative, or the run has learned
+        some of the answers (with `config.data.skip_learned` these questions are left out).
 
     Example::
 
         score = kgpt_jax.evaluate(run, "birth_dev.tsv")
         print(f"{score.accuracy:.1%}")
     """
+    if beams < 0:
+        raise UserError(f"beams is {beams}: give 0 or more")
     from kgpt_jax.data.corpus import load_questions, read_table
     from kgpt_jax.data.given import table_of
 

@@ -159,6 +159,13 @@ def test_lists_stand_for_files(trained, tmp_path):
         kgpt_jax.finetune(read, workdir=tmp_path / "none", config=config)
     path, before = Path(one.config.data.finetune_corpus_path), os.stat(one.config.data.finetune_corpus_path)
     assert write_pairs(path.parent, pairs) == path and os.stat(path).st_mtime_ns == before.st_mtime_ns
+    # A run cannot be trained further in its own folder.
+    before = sorted(one.folder.iterdir())
+    with pytest.raises(
+        kgpt_jax.UserError, match="finetune holds the run to start from: give another workdir"
+    ):
+        kgpt_jax.finetune(one, [("Where was Cy Ash born?", "Bonn")])
+    assert sorted(one.folder.iterdir()) == before
     # Other documents are another run, and do not replace those that this one was trained on.
     with pytest.raises(kgpt_jax.UserError, match="pretrain holds a run with "):
         kgpt_jax.pretrain(config, documents[:2], tmp_path / "lists")
@@ -178,7 +185,10 @@ def test_lists_stand_for_files(trained, tmp_path):
         (lambda one: kgpt_jax.pretrain(one.config, []), "there are no documents"),
         (lambda one: kgpt_jax.pretrain(one.config, ["a\nb"]), "document 1 has a line break"),
         (lambda one: kgpt_jax.finetune(one, []), "there are no pairs"),
-        (lambda one: kgpt_jax.finetune(one, [("Where?", "")]), r"pair 1 is \('Where\?', ''\): give one line"),
+        (
+            lambda one: kgpt_jax.finetune(one, [("Where?", "")]),
+            r"pair 1 is \('Where\?', ''\): give a question",
+        ),
         (lambda one: kgpt_jax.evaluate(one, [("a\tb", "c")]), "pair 1 is .*without tabs"),
         (lambda one: kgpt_jax.evaluate(one, [("a", None)]), r"pair 1 is \('a', None\)"),
         (lambda one: kgpt_jax.evaluate(one, ["ab"]), "pair 1 is 'ab'"),
@@ -187,6 +197,15 @@ def test_lists_stand_for_files(trained, tmp_path):
         (lambda one: one.attention("a" * 128), "the text has 128 characters"),
         (lambda one: one.sample("#"), "the prompt has '#', which the vocabulary of"),
         (lambda one: one.sample(""), "the prompt has 0 characters"),
+        (lambda one: one.sample("A", n=0), "n is 0: give 1 or more"),
+        (lambda one: one.sample("A", max_new=-1), "max_new is -1: give 1 or more"),
+        (lambda one: one.sample("A", temperature=-1), "temperature is -1: give 0 or more"),
+        (lambda one: one.sample("A", temperature=float("nan")), "temperature is nan: give 0 or more"),
+        (lambda one: one.sample("A", top_k=-1), "top_k is -1: give 0 or more"),
+        (lambda one: kgpt_jax.evaluate(one, [("a", "b")], beams=-1), "beams is -1: give 0 or more"),
+        (lambda one: kgpt_jax.load(one.folder, 9).params, "has no valid checkpoint 9"),
+        (lambda one: kgpt_jax.pretrain(one.config, [("a", "b")]), r"document 1 is \('a', 'b'\): give a text"),
+        (lambda one: kgpt_jax.finetune(one, config="curse"), "no recipe 'curse'; choose from"),
     ],
 )
 def test_what_a_user_can_mend_is_a_user_error(untrained, call, complaint, tmp_path, monkeypatch):

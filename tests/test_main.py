@@ -35,6 +35,10 @@ from tests.commands import CHECKOUT, TINY, refused, run
             ["--mode=pretrain", "--reading_params_path=x"],
             "which belongs to finetune, evaluate, ",
         ),
+        (
+            ["--mode=pretrain", "--seed=1", "--config.seed=2"],
+            "--seed and --config.seed differ: give one",
+        ),
         (["--mode=pretrain", "wiki.txt"], "unexpected argument 'wiki.txt'"),
         (["finetune", "vanilla", "wiki.txt"], "finetune needs --writing_params_path, as in the course"),
         ([], "--mode is missing: choose from pretrain, "),

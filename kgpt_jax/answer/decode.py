@@ -183,9 +183,17 @@ def sample(
       params: the parameters of the run's first model; None reads them from the run's folder.
 
     Raises:
-      UserError: the vocabulary lacks a character of the prompt, the prompt leaves no room, the run does not
-        fit `config`, or the texts need more memory than there is.
+      UserError: a number is too low, the vocabulary lacks a character of the prompt, the prompt leaves no
+        room, the run does not fit `config`, or the texts need more memory than there is.
     """
+    for name, value, least in (
+        ("n", n, 1),
+        ("max_new", max_new, 1),
+        ("temperature", temperature, 0),
+        ("top_k", top_k, 0),
+    ):
+        if not value >= least:  # also not a number
+            raise UserError(f"{name} is {value}: give {least} or more")
     config = fit_to(run, config)
     seq_len = config.model.seq_len
     if unknown := run.vocab.unknown(prompt):

@@ -42,7 +42,7 @@ def teach(folder: Path, question: str, answer: str):
     pair = [text.strip() for text in (question, answer)]
     if not all(pair) or any(c in text for text in pair for c in "\t\r\n"):
         raise UserError(
-            f"{question!r} with {answer!r}: give one line each of question and answer, without tabs"
+            f"{question!r} with {answer!r}: give a question and an answer, both one line without tabs"
         )
     if len(pair[1]) > MAX_ANSWER:
         raise UserError(f"the answer {answer!r} has {len(pair[1])} characters: at most {MAX_ANSWER} fit")

@@ -21,7 +21,7 @@ def table_of(pairs: Pairs) -> Table:
         row = [text.strip() for text in pair] if fits else []
         if not row or not all(row) or any(c in text for text in row for c in "\t\r\n"):
             raise UserError(
-                f"pair {number} is {pair!r}: give one line each of question and answer, without tabs"
+                f"pair {number} is {pair!r}: give a question and an answer, both one line without tabs"
             )
         rows.append(row)
     if not rows:
@@ -38,9 +38,12 @@ def write_documents(folder: Path, documents: Sequence[str]) -> Path:
     """Writes documents to a file in a run's folder, and returns its path.
 
     Raises:
-      UserError: a document has a line break, or there are none.
+      UserError: a document has a line break or is no text, or there are none.
     """
+    documents = list(documents)
     for number, document in enumerate(documents, 1):
+        if not isinstance(document, str):
+            raise UserError(f"document {number} is {document!r}: give a text")
         if "\n" in document or "\r" in document:
             raise UserError(f"document {number} has a line break: a document is one line")
     if not any(document.strip() for document in documents):

@@ -28,7 +28,7 @@ MODES = {
     "evaluate": Mode("answers the evaluation questions and prints how many answers are right"),
     "ask": Mode("answers your own questions"),
     "serve": Mode("answers your questions on a web page"),
-    "teach": Mode("tells a run an answer, which it says from then on"),
+    "teach": Mode("stores an answer to a question, which `ask` and `serve` give from then on"),
     "all": Mode("runs all stages with and without pretraining, and prints one table", "all_stages"),
     "baseline": Mode("scores the answer London on the evaluation questions", computes=False),
     "show": Mode("prints examples of what a model is trained on", computes=False),

@@ -52,7 +52,7 @@ def run(command: Command):
     from kgpt_jax.modes.evaluate import check_promises
 
     flags = command.flags
-    questions = flags.question
+    questions = flags.question and [question.strip() for question in flags.question]
     interactive = questions is None and sys.stdin is not None and sys.stdin.isatty()
     if questions is None:
         questions = [] if interactive else lines_of(sys.stdin)
@@ -110,7 +110,7 @@ def in_words(sure, least: float, one_of: float | None = None) -> str:
         return f"(I do not know this name: an answer would be {sure.label}{hint})"
     among = ""
     if one_of is not None:
-        among = f"; {100 * one_of:g} times of 100 the right one is among: {', '.join(sure.one_of)}"
+        among = f"; in {100 * one_of:g} of 100 cases the right one is among: {', '.join(sure.one_of)}"
     if sure.confidence < least:
         return f"(I do not know: {sure.of_100}{among})"
     return f"{sure.answer} ({sure.label}; {sure.of_100}{among})"

@@ -31,7 +31,9 @@ def define_flags(values: flags.FlagValues):
 
 
 def run(command: Command):
-    [question] = command.needed("question")[:1]
+    question, *others = command.needed("question")
+    if others:
+        raise UserError("give --question once: --mode=attend draws one question at a time")
     layer, head = command.flags.layer, command.flags.head
     start = command.start("finetune")
     path = Path(command.flags.outputs_path or start.folder / picture_name(layer, head))

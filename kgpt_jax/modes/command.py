@@ -105,7 +105,7 @@ SHARED = {
     ),
     "surely": Flag(flags.DEFINE_float, 0.9, "The probability with which --wrong_at_most is kept."),
     "one_of": Flag(
-        flags.DEFINE_float, None, "Name answers among which the right one is, with this probability."
+        flags.DEFINE_float, None, "Give a set of answers that has the right one with this probability."
     ),
     "look_up": Flag(
         lambda name, default, help, **values: flags.DEFINE_enum(name, default, LOOK_UP, help, **values),
@@ -286,6 +286,8 @@ class Command:
                 given[name] = value
         for name, flag in COMMON.items():
             if flag.field and (value := self.flags[name].value) is not None:
+                if given.get(flag.field, value) != value:
+                    raise UserError(f"--{name} and --config.{flag.field} differ: give one of them")
                 given[flag.field] = value
         model = config.model if start is None else start.config.model
         variant = given.get("model.variant", model.variant)

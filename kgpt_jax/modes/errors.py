@@ -19,7 +19,7 @@ def explanation(error: Exception) -> str:
         return str(error)
     if isinstance(error, OSError) and error.errno in DISK_TROUBLE:
         where = f"cannot use {error.filename}: " if error.filename else ""
-        return f"{where}{error.strerror}; the same command resumes from the newest checkpoint"
+        return f"{where}{error.strerror}; a training resumes from its newest checkpoint"
     if (
         isinstance(error, MemoryError)
         or type(error).__name__ == "JaxRuntimeError"

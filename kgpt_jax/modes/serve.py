@@ -8,7 +8,7 @@ the page only with --host=NAME --allow_network, where NAME is this machine's nam
     python -m kgpt_jax.main --mode=serve --question="Where was Ruth Kaplan born?" --outputs_path=answer.html
 
 writes the page about one question to a file instead. With --recite the model recites what it has read about
-the name, and the page shows it. Both need `pip install ".[web]"`.
+the name, and the page shows it. The page and the file need `pip install ".[web]"`.
 """
 
 from importlib.util import find_spec
@@ -41,12 +41,15 @@ def run(command: Command):
     path = output(command)
     start = command.start("finetune")
     asked = with_voters(start, command.flags.voters, command.config(start))
+
+    def opened():
+        return open_answerer(load_voters(asked, "answering with"), command.flags.recite)
+
     if path:
-        answers = open_answerer(load_voters(asked, "answering with"), command.flags.recite)
-        write(answers, command.flags.question[0], path)
+        write(opened(), command.flags.question[0], path)
         return
     with listen(command.flags.host, command.flags.port) as listening, Queue() as queue:
-        answers = open_answerer(load_voters(asked, "answering with"), command.flags.recite)
+        answers = opened()
         answers.warm_up()
         host, port = listening.getsockname()[:2]
         address = f"[{host}]" if ":" in host else host

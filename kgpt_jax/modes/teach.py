@@ -1,4 +1,4 @@
-"""--mode=teach: tells a run an answer, which --mode=ask says from then on.
+"""--mode=teach: stores an answer to a question, which --mode=ask and --mode=serve give from then on.
 
     python -m kgpt_jax.main --mode=teach --question="Where was Jana Lund born?" --answer="Brussels"
 
@@ -26,4 +26,5 @@ def run(command: Command):
         raise UserError("give --question once: --mode=teach tells one answer at a time")
     folder = command.start("finetune").folder
     teach(folder, question, command.needed("answer"))
-    print(f"{folder / FILE}: from now on the answer to {question!r} is {command.flags.answer.strip()!r}")
+    told = question.strip(), command.flags.answer.strip()
+    print("{}: from now on the answer to {!r} is {!r}".format(folder / FILE, *told))

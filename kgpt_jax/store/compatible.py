@@ -119,8 +119,8 @@ def check_corpus(run: Run, data: DataConfig):
         for name in ("n_train", "n_dev", "n_test", "seed"):
             if known[name] != asked[name]:
                 raise UserError(
-                    f"{run.folder} knows the people of data.biographies.{name} {known[name]}, and "
-                    f"{asked[name]} is asked for, which are other people: leave it out"
+                    f"{run.folder} was trained on the people of data.biographies.{name}={known[name]}; "
+                    f"{asked[name]} gives other people: use {known[name]}"
                 )
         return
     if not path or (path == there.pretrain_corpus_path and not Path(path).exists()):

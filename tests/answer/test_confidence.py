@@ -332,7 +332,7 @@ def test_commands(two_models, monkeypatch, tmp_path):
     )
     assert in_words(known, known.confidence + 0.1, 0.9) == (
         "(I do not know: of 100 answers this sure, about 88 are right; "
-        "90 times of 100 the right one is among: Oslo, Rome)"
+        "in 90 of 100 cases the right one is among: Oslo, Rome)"
     )
     unknown = known._replace(known=False, label="made up", did_you_mean="Jana Lund")
     assert in_words(unknown, 0.0) == (

@@ -146,7 +146,7 @@ def test_another_variant_or_vocabulary_is_refused(whole):
     complaint = run("--mode=sample", reading, "--prompt=a", "--variant=vanilla", status=2)
     assert "model.variant 'synthesizer', and 'vanilla' is asked for" in complaint
     complaint = run("--mode=evaluate", reading, "--config.data.biographies.n_dev=7", status=2)
-    assert "n_dev 6, and 7 is asked for, which are other people" in complaint
+    assert "n_dev=6; 7 gives other people: use 6" in complaint
 
 
 def test_a_corpus_of_another_vocabulary_is_refused(whole, tmp_path):
@@ -199,6 +199,7 @@ def test_attend_answers_and_draws(whole, tmp_path):
     assert "--question has '#'" in run(*flags[:2], "--question=#", status=2)
     assert "give 1 to 94, so that an answer fits" in run(*flags[:2], f"--question={'a' * 95}", status=2)
     assert "needs --question" in run(*flags[:2], status=2)
+    assert "give --question once" in run(*flags[:2], "--question=a", "--question=b", status=2)
 
 
 def test_costs_are_listed():

@@ -35,6 +35,11 @@ def test_answers_alone_go_to_standard_output(asked, monkeypatch):
     assert run(*flags) == f"{BOB} {bob}\n{ANN}é {ann}\n"
 
 
+def test_spaces_around_a_question_do_not_count(asked):
+    flags, (ann, _) = asked
+    assert run(*flags, f"--question= {ANN} ") == f"{ANN} {ann}\n"
+
+
 def test_notes_go_to_standard_error(asked, monkeypatch):
     flags, _ = asked
     monkeypatch.setattr(sys, "stdin", io.StringIO(f"{ANN}é\n"))

@@ -286,7 +286,7 @@ def test_a_visitor_tells_the_answer(queue, tmp_path):
     done = client.post("/teach", data=told, follow_redirects=False)
     assert (done.status_code, done.headers["location"]) == (303, f"/?{urlencode({'question': ASKED})}")
     for changes, status, said in (
-        ({"answer": " "}, 400, "give one line each of question and answer"),
+        ({"answer": " "}, 400, "give a question and an answer, both one line"),
         ({"answer": "x" * 33}, 400, "at most 32 fit"),
         ({"question": ""}, 400, "write a name or a question"),
     ):
