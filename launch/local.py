@@ -73,6 +73,8 @@ def supervise(command: list[str], n: int, platform: str | None, max_restarts: in
         left = max_restarts - start
         then = f" and start again, {left - 1} restarts left" if left else ""
         print(f"a process ended with status {status}: all are stopped{then}", file=sys.stderr, flush=True)
+        # A restart resumes what this one has begun.
+        command = [word for word in command if word.lstrip("-").partition("=")[0] != "start_anew"]
     return status
 
 

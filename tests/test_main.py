@@ -7,7 +7,6 @@ import sys
 import jax
 import pytest
 
-from kgpt_jax.config import Config
 from kgpt_jax.modes import MODES, command, load, pretrain
 from kgpt_jax.modes.command import parse
 from tests import runs
@@ -86,9 +85,12 @@ def test_training_does_not_move_away_the_run_that_it_starts_from(tmp_path):
 def test_a_run_that_starts_anew_keeps_the_old_one_aside(tmp_path):
     folder = runs.saved(tmp_path / "vanilla" / "pretrain").folder
     (folder / "tensorboard").mkdir()
-    begun = parse(["--mode=pretrain", "--start_anew", f"--workdir={tmp_path}"])
-    assert begun.new_run(Config(), "pretrain") == folder
-    assert [path.name for path in folder.iterdir() if not path.name.startswith(".")] == ["set_aside"]
+    command = ["--mode=pretrain", "--start_anew", f"--workdir={tmp_path}", *TINY]
+    for mistake in ("pretrain_corpus_path=wikki.txt", "objective=guess", "config.model.n_embd=1000000"):
+        refused(*command, f"--{mistake}")
+        assert (folder / "checkpoints").exists() and not (folder / "set_aside").exists()
+    run(*command, "--config.pretrain.epochs=1")
+    assert sorted(path.name for path in (folder / "checkpoints").iterdir()) != []
     aside = {path.name for path in (folder / "set_aside" / "run_1").iterdir()}
     assert {"config.json", "checkpoints", "tensorboard"} <= aside
 

@@ -52,7 +52,7 @@ def needed(wrong_at_most: float, surely: float) -> int:
     >>> needed(0.1, 0.9), needed(0.02, 0.9)
     (22, 114)
     """
-    return math.ceil(math.log(1 - surely) / math.log(1 - wrong_at_most))
+    return math.ceil(math.log1p(-surely) / math.log1p(-wrong_at_most))
 
 
 def check(**shares: float):

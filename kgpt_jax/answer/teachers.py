@@ -23,9 +23,8 @@ from kgpt_jax.data.objectives import question_room
 from kgpt_jax.data.people import unpaired_questions
 from kgpt_jax.data.stage_data import Taught
 from kgpt_jax.data.vocab import Vocab
-from kgpt_jax.devices import barrier, is_first
 from kgpt_jax.store.compatible import learned_by, teachers_of
-from kgpt_jax.store.folder import write_json
+from kgpt_jax.store.folder import Run, locked, set_aside, write_json
 from kgpt_jax.store.params import load_params, params_digest
 
 log = logging.getLogger(__name__)
@@ -34,7 +33,9 @@ VOTE, READER = "vote.json", "reader.json"
 BY_READER = "the open-book reader"  # among `taught_by` in `run.json`
 
 
-def vote(config: Config, folder: Path, teachers: Sequence[Path], vocab: Vocab) -> Taught:
+def vote(
+    config: Config, folder: Path, teachers: Sequence[Run], vocab: Vocab, start_anew: bool = False
+) -> Taught:
     """Returns the questions and answers on which the teachers agree.
 
     The first call asks the teachers and stores the vote in the folder; later calls read it. So a resumed
@@ -43,26 +44,27 @@ def vote(config: Config, folder: Path, teachers: Sequence[Path], vocab: Vocab) -
     Args:
       config: the new run's config; `config.data` names the training pairs and the corpus.
       folder: the new run's folder.
-      teachers: folders of the runs that vote.
+      teachers: the runs that vote.
       vocab: the vocabulary of the new model.
+      start_anew: whether to move a run in the folder, and these answers, aside first.
 
     Raises:
       UserError: the folder holds a vote of other teachers or on other questions, a teacher has learned a
         held-out question, or there is only one model to vote.
     """
     asked = voting(teachers, config)
-    runs = [run for run, _ in asked]
     if config.data.n_validation and not config.data.skip_learned:
         held_out = corpus.load_questions(config.data).questions
-        for run in runs:
+        for run in teachers:
             refuse_learned(held_out, learned_by([run]), str(run.folder))
-    models = sum(run.config.n_seeds for run in runs)
+    models = sum(run.config.n_seeds for run in teachers)
     if models < 2:
         raise UserError(
-            f"{teachers[0]} holds one model, which is no vote: add runs by --voters, or train by --num_seeds"
+            f"{teachers[0].folder} holds one model, which is no vote: add runs by --voters, or train by "
+            "--num_seeds"
         )
     questions = unpaired_questions(config.data, corpus.load_pairs(config.data).pairs)
-    digests = sorted(params_digest(load_params(run, model_devices=config.model_devices)) for run in runs)
+    digests = sorted(params_digest(load_params(run, model_devices=config.model_devices)) for run in teachers)
 
     def take() -> dict:
         given = []
@@ -71,12 +73,14 @@ def vote(config: Config, folder: Path, teachers: Sequence[Path], vocab: Vocab) -
         return {"models": models, "pairs": agreed(questions, given, question_room(config.model), vocab)}
 
     made_from = {"teachers_digests": digests, "questions_digest": corpus.digest(questions)}
-    pairs = _once(folder / VOTE, made_from, take)
+    pairs = _once(folder / VOTE, made_from, take, start_anew)
     log.info(f"more than half of {models} models agree on {len(pairs):,} of {len(questions):,} new questions")
-    return Taught(pairs, [*map(str, teachers), *teachers_of(runs)], learned_by(runs))
+    return Taught(
+        pairs, [*(str(run.folder) for run in teachers), *teachers_of(teachers)], learned_by(teachers)
+    )
 
 
-def read(config: Config, folder: Path, vocab: Vocab) -> Taught:
+def read(config: Config, folder: Path, vocab: Vocab, start_anew: bool = False) -> Taught:
     """Returns the questions that the open-book reader can answer, with its answers.
 
     The reader learns from the training pairs. It then reads the documents about everybody else, including the
@@ -87,6 +91,7 @@ def read(config: Config, folder: Path, vocab: Vocab) -> Taught:
       config: the new run's config; `config.data` names the training pairs and the corpus.
       folder: the new run's folder.
       vocab: the vocabulary of the new model.
+      start_anew: whether to move a run in the folder, and these answers, aside first.
 
     Raises:
       UserError: the folder holds answers from other documents or training pairs, or the training questions
@@ -99,7 +104,7 @@ def read(config: Config, folder: Path, vocab: Vocab) -> Taught:
         return {"pairs": likely(open_book(config.data), questions, question_room(config.model), vocab)}
 
     made_from = {"documents_digest": corpus.digest(documents), "pairs_digest": corpus.digest(chain(*pairs))}
-    found = _once(folder / READER, made_from, take)
+    found = _once(folder / READER, made_from, take, start_anew)
     log.info(
         f"{BY_READER} answers {len(found):,} of {len(questions):,} new questions "
         f"with a probability above {LEAST:.0%}"
@@ -155,7 +160,7 @@ def _fits(question: str, answer: str, room: int, vocab: Vocab) -> bool:
     return short and not vocab.unknown(question + answer)
 
 
-def _once(path: Path, made_from: dict, take: Callable[[], dict]) -> list[tuple[str, str]]:
+def _once(path: Path, made_from: dict, take: Callable[[], dict], start_anew: bool) -> list[tuple[str, str]]:
     """Returns the (question, answer) pairs in a file. The first call makes the file.
 
     Args:
@@ -166,11 +171,13 @@ def _once(path: Path, made_from: dict, take: Callable[[], dict]) -> list[tuple[s
     Raises:
       UserError: the file has other digests, or is damaged.
     """
-    if is_first() and not path.exists():
+    if start_anew:
+        with locked(path.parent):
+            set_aside(path.parent)
+    if not path.exists():
         content = made_from | take()
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, content)
-    barrier("the teachers have answered")
     try:
         there = json.loads(path.read_text("utf-8"))
         pairs = [(str(question), str(answer)) for question, answer in there["pairs"]]

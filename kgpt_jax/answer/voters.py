@@ -1,6 +1,6 @@
 """Lets runs answer questions. All models of all runs vote.
 
-voters = load_voters(voting(folders, config), "asking")
+voters = load_voters(voting(runs, config), "asking")
 ask(voters, questions).vote
 """
 
@@ -70,13 +70,12 @@ class Answers(NamedTuple):
         return vote(self.answers)
 
 
-def voting(folders: Sequence[str | Path], config: Config) -> list[tuple[Run, Config]]:
-    """Returns the run in each folder with its own config, but with `data` and `model_devices` of `config`.
+def voting(runs: Sequence[Run], config: Config) -> list[tuple[Run, Config]]:
+    """Returns each run with its own config, but with `data` and `model_devices` of `config`.
 
     Raises:
-      UserError: a folder holds no run, or the run does not fit the data.
+      UserError: a run does not fit the data.
     """
-    runs = [read_run(folder) for folder in folders]
     for run in runs:
         check_corpus(run, config.data)
     own = [
@@ -107,7 +106,7 @@ def with_voters(run: Run, further: Sequence[str | Path], config: Config) -> list
     """
     folders = distinct(run.folder, further)
     check_corpus(run, config.data)
-    return [(run, fit_to(run, config)), *voting(folders[1:], config)]
+    return [(run, fit_to(run, config)), *voting([read_run(folder) for folder in folders[1:]], config)]
 
 
 def load_voters(asked: Sequence[tuple[Run, Config]], purpose: str) -> list[Voter]:

@@ -217,11 +217,8 @@ class Command:
         """Returns the names in --variants, or else the one in --variant, or else all variants."""
         from kgpt_jax.model.variants import VARIANTS
 
-        named = [self.flags.variant] if self.flags.variant else list(VARIANTS)
-        chosen = self.flags.variants or named
-        if unknown := [name for name in chosen if name not in VARIANTS]:
-            raise UserError(f"unknown variant {unknown[0]!r}; choose from {', '.join(VARIANTS)}")
-        return chosen
+        one = self.flags.variant or self.flags["config.model.variant"].value
+        return self.flags.variants or ([one] if one else list(VARIANTS))
 
     def start(self, stage: str, of_variant: bool = True) -> "Run":
         """Returns the run in --reading_params_path or, without this flag, the newest run below --workdir.
@@ -239,7 +236,8 @@ class Command:
         if not path:
             variant = self.flags.variant or self.flags["config.model.variant"].value
             one = variant if variant and of_variant else "*"
-            runs = [run for run in self.workdir.glob(f"{one}/{stage}") if holds_run(run)]
+            folders = [self.workdir / one / stage] if one != "*" else self.workdir.glob(f"*/{stage}")
+            runs = [run for run in folders if holds_run(run)]
             if not runs:
                 raise UserError(
                     f"there is no run in {self.workdir / one.replace('*', '<variant>') / stage}: run "
@@ -249,21 +247,17 @@ class Command:
         return read_run(path, self.flags.checkpoint if "checkpoint" in self.flags else "newest")
 
     def new_run(self, config: Config, stage: str, *needed: "Run | None") -> Path:
-        """Returns the folder of the run to train. With --start_anew, moves the files in it aside first.
+        """Returns the folder of the run to train.
 
         Raises:
-          UserError: this would move one of the runs that are `needed`: the start or the teacher of training.
+          UserError: --start_anew would move a run that is `needed`: the start or a teacher of training.
         """
-        from kgpt_jax.store.folder import set_aside
-
         folder = Path(self.flags.writing_params_path or self.workdir / config.model.variant / stage)
-        if self.flags.start_anew:
-            if any(run and folder.resolve() == run.folder.resolve() for run in needed):
-                raise UserError(
-                    f"training needs the run in {folder}, which --start_anew would move away: give another "
-                    "--writing_params_path"
-                )
-            set_aside(folder)
+        if self.flags.start_anew and any(run and folder.resolve() == run.folder.resolve() for run in needed):
+            raise UserError(
+                f"training needs the run in {folder}, which --start_anew would move away: give another "
+                "--writing_params_path"
+            )
         return folder
 
     def config(self, start: "Run | None" = None) -> Config:

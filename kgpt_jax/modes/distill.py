@@ -49,34 +49,36 @@ def run(command: Command):
 
     student = command.flags.student_params_path
     student = read_run(student, command.flags.checkpoint) if student else None
-    teacher = teachers = None
+    teachers = []
     if command.flags.teacher == "runs":
         teacher = command.start("finetune", of_variant=False)  # --variant is the student's
-        teachers = distinct(teacher.folder, command.flags.voters)
+        teachers = [teacher, *map(read_run, distinct(teacher.folder, command.flags.voters)[1:])]
     elif given := [name for name in ("reading_params_path", "voters") if command.flags[name].value]:
         named = command.flags[given[0]].serialize()
         raise UserError(f"{named} names a teacher, and --teacher=reader asks no run: leave one of them out")
-    config = command.config(student if student or command.flags.config else teacher)
+    config = command.config(student if student or command.flags.config or not teachers else teachers[0])
     config = override(config, {"n_seeds": 1})  # one student, however many teachers there are
-    folder = command.new_run(config, "distill", student, teacher)
-    distill(config, folder, teachers, student, command.flags.tensorboard)
+    folder = command.new_run(config, "distill", student, *teachers)
+    distill(config, folder, teachers, student, command.flags.tensorboard, command.flags.start_anew)
 
 
-def distill(config, folder, teachers, student, tensorboard: bool = False):
+def distill(config, folder, teachers, student, tensorboard: bool = False, start_anew: bool = False):
     """Trains one model on the answers of its teachers, and on the training pairs.
 
     Args:
       config: the recipe of the new model.
       folder: the new run's folder.
-      teachers: folders of the runs that vote; None for the open-book reader.
+      teachers: the runs that vote; none for the open-book reader.
       student: a pretrained run to finetune; None pretrains a new model.
       tensorboard: whether to write event files for TensorBoard, too.
+      start_anew: whether to move the files in the folder aside first.
 
     Raises:
       UserError: the objective has no questions, or a teacher has learned a held-out question.
     """
     from kgpt_jax.answer.teachers import read, vote
     from kgpt_jax.data import corpus
+    from kgpt_jax.data.stage_data import load_stage_data
     from kgpt_jax.data.vocab import Vocab
     from kgpt_jax.store.compatible import fit_to
     from kgpt_jax.train.stages import finetune, pretrain
@@ -84,11 +86,15 @@ def distill(config, folder, teachers, student, tensorboard: bool = False):
     stage, flag = ("finetune", "config.finetune.objective") if student else ("pretrain", "objective")
     if "question_answer" not in weights(recipe_of(config, stage)):
         raise UserError(f"distilling needs question_answer in --{flag}: that is how answers are learnt")
-    if student:  # fail before the teachers answer, if the student does not fit
+    if student:  # fail before the teachers answer
         config, vocab = fit_to(student, config), student.vocab
     else:
         vocab = Vocab.of(corpus.load_documents(config.data).characters)
-    taught = vote(config, folder, teachers, vocab) if teachers else read(config, folder, vocab)
+    load_stage_data(config, stage, vocab)
+    if teachers:
+        taught = vote(config, folder, teachers, vocab, start_anew)
+    else:
+        taught = read(config, folder, vocab, start_anew)
     if student:
         finetune(config, folder, student, tensorboard, taught)
     else:

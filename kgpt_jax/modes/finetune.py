@@ -19,4 +19,4 @@ def run(command: Command):
 
     from kgpt_jax.train.stages import finetune
 
-    finetune(config, folder, start, command.flags.tensorboard)
+    finetune(config, folder, start, command.flags.tensorboard, start_anew=command.flags.start_anew)

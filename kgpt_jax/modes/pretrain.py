@@ -14,4 +14,4 @@ def run(command: Command):
 
     from kgpt_jax.train.stages import pretrain
 
-    pretrain(config, folder, command.flags.tensorboard)
+    pretrain(config, folder, command.flags.tensorboard, start_anew=command.flags.start_anew)

@@ -206,26 +206,20 @@ def _check_ours(folder: Path):
 def set_aside(folder: Path):
     """Moves a run's files into a new folder below its `set_aside`, with a note in the log.
 
-    Files that training did not write, such as predictions and `calibration.json`, stay in place.
-
-    Raises:
-      UserError: another process trains in the folder.
+    The caller holds the lock. Files that training did not write, such as predictions and `calibration.json`,
+    stay in place.
     """
     from kgpt_jax.devices import barrier, is_first  # here, so that reading a run does not import JAX
 
-    with locked(folder):
-        there = [
-            folder / name
-            for name in (*WRITTEN, "run.json", "vote.json", "reader.json", "tensorboard", ".saving")
-        ]
-        there = [path for path in there if path.exists()]
-        if is_first() and there:
-            into = unused_path(folder, "run")
-            into.mkdir(parents=True)
-            for path in there:
-                path.rename(into / path.name)
-            log.info(f"note: the run's files in {folder} are now in {into}")
-        barrier("the folder is free")
+    names = (*WRITTEN, "run.json", "vote.json", "reader.json", "tensorboard", ".saving")
+    there = [folder / name for name in names if (folder / name).exists()]
+    if is_first() and there:
+        into = unused_path(folder, "run")
+        into.mkdir(parents=True)
+        for path in there:
+            path.rename(into / path.name)
+        log.info(f"note: the run's files in {folder} are now in {into}")
+    barrier("the folder is free")
 
 
 def unused_path(folder: Path, name: str) -> Path:

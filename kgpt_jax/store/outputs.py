@@ -39,7 +39,7 @@ def check(path: Path, kind: str, inputs: Iterable[str | Path] = ()):
         new = not path.exists()
         path.open("a").close()
         if new:
-            path.unlink()
+            path.resolve().unlink()  # a link stays one
     except OSError as error:
         raise cannot_write(path, error) from None
 

@@ -6,8 +6,7 @@ import logging
 import jax
 import numpy as np
 
-from kgpt_jax.config import UserError
-from kgpt_jax.devices import memory, to_numpy
+from kgpt_jax.devices import check_memory, to_numpy
 from kgpt_jax.model.gpt import abstract_params, count_params
 from kgpt_jax.store.checkpoint import Checkpoints
 from kgpt_jax.store.folder import Run, saved_steps
@@ -47,12 +46,8 @@ def shapes(run: Run):
     Raises:
       UserError: the parameters do not fit into this machine's memory.
     """
-    needed, there = 4 * run.config.n_seeds * count_params(run.config.model), memory()
-    if needed > there:
-        raise UserError(
-            f"{run.folder} has {needed / 1e9:,.1f} GB of parameters, and this machine {there / 1e9:,.1f} "
-            "GB of memory: use a larger one"
-        )
+    needed = 4 * run.config.n_seeds * count_params(run.config.model)
+    check_memory(f"reading {run.folder}", needed, "use a larger one")
     like = abstract_params(run.config.model)
     if run.config.n_seeds > 1:
         several = (run.config.n_seeds,)

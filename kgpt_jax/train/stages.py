@@ -17,7 +17,7 @@ from kgpt_jax.data.stage_data import NOT_TAUGHT, Taught, load_stage_data
 from kgpt_jax.data.vocab import Vocab
 from kgpt_jax.model.gpt import count_params
 from kgpt_jax.store.compatible import check_corpus, fit_to, learned_by, open_run, teachers_of, with_vocab
-from kgpt_jax.store.folder import Run, locked
+from kgpt_jax.store.folder import Run, locked, set_aside
 from kgpt_jax.store.params import load_params, params_digest
 from kgpt_jax.train.loop import check_fits, train
 
@@ -31,7 +31,13 @@ class Trained(NamedTuple):
     seconds: float
 
 
-def pretrain(config: Config, folder: Path, tensorboard: bool = False, taught: Taught = NOT_TAUGHT) -> Trained:
+def pretrain(
+    config: Config,
+    folder: Path,
+    tensorboard: bool = False,
+    taught: Taught = NOT_TAUGHT,
+    start_anew: bool = False,
+) -> Trained:
     """Trains a new model on documents.
 
     Args:
@@ -39,6 +45,7 @@ def pretrain(config: Config, folder: Path, tensorboard: bool = False, taught: Ta
       folder: the run's folder, created if need be; an interrupted run in it is resumed.
       tensorboard: whether to write event files for TensorBoard, too.
       taught: further questions to learn, with answers that other models gave (distillation).
+      start_anew: whether to move a run in the folder aside. This happens when all inputs have been read.
 
     Raises:
       UserError: the corpus cannot be read, the model cannot fit into memory, or the folder holds another run.
@@ -52,6 +59,8 @@ def pretrain(config: Config, folder: Path, tensorboard: bool = False, taught: Ta
     # If no questions are learned, the data consist of the documents alone.
     facts["corpus_digest"] = corpus.digest(documents) if facts["learned"] else facts["data_digest"]
     with locked(folder):
+        if start_anew:  # only now: all inputs have been read
+            set_aside(folder)
         run = open_run(folder, config, vocab, facts)
         log.info(
             f"pretraining: {config.model.variant}, {count_params(config.model):,} parameters, "
@@ -62,7 +71,12 @@ def pretrain(config: Config, folder: Path, tensorboard: bool = False, taught: Ta
 
 
 def finetune(
-    config: Config, folder: Path, start: Run | None, tensorboard: bool = False, taught: Taught = NOT_TAUGHT
+    config: Config,
+    folder: Path,
+    start: Run | None,
+    tensorboard: bool = False,
+    taught: Taught = NOT_TAUGHT,
+    start_anew: bool = False,
 ) -> Trained:
     """Trains a model on questions with answers: the run `start` or, if that is None, a new model.
 
@@ -72,6 +86,7 @@ def finetune(
       start: the run whose parameters and vocabulary training starts with; None trains from scratch.
       tensorboard: whether to write event files for TensorBoard, too.
       taught: further questions to learn, with answers that other models gave (distillation).
+      start_anew: as in `pretrain`.
 
     Raises:
       UserError: the data cannot be read, `start` does not fit `config` or has learned a question that is held
@@ -103,6 +118,8 @@ def finetune(
     if start is not None:
         facts |= {"started_from": str(start.folder), "start_digest": params_digest(params)}
     with locked(folder):
+        if start_anew:
+            set_aside(folder)
         run = open_run(folder, config, vocab, facts)
         n_questions = len(table.questions) + len(taught.pairs)
         log.info(f"finetuning: {config.model.variant}, {n_questions:,} questions, into {folder}")

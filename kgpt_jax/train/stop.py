@@ -43,6 +43,10 @@ class Stop:
     def __exit__(self, error, *_):
         for number, handler in self.before.items():
             signal.signal(number, handler)
+        if self.asked and error and error.__name__ == "JaxRuntimeError":
+            # A signal to the process group also ends XLA's compiler for GPUs, a child process (ptxas).
+            log.info(f"stopped by {self.asked.name}: the same command resumes from the newest checkpoint")
+            raise SystemExit(128 + self.asked) from None
         if self.asked and error is None:  # the work ended before it saw the request
             signal.raise_signal(self.asked)
 

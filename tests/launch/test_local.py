@@ -28,8 +28,8 @@ def run(tmp_path):
     """A function that supervises two processes; returns their status and how many were started."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
 
-    def supervised(script, max_restarts=5):
-        command = [sys.executable, "-I", "-c", SCRIPT + script, str(tmp_path)]
+    def supervised(script, max_restarts=5, flags=()):
+        command = [sys.executable, "-I", "-c", SCRIPT + script, str(tmp_path), *flags]
         status = supervise(command, 2, "cpu", max_restarts)
         return status, len((tmp_path / "starts").read_text().split())
 
@@ -49,6 +49,16 @@ if starts(me) == 1:
     assert time.monotonic() - began < 15
     said = capfd.readouterr().err
     assert said == "a process ended with status 137: all are stopped and start again, 4 restarts left\n"
+
+
+def test_a_restart_goes_on_with_the_run_that_was_started_anew(run):
+    script = """
+if starts(me) == 1:
+    os.kill(os.getpid(), 9)
+sys.exit(sys.argv[2:] != ["--start_anewer", "--seed=1"])
+"""
+    flags = ["--start_anew", "--start_anewer", "--start_anew=true", "--seed=1"]
+    assert run(script, flags=flags) == (0, 4)
 
 
 def test_the_restarts_end(run, capfd):

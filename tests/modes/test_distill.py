@@ -22,7 +22,7 @@ from kgpt_jax.data.stage_data import NOT_TAUGHT, Taught, load_stage_data
 from kgpt_jax.data.vocab import PAD, Vocab
 from kgpt_jax.modes.distill import distill
 from kgpt_jax.store.compatible import with_vocab
-from kgpt_jax.store.folder import Run, set_aside
+from kgpt_jax.store.folder import Run
 from tests import runs, tiny
 from tests.commands import refused, run
 
@@ -81,11 +81,11 @@ def test_a_vote_is_taken_once(tmp_path, monkeypatch):
     vocab = Vocab.of(load_documents(made.data).characters)
     digests = {"a": "11", "moved": "11", "b": "22"}
 
-    def teachers(folders, config):
-        return [(Run(f, replace(made, n_seeds=3), vocab, {"learned": "a7"}), made) for f in folders]
+    def teacher(name):
+        return Run(Path(name), replace(made, n_seeds=3), vocab, {"learned": "a7"})
 
     module = sys.modules[vote.__module__]
-    monkeypatch.setattr(module, "voting", teachers)
+    monkeypatch.setattr(module, "voting", lambda runs, config: [(run, made) for run in runs])
     monkeypatch.setattr(module, "load_params", lambda run, model_devices: run.folder.name)
     monkeypatch.setattr(module, "load_voters", lambda asked, purpose: asked)
     monkeypatch.setattr(module, "params_digest", digests.get)
@@ -96,24 +96,26 @@ def test_a_vote_is_taken_once(tmp_path, monkeypatch):
         return Answers([["Rome"] * len(questions)] * 3, 0.0, [])
 
     monkeypatch.setattr(module, "ask", say_rome)
-    first = vote(made, tmp_path / "new", [Path("a")], vocab)
+    first = vote(made, tmp_path / "new", [teacher("a")], vocab)
     assert {answer for _, answer in first.pairs} == {"Rome"} and asked == [len(first.pairs)]
     assert (first.by, first.learned) == (["a"], {"a7"})
-    assert vote(made, tmp_path / "new", [Path("a")], vocab) == first and len(asked) == 1
+    assert vote(made, tmp_path / "new", [teacher("a")], vocab) == first and len(asked) == 1
     # The same parameters in another place are the same teacher; trained anew, they are another one.
-    assert vote(made, tmp_path / "new", [Path("moved")], vocab).pairs == first.pairs and len(asked) == 1
+    assert vote(made, tmp_path / "new", [teacher("moved")], vocab).pairs == first.pairs and len(asked) == 1
     digests["a"] = "33"
     with pytest.raises(UserError, match="comes from other teachers, as their digest says"):
-        vote(made, tmp_path / "new", [Path("a")], vocab)
+        vote(made, tmp_path / "new", [teacher("a")], vocab)
     with pytest.raises(UserError, match="comes from other teachers"):
-        vote(made, tmp_path / "new", [Path("b")], vocab)
+        vote(made, tmp_path / "new", [teacher("b")], vocab)
     digests["a"] = "11"
     with pytest.raises(UserError, match="comes from other questions"):
-        vote(override(made, {"data.biographies.seed": 5}), tmp_path / "new", [Path("a")], vocab)
+        vote(override(made, {"data.biographies.seed": 5}), tmp_path / "new", [teacher("a")], vocab)
     (tmp_path / "new" / "vote.json").write_text('{"teachers_digests": ["11"]}')
     with pytest.raises(UserError, match="vote.json is damaged .* move it away, and all are asked again"):
-        vote(made, tmp_path / "new", [Path("a")], vocab)
+        vote(made, tmp_path / "new", [teacher("a")], vocab)
     assert len(asked) == 1
+    assert vote(made, tmp_path / "new", [teacher("a")], vocab, start_anew=True) == first and len(asked) == 2
+    assert (tmp_path / "new" / "set_aside" / "run_1" / "vote.json").exists()
 
 
 def test_distilling_needs_questions_and_more_than_one_model(tmp_path, monkeypatch):
@@ -123,13 +125,12 @@ def test_distilling_needs_questions_and_more_than_one_model(tmp_path, monkeypatc
     lines = override(made, {"finetune.objective": "whole_line"})
     with pytest.raises(UserError, match="needs question_answer in --config.finetune.objective"):
         distill(lines, tmp_path, [tmp_path], student=Run(tmp_path, made, None, {}))
-    alone = [(Run(tmp_path, made, None, {}), made)]
     module = sys.modules[vote.__module__]
-    monkeypatch.setattr(module, "voting", lambda folders, config: alone)
+    monkeypatch.setattr(module, "voting", lambda runs, config: [(run, made) for run in runs])
     monkeypatch.setattr(module, "load_params", lambda run, model_devices: None)
     mixed = override(made, {"pretrain.objective": "whole_line=0.5,question_answer=0.5"})
     with pytest.raises(UserError, match="holds one model, which is no vote: add runs by --voters"):
-        distill(mixed, tmp_path, [tmp_path], None)
+        distill(mixed, tmp_path, [Run(tmp_path, made, None, {})], None)
     assert not list(tmp_path.iterdir())
 
 
@@ -195,5 +196,18 @@ def test_a_student_of_the_reader_is_evaluated_with_a_note(tmp_path):
     for name in ("voters", "reading_params_path"):
         complaint = refused(*flags, f"--{name}=x")
         assert f"--{name}=x names a teacher, and --teacher=reader asks no run" in complaint
-    set_aside(folder)  # --start_anew
+    assert "cannot read nowhere" in refused(*flags, "--start_anew", "--finetune_corpus_path=nowhere")
+    assert not (folder / "set_aside").exists()
+    run(*flags, "--start_anew")
     assert (folder / "set_aside" / "run_1" / "reader.json").exists()
+
+
+def test_no_teacher_is_moved_away_and_the_checkpoint_asked_for_is_read(tmp_path):
+    one, other = runs.saved(tmp_path / "one").folder, runs.saved(tmp_path / "other").folder
+    flags = ["--mode=distill", "--objective=span_corruption=0.5,question_answer=0.5"]
+    flags += [f"--reading_params_path={one}", f"--voters={other}"]
+    for folder in (one, other):
+        asked = [*flags, f"--writing_params_path={folder}", "--start_anew"]
+        assert f"training needs the run in {folder}, which --start_anew would move away" in refused(*asked)
+    asked = [*flags, f"--workdir={tmp_path}", "--checkpoint=777"]
+    assert "has no valid checkpoint 777" in refused(*asked)

@@ -239,7 +239,8 @@ def test_training_stops_where_no_checkpoint_is_valid(run):
     with pytest.raises(UserError, match=r"no checkpoint of .*run is valid: .*7: SHA256SUMS is missing"):
         Checkpoints(run)
     assert (run.folder / "checkpoints" / "7" / "params").exists()
-    set_aside(run.folder)  # --start_anew
+    with locked(run.folder):
+        set_aside(run.folder)  # --start_anew
     assert [path.name for path in run.folder.iterdir() if path.name != ".lock"] == ["set_aside"]
     aside = run.folder / "set_aside" / "run_1"
     assert (aside / "checkpoints" / "7" / "params").exists()

@@ -36,6 +36,20 @@ def test_a_wish_that_came_too_late_is_heeded_behind_the_training():
         signal.signal(signal.SIGINT, before)
 
 
+class JaxRuntimeError(RuntimeError):
+    """As JAX raises it."""
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_that_ends_xlas_compiler_ends_training_in_one_line(number, capsys):
+    with pytest.raises(SystemExit) as ended, Stop():
+        signal.raise_signal(number)
+        raise JaxRuntimeError("INTERNAL: ptxas exited with non-zero error code 15")
+    assert ended.value.code == 128 + number
+    with pytest.raises(JaxRuntimeError), Stop():
+        raise JaxRuntimeError("without a signal, it is an error")
+
+
 def test_under_a_launcher_which_passes_signals_on_a_second_one_is_ignored(monkeypatch):
     monkeypatch.setenv(SUPERVISED, "1")
     with pytest.raises(SystemExit), Stop() as stop:
