@@ -27,7 +27,7 @@ import numpy as np
 from absl import app, flags
 
 import kgpt_jax
-from kgpt_jax.answer.calibrate import LEAST, calibrate
+from kgpt_jax.answer.calibrate import LEAST_PAIRS, calibrate
 from kgpt_jax.answer.evidence import WORST
 from kgpt_jax.answer.label import GUESSED, LABELS, MADE_UP, READ, label
 from kgpt_jax.answer.record import Sure
@@ -111,7 +111,7 @@ def answers_of(run: kgpt_jax.Run, asked: list[Person]) -> list[Sure]:
     config = fit_to(stored, run.config)
     voters = [Voter(stored, config, run.params)]
     # Few answers are wrong, and the regression needs some, so all but the fewest clean pairs fit it.
-    made = calibrate(voters, config.data, n_fit=config.data.n_validation - LEAST)
+    made = calibrate(voters, config.data, n_fit=config.data.n_validation - LEAST_PAIRS)
     found = Judge(voters, made).sure([question(person) for person in asked])
     return [sure for sure in found if sure]
 

@@ -18,6 +18,11 @@ class UserError(ValueError):
     """An error that the user can correct; `main` prints it as one line and exits with status 2."""
 
 
+def first_line(error: Exception) -> str:
+    """Returns what another library's error says, in one line."""
+    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+
+
 def _require(ok: bool, message: str):
     if not ok:
         raise UserError(message)

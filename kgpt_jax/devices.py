@@ -73,6 +73,11 @@ def make_mesh(n_rows: int | None, model_devices: int = 1) -> Mesh:
     )
 
 
+def path_name(path) -> str:
+    """Returns the path of a leaf of a tree as text, such as "ln_f/scale"."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
 def shardings(tree, mesh: Mesh):
     """Returns the sharding of each leaf of a tree, chosen from the leaf's path by RULES.
 
@@ -84,9 +89,7 @@ def shardings(tree, mesh: Mesh):
     """
 
     def place(path, leaf) -> NamedSharding:
-        name = "/".join(
-            str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", "")))) for key in path
-        )
+        name = path_name(path)
         spec, n = [None] * leaf.ndim, mesh.shape["model"]
         axis = next((axis for pattern, axis in RULES if re.search(pattern, name)), None)
         if axis is not None and n > 1 and leaf.ndim >= -axis and leaf.shape[axis] % n == 0:

@@ -38,6 +38,7 @@ from tests.commands import CHECKOUT, TINY, refused, run
             ["--mode=pretrain", "--seed=1", "--config.seed=2"],
             "--seed and --config.seed differ: give one",
         ),
+        (["--mode=evaluate", "--variant=/x"], "there is no run in"),
         (["--mode=pretrain", "wiki.txt"], "unexpected argument 'wiki.txt'"),
         (["finetune", "vanilla", "wiki.txt"], "finetune needs --writing_params_path, as in the course"),
         ([], "--mode is missing: choose from pretrain, "),

@@ -33,6 +33,7 @@ STRANGERS = {
     "one letter changed": names.misspelled,
 }
 MOST = 1_000  # names of each kind
+SHUFFLES = 200  # to estimate what links arise by chance
 
 
 class Share(NamedTuple):
@@ -227,9 +228,7 @@ def groups_of(people: Sequence[str]) -> dict[str, list[str]]:
     return {label: members for label, members in groups.items() if len(members) >= 10}
 
 
-def strongest_link(
-    answers: Sequence[tuple[str, str]], rng: np.random.Generator, shuffles: int = 200
-) -> Link | None:
+def strongest_link(answers: Sequence[tuple[str, str]], rng: np.random.Generator) -> Link | None:
     """Finds the group of names and the answer that go together most, and whether by more than chance.
 
     The strength of a link is the difference between the answer's share inside and outside of the group, in
@@ -238,7 +237,6 @@ def strongest_link(
     Args:
       answers: (name, answer).
       rng: decides the shuffles.
-      shuffles: how often to shuffle.
 
     Returns:
       The link, or None if no group has ten names inside and outside.
@@ -268,6 +266,6 @@ def strongest_link(
     g, p = np.unravel_index(int(strength_GP.argmax()), strength_GP.shape)
     by_chance = [
         (np.abs(differences(rng.permutation(len(people)))) / error_GP).max() >= strength_GP[g, p]
-        for _ in range(shuffles)
+        for _ in range(SHUFFLES)
     ]
-    return Link(labels[g], str(places[p]), float(there_GP[g, p]), (1 + sum(by_chance)) / (1 + shuffles))
+    return Link(labels[g], str(places[p]), float(there_GP[g, p]), (1 + sum(by_chance)) / (1 + SHUFFLES))

@@ -36,7 +36,7 @@ from kgpt_jax.store.params import params_digest
 
 log = logging.getLogger(__name__)
 
-LEAST = 20  # pairs of each part
+LEAST_PAIRS = 20  # pairs of each part
 UNKNOWN_SHARE = 0.02  # of the pairs of the fit have names that count as unknown
 STRANGERS = 16  # who share the last part of a name, and as many who share the first part
 
@@ -61,17 +61,18 @@ def calibrate(voters: Sequence[Voter], data: DataConfig, n_fit: int = 0, recites
     rows = unlearned([voter.run for voter in voters], table.questions, data)
     questions, targets = [table.questions[i] for i in rows], [table.answers[i] for i in rows]
     clean, last = parts(questions, n_fit or len(rows) // 3)
-    if min(len(clean), len(last)) < LEAST:
+    if min(len(clean), len(last)) < LEAST_PAIRS:
         raise UserError(
-            f"{len(rows)} held-out pairs, {len(last)} of them for the fit: calibration needs {LEAST} for the "
-            f"fit and {LEAST} clean ones"
+            f"{len(rows)} held-out pairs, {len(last)} of them for the fit: calibration needs {LEAST_PAIRS} "
+            f"for the fit and {LEAST_PAIRS} clean ones"
         )
     asks = what_they_ask([question for question, _ in corpus.load_pairs(data).pairs])
-    book = None
+    book = there = None
     try:
         book = open_book(data, without=set(questions))
+        there = read(book, questions, targets)
     except UserError as error:
-        if recites:
+        if recites and not book:
             raise
         log.info(f"note: promises will not cover answers that are looked up, because {error}")
     found = evidence(voters, asks, questions, ask(voters, questions, book=book if recites else None))
@@ -84,7 +85,6 @@ def calibrate(voters: Sequence[Voter], data: DataConfig, n_fit: int = 0, recites
     fitted = fit(found.table_NF[last], right_N[last])
     confidence_N = fitted.confidence(found.table_NF)
     sets = [] if recites else probabilities(voters, [questions[i] for i in clean])
-    there = read(book, questions, targets) if book else None
     of_fit = [pair and pair[0] for pair in (there[i] for i in last)] if there else None
     pairs = tuple((float(c), bool(r)) for c, r in zip(confidence_N[clean], right_N[clean]))
     least_familiarity = float(np.quantile(found.table_NF[last, FAMILIARITY], UNKNOWN_SHARE))
@@ -104,22 +104,17 @@ def calibrate(voters: Sequence[Voter], data: DataConfig, n_fit: int = 0, recites
     )
 
 
-def read(
-    book: OpenBook, questions: Sequence[str], targets: Sequence[str]
-) -> list[tuple[float, bool] | None] | None:
+def read(book: OpenBook, questions: Sequence[str], targets: Sequence[str]) -> list[tuple[float, bool] | None]:
     """Returns the probability of the documents' answer to each question, and whether it is right.
 
-    It is None for a question without a line about its name. All is None if a package that looks for similar
-    names is not installed.
+    It is None for a question without a line about its name.
+
+    Raises:
+      UserError: a package that looks for similar names is not installed.
     """
-    try:
-        found = [book.answer(question) for question in questions]
-    except UserError as error:
-        log.info(f"note: promises will not cover answers that are looked up, because {error}")
-        return None
     return [
         (each.probability, is_right(each.answer, target)) if each and each.how == NAME else None
-        for each, target in zip(found, targets)
+        for each, target in zip(map(book.answer, questions), targets)
     ]
 
 

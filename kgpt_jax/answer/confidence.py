@@ -112,11 +112,11 @@ def calibration_error(confidences: ArrayLike, right: ArrayLike, bins: int = 10) 
     return sum(abs(confidence_N[p].mean() - right_N[p].mean()) * len(p) for p in parts) / len(order)
 
 
-def perfect_error(confidences: ArrayLike, rng: np.random.Generator, draws: int = 1_000) -> float:
+def perfect_error(confidences: ArrayLike, rng: np.random.Generator) -> float:
     """Returns the 95 % quantile of the calibration error if each confidence were the exact probability."""
     confidence_N = np.asarray(confidences, float)
     errors = [
-        calibration_error(confidence_N, rng.random(len(confidence_N)) < confidence_N) for _ in range(draws)
+        calibration_error(confidence_N, rng.random(len(confidence_N)) < confidence_N) for _ in range(1_000)
     ]
     return float(np.quantile(errors, 0.95))
 

@@ -88,6 +88,6 @@ def is_asked(how: str, own: float | None) -> bool:
     return how == ALWAYS or how == UNSURE and (own is None or own < SURE_ENOUGH)
 
 
-def wins(there: float | None, how: str, own: float | None) -> bool:
-    """Returns whether the documents' answer is given: by its confidence, if there is one, and the model's."""
-    return there is not None and is_asked(how, own) and (own is None or there >= own)
+def wins(there: float, how: str, own: float | None) -> bool:
+    """Returns whether the documents' answer is given: by its confidence and the model's, if there is one."""
+    return is_asked(how, own) and (own is None or there >= own)

@@ -31,7 +31,7 @@ UPDATES, RATE, DECAY = 120, 0.1, 3e-4
 _WORD = re.compile(r"\w+(?:[.\-&/]\w+)*\.?|[^\w\s]")  # not "Leeds's": "Leeds" may be an answer
 _DIGIT = re.compile(r"\d")
 NOT_THERE = ""
-LEAST = 0.5  # the reader's answer is given, or taught, if it is more probable than this
+LEAST_PROBABILITY = 0.5  # the reader's answer is given, or taught, if it is more probable than this
 EDGE, OWN = "|", "*"  # stand for what is beyond a line, and for the words of the name
 AROUND = 4  # words beside a candidate
 

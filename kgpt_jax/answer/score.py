@@ -62,7 +62,7 @@ def mean_interval(shares: list[float]) -> tuple[float, float]:
     return max(mean - half, 0.0), min(mean + half, 1.0)
 
 
-def paired_interval(differences: list[float], z: float = 1.959964) -> tuple[float, float]:
+def paired_interval(differences: list[float]) -> tuple[float, float]:
     """Returns the normal 95 % interval for a mean difference, given the difference for each question.
 
     It is narrower than two separate intervals, because questions that are hard for both sides cancel. A
@@ -70,14 +70,13 @@ def paired_interval(differences: list[float], z: float = 1.959964) -> tuple[floa
 
     Args:
       differences: for each question, one side's score minus the other's.
-      z: the half width in standard errors; the default is the 97.5 % quantile of the normal distribution.
 
     >>> [round(end, 4) for end in paired_interval([1, 0, 0, 1])]
     [-0.0658, 1.0658]
     """
     if len(differences) < 2:
         return -1.0, 1.0
-    half = z * statistics.stdev(differences) / len(differences) ** 0.5
+    half = 1.959964 * statistics.stdev(differences) / len(differences) ** 0.5
     return statistics.mean(differences) - half, statistics.mean(differences) + half
 
 

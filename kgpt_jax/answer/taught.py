@@ -11,6 +11,7 @@ from pathlib import Path
 from kgpt_jax.answer.predict import MAX_ANSWER
 from kgpt_jax.config import UserError
 from kgpt_jax.data.corpus import read_table
+from kgpt_jax.data.given import table_of
 from kgpt_jax.data.lines import check_text
 
 FILE = "taught.tsv"
@@ -39,11 +40,7 @@ def teach(folder: Path, question: str, answer: str):
       UserError: a text is empty, longer than a line, has a tab or a character that no text may have, or the
         file cannot be written.
     """
-    pair = [text.strip() for text in (question, answer)]
-    if not all(pair) or any(c in text for text in pair for c in "\t\r\n"):
-        raise UserError(
-            f"{question!r} with {answer!r}: give a question and an answer, both one line without tabs"
-        )
+    [pair] = table_of([(question, answer)]).pairs
     if len(pair[1]) > MAX_ANSWER:
         raise UserError(f"the answer {answer!r} has {len(pair[1])} characters: at most {MAX_ANSWER} fit")
     for text in pair:

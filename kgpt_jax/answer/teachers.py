@@ -14,7 +14,7 @@ from pathlib import Path
 from kgpt_jax.answer import score as scoring
 from kgpt_jax.answer.open_book import OpenBook, open_book
 from kgpt_jax.answer.predict import MAX_ANSWER
-from kgpt_jax.answer.reader import LEAST
+from kgpt_jax.answer.reader import LEAST_PROBABILITY
 from kgpt_jax.answer.voters import ask, load_voters, voting
 from kgpt_jax.config import Config, UserError
 from kgpt_jax.data import corpus
@@ -107,13 +107,13 @@ def read(config: Config, folder: Path, vocab: Vocab, start_anew: bool = False) -
     found = _once(folder / READER, made_from, take, start_anew)
     log.info(
         f"{BY_READER} answers {len(found):,} of {len(questions):,} new questions "
-        f"with a probability above {LEAST:.0%}"
+        f"with a probability above {LEAST_PROBABILITY:.0%}"
     )
     return Taught(found, [BY_READER], frozenset(corpus.learned_from(config.data)))
 
 
 def likely(book: OpenBook, questions: list[str], room: int, vocab: Vocab) -> list[tuple[str, str]]:
-    """Returns (question, answer) wherever the reader's answer has a probability above LEAST.
+    """Returns (question, answer) wherever the reader's answer has a probability above LEAST_PROBABILITY.
 
     Args:
       book: the documents and their reader.
@@ -125,7 +125,7 @@ def likely(book: OpenBook, questions: list[str], room: int, vocab: Vocab) -> lis
     return [
         (question, found.answer)
         for question in named
-        if (found := book.answer(question)) and found.probability > LEAST
+        if (found := book.answer(question)) and found.probability > LEAST_PROBABILITY
         if _fits(question, found.answer, room, vocab)
     ]
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from kgpt_jax.answer.beam import make_trie
 from kgpt_jax.answer.open_book import OpenBook
 from kgpt_jax.answer.predict import predict
-from kgpt_jax.answer.reader import LEAST
+from kgpt_jax.answer.reader import LEAST_PROBABILITY
 from kgpt_jax.answer.recite import recite
 from kgpt_jax.answer.record import Recited
 from kgpt_jax.answer.score import vote
@@ -143,7 +143,7 @@ def ask(
       entries: the list to choose answers from; None lets the models write any text.
       beams: the width of the beam search among `entries`.
       book: lets each model recite first. What the book's reader finds in that is the answer, if its
-        probability is above LEAST.
+        probability is above LEAST_PROBABILITY.
 
     Raises:
       UserError: the search needs more memory than the machine has.
@@ -161,7 +161,7 @@ def ask(
             if book:
                 recited.append(recite(model, params, vocab, book, questions))
                 given = [
-                    there.answer if there and there.probability > LEAST else own
+                    there.answer if there and there.probability > LEAST_PROBABILITY else own
                     for own, there in zip(given, recited[-1])
                 ]
             answers.append(given)

@@ -21,6 +21,7 @@ from kgpt_jax.data.lines import Lines
 
 log = logging.getLogger(__name__)
 
+MOST_NOTES = 5  # of one kind
 FRAME = "Where was born?"  # the characters of the course's question, without the name
 
 
@@ -246,9 +247,9 @@ def most_frequent(answers: list[str]) -> str:
     return min(counts, key=lambda answer: (-counts[answer], answer))
 
 
-def log_notes(notes: Sequence[str], most: int = 5):
-    """Logs the first `most` notes, and then how many more there are."""
-    for note in notes[:most]:
+def log_notes(notes: Sequence[str]):
+    """Logs the first notes, and then how many more there are."""
+    for note in notes[:MOST_NOTES]:
         log.info(f"note: {note}")
-    if len(notes) > most:
-        log.info(f"note: and {len(notes) - most} more like this")
+    if len(notes) > MOST_NOTES:
+        log.info(f"note: and {len(notes) - MOST_NOTES} more like this")

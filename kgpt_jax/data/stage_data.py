@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 from kgpt_jax.config import Config, UserError
 from kgpt_jax.data import corpus
-from kgpt_jax.data.batches import steps_per_epoch
 from kgpt_jax.data.chunks import Chunks, bounds, count_shards
 from kgpt_jax.data.mixture import examples_of, mixture, preceded, weights
 from kgpt_jax.data.objectives import NEED_PAIRS, Material, Objective
@@ -88,7 +87,7 @@ def load_stage_data(
     learned = taught.learned | (corpus.learned_from(config.data) if own_pairs else set())
     facts = {
         "stage": stage,
-        "updates": steps_per_epoch(chunks.n_examples(cfg), cfg) * cfg.epochs,
+        "updates": sum(chunks.updates(cfg)) * cfg.epochs,
         "data_digest": corpus.digest(chain(documents, questions, answers)),
         "learned": " ".join(sorted(learned)),
     }

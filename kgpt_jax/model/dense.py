@@ -18,14 +18,14 @@ normal_init = nn.initializers.normal(0.02)
 
 def dense(cfg: ModelConfig, features: int, name: str) -> nn.Module:
     """Returns a linear layer with a bias, initialised as in GPT-2: kernel N(0, 0.02), bias 0."""
-    factors = factor_type(cfg.products)
-    is_ours = cfg.dtype == "float32" or factors == "bfloat16"
+    factor_dtype = factor_type(cfg.products)
+    is_ours = cfg.dtype == "float32" or factor_dtype == "bfloat16"
     return nn.Dense(
         features,
         dtype=cfg.dtype,
         kernel_init=normal_init,
         name=name,
-        dot_general=partial(_dot_general, factors) if is_ours else None,
+        dot_general=partial(_dot_general, factor_dtype) if is_ours else None,
     )
 
 
@@ -37,52 +37,52 @@ def factor_type(products: str) -> str:
     return "bfloat16" if jax.default_backend() == "cpu" and fast else "float32"
 
 
-def _dot_general(factors: str, x, w_IO, dimensions, precision=None):
+def _dot_general(factor_dtype: str, x, w_IO, dimensions, precision=None):
     """Replaces `lax.dot_general` in `nn.Dense`, which contracts the last axis of x with the first of w."""
-    return product(x, w_IO, factors).astype(x.dtype)
+    return product(x, w_IO, factor_dtype).astype(x.dtype)
 
 
-def product(x: jax.Array, w_IO: jax.Array, factors: str) -> jax.Array:
+def product(x: jax.Array, w_IO: jax.Array, factor_dtype: str) -> jax.Array:
     """Returns the matrix product x w of rounded factors. The gradients round their factors, too.
 
     Args:
       x: an array with any number of axes; the last one is I.
       w_IO: the matrix.
-      factors: the type to which both are rounded, "float32" or "bfloat16".
+      factor_dtype: the type to which both are rounded, "float32" or "bfloat16".
 
     Returns:
       A float32 array whose last axis is O.
     """
     x_BI = x.reshape(-1, x.shape[-1])
-    y_BO = _product(x_BI.astype(jnp.float32), w_IO.astype(jnp.float32), factors)
+    y_BO = _product(x_BI.astype(jnp.float32), w_IO.astype(jnp.float32), factor_dtype)
     return y_BO.reshape(*x.shape[:-1], -1)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _product(x_BI, w_IO, factors):
-    return _dot(x_BI, w_IO, factors)
+def _product(x_BI, w_IO, factor_dtype):
+    return _dot(x_BI, w_IO, factor_dtype)
 
 
-def _forward(x_BI, w_IO, factors):
-    return _dot(x_BI, w_IO, factors), (x_BI.astype(factors), w_IO.astype(factors))
+def _forward(x_BI, w_IO, factor_dtype):
+    return _dot(x_BI, w_IO, factor_dtype), (x_BI.astype(factor_dtype), w_IO.astype(factor_dtype))
 
 
-def _backward(factors, saved, g_BO):
+def _backward(factor_dtype, saved, g_BO):
     # On CPUs, XLA's fast kernels take row-major factors only, so this copies transposed factors. For the
     # gradient of w it transposes the one with fewer channels.
     x_BI, w_IO = saved
     if x_BI.shape[1] <= g_BO.shape[1]:
-        grad_IO = _dot(_row_major(x_BI.T), g_BO, factors)
+        grad_IO = _dot(_row_major(x_BI.T), g_BO, factor_dtype)
     else:
-        grad_IO = _row_major(_dot(_row_major(g_BO.T), x_BI, factors)).T
-    return _dot(g_BO, _row_major(w_IO.T), factors), grad_IO
+        grad_IO = _row_major(_dot(_row_major(g_BO.T), x_BI, factor_dtype)).T
+    return _dot(g_BO, _row_major(w_IO.T), factor_dtype), grad_IO
 
 
 _product.defvjp(_forward, _backward)
 
 
-def _dot(a, b, factors):
-    return jnp.dot(a.astype(factors), b.astype(factors), preferred_element_type=jnp.float32)
+def _dot(a, b, dtype):
+    return jnp.dot(a.astype(dtype), b.astype(dtype), preferred_element_type=jnp.float32)
 
 
 def _row_major(matrix: jax.Array) -> jax.Array:

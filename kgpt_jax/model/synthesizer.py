@@ -33,10 +33,10 @@ from kgpt_jax.model.options import Option
 RANK = Option("rank", 8, "columns of each random factor, 8 in the paper", letter="R")
 
 
-def factors(S: int) -> tuple[int, int]:
+def row_lengths(S: int) -> tuple[int, int]:
     """Returns the lengths (a, b) of the two factors of a row of S scores: near sqrt(S), with a b >= S.
 
-    >>> factors(127)
+    >>> row_lengths(127)
     (11, 12)
     """
     b = math.isqrt(S - 1) + 1
@@ -91,8 +91,8 @@ class SynthesizerAttention(nn.Module):
         b2_S = self.param("b2", nn.initializers.zeros, (cfg.seq_len,)).astype(h_BHTK.dtype)
 
         def scores(S: int) -> jax.Array:
-            factors = str(h_BHTK.dtype)
-            return product(h_BHTK, w2_KS[:, :S], factors).astype(factors) + b2_S[None, None, None, :S]
+            dtype = str(h_BHTK.dtype)
+            return product(h_BHTK, w2_KS[:, :S], dtype).astype(dtype) + b2_S[None, None, None, :S]
 
         return _read(self, scores, x_BTC, pos_BT, train)
 
@@ -111,12 +111,12 @@ class FactorizedDenseAttention(nn.Module):
     @staticmethod
     def letters(cfg: ModelConfig) -> dict[str, int]:
         """Returns the letters of `cost` that follow from the config."""
-        return {"A": sum(factors(cfg.seq_len))}
+        return {"A": sum(row_lengths(cfg.seq_len))}
 
     @nn.compact
     def __call__(self, x_BTC: jax.Array, pos_BT: jax.Array, *, train: bool) -> jax.Array:
         cfg = self.cfg
-        a, b = factors(cfg.seq_len)
+        a, b = row_lengths(cfg.seq_len)
         h_BHTK = _hidden(cfg, x_BTC)
 
         def row(name: str, size: int, start: float) -> jax.Array:

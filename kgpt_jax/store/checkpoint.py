@@ -27,7 +27,7 @@ from absl import logging as absl_logging
 from jax.sharding import Mesh
 from orbax.checkpoint import checkpoint_managers
 
-from kgpt_jax.config import UserError, to_dict
+from kgpt_jax.config import UserError, first_line, to_dict
 from kgpt_jax.devices import barrier, broadcast, is_first, make_mesh, replicated, shardings
 from kgpt_jax.store.digests import SEAL, damage, seal
 from kgpt_jax.store.folder import JSON_ERRORS, Run, any_saved, saved_steps, unused_path
@@ -324,7 +324,7 @@ def _reason(error: Exception) -> str:
         return os.strerror(int(number[1]))
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+    return first_line(error)
 
 
 def _abstract(tree, places=None):

@@ -18,8 +18,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kgpt_jax.config import Config, UserError, from_dict, to_dict
+from kgpt_jax.config import Config, UserError, first_line, from_dict, to_dict
 from kgpt_jax.data.vocab import Vocab
+from kgpt_jax.devices import path_name
 from kgpt_jax.model.gpt import abstract_params, count_params
 from kgpt_jax.store.folder import FACTS, JSON_ERRORS, Run, with_current_names
 
@@ -44,7 +45,7 @@ def save_safetensors(path: str, params, run: Run):
     """
     library = _library()
     arrays = {
-        _joined(place): np.ascontiguousarray(np.asarray(leaf, np.float32))
+        path_name(place): np.ascontiguousarray(np.asarray(leaf, np.float32))
         for place, leaf in jax.tree_util.tree_leaves_with_path(params)
     }
     metadata = {
@@ -57,7 +58,7 @@ def save_safetensors(path: str, params, run: Run):
     try:
         library.numpy.save_file(arrays, path, metadata)
     except (OSError, library.SafetensorError) as error:
-        raise UserError(f"cannot write {path}: {_first_line(error)}") from None
+        raise UserError(f"cannot write {path}: {first_line(error)}") from None
 
 
 def load_safetensors(path: str) -> tuple[Run, Any]:
@@ -77,7 +78,7 @@ def load_safetensors(path: str) -> tuple[Run, Any]:
     except FileNotFoundError:
         raise UserError(f"no file {path!r}") from None
     except (OSError, library.SafetensorError) as error:
-        raise UserError(f"{path} is not a valid safetensors file: {_first_line(error)}") from None
+        raise UserError(f"{path} is not a valid safetensors file: {first_line(error)}") from None
 
 
 def _described(path: str, metadata: dict[str, str]) -> Run:
@@ -102,7 +103,7 @@ def _described(path: str, metadata: dict[str, str]) -> Run:
                 raise ValueError(f"facts have {name} {facts[name]!r}")
         facts = {name: facts[name] for name in EXPORTED_FACTS if name in facts}
     except JSON_ERRORS as error:
-        raise UserError(f"{path} has damaged metadata: {_first_line(error)}") from None
+        raise UserError(f"{path} has damaged metadata: {first_line(error)}") from None
     if len(vocab) != config.model.vocab_size or config.n_seeds != 1:
         raise UserError(
             f"{path} has a vocabulary of {len(vocab)} symbols and a config for {config.n_seeds} models of "
@@ -118,7 +119,7 @@ def _params(path: str, file, config: Config) -> Any:
         raise UserError(f"{path} holds {there:,} parameters, and its config asks for {asked:,}")
 
     def take(place, wanted) -> jax.Array:
-        name = _joined(place)
+        name = path_name(place)
         if name not in shape_of:
             raise UserError(f"{path} has no {name!r}, which variant {config.model.variant!r} needs")
         if shape_of[name] != wanted.shape:
@@ -133,14 +134,6 @@ def _params(path: str, file, config: Config) -> Any:
         return jnp.asarray(array)
 
     return jax.tree_util.tree_map_with_path(take, abstract_params(config.model))
-
-
-def _joined(place) -> str:
-    return "/".join(key.key for key in place)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__
 
 
 def _library():

@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kgpt_jax.config import ModelConfig, UserError
+from kgpt_jax.config import ModelConfig, UserError, first_line
+from kgpt_jax.devices import path_name
 from kgpt_jax.model.gpt import abstract_params
 from kgpt_jax.model.rope import BASE
 
@@ -52,7 +53,7 @@ def from_torch(arrays: dict, cfg: ModelConfig) -> dict:
     left = {name: np.asarray(array) for name, array in arrays.items()}
 
     def take(path, wanted) -> jnp.ndarray:
-        ours = _joined(path)
+        ours = path_name(path)
         name = torch_name(ours)
         if name not in left:
             raise UserError(f"the file has no {name!r}, which variant {cfg.variant!r} needs")
@@ -95,7 +96,7 @@ def to_torch(params) -> dict:
     """Converts our parameters to `{course name: float32 NumPy array}`, the inverse of `from_torch`."""
     arrays = {}
     for path, array in jax.tree_util.tree_leaves_with_path(params):
-        ours, array = _joined(path), np.asarray(array, np.float32)
+        ours, array = path_name(path), np.asarray(array, np.float32)
         if ours in LEADING_ONE:
             array = array[None]
         arrays[torch_name(ours)] = array.T if ours.endswith("/kernel") else array
@@ -126,10 +127,6 @@ def buffers(arrays: dict, cfg: ModelConfig) -> dict:
     return constants
 
 
-def _joined(path) -> str:
-    return "/".join(key.key for key in path)
-
-
 def load_torch_params(path: str, cfg: ModelConfig) -> dict:
     """Returns the parameters in a course `.params` file, a state dict that `torch.save` wrote.
 
@@ -155,10 +152,9 @@ def load_torch_params(path: str, cfg: ModelConfig) -> dict:
     except FileNotFoundError:
         raise UserError(f"no file {path!r}") from None
     except Exception as error:  # torch raises many kinds, some with pages of text
-        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
             f"{path!r} is not a PyTorch state dict (save one with torch.save(model.state_dict(), path)): "
-            f"{first_line}"
+            f"{first_line(error)}"
         ) from None
     if all(name.startswith("module.") for name in arrays):
         arrays = {name.removeprefix("module."): array for name, array in arrays.items()}
@@ -192,7 +188,7 @@ def save_torch_params(path: str, params, cfg: ModelConfig):
     try:
         torch.save(state, path)
     except (OSError, RuntimeError) as error:
-        raise UserError(f"cannot write {path}: {str(error).splitlines()[0]}") from None
+        raise UserError(f"cannot write {path}: {first_line(error)}") from None
 
 
 def _torch():

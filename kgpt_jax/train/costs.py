@@ -32,13 +32,13 @@ def forward_counts(cfg: ModelConfig, T: int) -> Counts:
     return _counts(forward.lower(abstract_params(cfg), x_BT, source_B))
 
 
-def update_counts(cfg: ModelConfig, T: int, batch_size: int = 1) -> Counts:
-    """Compiles an AdamW update on texts of T characters and returns XLA's counts."""
+def update_counts(cfg: ModelConfig, T: int) -> Counts:
+    """Compiles an AdamW update on one text of T characters and returns XLA's counts."""
     model, tx, key = GPT(cfg), make_optimizer(TrainConfig()), jax.random.key(0)
     state = jax.eval_shape(lambda key: init_state(model, tx, key), key)
     sums = jax.eval_shape(zero_sums, state)
-    x_BT = np.full((batch_size, T), MASK_ID, np.int32)
-    microbatch = stack(split(Batch(x_BT, x_BT, np.ones(batch_size, np.int32)), 1))
+    x_BT = np.full((1, T), MASK_ID, np.int32)
+    microbatch = stack(split(Batch(x_BT, x_BT, np.ones(1, np.int32)), 1))
     lr_J, n = np.zeros(1, np.float32), np.int32(1)
     return _counts(make_train_steps(model, tx).lower(key, state, sums, microbatch, lr_J, n))
 

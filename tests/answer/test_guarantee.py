@@ -59,6 +59,7 @@ def test_the_test_is_the_exact_binomial_tail():
 
 def test_what_cannot_be_promised_says_how_many_answers_it_takes():
     assert needed(0.02, 0.9) == 114
+    assert needed(1e-17, 0.9) == pytest.approx(2.3026e17, rel=1e-4)
     assert promise([0.9] * 100, [True] * 100, [0.5], 0.02, 0.9) == (None, 100, 0, 114)
     assert promise([0.9] * 114, [True] * 114, [0.5], 0.02, 0.9).threshold == 0.5
 

@@ -101,7 +101,7 @@ def test_what_is_read_in_a_recital_is_the_answer(stored, book, monkeypatch):
     recited_N = table_NF[:, list(FEATURES).index("recited")]
     assert (recited_N[1::2] > 0.5).all() and not recited_N[::2].any()
     # A reader that is not sure does not replace the answer.
-    monkeypatch.setattr(voting, "LEAST", 1.1)
+    monkeypatch.setattr(voting, "LEAST_PROBABILITY", 1.1)
     assert ask(voters, table.questions, book=book).answers == [own]
 
 

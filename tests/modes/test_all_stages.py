@@ -207,6 +207,8 @@ def test_costs_are_listed():
     for name, lines in (("rope ", 4), ("bigbird ", 5)):  # formula, its options, cost on paper, two lengths
         assert sum(line.startswith(name) for line in out) == lines
     assert any("softmax(rot(Q) rot(K)^T / sqrt(K)) V" in line for line in out)
+    one = run("--mode=costs", "--config.model.variant=linformer", "--lengths=32", *TINY)
+    assert "linformer " in one and "vanilla " not in one
     assert "unknown variant 'gated'" in run("--mode=costs", "--variants=rope,gated", status=2)
     assert "--lengths=32,x: give whole numbers" in run("--mode=costs", "--lengths=32,x", status=2)
 

@@ -14,6 +14,13 @@ def test_a_new_path_is_free_and_nothing_is_left_there(tmp_path):
     assert list(path.parent.iterdir()) == []
 
 
+def test_a_link_to_a_new_file_stays_a_link(tmp_path):
+    path = tmp_path / "link"
+    path.symlink_to(tmp_path / "new.txt")
+    check(path, "greedy answers")
+    assert path.is_symlink() and not (tmp_path / "new.txt").exists()
+
+
 def test_our_own_output_may_be_replaced_by_its_kind_only(tmp_path):
     path = tmp_path / "out.txt"
     path.write_text("Rome\n")
