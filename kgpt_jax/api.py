@@ -76,9 +76,12 @@ class Run:
           UserError: the run has no valid checkpoint, or needs more memory than the machine has.
         """
         _start_jax()
+        import jax
+
         from kgpt_jax.store.params import load_params
 
-        return load_params(self._stored, model_devices=self.config.model_devices)
+        n = self.config.model_devices  # of the training; here there may be fewer
+        return load_params(self._stored, model_devices=1 if jax.device_count() % n else n)
 
     @overload
     def answer(self, questions: str, look_up: str = "never", recite: bool = False) -> Answer: ...

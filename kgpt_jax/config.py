@@ -147,8 +147,9 @@ class TrainConfig:
     save_every: int = 500  # updates between checkpoints
 
     def __post_init__(self):
-        for name in ("epochs", "batch_size", "steps_per_dispatch", "save_every"):
+        for name in ("batch_size", "steps_per_dispatch", "save_every"):
             _require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}: give 1 or more")
+        _require(0 < self.epochs <= 10_000_000, f"epochs is {self.epochs}: give 1 to 10,000,000")
         for name in ("learning_rate", "clip_norm"):
             _require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}: give more than 0")
         not_negative = "muon_learning_rate warmup_tokens final_tokens text_tokens weight_decay microbatches"
@@ -179,6 +180,9 @@ class BiographiesConfig:
 
     def __post_init__(self):
         _require_seed("data.biographies.seed", self.seed)
+        for name in ("n_train", "n_dev", "n_test", "copies"):
+            value = getattr(self, name)
+            _require(value <= 1_000_000, f"data.biographies.{name} is {value}: give at most 1,000,000")
         _require(
             self.questions in ("birth_place", "all"),
             f"data.biographies.questions is {self.questions!r}: choose from birth_place, all",

@@ -52,8 +52,8 @@ def make_mesh(n_rows: int | None, model_devices: int = 1) -> Mesh:
     devices = jax.devices()
     if len(devices) % model_devices:
         raise UserError(
-            f"model_devices is {model_devices}, which {len(devices)} devices are no multiple of: "
-            "give another --config.model_devices"
+            f"model_devices is {model_devices}, and JAX finds {len(devices)} devices: give a number that "
+            f"divides {len(devices)}, by --config.model_devices"
         )
     n_data = len(devices) // model_devices
     while n_rows is not None and n_rows % n_data:

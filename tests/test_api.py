@@ -11,6 +11,7 @@ import pytest
 
 import kgpt_jax
 from kgpt_jax.answer.predict import log_probabilities
+from kgpt_jax.config import override
 from kgpt_jax.data.biographies import generate
 from kgpt_jax.data.given import write_pairs
 from kgpt_jax.data.vocab import MASK
@@ -111,6 +112,13 @@ def test_several_models_vote(tmp_path):
     assert answer.log_probability == pytest.approx(mean, abs=1e-4)
     np.testing.assert_allclose(several.logits("Ann"), alone[0].logits("Ann"), atol=1e-5)
     assert several.params["pos_emb"].shape == (2, *alone[0].params["pos_emb"].shape)
+
+
+def test_a_run_that_more_devices_trained_is_read_by_those_that_are_here(tmp_path):
+    many = override(runs.CONFIG, {"model_devices": 1000})
+    runs.saved(tmp_path / "many", many)
+    runs.saved(tmp_path / "one")
+    assert kgpt_jax.load(tmp_path / "many").answer("Who?") == kgpt_jax.load(tmp_path / "one").answer("Who?")
 
 
 def test_logits_are_the_models(untrained):

@@ -38,6 +38,11 @@ from tests.commands import CHECKOUT, TINY, refused, run
             ["--mode=pretrain", "--seed=1", "--config.seed=2"],
             "--seed and --config.seed differ: give one",
         ),
+        (["--mode=pretrain", "--config.pretrain.epochs=1" + "0" * 23], "give 1 to 10,000,000"),
+        (
+            ["--mode=pretrain", "--config.data.biographies.copies=1000000000"],
+            "give at most 1,000,000",
+        ),
         (["--mode=evaluate", "--variant=/x"], "there is no run in"),
         (["--mode=pretrain", "wiki.txt"], "unexpected argument 'wiki.txt'"),
         (["finetune", "vanilla", "wiki.txt"], "finetune needs --writing_params_path, as in the course"),
