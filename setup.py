@@ -13,7 +13,7 @@ setup(
     install_requires=lines[:first],
     extras_require={
         "test": lines[first + 1 :],
-        "dev": ["ruff==0.17.5"],
+        "dev": ["ruff==0.17.5", "mypy==1.20.1"],
         "tensorboard": ["tensorboardX>=2.6.4"],
         "safetensors": ["safetensors>=0.5"],
         "honest": ["scikit-learn>=1.6"],
