@@ -65,13 +65,13 @@ def draw(found: list[Record], path: Path):
     axes.set(
         xscale="log", ylim=(0, 100), xlabel="minutes, all commands", ylabel="held-out questions right, %"
     )
-    ticks = [1, 2, 5, 10, 20, 50, 100, 200, 500]
+    ticks = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000]
     axes.set_xticks(ticks, map(str, ticks))
     axes.minorticks_off()
-    axes.set_xlim(1.5, 600)
+    axes.set_xlim(1.5, 1500)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, loc="lower right")
+    figure.legend(frameon=False, loc="outside upper center", ncols=5)
     figure.savefig(path, dpi=120)
     pyplot.close(figure)
 
