@@ -14,7 +14,7 @@ from kgpt_jax.model.synthesizer import (
     FactorizedRandomAttention,
     MixtureAttention,
     RandomAttention,
-    factors,
+    row_lengths,
 )
 from tests import tiny
 
@@ -47,7 +47,7 @@ def softmax(score_TS):
 
 
 def factorized_dense(params, head):
-    a, b = factors(tiny.MODEL.seq_len)
+    a, b = row_lengths(tiny.MODEL.seq_len)
     hidden_TK = np.maximum(layer(params, "w1", head), 0)
     stretched_T4 = hidden_TK @ params["w2_a"] + params["b2_a"]
     repeated_T4 = hidden_TK @ params["w2_b"] + params["b2_b"]
