@@ -53,6 +53,17 @@ def test_seed_and_epoch_decide_the_order():
     assert len({tuple(order(seed, epoch)) for seed in (1, 2) for epoch in (0, 1)}) == 4
 
 
+def test_a_large_batch_is_shuffled_alike_whether_its_microbatches_are_given_or_not():
+    """As on a GPU, where it stays whole: the recipe is the same."""
+
+    def order(microbatches, batch_size=128):
+        cfg = TrainConfig(batch_size=batch_size, microbatches=microbatches)
+        return seen(epoch_batches(lambda rng: rows(2000), cfg, 1, 0))
+
+    assert order(0) == order(8) != order(1)
+    assert order(0, batch_size=127) == order(1, batch_size=127)
+
+
 def test_shards_draw_their_own_order_and_shuffle_widths_alike():
     cfg = TrainConfig(batch_size=8, steps_per_dispatch=1, group_by_length=True)
     shards = [epoch_batches(lambda rng: rows(), cfg, 1, 0, shard=i, n_shards=2) for i in (0, 1)]
