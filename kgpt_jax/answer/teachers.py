@@ -161,7 +161,7 @@ def _fits(question: str, answer: str, room: int, vocab: Vocab) -> bool:
 
 
 def _once(path: Path, made_from: dict, take: Callable[[], dict], start_anew: bool) -> list[tuple[str, str]]:
-    """Returns the (question, answer) pairs in a file. The first call makes the file.
+    """Returns the (question, answer) pairs in a file. The first call makes the file, as does starting anew.
 
     Args:
       path: the file.

@@ -24,7 +24,7 @@ def run(command: Command):
     question, *others = command.needed("question")
     if others:
         raise UserError("give --question once: --mode=teach tells one answer at a time")
+    question, answer = question.strip(), command.needed("answer").strip()
     folder = command.start("finetune").folder
-    teach(folder, question, command.needed("answer"))
-    told = question.strip(), command.flags.answer.strip()
-    print("{}: from now on the answer to {!r} is {!r}".format(folder / FILE, *told))
+    teach(folder, question, answer)
+    print(f"{folder / FILE}: from now on the answer to {question!r} is {answer!r}")
