@@ -1,8 +1,8 @@
-"""Collects answers to train one model on (distillation): a vote of runs, or what the open-book reader says.
+"""Collects answers to train one model on (distillation): those of runs, or of the open-book reader.
 
-The teachers are asked once. Their answers are stored in the new run's folder: a vote as `vote.json`, the
-reader's answers as `reader.json`. The file also holds digests of the teachers' parameters and of the texts
-that the answers come from, so that folders and files may be moved.
+The teachers are asked once. Their answers are stored in the new run's folder: a vote as `vote.json`, answers
+that runs recite as `recited.json`, the reader's answers as `reader.json`. The file also holds digests of the
+teachers' parameters and of the texts that the answers come from, so that folders and files may be moved.
 """
 
 import json
@@ -15,7 +15,8 @@ from kgpt_jax.answer import score as scoring
 from kgpt_jax.answer.open_book import OpenBook, open_book
 from kgpt_jax.answer.predict import MAX_ANSWER
 from kgpt_jax.answer.reader import LEAST_PROBABILITY
-from kgpt_jax.answer.voters import ask, load_voters, voting
+from kgpt_jax.answer.recite import recite
+from kgpt_jax.answer.voters import Voter, ask, load_voters, voting
 from kgpt_jax.config import Config, UserError
 from kgpt_jax.data import corpus
 from kgpt_jax.data.holdout import refuse_learned
@@ -23,23 +24,32 @@ from kgpt_jax.data.objectives import question_room
 from kgpt_jax.data.people import unpaired_questions
 from kgpt_jax.data.stage_data import Taught
 from kgpt_jax.data.vocab import Vocab
+from kgpt_jax.model.gpt import GPT
 from kgpt_jax.store.compatible import learned_by, teachers_of
 from kgpt_jax.store.folder import Run, locked, set_aside, write_json
 from kgpt_jax.store.params import load_params, params_digest
 
 log = logging.getLogger(__name__)
 
-VOTE, READER = "vote.json", "reader.json"
+VOTE, RECITED, READER = "vote.json", "recited.json", "reader.json"
 BY_READER = "the open-book reader"  # among `taught_by` in `run.json`
 
 
 def vote(
-    config: Config, folder: Path, teachers: Sequence[Run], vocab: Vocab, start_anew: bool = False
+    config: Config,
+    folder: Path,
+    teachers: Sequence[Run],
+    vocab: Vocab,
+    start_anew: bool = False,
+    reciting: bool = False,
 ) -> Taught:
     """Returns the questions and answers on which the teachers agree.
 
     The first call asks the teachers and stores the vote in the folder; later calls read it. So a resumed
     training has the same answers on any machine.
+
+    If the teachers recite, a reader finds the answers in what they write about each name, without seeing the
+    documents. One teacher is then enough: the student learns to give at once what it had to recite.
 
     Args:
       config: the new run's config; `config.data` names the training pairs and the corpus.
@@ -47,10 +57,12 @@ def vote(
       teachers: the runs that vote.
       vocab: the vocabulary of the new model.
       start_anew: whether to move a run in the folder, and these answers, aside first.
+      reciting: whether the teachers recite. An answer counts if the reader's probability is above
+        LEAST_PROBABILITY.
 
     Raises:
       UserError: the folder holds a vote of other teachers or on other questions, a teacher has learned a
-        held-out question, or there is only one model to vote.
+        held-out question, or there is only one model to vote and it does not recite.
     """
     asked = voting(teachers, config)
     if config.data.n_validation and not config.data.skip_learned:
@@ -58,26 +70,48 @@ def vote(
         for run in teachers:
             refuse_learned(held_out, learned_by([run]), str(run.folder))
     models = sum(run.config.n_seeds for run in teachers)
-    if models < 2:
+    if models < 2 and not reciting:
         raise UserError(
-            f"{teachers[0].folder} holds one model, which is no vote: add runs by --voters, or train by "
-            "--num_seeds"
+            f"{teachers[0].folder} holds one model, which is no vote: add runs by --voters, train by "
+            "--num_seeds, or let it --recite"
         )
-    questions = unpaired_questions(config.data, corpus.load_pairs(config.data).pairs)
+    pairs = corpus.load_pairs(config.data).pairs
+    questions = unpaired_questions(config.data, pairs)
     digests = sorted(params_digest(load_params(run, model_devices=config.model_devices)) for run in teachers)
 
     def take() -> dict:
         given = []
+        book = open_book(config.data) if reciting else None
         for each in asked:  # one after the other, since all together may not fit into memory
-            given += ask(load_voters([each], "asking"), questions).answers
+            voters = load_voters([each], "asking", reciting)
+            given += recited(voters, questions, book) if book else ask(voters, questions).answers
         return {"models": models, "pairs": agreed(questions, given, question_room(config.model), vocab)}
 
-    made_from = {"teachers_digests": digests, "questions_digest": corpus.digest(questions)}
-    pairs = _once(folder / VOTE, made_from, take, start_anew)
-    log.info(f"more than half of {models} models agree on {len(pairs):,} of {len(questions):,} new questions")
+    made_from: dict = {"teachers_digests": digests, "questions_digest": corpus.digest(questions)}
+    if reciting:  # the reader learns from the training pairs
+        made_from["pairs_digest"] = corpus.digest(chain(*pairs))
+    found = _once(folder / (RECITED if reciting else VOTE), made_from, take, start_anew)
+    how = "one model recites" if models == 1 else f"more than half of {models} models agree on"
+    log.info(f"{how} the answers to {len(found):,} of {len(questions):,} new questions")
     return Taught(
-        pairs, [*(str(run.folder) for run in teachers), *teachers_of(teachers)], learned_by(teachers)
+        found, [*(str(run.folder) for run in teachers), *teachers_of(teachers)], learned_by(teachers)
     )
+
+
+def recited(voters: Sequence[Voter], questions: Sequence[str], book: OpenBook) -> list[list[str]]:
+    """Returns the answers that each model of runs recites, "" where the reader doubts them.
+
+    Args:
+      voters: the runs.
+      questions: the questions.
+      book: has the reader and knows the form of the questions. Its documents are not read.
+    """
+    return [
+        [there.answer if there and there.probability > LEAST_PROBABILITY else "" for there in said]
+        for voter in voters
+        for params in voter.models
+        for said in [recite(GPT(voter.config.model), params, voter.run.vocab, book, questions)]
+    ]
 
 
 def read(config: Config, folder: Path, vocab: Vocab, start_anew: bool = False) -> Taught:

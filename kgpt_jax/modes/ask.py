@@ -63,7 +63,7 @@ def run(command: Command):
     asked = with_voters(start, flags.voters, config)
     check(questions, config)
     with notes_on_stderr():
-        voters = load_voters(asked, "asking")
+        voters = load_voters(asked, "asking", flags.recite)
         judge = Judge(voters)
         if promised:
             judge.check(flags.recite, flags.wrong_at_most, flags.surely, flags.look_up, flags.one_of)

@@ -39,8 +39,9 @@ def run(command: Command):
     picture = path.with_name("reliability.png")
     check(path, KIND)
     check(picture, PICTURE)
-    voters = load_voters(with_voters(start, command.flags.voters, config), "calibrating")
-    made = calibrate(voters, config.data, command.flags.n_fit, command.flags.recite)
+    reciting = command.flags.recite
+    voters = load_voters(with_voters(start, command.flags.voters, config), "calibrating", reciting)
+    made = calibrate(voters, config.data, command.flags.n_fit, reciting)
     write_lines(path, [save(made)], KIND)
     draw(made, picture)
     record(picture, PICTURE)

@@ -3,15 +3,19 @@
     python -m kgpt_jax.main --mode=distill --workdir=runs/eight \
         --objective=span_corruption=0.8,question_answer=0.2
     python -m kgpt_jax.main --mode=distill --teacher=reader --student_params_path=runs/vanilla/pretrain
+    python -m kgpt_jax.main --mode=distill --recite --reading_params_path=runs/speedrun/rope/pretrain \
+        --student_params_path=runs/speedrun/rope/pretrain
 
 The teachers answer a question about each person who has a document and no training pair. By default, they are
 runs that vote: an answer that more than half of them give becomes a training pair (arXiv 1503.02531, with
-labels in place of soft targets). With --teacher=reader, the open-book reader finds the answers in the
-documents, and those with a probability above 50 % become training pairs.
+labels in place of soft targets). With --recite, the runs recite what they have read about each name, and a
+reader finds the answers in that; so a run can also be its own only teacher. With --teacher=reader, the
+open-book reader finds the answers in the documents. Either reader's answers become training pairs if their
+probability is above 50 %.
 
-The reader also reads the documents about the people of held-out questions. It never sees their true answers,
-but the student trains on what it found. So evaluation then measures knowledge that was injected as questions,
-not knowledge that the student extracted from reading.
+All teachers also answer held-out questions. They never see the true answers, but the student trains on what
+they say. The open-book reader finds that in the documents: evaluation then measures knowledge that was
+injected as questions. Runs answer from what they have learned by reading.
 
 By default, a new model is pretrained on the documents and on all pairs. With --student_params_path, a
 pretrained run is finetuned on the pairs.
@@ -24,7 +28,15 @@ from kgpt_jax.data.mixture import weights
 from kgpt_jax.data.stage_data import recipe_of
 from kgpt_jax.modes.command import Command
 
-SHARED = ("reading_params_path", "writing_params_path", "checkpoint", "start_anew", "tensorboard", "voters")
+SHARED = (
+    "reading_params_path",
+    "writing_params_path",
+    "checkpoint",
+    "start_anew",
+    "tensorboard",
+    "voters",
+    "recite",
+)
 
 
 def define_flags(values: flags.FlagValues):
@@ -53,16 +65,25 @@ def run(command: Command):
     if command.flags.teacher == "runs":
         teacher = command.start("finetune", of_variant=False)  # --variant is the student's
         teachers = [teacher, *map(read_run, distinct(teacher.folder, command.flags.voters)[1:])]
-    elif given := [name for name in ("reading_params_path", "voters") if command.flags[name].value]:
+    elif given := [name for name in ("reading_params_path", "voters", "recite") if command.flags[name].value]:
         named = command.flags[given[0]].serialize()
-        raise UserError(f"{named} names a teacher, and --teacher=reader asks no run: leave one of them out")
+        raise UserError(f"{named} is for runs, and --teacher=reader asks none: leave one of them out")
     config = command.config(student if student or command.flags.config or not teachers else teachers[0])
     config = override(config, {"n_seeds": 1})  # one student, however many teachers there are
     folder = command.new_run(config, "distill", student, *teachers)
-    distill(config, folder, teachers, student, command.flags.tensorboard, command.flags.start_anew)
+    chosen = command.flags
+    distill(config, folder, teachers, student, chosen.tensorboard, chosen.start_anew, chosen.recite)
 
 
-def distill(config, folder, teachers, student, tensorboard: bool = False, start_anew: bool = False):
+def distill(
+    config,
+    folder,
+    teachers,
+    student,
+    tensorboard: bool = False,
+    start_anew: bool = False,
+    reciting: bool = False,
+):
     """Trains one model on the answers of its teachers, and on the training pairs.
 
     Args:
@@ -72,6 +93,7 @@ def distill(config, folder, teachers, student, tensorboard: bool = False, start_
       student: a pretrained run to finetune; None pretrains a new model.
       tensorboard: whether to write event files for TensorBoard, too.
       start_anew: whether to move the files in the folder aside first.
+      reciting: whether the teachers recite.
 
     Raises:
       UserError: the objective has no questions, or a teacher has learned a held-out question.
@@ -92,7 +114,7 @@ def distill(config, folder, teachers, student, tensorboard: bool = False, start_
         vocab = Vocab.of(corpus.load_documents(config.data).characters)
     load_stage_data(config, stage, vocab)
     if teachers:
-        taught = vote(config, folder, teachers, vocab, start_anew)
+        taught = vote(config, folder, teachers, vocab, start_anew, reciting)
     else:
         taught = read(config, folder, vocab, start_anew)
     if student:

@@ -196,7 +196,7 @@ def evaluate(
     if is_first():  # before the evaluation, whose result would be lost
         for path, of_kind in kinds.items():
             check(path, of_kind, inputs)
-    judge = Judge(load_voters(asked, "evaluating"))
+    judge = Judge(load_voters(asked, "evaluating", recite))
     if look_up == UNSURE or (wrong_at_most, one_of) != (None, None):
         judge.check(recite, wrong_at_most, surely, look_up, one_of)
     found = evaluation.evaluate(judge, data, beams, one_of=one_of, look_up=look_up, recite=recite)

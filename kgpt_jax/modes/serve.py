@@ -43,7 +43,8 @@ def run(command: Command):
     asked = with_voters(start, command.flags.voters, command.config(start))
 
     def opened():
-        return open_answerer(load_voters(asked, "answering with"), command.flags.recite)
+        reciting = command.flags.recite
+        return open_answerer(load_voters(asked, "answering with", reciting), reciting)
 
     if path:
         write(opened(), command.flags.question[0], path)

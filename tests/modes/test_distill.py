@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from kgpt_jax.answer import reader
-from kgpt_jax.answer.open_book import OpenBook
+from kgpt_jax.answer.open_book import OpenBook, open_book
 from kgpt_jax.answer.predict import MAX_ANSWER
 from kgpt_jax.answer.reader import Found, Span
+from kgpt_jax.answer.record import Recited
 from kgpt_jax.answer.teachers import agreed, likely, read, vote
 from kgpt_jax.answer.voters import Answers
 from kgpt_jax.config import DataConfig, UserError, override
@@ -17,7 +18,7 @@ from kgpt_jax.data.corpus import load_documents, load_pairs, load_questions
 from kgpt_jax.data.holdout import fingerprints
 from kgpt_jax.data.lookup import Lookup
 from kgpt_jax.data.names import Frame
-from kgpt_jax.data.people import questions_in_the_same_form
+from kgpt_jax.data.people import questions_in_the_same_form, unpaired_questions
 from kgpt_jax.data.stage_data import NOT_TAUGHT, Taught, load_stage_data
 from kgpt_jax.data.vocab import PAD, Vocab
 from kgpt_jax.modes.distill import distill
@@ -87,7 +88,7 @@ def test_a_vote_is_taken_once(tmp_path, monkeypatch):
     module = sys.modules[vote.__module__]
     monkeypatch.setattr(module, "voting", lambda runs, config: [(run, made) for run in runs])
     monkeypatch.setattr(module, "load_params", lambda run, model_devices: run.folder.name)
-    monkeypatch.setattr(module, "load_voters", lambda asked, purpose: asked)
+    monkeypatch.setattr(module, "load_voters", lambda asked, purpose, reciting: asked)
     monkeypatch.setattr(module, "params_digest", digests.get)
     asked = []
 
@@ -129,7 +130,7 @@ def test_distilling_needs_questions_and_more_than_one_model(tmp_path, monkeypatc
     monkeypatch.setattr(module, "voting", lambda runs, config: [(run, made) for run in runs])
     monkeypatch.setattr(module, "load_params", lambda run, model_devices: None)
     mixed = override(made, {"pretrain.objective": "whole_line=0.5,question_answer=0.5"})
-    with pytest.raises(UserError, match="holds one model, which is no vote: add runs by --voters"):
+    with pytest.raises(UserError, match="holds one model, which is no vote: add runs .* or let it --recite"):
         distill(mixed, tmp_path, [Run(tmp_path, made, None, {})], None)
     assert not list(tmp_path.iterdir())
 
@@ -193,13 +194,39 @@ def test_a_student_of_the_reader_is_evaluated_with_a_note(tmp_path):
     assert facts["taught_by"] == ["the open-book reader"] and len(facts["learned"].split()) == 6
     out = run("--mode=evaluate", f"--reading_params_path={folder}")
     assert " out of 2: " in out and "trained on answers of the open-book reader, perhaps to these" in out
-    for name in ("voters", "reading_params_path"):
-        complaint = refused(*flags, f"--{name}=x")
-        assert f"--{name}=x names a teacher, and --teacher=reader asks no run" in complaint
+    for flag in ("--voters=x", "--reading_params_path=x", "--recite"):
+        assert f"{flag} is for runs, and --teacher=reader asks none" in refused(*flags, flag)
     assert "cannot read nowhere" in refused(*flags, "--start_anew", "--finetune_corpus_path=nowhere")
     assert not (folder / "set_aside").exists()
     run(*flags, "--start_anew")
     assert (folder / "set_aside" / "run_1" / "reader.json").exists()
+
+
+def test_a_run_learns_to_answer_from_what_it_recites(tmp_path, monkeypatch):
+    made = runs.saved(tmp_path / "one")
+    questions = unpaired_questions(made.config.data, load_pairs(made.config.data).pairs)
+    book = open_book(made.config.data)
+    says = {book.where.name(question): chance for question, chance in zip(questions, [0.9, 0.6, 0.5])}
+    names = []
+
+    def recite(model, params, vocab, book, questions):
+        names.extend(map(book.where.name, questions))
+        return [Recited("Rome", says[name], "", 0, 0) if name in says else None for name in names]
+
+    monkeypatch.setattr(sys.modules[vote.__module__], "recite", recite)
+    flags = ["--mode=distill", "--recite", f"--workdir={tmp_path}", "--config.finetune.epochs=1"]
+    flags += [f"--{of}_params_path={made.folder}" for of in ("reading", "student")]
+    out = run(*flags)
+    assert f"one model recites the answers to 2 of {len(questions)} new questions\n" in out
+    assert "never finetuned" not in out and len(names) == len(questions)
+    folder = tmp_path / "vanilla" / "distill"
+    answers = json.loads((folder / "recited.json").read_text("utf-8"))
+    assert answers["pairs"] == [[question, "Rome"] for question in questions[:2]]
+    assert str(made.folder) in json.loads((folder / "run.json").read_text("utf-8"))["taught_by"]
+    run(*flags)
+    assert len(names) == len(questions)  # they are asked once
+    changed = refused(*flags, "--config.data.n_validation=1")
+    assert "recited.json comes from other questions, as their digest says" in changed
 
 
 def test_no_teacher_is_moved_away_and_the_checkpoint_asked_for_is_read(tmp_path):
