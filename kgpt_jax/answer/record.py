@@ -46,7 +46,7 @@ class Sure(NamedTuple):
       probability: that the answer is right.
       interval: of the probability (Venn-Abers); it has no fixed level.
       did_you_mean: a similar name in the corpus, if the run does not know the name; "" if there is none.
-      evidence: what speaks for the answer, by name (`answer/evidence.py`).
+      evidence: what speaks for the answer and against it, by name (`answer/evidence.py`).
       one_of: the likeliest answers; the right one is among them with the probability that was asked for.
     """
 
