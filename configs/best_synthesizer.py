@@ -14,7 +14,8 @@ python -m kgpt_jax.main --mode=evaluate --recite --reading_params_path=runs/best
 
 docs/speedrun.md has the rules and the hardware. The model has 3,076,988 parameters.
 
-Without reciting, a synthesizer answers 41.0 % of 200 other questions right, after two hours (docs/accuracy.md).
+Without reciting, a synthesizer answers 41.0 % of 200 other questions right, after two hours
+(docs/accuracy.md).
 """
 
 from kgpt_jax.config import Config, load_recipe, override

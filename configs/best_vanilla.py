@@ -14,8 +14,8 @@ python -m kgpt_jax.main --mode=evaluate --recite --reading_params_path=runs/best
 
 docs/speedrun.md has the rules and the hardware. The model has 3,323,392 parameters.
 
-Without reciting, `--config=best --variant=vanilla` answers 76.0 % of 200 other questions right, after two hours
-(docs/accuracy.md).
+Without reciting, `--config=best --variant=vanilla` answers 76.0 % of 200 other questions right, after two
+hours (docs/accuracy.md).
 """
 
 from kgpt_jax.config import Config, load_recipe, override
