@@ -26,12 +26,11 @@ from kgpt_jax.data.stage_data import Taught
 from kgpt_jax.data.vocab import Vocab
 from kgpt_jax.model.gpt import GPT
 from kgpt_jax.store.compatible import learned_by, teachers_of
-from kgpt_jax.store.folder import Run, locked, set_aside, write_json
+from kgpt_jax.store.folder import READER, RECITED, VOTE, Run, locked, set_aside, write_json
 from kgpt_jax.store.params import load_params, params_digest
 
 log = logging.getLogger(__name__)
 
-VOTE, RECITED, READER = "vote.json", "recited.json", "reader.json"
 BY_READER = "the open-book reader"  # among `taught_by` in `run.json`
 
 
@@ -205,13 +204,12 @@ def _once(path: Path, made_from: dict, take: Callable[[], dict], start_anew: boo
     Raises:
       UserError: the file has other digests, or is damaged.
     """
-    if start_anew:
+    if start_anew or not path.exists():
         with locked(path.parent):
-            set_aside(path.parent)
-    if not path.exists():
-        content = made_from | take()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, content)
+            content = made_from | take()
+            if start_anew:  # only now: the teachers have answered
+                set_aside(path.parent)
+            write_json(path, content)
     try:
         there = json.loads(path.read_text("utf-8"))
         pairs = [(str(question), str(answer)) for question, answer in there["pairs"]]

@@ -11,6 +11,7 @@ from contextlib import suppress
 from kgpt_jax.config import DataConfig, UserError
 from kgpt_jax.data import corpus
 from kgpt_jax.data.biographies import generate
+from kgpt_jax.data.holdout import learned_rows
 from kgpt_jax.data.names import Frame
 from kgpt_jax.data.spans import title
 
@@ -22,12 +23,22 @@ def everyone(data: DataConfig, where: Frame) -> list[str]:
     pairs = corpus.load_pairs(data).pairs
     questions = [question for question, _ in pairs]
     with suppress(UserError):  # a corpus without titles names nobody else
-        questions += unpaired_questions(data, pairs)
+        questions += _about_others(data, pairs)
     return sorted({name for question in questions if (name := where.name(question))})
 
 
 def unpaired_questions(data: DataConfig, pairs: list[tuple[str, str]]) -> list[str]:
-    """Returns a question about each person who has a document but no training pair."""
+    """Returns a question about each person who has a document but no training pair.
+
+    Names that differ only by letters beyond ASCII, which `ascii_pairs` takes out of the pairs, are the same.
+    """
+    questions = _about_others(data, pairs)
+    learned = set(learned_rows(questions, corpus.learned_from(data)))
+    return [question for i, question in enumerate(questions) if i not in learned]
+
+
+def _about_others(data: DataConfig, pairs: list[tuple[str, str]]) -> list[str]:
+    """Returns a question about each person with a document whose name, as it is written, is in no pair."""
     if data.pretrain_corpus_path:
         return questions_in_the_same_form(pairs, corpus.load_documents(data).documents)
     people = generate(data.biographies)  # their documents have no titles to build questions from

@@ -178,8 +178,9 @@ def holds_run(folder: Path) -> bool:
     return (folder / "config.json").exists() or any_saved(folder)
 
 
-# The files that training writes into a run's folder.
+# Files of a training. A folder that has some of them but no run.json is somebody else's.
 WRITTEN = ("config.json", "vocab.json", "SHA256SUMS", "metrics.jsonl", "loss.png", "checkpoints")
+ANSWERS_OF_TEACHERS = VOTE, RECITED, READER = ("vote.json", "recited.json", "reader.json")
 ASIDE = "set_aside"  # the folder in a run's folder for files that the run no longer uses
 
 
@@ -211,7 +212,7 @@ def set_aside(folder: Path):
     """
     from kgpt_jax.devices import barrier, is_first  # here, so that reading a run does not import JAX
 
-    names = (*WRITTEN, "run.json", "vote.json", "reader.json", "tensorboard", ".saving")
+    names = (*WRITTEN, *ANSWERS_OF_TEACHERS, "run.json", "tensorboard", ".saving")
     there = [folder / name for name in names if (folder / name).exists()]
     if is_first() and there:
         into = unused_path(folder, "run")

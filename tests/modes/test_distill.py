@@ -53,6 +53,15 @@ def test_questions_are_those_of_the_pairs_about_the_others():
         questions_in_the_same_form(pairs[:1], documents[1:])
 
 
+def test_a_name_that_lost_its_accents_in_its_pair_is_not_asked_about(tmp_path):
+    (tmp_path / "documents").write_text("Zoë Bo. She sang.\nEd Fa. He sang.\nAl Do. He sang.", "utf-8")
+    (tmp_path / "pairs").write_text("Where is Zoë Bo from?\tOslo\nWhere is Ed Fa from?\tRome", "utf-8")
+    data = DataConfig(str(tmp_path / "documents"), str(tmp_path / "pairs"), ascii_pairs=True)
+    pairs = load_pairs(data).pairs
+    assert pairs[0] == ("Where is Zo Bo from?", "Oslo")
+    assert unpaired_questions(data, pairs) == ["Where is Al Do from?"]
+
+
 def test_voted_answers_are_learnt_like_training_pairs():
     made = override(tiny.config(), {"data.biographies.n_train": 8})
     pairs = load_pairs(made.data).pairs
@@ -227,6 +236,11 @@ def test_a_run_learns_to_answer_from_what_it_recites(tmp_path, monkeypatch):
     assert len(names) == len(questions)  # they are asked once
     changed = refused(*flags, "--config.data.n_validation=1")
     assert "recited.json comes from other questions, as their digest says" in changed
+    run(*flags, "--start_anew")
+    assert (folder / "set_aside" / "run_1" / "recited.json").exists()
+    assert len(names) == 2 * len(questions)  # and anew
+    (tmp_path / "file").write_text("")
+    assert "cannot make the folder" in refused(*flags, f"--workdir={tmp_path / 'file'}")
 
 
 def test_no_teacher_is_moved_away_and_the_checkpoint_asked_for_is_read(tmp_path):
