@@ -29,7 +29,7 @@ def run(command: Command):
     if any_saved(folder):
         raise UserError(f"{folder} holds a run already: give another --writing_params_path")
     with locked(folder):
-        opened = open_run(folder, config, vocab, facts | {"stage": "import", "started_from": source})
+        opened = open_run(folder, config, vocab, facts)
         with Checkpoints(opened) as checkpoints:
             checkpoints.save_params(params)
     print(f"{source} is now the run {folder}: {count_params(config.model):,} parameters")
@@ -57,5 +57,5 @@ def from_course(source: str, command: Command):
     vocab = Vocab.of(characters)
     config = dataclasses.replace(with_vocab(config, vocab, config.seed), n_seeds=1)
     digest = corpus.digest(documents)
-    facts = {"data_digest": digest, "corpus_digest": digest}
+    facts = {"stage": "import", "started_from": source, "data_digest": digest, "corpus_digest": digest}
     return config, vocab, facts, load_torch_params(source, config.model)

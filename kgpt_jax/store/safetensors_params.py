@@ -27,9 +27,10 @@ from kgpt_jax.store.folder import FACTS, JSON_ERRORS, Run, with_current_names
 FORMAT, VERSION = "kgpt_jax", "1"
 EXPORTED_FACTS = (
     "learned",
+    "taught_by",
     "corpus_digest",
     "most_frequent_answer",
-)  # facts about what the parameters have learned
+)  # what was learned, and from
 
 
 def save_safetensors(path: str, params, run: Run):

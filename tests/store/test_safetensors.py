@@ -21,6 +21,7 @@ def exported(tmp_path_factory):
     """A run, its parameters, and the file that holds both."""
     folder = tmp_path_factory.mktemp("run")
     stored = runs.saved(folder / "run")
+    stored.facts["taught_by"] = ["the open-book reader"]
     params, path = load_params(stored), folder / "run.safetensors"
     save_safetensors(str(path), params, stored)
     return stored, params, path
@@ -31,6 +32,7 @@ def test_a_run_comes_back_as_it_was(exported):
     again, read = load_safetensors(str(path))
     assert again.config == stored.config and again.vocab == stored.vocab
     assert again.facts["most_frequent_answer"] == "Rome" and again.facts["learned"] == ""
+    assert again.facts["taught_by"] == ["the open-book reader"]
     assert jax.tree.structure(read) == jax.tree.structure(params)
     assert jax.tree.all(jax.tree.map(lambda a, b: (a == b).all(), read, params))
 
