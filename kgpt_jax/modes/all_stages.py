@@ -6,10 +6,13 @@ pretrains, finetunes and evaluates below <workdir>/<variant>/, and does the same
 prints a table and writes it as summary.json. Finished stages are not repeated.
 """
 
+import json
+
 from kgpt_jax.modes.command import Command
 from kgpt_jax.modes.evaluate import PREDICTIONS, evaluate
 
 SHARED = ("tensorboard",)
+SUMMARY = "a summary"
 
 
 def run(command: Command):
@@ -19,14 +22,17 @@ def run(command: Command):
     from kgpt_jax.data.stage_data import STAGE_OBJECTIVES, load_stage_data
     from kgpt_jax.data.vocab import Vocab
     from kgpt_jax.store.compatible import with_vocab
+    from kgpt_jax.store.outputs import check
     from kgpt_jax.train.loop import check_fits
     from kgpt_jax.train.stages import finetune, pretrain
 
     config, tensorboard = command.config(), command.flags.tensorboard
     root = command.workdir / config.model.variant
-    # Check the inputs of all stages before the first one begins.
+    # Check the inputs and the outputs of all stages before the first one begins.
+    check(root / "summary.json", SUMMARY)
     vocab = Vocab.of(corpus.load_documents(config.data).characters)
-    load_stage_data(config, "finetune", vocab)
+    for stage in ("finetune", "scratch"):
+        load_stage_data(config, stage, vocab)
     for stage in STAGE_OBJECTIVES:
         check_fits(with_vocab(config, vocab), stage)
     corpus.load_questions(config.data)
@@ -54,7 +60,7 @@ def run(command: Command):
 def print_table(variant: str, rows: list, path):
     """Prints rows of (name, score, seconds of training and answering) as a table, and writes them as JSON."""
     from kgpt_jax.answer.score import percent
-    from kgpt_jax.store.folder import write_json
+    from kgpt_jax.store.outputs import write_lines
 
     summary = [
         {
@@ -67,7 +73,7 @@ def print_table(variant: str, rows: list, path):
         }
         for name, score, seconds in rows
     ]
-    write_json(path, summary)
+    write_lines(path, [json.dumps(summary, indent=1)], SUMMARY)
     heads = f"{'correct':>8}{'n':>6}{'accuracy':>10}{'95% interval':>18}{'seconds':>9}"
     print(f"\n{variant:<26}{heads}")
     for name, score, seconds in rows:

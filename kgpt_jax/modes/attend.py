@@ -132,7 +132,6 @@ def draw(maps: list, title: str, path: Path, layer: int | None = None, head: int
     figure.supxlabel("keys: the characters that are attended to", fontsize=9)
     figure.supylabel("queries: the characters that attend", fontsize=9)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         with warnings.catch_warnings():  # Matplotlib warns about each character that the font lacks
             warnings.filterwarnings("ignore", message="Glyph")
             figure.savefig(path, dpi=DPI)

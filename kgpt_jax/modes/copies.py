@@ -16,9 +16,11 @@ from kgpt_jax.config import Config, UserError, override
 from kgpt_jax.data.corpus import load_questions
 from kgpt_jax.modes.command import Command
 from kgpt_jax.modes.compare import result, table_row
+from kgpt_jax.store.outputs import check, record
 
 SHARED = ("seeds",)
 COPIES = (1, 2, 4, 8)  # the corpus has eight wordings of a birthplace
+PICTURE = "the picture of copies"
 MIXED = "span_corruption=0.8,question_answer=0.2"
 
 
@@ -40,6 +42,8 @@ def compare_copies(config: Config, seeds: list[int], workdir: Path):
     """
     if config.data.pretrain_corpus_path:
         raise UserError("--mode=copies writes its own biographies: leave out --pretrain_corpus_path")
+    picture = workdir / "copies.png"
+    check(picture, PICTURE)
     rows = {}
     for mixed in (False, True):
         for copies in COPIES:
@@ -51,8 +55,9 @@ def compare_copies(config: Config, seeds: list[int], workdir: Path):
     print("\n| read in | right | 95 % interval | seeds | seconds |\n| --- | --- | --- | --- | --- |")
     for name, results in rows.items():
         print(table_row(name, results))
-    draw(rows, statistics.mean(london(config, seed) for seed in seeds), workdir / "copies.png")
-    print(f"\nwrote {workdir / 'copies.png'}")
+    draw(rows, statistics.mean(london(config, seed) for seed in seeds), picture)
+    record(picture, PICTURE)
+    print(f"\nwrote {picture}")
 
 
 def cell(config: Config, copies: int, mixed: bool, seed: int) -> Config:

@@ -25,6 +25,7 @@ def test_all_prints_a_table_and_writes_the_same(whole):
         "scratch",
         "evaluate",
         "summary.json",
+        ".summary.json.kgpt.json",
     }
     summary = json.loads((root / "synthesizer" / "summary.json").read_text())
     assert [row["name"] for row in summary][1:] == ["finetuned from scratch", "pretrained and finetuned"]
@@ -44,6 +45,14 @@ def test_again_says_that_all_is_finished(whole):
     root, _ = whole
     printed = run("--mode=all", "--variant=synthesizer", f"--workdir={root}", *TINY)
     assert printed.count("is finished: ") == 3
+
+
+def test_a_summary_that_is_not_ours_is_kept(tmp_path):
+    (tmp_path / "vanilla").mkdir()
+    (tmp_path / "vanilla" / "summary.json").write_text("mine")
+    complaint = run("--mode=all", f"--workdir={tmp_path}", *TINY, status=2)
+    assert "summary.json exists, and this program did not write what it holds" in complaint
+    assert [path.name for path in (tmp_path / "vanilla").iterdir()] == ["summary.json"]
 
 
 def test_without_a_variant_the_newest_run_goes_on(whole):

@@ -77,8 +77,8 @@ def test_a_variant_without_maps_is_named():
 
 def test_the_picture_is_written(tmp_path):
     maps, _, _ = maps_of("perceiver")
-    draw(maps, "What costs $5 or $6?", tmp_path / "new" / "map.png")
-    assert (tmp_path / "new" / "map.png").read_bytes()[:4] == b"\x89PNG"
+    draw(maps, "What costs $5 or $6?", tmp_path / "map.png")
+    assert (tmp_path / "map.png").read_bytes()[:4] == b"\x89PNG"
     with pytest.raises(UserError, match="cannot write .*map.nopicture: .*; give another --outputs_path"):
         draw(maps, "", tmp_path / "map.nopicture")
 
