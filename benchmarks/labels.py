@@ -33,7 +33,7 @@ from kgpt_jax.answer.label import GUESSED, LABELS, MADE_UP, READ, label
 from kgpt_jax.answer.record import Sure
 from kgpt_jax.answer.score import auroc
 from kgpt_jax.answer.sure import Judge
-from kgpt_jax.answer.voters import Voter
+from kgpt_jax.answer.voters import Voter, ask
 from kgpt_jax.data.biographies import FACTS, FIRST, LAST, PLACES
 from kgpt_jax.store.compatible import fit_to
 from kgpt_jax.store.outputs import check, write_lines
@@ -112,7 +112,8 @@ def answers_of(run: kgpt_jax.Run, asked: list[Person]) -> list[Sure]:
     voters = [Voter(stored, config, run.params)]
     # Few answers are wrong, and the regression needs some, so all but the fewest clean pairs fit it.
     made = calibrate(voters, config.data, n_fit=config.data.n_validation - LEAST_PAIRS)
-    found = Judge(voters, made).sure([question(person) for person in asked])
+    questions = [question(person) for person in asked]
+    found = Judge(voters, made).sure(questions, ask(voters, questions))
     return [sure for sure in found if sure]
 
 

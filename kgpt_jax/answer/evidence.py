@@ -13,7 +13,7 @@ import numpy as np
 
 from kgpt_jax.answer.familiar import name_texts, of_reads
 from kgpt_jax.answer.predict import read_texts, with_answers
-from kgpt_jax.answer.voters import Answers, Voter, ask
+from kgpt_jax.answer.voters import Answers, Voter
 from kgpt_jax.data.mixture import weights
 from kgpt_jax.data.names import Frame, Part, sharing
 from kgpt_jax.data.stage_data import recipe_of
@@ -59,18 +59,15 @@ class Evidence(NamedTuple):
     table_NF: np.ndarray
 
 
-def evidence(
-    voters: Sequence[Voter], asks: Asks, questions: Sequence[str], given: Answers | None = None
-) -> Evidence:
+def evidence(voters: Sequence[Voter], asks: Asks, questions: Sequence[str], given: Answers) -> Evidence:
     """Collects what speaks for each answer.
 
     Args:
       voters: the runs that answer; all of their models vote.
       asks: the form of the questions, and parts of names.
       questions: the questions.
-      given: the answers, if they were asked already.
+      given: the answers of all models.
     """
-    given = given or ask(voters, questions)
     answers = given.vote
     votes_N = np.mean([[a == b for a, b in zip(one, answers)] for one in given.answers], axis=0)
     recited = [

@@ -67,7 +67,7 @@ def grid(others: Sequence[float], n_pairs: int, wrong_at_most: float, surely: fl
 
     Args:
       others: confidences of other pairs than those that will test the thresholds.
-      n_pairs: the number of pairs that will.
+      n_pairs: how many pairs will test the thresholds.
       wrong_at_most, surely: the promise. The strictest threshold is expected to answer 1.5 times as many of
         the pairs as the promise needs, and a tenth of all, so that an error or two do not end the search at
         its start.
@@ -95,16 +95,17 @@ def promise(
     from scipy.stats import binom  # here: the import takes up to a second
 
     confidence_N, wrong_N = np.asarray(confidences), ~np.asarray(right, bool)
-    found = None
-    for threshold in thresholds:
+    least = needed(wrong_at_most, surely)
+    found = Promise(None, 0, 0, least)
+    for i, threshold in enumerate(thresholds):
         answered = confidence_N >= threshold
         counts = int(answered.sum()), int(wrong_N[answered].sum())
-        if found is None:
-            found = Promise(None, *counts, needed(wrong_at_most, surely))
-        if not counts[0] or binom.cdf(counts[1], counts[0], wrong_at_most) > 1 - surely:
+        kept = counts[0] and binom.cdf(counts[1], counts[0], wrong_at_most) <= 1 - surely
+        if kept or i == 0:
+            found = Promise(threshold if kept else None, *counts, least)
+        if not kept:
             break
-        found = Promise(threshold, *counts, needed(wrong_at_most, surely))
-    return found or Promise(None, 0, 0, needed(wrong_at_most, surely))
+    return found
 
 
 def least_probability(of_right: Sequence[float], level: float) -> float | None:

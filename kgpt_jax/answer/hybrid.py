@@ -29,7 +29,8 @@ class Told(NamedTuple):
       confidence: from 0 to 1; promises have thresholds on it. That of the documents is the reader's
         probability. None if the model answers and is not calibrated, or does not know the name.
       probability: that it is right; None if the run is not calibrated and nothing was found.
-      label: looked up, or the label of the model's answer (`answer/label.py`); "" if it has none.
+      label: looked up, told by you, or the label of the model's answer (`answer/label.py`), "" if it has
+        none.
       model_answer: what the weights say.
       looked_up: what the documents say, if they were asked and say something.
       asked: whether the documents were asked.

@@ -95,8 +95,7 @@ def candidates(lines: Sequence[str], name: str, answers: Counter, own: str | Non
       lines: the lines.
       name: the name.
       answers: how often each text is the answer to a training question.
-      own: the answer, if this is one of them. It is not counted, so that training sees what it would see at a
-        new question.
+      own: in training, the right answer. It is counted once less in `answers`, as for a new question.
     """
     spans, texts, rows, n_known = [], [], [], 0
     for number, line in enumerate(lines):

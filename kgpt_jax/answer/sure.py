@@ -94,13 +94,13 @@ class Judge:
         return f"This run was calibrated {'with' if self.made.recites else 'without'} --recite."
 
     def sure(
-        self, questions: Sequence[str], given: Answers | None = None, one_of: float | None = None
+        self, questions: Sequence[str], given: Answers, one_of: float | None = None
     ) -> list[Sure | None]:
         """Says how sure each answer is: None if there is no fitting calibration, or it used the question.
 
         Args:
           questions: the questions. A question of another form than the training questions has no known name.
-          given: the answers; by default the runs are asked.
+          given: the answers of all models.
           one_of: the level of sets of answers; None makes no sets.
 
         Raises:
@@ -109,7 +109,7 @@ class Judge:
         made, used = self.made, self.used(questions)
         if made is None:
             return [None] * len(questions)
-        if why_not := self.other_way(bool(given and given.recited)):
+        if why_not := self.other_way(bool(given.recited)):
             log.info(f"note: the answers have no confidence. {why_not}")
             return [None] * len(questions)
         if used:

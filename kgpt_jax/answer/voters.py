@@ -56,7 +56,7 @@ class Answers(NamedTuple):
       answers: a list of answers for each model, in the order of the questions.
       seconds: seconds of answering, without loading.
       notes: notes on questions that were changed or left out.
-      recited: what each model recites about each question's name; empty if none was to recite.
+      recited: what each model recites about each question's name; empty without --recite.
     """
 
     answers: list[list[str]]

@@ -6,7 +6,7 @@ A mode's file has three things:
     define_flags(values)             optional: defines the flags that only this mode has
     run(command)                     does the work and prints the results
 
-Files import JAX and the other subpackages inside `run`, so that `--help` and errors in flags appear at once.
+Files import JAX inside `run`, so that `--help` and errors in flags appear at once.
 """
 
 import importlib

@@ -172,7 +172,7 @@ def evaluate(
       recite: whether the models recite before they answer.
       wrong_at_most, surely: a promise about errors (`answer/guarantee.py`), which needs a calibration; None
         promises nothing.
-      one_of: the level of sets of answers, which needs one, too; None makes no sets.
+      one_of: the level of sets of answers, which also need a calibration; None makes no sets.
 
     Raises:
       UserError: an output cannot be written, a file that is not ours is in its place, a calibration is needed

@@ -77,7 +77,7 @@ class View(NamedTuple):
       why_not_sure: why `sure` is None.
       unknown: why there is no answer; "" if there is one.
       others: the next answers of the weights, with their probabilities.
-      recited: what the weights recite about the name; None if they were not to, or no answer is in it.
+      recited: what the weights recite about the name; None without --recite, or if no answer is in it.
       line: the line that states the answer of the documents.
       lines: all lines about the name.
       more: how many further lines there are.

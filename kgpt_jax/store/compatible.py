@@ -159,8 +159,8 @@ def with_vocab(config: Config, vocab: Vocab, pattern_seed: int = 0) -> Config:
     Args:
       config: the recipe.
       vocab: the vocabulary.
-      pattern_seed: seeds the untrained patterns. A run that starts from scratch takes its own seed, any other
-        run that of the run it starts from.
+      pattern_seed: seeds the untrained patterns. A new model takes the run's seed; a run that starts from
+        another keeps that run's pattern seed.
 
     Raises:
       UserError: there is no such variant, it has no such option, or an option's value is out of range.

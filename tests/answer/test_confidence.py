@@ -23,7 +23,7 @@ from kgpt_jax.answer.label import LABELS, label
 from kgpt_jax.answer.predict import candidates, log_probabilities
 from kgpt_jax.answer.score import auroc
 from kgpt_jax.answer.sure import probabilities
-from kgpt_jax.answer.voters import Answers, Voter, load_voters
+from kgpt_jax.answer.voters import Answers, Voter, ask, load_voters
 from kgpt_jax.config import BiographiesConfig, DataConfig, UserError, override
 from kgpt_jax.data.biographies import PLACES
 from kgpt_jax.data.corpus import load_pairs
@@ -64,7 +64,7 @@ def planted(rng, n):
 def test_evidence_is_what_the_models_say(two_models):
     asked = loaded(two_models)
     (_, config, params), questions = asked[0], ["Where was Ada King born?", "Who is Al?"]
-    found = evidence(asked, ASKS, questions)
+    found = evidence(asked, ASKS, questions, ask(asked, questions))
     columns = dict(zip(FEATURES, found.table_NF.T))
 
     def read(texts, answers):
