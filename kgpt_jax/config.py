@@ -32,6 +32,14 @@ def _require_seed(name: str, seed: int):
     _require(seed >= 0 and seed <= MAX_SEED, f"{name} is {seed}: give 0 to {MAX_SEED:,}")
 
 
+def check_utf8(where: str, text: str):
+    """Raises a UserError, which begins with `where`, if a text cannot be written in UTF-8."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise UserError(f"{where} is not text in UTF-8: {text[:80]!r}") from None
+
+
 def check_local(name: str, path: str):
     """Raises a UserError if a path is an address such as gs://bucket/runs: only local files work.
 

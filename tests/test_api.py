@@ -209,6 +209,7 @@ def test_lists_stand_for_files(trained, tmp_path):
         (lambda one: one.sample("A", max_new=-1), "max_new is -1: give 1 or more"),
         (lambda one: one.sample("A", temperature=-1), "temperature is -1: give 0 or more"),
         (lambda one: one.sample("A", temperature=float("nan")), "temperature is nan: give 0 or more"),
+        (lambda one: one.sample("A", temperature=float("inf")), "temperature is inf: give 0 or more"),
         (lambda one: one.sample("A", top_k=-1), "top_k is -1: give 0 or more"),
         (lambda one: kgpt_jax.evaluate(one, [("a", "b")], beams=-1), "beams is -1: give 0 or more"),
         (lambda one: kgpt_jax.load(one.folder, 9).params, "has no valid checkpoint 9"),

@@ -4,7 +4,7 @@ Axes: `B` rows, `P` characters of a padded prompt, `W` characters to be written,
 `V` vocabulary, `1` an axis of size one.
 """
 
-import logging
+import math
 import re
 from functools import partial
 
@@ -23,8 +23,6 @@ from kgpt_jax.model.gpt import GPT
 from kgpt_jax.store.compatible import fit_to
 from kgpt_jax.store.folder import Run
 from kgpt_jax.store.params import first_model
-
-log = logging.getLogger(__name__)
 
 WIDTH_STEP = 8  # prompts are padded to a multiple of this, so that few widths are compiled
 SENTENCE_ENDS = ".!?…。！？\"'”’»)]"
@@ -104,7 +102,7 @@ def _mask_ends_only(logits_BV: jax.Array, may_end_B: jax.Array) -> jax.Array:
 def _choose(logits_BV: jax.Array, key, temperature: float, top_k: int) -> jax.Array:
     if temperature == 0:
         return logits_BV.argmax(axis=-1).astype(jnp.int32)
-    logits_BV = logits_BV.at[:, PAD_ID].set(-jnp.inf)  # PAD is never a target, so its score means nothing
+    logits_BV = logits_BV.at[:, PAD_ID].set(-jnp.inf)  # a text has no PAD
     if 0 < top_k < logits_BV.shape[-1]:
         kth_B1 = lax.top_k(logits_BV, top_k)[0][:, -1:]
         logits_BV = jnp.where(logits_BV >= kth_B1, logits_BV, -jnp.inf)
@@ -192,7 +190,7 @@ def sample(
         ("temperature", temperature, 0),
         ("top_k", top_k, 0),
     ):
-        if not value >= least:  # also not a number
+        if not least <= value < math.inf:  # also not a number
             raise UserError(f"{name} is {value}: give {least} or more")
     config = fit_to(run, config)
     seq_len = config.model.seq_len

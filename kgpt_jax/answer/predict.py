@@ -6,7 +6,6 @@ Axes: `B` questions, `T` positions of a text, `W` characters to be written, `V` 
 size one.
 """
 
-import logging
 import math
 from collections.abc import Sequence
 from functools import partial
@@ -20,8 +19,6 @@ from kgpt_jax.answer.beam import any_text, best_entries
 from kgpt_jax.answer.decode import WIDTH_STEP, check_rows, continue_texts, pad_prompts
 from kgpt_jax.data.vocab import MASK, PAD, Vocab
 from kgpt_jax.devices import to_numpy
-
-log = logging.getLogger(__name__)
 
 MAX_ANSWER = 32  # characters, as in the course
 ROWS = 64  # questions answered at once; more rows would save less than their padding costs
@@ -146,17 +143,18 @@ def with_answers(
 ) -> list[tuple[np.ndarray, int]]:
     """Returns the ids of each question with its answer, and how many of them are the question's.
 
-    MASKs follow the question and the answer, as in training. A question that leaves no room for an answer in
-    `text_length` characters gets no ids.
+    MASKs follow the question and the answer, as in training. There are no ids for a question that leaves no
+    room for an answer in `text_length` characters, nor for an answer with a character that the vocabulary
+    lacks.
     """
     prompts, _ = encode_questions(vocab, list(questions), text_length)
-    return [
-        (
-            np.concatenate([prompt, vocab.encode(answer + MASK)])[:text_length] if len(prompt) else prompt,
-            len(prompt),
-        )
-        for prompt, answer in zip(prompts, answers)
-    ]
+    none = np.zeros(0, np.int32)
+    texts = []
+    for prompt, answer in zip(prompts, answers):
+        fits = len(prompt) and not vocab.unknown(answer)
+        text = np.concatenate([prompt, vocab.encode(answer + MASK)])[:text_length] if fits else none
+        texts.append((text, len(prompt) if fits else 0))
+    return texts
 
 
 class Read(NamedTuple):

@@ -14,8 +14,11 @@ def of_100(probability: float) -> str:
 
     >>> of_100(0.876)
     'of 100 answers this sure, about 88 are right'
+    >>> of_100(0.997), of_100(0.003)
+    ('of 100 answers this sure, more than 99 are right', 'of 100 answers this sure, less than 1 are right')
     """
-    return f"of 100 answers this sure, about {100 * probability:.0f} are right"
+    number = "more than 99" if probability > 0.995 else "less than 1" if probability < 0.005 else ""
+    return f"of 100 answers this sure, {number or f'about {100 * probability:.0f}'} are right"
 
 
 class Recited(NamedTuple):
@@ -77,8 +80,9 @@ class Answer:
       log_probability: the log probability of the model's answer and its end, in nats. If a run has several
         models, their probabilities are averaged. None if the question leaves no room for an answer. A high
         probability does not mean that the answer is true.
-      sure: how sure the model's answer is; None if the run is not calibrated (--mode=calibrate).
-      recited: what each model recites about the name; empty if none was to recite.
+      sure: how sure the model's answer is. None if the run is not calibrated (--mode=calibrate), or in the
+        other way, with or without reciting, or if its calibration used the question.
+      recited: what each model recites about the name; empty without --recite.
       told: what the model and the documents say; None if the answer was not looked up.
     """
 

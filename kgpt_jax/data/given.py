@@ -7,7 +7,7 @@ write_documents(folder, ["Ada Bell. She was born in Rome ."])
 from collections.abc import Sequence
 from pathlib import Path
 
-from kgpt_jax.config import UserError
+from kgpt_jax.config import UserError, check_utf8
 from kgpt_jax.data.corpus import Table, digest
 
 Pairs = Sequence[tuple[str, str]]  # of question and answer
@@ -19,7 +19,7 @@ def table_of(pairs: Pairs) -> Table:
     for number, pair in enumerate(pairs, 1):
         fits = isinstance(pair, tuple | list) and len(pair) == 2 and all(isinstance(t, str) for t in pair)
         row = [text.strip() for text in pair] if fits else []
-        if not row or not all(row) or any(c in text for text in row for c in "\t\r\n"):
+        if not row or not all(row) or any("\t" in text or len(text.splitlines()) > 1 for text in row):
             raise UserError(
                 f"pair {number} is {pair!r}: give a question and an answer, both one line without tabs"
             )
@@ -57,6 +57,8 @@ def _write_lines(folder: Path, name: str, ending: str, lines: Sequence[str]) -> 
     The file name contains a digest of the lines, so that other lines never overwrite the data of a run. The
     last line has no line break, because the reader would find an empty document after it.
     """
+    for number, line in enumerate(lines, 1):
+        check_utf8(f"number {number} of the {name}", line)
     path, content = folder / f"{name}_{digest(lines)}{ending}", "\n".join(lines).encode("utf-8")
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,7 @@ from io import TextIOWrapper
 from itertools import islice
 from typing import BinaryIO
 
-from kgpt_jax.config import UserError
+from kgpt_jax.config import UserError, first_line
 from kgpt_jax.data.vocab import MASK, PAD
 
 BOM = codecs.BOM_UTF8
@@ -99,7 +99,7 @@ class Lines(Sequence):
             with open(self.path, "rb") as file:
                 yield file
         except OSError as error:
-            raise UserError(f"cannot read {self.path}: {error.strerror}") from None
+            raise UserError(f"cannot read {self.path}: {error.strerror or first_line(error)}") from None
 
     def _raw(self, file: BinaryIO) -> Iterable[bytes]:
         """Returns the lines from the file's current position on, each with its line break."""

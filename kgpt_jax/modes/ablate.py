@@ -85,7 +85,13 @@ def trainings(config: Config) -> dict[str, Config]:
 
 def right(config: Config, root: Path) -> list[bool]:
     """Returns for each evaluation question, in order, whether the model in `root` answered it right."""
-    predictions = (root / PREDICTIONS).read_text("utf-8").split("\n")[:-1]
+    try:
+        predictions = (root / PREDICTIONS).read_text("utf-8").split("\n")[:-1]
+    except OSError as error:
+        raise UserError(
+            f"cannot read {root / PREDICTIONS}: {error.strerror}; remove {root / 'result.json'}, and the "
+            "model is asked again"
+        ) from None
     answers = load_questions(config.data).answers
     return [said == answer for said, answer in zip(predictions, answers, strict=True)]
 

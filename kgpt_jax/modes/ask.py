@@ -24,7 +24,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from kgpt_jax.answer.record import NEVER, of_100
-from kgpt_jax.config import UserError
+from kgpt_jax.config import UserError, check_utf8
 from kgpt_jax.modes.command import Command
 
 SHARED = (
@@ -191,6 +191,7 @@ def check(questions: list[str], config):
             raise UserError("a question is empty: give one line of text")
         if len(question.splitlines()) > 1:
             raise UserError(f"the question {question!r} has a line break: give --question once for each line")
+        check_utf8("the question", question)
         if len(question) > room:
             raise UserError(
                 f"the question {question[:40]!r}... has {len(question)} characters: at most {room} fit"

@@ -94,10 +94,7 @@ def as_json(found, folder: str) -> dict:
     kinds = {}
     for kind, of in found.kinds.items():
         shares = {"refused": of.refused, "most_frequent": of.most_frequent, "nearest": of.nearest}
-        kinds[kind] = {"n": of.n, "auroc": of.auroc, "auroc_of_length": of.auroc_of_length} | {
-            name: {"cases": share.cases, "total": share.total, "interval": share.interval}
-            for name, share in shares.items()
-        }
+        kinds[kind] = {"n": of.n, "auroc": of.auroc, "auroc_of_length": of.auroc_of_length} | _shares(shares)
         kinds[kind]["answers"] = of.answers
     return {
         "run": folder,
@@ -105,8 +102,15 @@ def as_json(found, folder: str) -> dict:
         "threshold": found.threshold,
         "most_frequent_answer": found.most_frequent,
         "kinds": kinds,
-        "groups": {label: group._asdict() for label, group in found.groups.items()},
+        "groups": {label: _shares(group._asdict()) for label, group in found.groups.items()},
         "strongest_link": found.link._asdict() if found.link else None,
+    }
+
+
+def _shares(shares: dict) -> dict[str, dict]:
+    return {
+        name: {"cases": share.cases, "total": share.total, "interval": share.interval}
+        for name, share in shares.items()
     }
 
 

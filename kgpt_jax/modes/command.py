@@ -20,7 +20,7 @@ from absl import flags
 
 from kgpt_jax import modes
 from kgpt_jax.answer.record import LOOK_UP, NEVER
-from kgpt_jax.config import Config, UserError, check_local, leaves, load_recipe, override
+from kgpt_jax.config import Config, UserError, check_local, check_utf8, leaves, load_recipe, override
 
 if TYPE_CHECKING:
     from kgpt_jax.store.folder import Run
@@ -133,6 +133,8 @@ def parse(words: list[str]) -> "Command | str":
     Raises:
       UserError: a flag is unknown, belongs to another mode or has a wrong value, or a mode is missing.
     """
+    for word in words:
+        check_utf8("the command line", word)
     mode, asked = _value_of("mode", words), [word.lstrip("-") for word in words if _asks_help(word)]
     if mode is None and asked:
         return _all_modes()
@@ -211,6 +213,8 @@ class Command:
         given = self.flags[name].value or []
         if not given or not all(part.isdecimal() for part in given):
             raise UserError(f"--{name}={','.join(given)}: give whole numbers, as in 1,2,3")
+        if len(set(map(int, given))) < len(given):
+            raise UserError(f"--{name}={','.join(given)}: give each number once")
         return [int(part) for part in given]
 
     def variants(self) -> list[str]:
@@ -218,7 +222,7 @@ class Command:
         from kgpt_jax.model.variants import VARIANTS
 
         one = self.flags.variant or self.flags["config.model.variant"].value
-        return self.flags.variants or ([one] if one else list(VARIANTS))
+        return list(dict.fromkeys(self.flags.variants or ([one] if one else VARIANTS)))
 
     def start(self, stage: str, of_variant: bool = True) -> "Run":
         """Returns the run in --reading_params_path or, without this flag, the newest run below --workdir.

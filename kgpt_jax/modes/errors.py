@@ -10,6 +10,7 @@ DISK_TROUBLE = {
     for name in "ENOSPC EDQUOT EFBIG EROFS EIO EACCES EPERM EMFILE".split()
     if hasattr(errno, name)  # Windows lacks some
 }
+BAD_PATH = {errno.ENAMETOOLONG, errno.ENOTDIR}
 NO_MEMORY = re.compile("RESOURCE_EXHAUSTED|out of memory", re.IGNORECASE)  # in the messages of JAX
 
 
@@ -17,9 +18,10 @@ def explanation(error: Exception) -> str:
     """Returns a one-line explanation of an error that the user can correct, "" for any other error."""
     if isinstance(error, UserError):
         return str(error)
-    if isinstance(error, OSError) and error.errno in DISK_TROUBLE:
+    if isinstance(error, OSError) and error.errno in DISK_TROUBLE | BAD_PATH:
         where = f"cannot use {error.filename}: " if error.filename else ""
-        return f"{where}{error.strerror}; a training resumes from its newest checkpoint"
+        resumed = "" if error.errno in BAD_PATH else "; a training resumes from its newest checkpoint"
+        return f"{where}{error.strerror}{resumed}"
     if (
         isinstance(error, MemoryError)
         or type(error).__name__ == "JaxRuntimeError"

@@ -55,6 +55,7 @@ def test_log_probabilities_are_sums_over_the_answer_and_its_end(variant):
     questions, answers = ["face", "b", "hedge", "i" * 15], ["dab", "", "kid", ""]
     found = log_probabilities(model, params, VOCAB, questions, answers)
     assert found[3] is None  # no room
+    assert log_probabilities(model, params, VOCAB, ["face"], ["Zoë"]) == [None]  # letters that it lacks
     for question, answer, score in zip(questions[:3], answers, found):
         text = f"{question}{MASK}{answer}{MASK}"
         x_1T, source_1 = VOCAB.encode(text[:-1])[None], np.array([len(question) + 1])
