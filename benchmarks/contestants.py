@@ -144,7 +144,7 @@ def jax_seeds(config: dict, updates: int, seeds: int):
     import jax
 
     from kgpt_jax.config import from_dict
-    from kgpt_jax.data.batches import epoch_batches, split, stack
+    from kgpt_jax.data.batches import epoch_batches, in_microbatches, stack
     from kgpt_jax.model.gpt import GPT
     from kgpt_jax.train.optimizer import make_optimizer
     from kgpt_jax.train.step import init_state, make_train_steps, zero_sums
@@ -152,7 +152,9 @@ def jax_seeds(config: dict, updates: int, seeds: int):
     config = from_dict(config)
     data = load_data(config)
     model, tx = GPT(config.model), make_optimizer(config.pretrain)
-    microbatches = stack(split(epoch_batches(data.make(0, 0), config.pretrain, 0, 0)[0], 1) * updates)
+    microbatches = stack(
+        in_microbatches(epoch_batches(data.make(0, 0), config.pretrain, 0, 0)[0], 1) * updates
+    )
     train_steps = partial(make_train_steps(model, tx), jax.random.split(jax.random.key(1), seeds))
     state = init_state(model, tx, jax.random.split(jax.random.key(0), seeds))
     return _again_and_again(train_steps, state, zero_sums(state), microbatches)
@@ -164,7 +166,7 @@ def jax_step(config: dict, rows: int, updates: int):
     import numpy as np
 
     from kgpt_jax.config import from_dict
-    from kgpt_jax.data.batches import Batch, split, stack
+    from kgpt_jax.data.batches import Batch, in_microbatches, stack
     from kgpt_jax.model.gpt import GPT
     from kgpt_jax.train.optimizer import make_optimizer
     from kgpt_jax.train.step import init_state, make_train_steps, zero_sums
@@ -173,7 +175,7 @@ def jax_step(config: dict, rows: int, updates: int):
     model, tx = GPT(config.model), make_optimizer(config.pretrain)
     x_BT = _full_texts(config.model, rows).astype(np.int32)
     batch = Batch(x_BT, x_BT, np.ones(rows, np.int32))
-    microbatches = stack(split(batch, 1) * updates)
+    microbatches = stack(in_microbatches(batch, 1) * updates)
     train_steps = partial(make_train_steps(model, tx), jax.random.key(1))
     state = init_state(model, tx, jax.random.key(0))
     return _again_and_again(train_steps, state, zero_sums(state), microbatches)

@@ -28,7 +28,7 @@ import numpy as np
 from absl import app, flags
 
 import kgpt_jax
-from kgpt_jax.answer.calibrated import FILE
+from kgpt_jax.answer.calibrated import CALIBRATION_FILE
 from kgpt_jax.answer.open_book import open_book
 from kgpt_jax.data.holdout import learned_rows
 from kgpt_jax.data.names import misspelled, recombined
@@ -45,7 +45,7 @@ def questions(folder: str, n: int) -> list[str]:
     Questions that were used for a calibration are left out, because the command line would refuse it for all.
     """
     book, rng = open_book(kgpt_jax.load(folder).config.data), np.random.default_rng(0)
-    path = Path(folder, FILE)
+    path = Path(folder, CALIBRATION_FILE)
     used = set(json.loads(path.read_text("utf-8"))["pairs"]) if path.exists() else set()
     everyone = list(book.lookup.rows_of)
     rows = learned_rows([book.where.question(name) for name in everyone], used)

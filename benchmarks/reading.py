@@ -20,7 +20,7 @@ from absl import app, flags
 from kgpt_jax.answer.confidence import calibration_error, perfect_error, risk_and_coverage
 from kgpt_jax.answer.guarantee import grid, promise
 from kgpt_jax.answer.open_book import lines_of
-from kgpt_jax.answer.reader import Asked, train
+from kgpt_jax.answer.reader import Lesson, train
 from kgpt_jax.answer.score import Score, percent
 from kgpt_jax.config import DataConfig
 from kgpt_jax.data import corpus
@@ -46,7 +46,7 @@ def misspelled(name: str, typo: Callable[[str, int, str], str], rng: np.random.G
     return next((found for found in tries if found != name), name)
 
 
-def out_of_fold(asked: Sequence[Asked], rng: np.random.Generator) -> list[tuple[str, float]]:
+def out_of_fold(asked: Sequence[Lesson], rng: np.random.Generator) -> list[tuple[str, float]]:
     """Returns the answer and its probability for each question, by a reader that was not trained on its name.
 
     Args:

@@ -191,7 +191,7 @@ def contestant(config: dict, updates: int) -> Callable[[], dict]:
     """
     from benchmarks.contestants import load_data
     from kgpt_jax.config import from_dict
-    from kgpt_jax.data.batches import epoch_batches, split, stack
+    from kgpt_jax.data.batches import epoch_batches, in_microbatches, stack
     from kgpt_jax.model.gpt import GPT
     from kgpt_jax.train.feed import n_microbatches
     from kgpt_jax.train.optimizer import make_optimizer
@@ -203,7 +203,7 @@ def contestant(config: dict, updates: int) -> Callable[[], dict]:
     model, tx = GPT(config.model), make_optimizer(cfg)
     state = init_state(model, tx, jax.random.key(0))
     sums, key, rate_1 = zero_sums(state), jax.random.key(1), np.full(1, 1e-3, np.float32)
-    microbatches = split(epoch_batches(data.make(0, 0), cfg, 0, 0)[0], n_microbatches(cfg))
+    microbatches = in_microbatches(epoch_batches(data.make(0, 0), cfg, 0, 0)[0], n_microbatches(cfg))
     counts = products(lambda state: apply_gradient(tx, state, state.params, rate_1[0]), state)
     programs, names = {}, {}
     for microbatch in microbatches:

@@ -36,7 +36,7 @@ def translate(words: list[str]) -> list[str] | None:
     Raises:
       UserError: the command has an unknown function or an extra word, or lacks a flag that the course needs.
     """
-    names, flags = split(words)
+    names, flags = words_and_flags(words)
     if extra := names[1:] if names[:1] == [LONDON] else names[2:] if names and names[0] in DATASETS else []:
         raise UserError(f"unexpected argument {extra[0]!r}: give files by flags, as --eval_corpus_path=FILE")
     if names and names[0] == LONDON:
@@ -69,10 +69,10 @@ def translate(words: list[str]) -> list[str] | None:
     return [f"--mode={function}", *spelled((first | recipe | given).items())]
 
 
-def split(words: list[str]) -> tuple[list[str], list[tuple[str, str | None]]]:
+def words_and_flags(words: list[str]) -> tuple[list[str], list[tuple[str, str | None]]]:
     """Separates words from flags: returns the words and a list of (flag, value). A missing value is None.
 
-    >>> split(["a", "--b", "c", "--d=e", "--f"])
+    >>> words_and_flags(["a", "--b", "c", "--d=e", "--f"])
     (['a'], [('b', 'c'), ('d', 'e'), ('f', None)])
     """
     names, flags, words = [], [], list(words)

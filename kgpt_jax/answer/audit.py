@@ -26,13 +26,13 @@ from kgpt_jax.data.people import unpaired_questions
 from kgpt_jax.store.compatible import check_corpus, fit_to, learned_by
 from kgpt_jax.store.folder import Run
 
-READ = "read of"
-STRANGERS = {
+READ_OF = "read of"
+MAKERS = {
     "recombined": names.recombined,
     "same last part": names.relatives,
     "one letter changed": names.misspelled,
 }
-MOST = 1_000  # names of each kind
+MAX_NAMES = 1_000  # names of each kind
 SHUFFLES = 200  # to estimate what links arise by chance
 
 
@@ -150,10 +150,10 @@ def audit(run: Run, config: Config, refuse: float = 0.02) -> Audit:
             f"them takes {math.ceil(2 / refuse)}"
         )
     read = [read[i] for i in rng.permutation(len(read))]
-    chosen_on, measured = read[: len(read) // 2], read[len(read) // 2 :][:MOST]
-    kinds = {READ: measured}
-    kinds |= {kind: make(read, everyone, rng)[:MOST] for kind, make in STRANGERS.items()}
-    kinds["unknown letter"] = names.foreign(read, run.vocab.characters, rng)[:MOST]
+    chosen_on, measured = read[: len(read) // 2], read[len(read) // 2 :][:MAX_NAMES]
+    kinds = {READ_OF: measured}
+    kinds |= {kind: make(read, everyone, rng)[:MAX_NAMES] for kind, make in MAKERS.items()}
+    kinds["unknown letter"] = names.foreign(read, run.vocab.characters, rng)[:MAX_NAMES]
     kinds = {kind: of for kind, of in kinds.items() if of}  # names of one part cannot be recombined
     voters = load_voters([(run, config)], "auditing")
 
@@ -166,16 +166,16 @@ def audit(run: Run, config: Config, refuse: float = 0.02) -> Audit:
     found = {}
     for kind, of in kinds.items():
         passed = [name for name, value in zip(of, familiarities[kind]) if value >= threshold]
-        others = [] if kind == READ else names.nearest(passed, read)
+        others = [] if kind == READ_OF else names.nearest(passed, read)
         questions = [where.question(name) for name in (*of, *others)]
         answers = ask(voters, questions).vote
         answer_of = dict(zip(of, answers))
         of_passed = [answer_of[name] for name in passed]
         agree = [given == other for given, other in zip(of_passed, answers[len(of) :])]
         scores: tuple[float | None, float | None] = (None, None)
-        if kind != READ:
+        if kind != READ_OF:
             by_length = auroc([-len(name) for name in measured], [-len(name) for name in of])
-            scores = auroc(familiarities[READ], familiarities[kind]), by_length
+            scores = auroc(familiarities[READ_OF], familiarities[kind]), by_length
         found[kind] = Kind(
             len(of),
             *scores,
@@ -184,8 +184,8 @@ def audit(run: Run, config: Config, refuse: float = 0.02) -> Audit:
             nearest=Share(sum(agree), len(agree)),
             answers=[(name, answer_of[name]) for name in of],
         )
-    targets, values = dict(_targets(run, config, where)), dict(zip(measured, familiarities[READ]))
-    groups, answer_of = {}, dict(found[READ].answers)
+    targets, values = dict(_targets(run, config, where)), dict(zip(measured, familiarities[READ_OF]))
+    groups, answer_of = {}, dict(found[READ_OF].answers)
     for label, members in groups_of(measured).items():
         answered = [name for name in members if values[name] >= threshold]
         asked = [name for name in answered if name in targets]

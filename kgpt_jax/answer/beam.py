@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from kgpt_jax.answer.decode import read_prompts
 from kgpt_jax.data.vocab import MASK_ID, PAD_ID, Vocab
-from kgpt_jax.model.attention import shortened
 
 ROOT, NOWHERE = 0, -1
 
@@ -82,10 +82,7 @@ def best_entries(
     """
     B, E, V, last = len(prompt_BP), beams, child_XV.shape[1], model.cfg.seq_len
     read = partial(model.apply, train=False, mutable=["cache"])
-    logits_BPV, cache = read({"params": params}, prompt_BP, length_B)
-    end_B = jnp.maximum(length_B - 1, 0)
-    logits_BV = jnp.take_along_axis(logits_BPV, end_B[:, None, None], axis=1)[:, 0]
-    cache = shortened(cache, model.cfg, prompt_BP.shape[1] + max_new)
+    logits_BV, cache = read_prompts(model, params, prompt_BP, length_B, max_new)
     cache = jax.tree.map(lambda leaf: jnp.repeat(leaf, E, axis=0) if leaf.ndim else leaf, cache)
     length_R = jnp.repeat(length_B, E)
 

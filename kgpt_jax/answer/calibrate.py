@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 LEAST_PAIRS = 20  # pairs of each part
 UNKNOWN_SHARE = 0.02  # of the pairs of the fit have names that count as unknown
-STRANGERS = 16  # who share the last part of a name, and as many who share the first part
+N_STRANGERS = 16  # who share the last part of a name, and as many who share the first part
 
 
 def calibrate(voters: Sequence[Voter], data: DataConfig, n_fit: int = 0, recites: bool = False) -> Calibrated:
@@ -70,7 +70,7 @@ def calibrate(voters: Sequence[Voter], data: DataConfig, n_fit: int = 0, recites
     book = there = None
     try:
         book = open_book(data, without=set(questions))
-        there = read(book, questions, targets)
+        there = ask_documents(book, questions, targets)
     except UserError as error:
         if recites and not book:
             raise
@@ -104,7 +104,9 @@ def calibrate(voters: Sequence[Voter], data: DataConfig, n_fit: int = 0, recites
     )
 
 
-def read(book: OpenBook, questions: Sequence[str], targets: Sequence[str]) -> list[tuple[float, bool] | None]:
+def ask_documents(
+    book: OpenBook, questions: Sequence[str], targets: Sequence[str]
+) -> list[tuple[float, bool] | None]:
     """Returns the probability of the documents' answer to each question, and whether it is right.
 
     It is None for a question without a line about its name.
@@ -123,7 +125,7 @@ def what_they_ask(questions: Sequence[str]) -> Asks:
     where = frame(questions)
     named = [where.name(question) or "" for question in dict.fromkeys(questions)]
     each = [own for name in named if (own := divided(name))]
-    chosen = np.linspace(0, len(each) - 1, STRANGERS if each else 0).astype(int)
+    chosen = np.linspace(0, len(each) - 1, N_STRANGERS if each else 0).astype(int)
     return Asks(where, [each[i] for i in chosen])
 
 

@@ -22,7 +22,7 @@ from kgpt_jax.config import UserError
 from kgpt_jax.data.names import Frame
 from kgpt_jax.store.params import params_digest
 
-FILE = "calibration.json"
+CALIBRATION_FILE = "calibration.json"
 CANDIDATES = 8  # answers to a question that may come into a set
 WITHHELD = -1.0  # a confidence below all thresholds
 
@@ -119,7 +119,7 @@ class Calibrated(NamedTuple):
         Raises:
           UserError: a share is not in 0 .. 1, or as for `given`.
         """
-        guarantee.check(wrong_at_most=wrong_at_most, surely=surely)
+        guarantee.check_shares(wrong_at_most=wrong_at_most, surely=surely)
         confidences, right = zip(*self.given(look_up))
         of_fit = self.confidences_of_fit
         if self.read_of_fit:
@@ -151,7 +151,7 @@ class Calibrated(NamedTuple):
         Raises:
           UserError: the level is not in 0 .. 1, or higher than the clean pairs allow.
         """
-        guarantee.check(one_of=one_of)
+        guarantee.check_shares(one_of=one_of)
         if self.recites:
             raise UserError(
                 "--one_of makes sets of what the model writes without reciting, and it was calibrated with "
@@ -252,5 +252,5 @@ def of_runs(voters: Sequence[Voter]) -> Calibrated | None:
     Raises:
       UserError: it is damaged, or belongs to other runs.
     """
-    path = voters[0].run.folder / FILE
+    path = voters[0].run.folder / CALIBRATION_FILE
     return load(path, [params_digest(voter.params) for voter in voters]) if path.exists() else None

@@ -16,7 +16,7 @@ from jax import lax
 from kgpt_jax.config import Config, UserError
 from kgpt_jax.data.mixture import weights
 from kgpt_jax.data.stage_data import recipe_of
-from kgpt_jax.data.vocab import MASK, MASK_ID, PAD, PAD_ID
+from kgpt_jax.data.vocab import MASK, MASK_ID, PAD, PAD_ID, Vocab
 from kgpt_jax.devices import check_memory, to_numpy
 from kgpt_jax.model.attention import shortened
 from kgpt_jax.model.gpt import GPT
@@ -24,7 +24,7 @@ from kgpt_jax.store.compatible import fit_to
 from kgpt_jax.store.folder import Run
 from kgpt_jax.store.params import first_model
 
-WIDTH_STEP = 8  # prompts are padded to a multiple of this, so that few widths are compiled
+PROMPT_STEP = 8  # prompts are padded to a multiple of this, so that few widths are compiled
 SENTENCE_ENDS = ".!?…。！？\"'”’»)]"
 SENTENCE = re.compile(r"[.!?…。！？][\"'”’»)\]]*(?=\s|$)")  # matches the end of a sentence
 
@@ -63,11 +63,8 @@ def continue_texts(
     """
     B, last = len(prompt_BP), model.cfg.seq_len
     read = partial(model.apply, train=False, mutable=["cache"])
-    logits_BPV, state = read({"params": params}, prompt_BP, length_B)
-    state = shortened(state, model.cfg, prompt_BP.shape[1] + max_new)
-    end_B = jnp.maximum(length_B - 1, 0)
-    logits_BV = jnp.take_along_axis(logits_BPV, end_B[:, None, None], axis=1)[:, 0]
-    prompt_end_B = jnp.take_along_axis(prompt_BP, end_B[:, None], axis=1)[:, 0]
+    logits_BV, state = read_prompts(model, params, prompt_BP, length_B, max_new)
+    prompt_end_B = jnp.take_along_axis(prompt_BP, jnp.maximum(length_B - 1, 0)[:, None], axis=1)[:, 0]
 
     def unfinished(carry):
         i, done_B = carry[0], carry[-1]
@@ -90,6 +87,16 @@ def continue_texts(
 
     new_BW = jnp.full((B, max_new), PAD_ID, jnp.int32)
     return lax.while_loop(unfinished, one_character, (0, new_BW, logits_BV, state, length_B == 0))[1]
+
+
+def read_prompts(
+    model, params, prompt_BP: jax.Array, length_B: jax.Array, max_new: int
+) -> tuple[jax.Array, dict]:
+    """Returns the logits after each prompt, (B, V), and a cache with room for `max_new` more characters."""
+    logits_BPV, cache = model.apply({"params": params}, prompt_BP, length_B, train=False, mutable=["cache"])
+    end_B = jnp.maximum(length_B - 1, 0)
+    logits_BV = jnp.take_along_axis(logits_BPV, end_B[:, None, None], axis=1)[:, 0]
+    return logits_BV, shortened(cache, model.cfg, prompt_BP.shape[1] + max_new)
 
 
 def _mask_ends_only(logits_BV: jax.Array, may_end_B: jax.Array) -> jax.Array:
@@ -136,11 +143,11 @@ def pad_prompts(prompts: list[np.ndarray], rows: int, seq_len: int) -> tuple[np.
     """Stacks prompts, arrays of ids, into a batch of `rows` rows.
 
     Returns:
-      `prompt_BP`, padded with PAD to a multiple of `WIDTH_STEP` and at most `seq_len`; and `length_B`, which
+      `prompt_BP`, padded with PAD to a multiple of `PROMPT_STEP` and at most `seq_len`; and `length_B`, which
       is 0 in rows without a prompt.
     """
     longest = max(map(len, prompts), default=1)
-    width = min(-(-max(longest, 1) // WIDTH_STEP) * WIDTH_STEP, seq_len)
+    width = min(-(-max(longest, 1) // PROMPT_STEP) * PROMPT_STEP, seq_len)
     prompt_BP = np.full((rows, width), PAD_ID, np.int32)
     length_B = np.zeros(rows, np.int32)
     for i, prompt in enumerate(prompts):
@@ -225,7 +232,12 @@ def ends_of_texts(run: Run, prompt: str) -> np.ndarray:
     """
     if MASK in prompt or "whole_line" in weights(recipe_of(run.config, "pretrain")):
         return np.ones(len(run.vocab), bool)
-    return np.array([character in SENTENCE_ENDS for character in run.vocab.characters])
+    return sentence_ends(run.vocab)
+
+
+def sentence_ends(vocab: Vocab) -> np.ndarray:
+    """Returns (V,) bools: whether each character of the vocabulary ends a sentence."""
+    return np.array([character in SENTENCE_ENDS for character in vocab.characters])
 
 
 def ended(prompt: str, new: str) -> str:

@@ -55,7 +55,7 @@ def needed(wrong_at_most: float, surely: float) -> int:
     return math.ceil(math.log1p(-surely) / math.log1p(-wrong_at_most))
 
 
-def check(**shares: float):
+def check_shares(**shares: float):
     """Raises a UserError if a share is not between 0 and 1; `shares` are by the names of their flags."""
     for name, value in shares.items():
         if not 0 < value < 1:

@@ -19,7 +19,7 @@ from kgpt_jax.data.lookup import Lookup
 from kgpt_jax.data.names import Frame, frame
 from kgpt_jax.data.people import everyone
 
-MOST = 5  # candidates that are reported
+MAX_CANDIDATES = 5  # candidates that are reported
 
 
 class Source(NamedTuple):
@@ -92,7 +92,7 @@ class OpenBook(NamedTuple):
             return None
         answer, (probability, (line, start, end)) = next(iter(answers.items()))
         source = Source(rows[line] + 1, self.documents[rows[line]], start, end)
-        told = {text: each.probability for text, each in list(answers.items())[:MOST]}
+        told = {text: each.probability for text, each in list(answers.items())[:MAX_CANDIDATES]}
         return LookedUp(answer, probability, source, found, how, others, told)
 
 
@@ -121,7 +121,7 @@ def open_book(data: DataConfig, without: Collection[str] = ()) -> OpenBook:
 
 def lines_of(
     pairs: Sequence[tuple[str, str]], where: Frame, documents: Sequence[str], lookup: Lookup
-) -> list[reading.Asked]:
+) -> list[reading.Lesson]:
     """Returns (lines about the name, name, answer) of each pair whose name has a line."""
     named = [(where.name(question), answer) for question, answer in pairs]
     return [

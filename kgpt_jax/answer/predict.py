@@ -7,7 +7,7 @@ size one.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kgpt_jax.answer.beam import any_text, best_entries
-from kgpt_jax.answer.decode import WIDTH_STEP, check_rows, continue_texts, pad_prompts
+from kgpt_jax.answer.decode import PROMPT_STEP, check_rows, continue_texts, pad_prompts
 from kgpt_jax.data.vocab import MASK, PAD, Vocab
 from kgpt_jax.devices import to_numpy
 
@@ -49,12 +49,11 @@ def predict(
     # The likeliest character needs no random key.
     write = partial(continue_texts, key=jax.random.key(0), max_new=MAX_ANSWER, stop_at_mask=True)
     if trie is not None:
-        positions = min(WIDTH_STEP, model.cfg.seq_len) + MAX_ANSWER
+        positions = min(PROMPT_STEP, model.cfg.seq_len) + MAX_ANSWER
         check_rows(model, params, ROWS * beams, positions, f"a search with {beams:,} beams", "lower --beams")
         search = partial(best_entries, child_XV=jnp.asarray(trie), beams=beams, max_new=MAX_ANSWER)
     answers = [""] * len(questions)
-    for chosen in in_batches(prompts):
-        prompt_BP, length_B = pad_prompts([prompts[i] for i in chosen], ROWS, model.cfg.seq_len)
+    for chosen, prompt_BP, length_B in in_batches(prompts, model.cfg.seq_len):
         if trie is None:
             new_BW = write(model, params, prompt_BP, length_B)
         else:
@@ -69,7 +68,7 @@ def _line(vocab: Vocab, new_W: np.ndarray) -> str:
     return " ".join(vocab.decode(new_W).split(MASK)[0].rstrip(PAD).splitlines())
 
 
-def candidates(
+def likeliest_answers(
     model, params, vocab: Vocab, questions: Sequence[str], beams: int = 8, rows: int = ROWS
 ) -> list[dict[str, float]]:
     """Returns the likeliest answers to each question with their log probabilities, the likeliest first.
@@ -85,8 +84,7 @@ def candidates(
     prompts, _ = encode_questions(vocab, list(questions), model.cfg.seq_len + 1)
     found: list[dict[str, float]] = [{} for _ in prompts]
     search = partial(best_entries, child_XV=any_text(vocab), beams=beams, max_new=MAX_ANSWER, complete=True)
-    for chosen in in_batches(prompts, rows):
-        prompt_BP, length_B = pad_prompts([prompts[i] for i in chosen], rows, model.cfg.seq_len)
+    for chosen, prompt_BP, length_B in in_batches(prompts, model.cfg.seq_len, rows):
         new_BEW, score_BE = map(to_numpy, search(model, params, prompt_BP, length_B))
         for i, new_EW, score_E, length in zip(chosen, new_BEW, score_BE, length_B):
             for new_W, score in zip(new_EW, score_E):
@@ -118,10 +116,23 @@ def encode_questions(
     return prompts, notes
 
 
-def in_batches(texts: list[np.ndarray], rows: int = ROWS) -> list[list[int]]:
-    """Returns the indices of the texts in batches of `rows`, the shortest texts first to save padding."""
+def in_batches(
+    texts: Sequence[np.ndarray], longest: int, rows: int = ROWS
+) -> Iterator[tuple[list[int], np.ndarray, np.ndarray]]:
+    """Yields batches of texts, the shortest texts first to save padding.
+
+    Args:
+      texts: ids.
+      longest: the most characters of a text.
+      rows: texts in a batch; the last batch has empty ones, too.
+
+    Yields:
+      The indices of the texts, their ids (B, T), and their lengths (B,), as from `pad_prompts`.
+    """
     by_length = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-    return [by_length[first : first + rows] for first in range(0, len(by_length), rows)]
+    for first in range(0, len(by_length), rows):
+        chosen = by_length[first : first + rows]
+        yield chosen, *pad_prompts([texts[i] for i in chosen], rows, longest)
 
 
 def log_probabilities(
@@ -180,8 +191,7 @@ def read_texts(model, params, texts: Sequence[np.ndarray], given: Sequence[int])
         them, so their entries mean nothing.
     """
     found = [Read(np.zeros(0, np.float32), np.zeros(0, np.float32))] * len(texts)
-    for chosen in in_batches(list(texts)):
-        text_BT, length_B = pad_prompts([texts[i] for i in chosen], ROWS, model.cfg.seq_len + 1)
+    for chosen, text_BT, length_B in in_batches(texts, model.cfg.seq_len + 1):
         source_B = np.ones(ROWS, np.int32)
         source_B[: len(chosen)] = [max(given[i], 1) for i in chosen]
         gain_BT, lead_BT = map(to_numpy, _read(model, params, text_BT, source_B))

@@ -1,10 +1,10 @@
 """An open-book reader: finds the answer to a question in the lines about its name.
 
     reader = train([(lines, "Ada Bell", "Rome"), ...])   # seconds
-    reader.read(lines_about_cy, "Cy Do")                 # {"Oslo": Found(0.9, Span(0, 15, 19)), ...}
+    reader.read(lines_about_cy, "Cy Do")                 # {"Oslo": Likely(0.9, Place(0, 15, 19)), ...}
 
-Each sequence of up to LONGEST words of a line is a candidate. Its score is a sum of weights, one for each of
-its features: the words around it, what it looks like, its place in the line, how often it is the answer to
+Each sequence of up to MAX_WORDS words of a line is a candidate. Its score is a sum of weights, one for each
+of its features: the words around it, what it looks like, its place in the line, how often it is the answer to
 another question. One more candidate says that the answer is not in the lines. A softmax over all candidates
 of a question turns scores into probabilities. Training raises the probability of the right answer, wherever
 it stands in the lines (a log-linear model: Berger et al., Computational Linguistics 22, 1996). Nothing about
@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-LONGEST = 5  # words of a candidate
+MAX_WORDS = 5  # words of a candidate
 WEIGHTS = 2**18  # features share a weight if their hashes are equal
 UPDATES, RATE, DECAY = 120, 0.1, 3e-4
 _WORD = re.compile(r"\w+(?:[.\-&/]\w+)*\.?|[^\w\s]")  # not "Leeds's": "Leeds" may be an answer
@@ -35,10 +35,10 @@ LEAST_PROBABILITY = 0.5  # the reader's answer is given, or taught, if it is mor
 EDGE, OWN = "|", "*"  # stand for what is beyond a line, and for the words of the name
 AROUND = 4  # words beside a candidate
 
-Asked = tuple[Sequence[str], str, str]  # the lines about a name, the name, the answer
+Lesson = tuple[Sequence[str], str, str]  # the lines about a name, the name, the answer
 
 
-class Span(NamedTuple):
+class Place(NamedTuple):
     """Characters `start` to `end` of line `line` among a question's lines."""
 
     line: int
@@ -46,11 +46,11 @@ class Span(NamedTuple):
     end: int
 
 
-class Found(NamedTuple):
+class Likely(NamedTuple):
     """A candidate's probability, and the likeliest place where it stands."""
 
     probability: float
-    span: Span
+    span: Place
 
 
 class Candidates(NamedTuple):
@@ -62,7 +62,7 @@ class Candidates(NamedTuple):
       features: (S, K), the numbers of its weights.
     """
 
-    spans: list[Span]
+    spans: list[Place]
     texts: list[str]
     features: np.ndarray
 
@@ -106,20 +106,20 @@ def candidates(lines: Sequence[str], name: str, answers: Counter, own: str | Non
         described = _described(words, [piece for piece in pieces if counts[piece[2]]], set(name.split()))
         for first, end, text in pieces:
             start = found[first].start()
-            spans.append(Span(number, start, start + len(text)))
+            spans.append(Place(number, start, start + len(text)))
             texts.append(text)
             rows.append(described(first, end, counts[text]))
         n_known += len({text for *_, text in pieces if counts[text]})
     width = len(_described(["a"], [], set())(0, 1, 0))  # as many features as any candidate has
     rows.append([_number("not there", i, min(n_known, 4)) for i in range(width)])
-    return Candidates([*spans, Span(0, 0, 0)], [*texts, NOT_THERE], np.array(rows, np.int32))
+    return Candidates([*spans, Place(0, 0, 0)], [*texts, NOT_THERE], np.array(rows, np.int32))
 
 
 def _pieces(line: str, found: Sequence[re.Match]) -> list[tuple[int, int, str]]:
     """Returns (first word, word after the last, text) of each sequence of words that may be an answer."""
     pieces = []
     for first in range(len(found)):
-        for end in range(first + 1, min(first + LONGEST, len(found)) + 1):
+        for end in range(first + 1, min(first + MAX_WORDS, len(found)) + 1):
             text = line[found[first].start() : found[end - 1].end()]
             if text[0].isalnum() and found[end - 1].group()[0].isalnum():
                 ends_line = end == len(found) and text.endswith(".")
@@ -206,26 +206,26 @@ class Reader(NamedTuple):
     weights: np.ndarray
     answers: Counter
 
-    def read(self, lines: Sequence[str], name: str) -> dict[str, Found]:
+    def read(self, lines: Sequence[str], name: str) -> dict[str, Likely]:
         """Returns the candidates in the lines about a name, the likeliest first."""
         return _shared(candidates(lines, name, self.answers), self.weights)
 
 
-def _shared(found: Candidates, weights: np.ndarray) -> dict[str, Found]:
+def _shared(found: Candidates, weights: np.ndarray) -> dict[str, Likely]:
     """Returns the probability of each text, the sum over its spans, without that of no text."""
     score_S = weights[found.features].sum(1)
     share_S = np.exp(score_S - score_S.max())
     share_S /= share_S.sum()
-    texts: dict[str, Found] = {}
+    texts: dict[str, Likely] = {}
     for i in np.argsort(-share_S, kind="stable"):
         text, share = found.texts[i], float(share_S[i])
-        before = texts.get(text, Found(0.0, found.spans[i]))
+        before = texts.get(text, Likely(0.0, found.spans[i]))
         texts[text] = before._replace(probability=before.probability + share)
     del texts[NOT_THERE]
     return dict(sorted(texts.items(), key=lambda item: -item[1].probability))
 
 
-def train(asked: Sequence[Asked]) -> Reader:
+def train(asked: Sequence[Lesson]) -> Reader:
     """Trains a reader on the lines, the name and the answer of each training question."""
     answers = Counter(answer for *_, answer in asked)
     each = [candidates(lines, name, answers, answer) for lines, name, answer in asked]

@@ -15,9 +15,8 @@ Finetuning on questions alone makes a model forget how to recite. Mix in `whole_
 from collections.abc import Sequence
 
 import jax
-import numpy as np
 
-from kgpt_jax.answer.decode import SENTENCE_ENDS, continue_texts, pad_prompts
+from kgpt_jax.answer.decode import SENTENCE_ENDS, continue_texts, sentence_ends
 from kgpt_jax.answer.open_book import OpenBook
 from kgpt_jax.answer.predict import ROWS, in_batches
 from kgpt_jax.answer.reader import Reader
@@ -68,10 +67,8 @@ def documents(model, params, vocab: Vocab, names: Sequence[str], titled: bool) -
     begins = [f"{name}. " if titled and name else name for name in names]
     begins = ["" if vocab.unknown(begin) or len(begin) > room else begin for begin in begins]
     prompts = [vocab.encode(begin) for begin in begins]
-    ends_V = np.array([character in SENTENCE_ENDS for character in vocab.characters])
-    lines, rows = [""] * len(names), 1 if len(names) == 1 else ROWS
-    for chosen in in_batches(prompts, rows):
-        prompt_BP, length_B = pad_prompts([prompts[i] for i in chosen], rows, room)
+    lines, ends_V = [""] * len(names), sentence_ends(vocab)
+    for chosen, prompt_BP, length_B in in_batches(prompts, room, rows=1 if len(names) == 1 else ROWS):
         new_BW = continue_texts(
             model,
             params,

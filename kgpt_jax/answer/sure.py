@@ -15,7 +15,7 @@ import numpy as np
 from kgpt_jax.answer.calibrated import CANDIDATES, Calibrated, of_runs
 from kgpt_jax.answer.evidence import FEATURES, WORST, evidence
 from kgpt_jax.answer.label import label
-from kgpt_jax.answer.predict import ROWS, candidates
+from kgpt_jax.answer.predict import ROWS, likeliest_answers
 from kgpt_jax.answer.record import NEVER, Sure
 from kgpt_jax.answer.voters import Answers, Voter
 from kgpt_jax.config import UserError
@@ -168,7 +168,7 @@ def probabilities(
     """
     found: list[dict[str, float]] = [{} for _ in questions]
     each = [
-        candidates(GPT(voter.config.model), params, voter.run.vocab, questions, CANDIDATES, rows)
+        likeliest_answers(GPT(voter.config.model), params, voter.run.vocab, questions, CANDIDATES, rows)
         for voter in voters
         for params in voter.models
     ]

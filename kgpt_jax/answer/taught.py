@@ -14,7 +14,7 @@ from kgpt_jax.data.corpus import read_table
 from kgpt_jax.data.given import table_of
 from kgpt_jax.data.lines import check_text
 
-FILE = "taught.tsv"
+TAUGHT_FILE = "taught.tsv"
 TOLD = "told by you"  # the label of such an answer
 
 
@@ -24,7 +24,7 @@ def taught(folder: Path) -> dict[str, str]:
     Raises:
       UserError: the file is damaged.
     """
-    path = folder / FILE
+    path = folder / TAUGHT_FILE
     if not path.exists() or not path.stat().st_size:
         return {}
     table = read_table(str(path))
@@ -45,7 +45,7 @@ def teach(folder: Path, question: str, answer: str):
         raise UserError(f"the answer {answer!r} has {len(pair[1])} characters: at most {MAX_ANSWER} fit")
     for text in pair:
         check_text(repr(text), text)
-    path = folder / FILE
+    path = folder / TAUGHT_FILE
     try:
         line = ("\t".join(pair) + "\n").encode("utf-8")
         with path.open("a+b") as file:

@@ -11,21 +11,20 @@ from collections.abc import Callable, Sequence
 from itertools import chain
 from pathlib import Path
 
-from kgpt_jax.answer import score as scoring
 from kgpt_jax.answer.open_book import OpenBook, open_book
 from kgpt_jax.answer.predict import MAX_ANSWER
 from kgpt_jax.answer.reader import LEAST_PROBABILITY
 from kgpt_jax.answer.recite import recite
+from kgpt_jax.answer.score import vote
 from kgpt_jax.answer.voters import Voter, ask, load_voters, voting
 from kgpt_jax.config import Config, UserError
 from kgpt_jax.data import corpus
-from kgpt_jax.data.holdout import refuse_learned
 from kgpt_jax.data.objectives import question_room
 from kgpt_jax.data.people import unpaired_questions
 from kgpt_jax.data.stage_data import Taught
 from kgpt_jax.data.vocab import Vocab
 from kgpt_jax.model.gpt import GPT
-from kgpt_jax.store.compatible import learned_by, teachers_of
+from kgpt_jax.store.compatible import learned_by, refuse_held_out, teachers_of
 from kgpt_jax.store.folder import READER, RECITED, VOTE, Run, locked, set_aside, write_json
 from kgpt_jax.store.params import load_params, params_digest
 
@@ -34,7 +33,7 @@ log = logging.getLogger(__name__)
 BY_READER = "the open-book reader"  # among `taught_by` in `run.json`
 
 
-def vote(
+def taught_by_vote(
     config: Config,
     folder: Path,
     teachers: Sequence[Run],
@@ -64,10 +63,7 @@ def vote(
         held-out question, or there is only one model to vote and it does not recite.
     """
     asked = voting(teachers, config)
-    if config.data.n_validation and not config.data.skip_learned:
-        held_out = corpus.load_questions(config.data).questions
-        for run in teachers:
-            refuse_learned(held_out, learned_by([run]), str(run.folder))
+    refuse_held_out(teachers, config.data)
     models = sum(run.config.n_seeds for run in teachers)
     if models < 2 and not reciting:
         raise UserError(
@@ -113,7 +109,7 @@ def recited(voters: Sequence[Voter], questions: Sequence[str], book: OpenBook) -
     ]
 
 
-def read(config: Config, folder: Path, vocab: Vocab, start_anew: bool = False) -> Taught:
+def taught_by_reader(config: Config, folder: Path, vocab: Vocab, start_anew: bool = False) -> Taught:
     """Returns the questions that the open-book reader can answer, with its answers.
 
     The reader learns from the training pairs. It then reads the documents about everybody else, including the
@@ -177,7 +173,7 @@ def agreed(questions: list[str], answers: list[list[str]], room: int, vocab: Voc
     """
     return [
         (question, answer)
-        for question, answer, each in zip(questions, scoring.vote(answers), zip(*answers))
+        for question, answer, each in zip(questions, vote(answers), zip(*answers))
         if 2 * each.count(answer) > len(answers) and _fits(question, answer, room, vocab)
     ]
 

@@ -1,6 +1,9 @@
 """Reads text and returns integer arrays. This subpackage does not use JAX.
 
-    corpus, lines, biographies   files, or made-up people -> documents, questions and answers
+    corpus, lines, given         files, or Python lists -> documents, questions and answers
+    biographies                  made-up people, with their documents and questions
+    vocab                        characters -> ids
+    names, people, lookup        the names in questions and documents, and the lines about a name
     objectives, mixture, spans   documents and questions -> examples: input ids and target ids
     stage_data, chunks           what one stage of training reads, one chunk after the other
     batches                      examples -> batches of a few fixed shapes

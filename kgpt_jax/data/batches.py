@@ -190,7 +190,7 @@ def microbatches(batches: list[Batch], sizes: list[Size]) -> list[Microbatch]:
     ]
 
 
-def split(batch: Batch, n: int) -> list[Microbatch]:
+def in_microbatches(batch: Batch, n: int) -> list[Microbatch]:
     """Splits a whole batch into at most `n` microbatches of equally many rows, the shortest texts first."""
     batches = by_length(batch, n)
     return microbatches(batches, [size_of(each) for each in batches])

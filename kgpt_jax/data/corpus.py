@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from kgpt_jax.config import DataConfig, UserError
 from kgpt_jax.data import biographies
-from kgpt_jax.data.holdout import fingerprints, split
+from kgpt_jax.data.holdout import fingerprints, hold_out
 from kgpt_jax.data.lines import Lines
 
 log = logging.getLogger(__name__)
@@ -91,7 +91,7 @@ def load_pairs(data: DataConfig) -> Table:
       UserError: there is no such file, it is faulty, it has no answers, or `n_validation` leaves no pair.
     """
     table = _all_pairs(data)
-    return table.rows(split(table.questions, data.n_validation * _pairs_each(data)).train)
+    return table.rows(hold_out(table.questions, data.n_validation * _pairs_each(data)).train)
 
 
 def learned_from(data: DataConfig) -> set[str]:
@@ -145,7 +145,7 @@ def load_questions(data: DataConfig) -> Table:
                 "leave one of them out, as by --config.data.n_validation=0"
             )
         table = _all_pairs(data)
-        held = split(table.questions, data.n_validation * _pairs_each(data)).validation
+        held = hold_out(table.questions, data.n_validation * _pairs_each(data)).validation
         if not held:
             raise UserError(
                 f"data.n_validation is {data.n_validation}, and all of these questions also occur among the "

@@ -20,10 +20,10 @@ class Split(NamedTuple):
     validation: list[int]
 
 
-def split(questions: Sequence[str], n_validation: int) -> Split:
+def hold_out(questions: Sequence[str], n_validation: int) -> Split:
     """Holds out the last `n_validation` questions, except those that also occur in earlier rows.
 
-    >>> split(["A?", "B?", "A?", "C?"], 2)
+    >>> hold_out(["A?", "B?", "A?", "C?"], 2)
     Split(train=[0, 1, 2], validation=[3])
     """
     first = len(questions) - n_validation

@@ -20,7 +20,7 @@ from kgpt_jax.config import UserError
 from kgpt_jax.data.spans import title
 
 NAME, SIMILAR, TEXT = "name", "similar name", "text"
-ALIKE = 82.0  # of 100: the least similarity of a misspelled name
+LEAST_SIMILARITY = 82.0  # of 100: the least similarity of a misspelled name
 INSTALL = 'pip install ".[lookup]"'
 
 
@@ -88,7 +88,7 @@ class Lookup:
             ) from None
         plain = _plain(name)
         score = {
-            scorer: process.cdist([plain], self._plain_names, scorer=scorer, score_cutoff=ALIKE)[0]
+            scorer: process.cdist([plain], self._plain_names, scorer=scorer, score_cutoff=LEAST_SIMILARITY)[0]
             for scorer in (fuzz.ratio, fuzz.token_sort_ratio)
         }
         best_N = max(score.values(), key=lambda of: of.max(initial=0))

@@ -21,7 +21,7 @@ from kgpt_jax.config import UserError
 SHARE = 0.9  # of the questions must have the words of a frame
 SEARCHED = 200  # questions that are searched for the words of a kind
 OTHER = "other questions"  # the kind of those whose own kind is rarer
-ALIKE = 0.8  # the least share of equal letters for which one name may be the other, misspelled
+LEAST_RATIO = 0.8  # the least share of equal letters for which one name may be the other, misspelled
 _DIVIDER = re.compile(r"[ \-](?=[^ \-]*$)")
 
 
@@ -257,7 +257,7 @@ def did_you_mean(name: str, names: Sequence[str]) -> str:
     ('Ada Bell', '')
     """
     best = nearest([name], names)[0] if names else ""
-    return best if best != name and SequenceMatcher(None, name, best).ratio() >= ALIKE else ""
+    return best if best != name and SequenceMatcher(None, name, best).ratio() >= LEAST_RATIO else ""
 
 
 def _pairs(name: str) -> set[str]:

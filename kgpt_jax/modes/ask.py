@@ -55,13 +55,13 @@ def run(command: Command):
     questions = flags.question and [question.strip() for question in flags.question]
     interactive = questions is None and sys.stdin is not None and sys.stdin.isatty()
     if questions is None:
-        questions = [] if interactive else lines_of(sys.stdin)
+        questions = [] if interactive else questions_in(sys.stdin)
     start = command.start("finetune")
     config = command.config(start)
     promised = check_promises(start.folder, flags)
     told_before = taught(start.folder)
     asked = with_voters(start, flags.voters, config)
-    check(questions, config)
+    check_questions(questions, config)
     with notes_on_stderr():
         voters = load_voters(asked, "asking", flags.recite)
         judge = Judge(voters)
@@ -177,13 +177,13 @@ def converse(answers, config):
         if not question:
             return
         try:
-            check([question], config)
+            check_questions([question], config)
             print(*answers([question]), flush=True)
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
 
 
-def check(questions: list[str], config):
+def check_questions(questions: list[str], config):
     """Raises a UserError that names the first question that is empty, has a line break or is too long."""
     room = config.model.seq_len - 1
     for question in questions:
@@ -198,7 +198,7 @@ def check(questions: list[str], config):
             )
 
 
-def lines_of(file) -> list[str]:
+def questions_in(file) -> list[str]:
     """Returns the lines of standard input that are not blank. Raises a UserError if there are none."""
     try:
         questions = [line.strip() for line in file or [] if line.strip()]

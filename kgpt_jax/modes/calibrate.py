@@ -29,13 +29,13 @@ def define_flags(values: flags.FlagValues):
 
 def run(command: Command):
     from kgpt_jax.answer.calibrate import calibrate
-    from kgpt_jax.answer.calibrated import FILE, save
+    from kgpt_jax.answer.calibrated import CALIBRATION_FILE, save
     from kgpt_jax.answer.voters import load_voters, with_voters
     from kgpt_jax.store.outputs import check, record, write_lines
 
     start = command.start("finetune")
     config = command.config(start)
-    path = Path(command.flags.outputs_path or start.folder / FILE)
+    path = Path(command.flags.outputs_path or start.folder / CALIBRATION_FILE)
     picture = path.with_name("reliability.png")
     check(path, KIND)
     check(picture, PICTURE)

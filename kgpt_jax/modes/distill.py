@@ -98,7 +98,7 @@ def distill(
     Raises:
       UserError: the objective has no questions, or a teacher has learned a held-out question.
     """
-    from kgpt_jax.answer.teachers import read, vote
+    from kgpt_jax.answer.teachers import taught_by_reader, taught_by_vote
     from kgpt_jax.data import corpus
     from kgpt_jax.data.stage_data import load_stage_data
     from kgpt_jax.data.vocab import Vocab
@@ -114,9 +114,9 @@ def distill(
         vocab = Vocab.of(corpus.load_documents(config.data).characters)
     load_stage_data(config, stage, vocab)
     if teachers:
-        taught = vote(config, folder, teachers, vocab, start_anew, reciting)
+        taught = taught_by_vote(config, folder, teachers, vocab, start_anew, reciting)
     else:
-        taught = read(config, folder, vocab, start_anew)
+        taught = taught_by_reader(config, folder, vocab, start_anew)
     if student:
         finetune(config, folder, student, tensorboard, taught)
     else:

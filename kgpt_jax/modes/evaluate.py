@@ -97,19 +97,19 @@ def check_promises(folder: Path, flags) -> str:
       UserError: there is no calibration for it, it contradicts another flag, or its value is no share.
     """
     from kgpt_jax.answer import guarantee
-    from kgpt_jax.answer.calibrated import FILE
+    from kgpt_jax.answer.calibrated import CALIBRATION_FILE
 
     promised = [f"--{name}" for name in ("wrong_at_most", "one_of") if flags[name].value is not None]
     given = {name: flags[name].value for name in ("wrong_at_most", "surely", "one_of")}
-    guarantee.check(**{name: value for name, value in given.items() if value is not None})
+    guarantee.check_shares(**{name: value for name, value in given.items() if value is not None})
     for name in ("recite", "look_up"):
         if flags.one_of is not None and flags[name].value not in (False, NEVER):
             raise UserError(
                 f"--one_of is about what the model writes by itself: leave out --one_of or --{name}"
             )
     needing = promised + [f"--look_up={UNSURE}"] * (flags.look_up == UNSURE)
-    if needing and not (folder / FILE).exists():
-        raise UserError(f"{needing[0]} needs {folder / FILE}: run --mode=calibrate first")
+    if needing and not (folder / CALIBRATION_FILE).exists():
+        raise UserError(f"{needing[0]} needs {folder / CALIBRATION_FILE}: run --mode=calibrate first")
     return needing[0] if needing else ""
 
 

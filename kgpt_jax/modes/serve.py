@@ -100,11 +100,11 @@ def write(answerer, text: str, path: Path):
     Raises:
       UserError: the question cannot be asked, or the file cannot be written.
     """
-    from kgpt_jax.page.html import LONGEST, self_contained
+    from kgpt_jax.page.html import MAX_QUESTION, self_contained
     from kgpt_jax.store.outputs import write_lines
 
-    if len(text) > LONGEST:
-        raise UserError(f"the question has {len(text)} characters: at most {LONGEST} fit")
+    if len(text) > MAX_QUESTION:
+        raise UserError(f"the question has {len(text)} characters: at most {MAX_QUESTION} fit")
     view = answerer.view(answerer.question(text))
     write_lines(path, self_contained(answerer, view).splitlines(), KIND)
     print(f"wrote {path}")

@@ -19,7 +19,7 @@ def define_flags(values: flags.FlagValues):
 
 
 def run(command: Command):
-    from kgpt_jax.answer.taught import FILE, teach
+    from kgpt_jax.answer.taught import TAUGHT_FILE, teach
 
     question, *others = command.needed("question")
     if others:
@@ -27,4 +27,4 @@ def run(command: Command):
     question, answer = question.strip(), command.needed("answer").strip()
     folder = command.start("finetune").folder
     teach(folder, question, answer)
-    print(f"{folder / FILE}: from now on the answer to {question!r} is {answer!r}")
+    print(f"{folder / TAUGHT_FILE}: from now on the answer to {question!r} is {answer!r}")

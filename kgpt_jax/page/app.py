@@ -17,12 +17,12 @@ from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import parse_qs, urlencode
 
 from kgpt_jax.config import UserError
-from kgpt_jax.page.html import LONGEST, asset, message, page
+from kgpt_jax.page.html import MAX_QUESTION, asset, message, page
 from kgpt_jax.page.view import Answerer
 
 log = logging.getLogger(__name__)
 
-OWN = (None, "none", "same-origin")  # Sec-Fetch-Site of a request that no other site has caused
+OWN_SITES = (None, "none", "same-origin")  # Sec-Fetch-Site of a request that no other site has caused
 LOCAL = ("127.0.0.1", "localhost", "::1")
 MOST_BYTES = 4096  # of a form
 SECONDS = 5.0  # within which a request must have arrived
@@ -103,9 +103,9 @@ def make_app(answerer: Answerer, queue: Queue, hosts: Collection[str] = LOCAL, t
 
     def question_of(text: str) -> tuple[str, Response | None]:
         """Returns the question that a text asks, or else the response that says what is wrong with it."""
-        if len(text) > LONGEST:
-            problem = f"a question has at most {LONGEST} characters, and this one has {len(text)}"
-            return "", HTMLResponse(page(answerer, text[:LONGEST], None, problem), 413)
+        if len(text) > MAX_QUESTION:
+            problem = f"a question has at most {MAX_QUESTION} characters, and this one has {len(text)}"
+            return "", HTMLResponse(page(answerer, text[:MAX_QUESTION], None, problem), 413)
         try:
             return answerer.question(text), None
         except UserError as error:
@@ -215,14 +215,14 @@ def refusal(method: str, headers, hosts: Collection[str]) -> int:
     origin, site = headers.get("origin"), headers.get("sec-fetch-site")
     if method in ("GET", "HEAD"):  # other sites may link here, but not load a page as their image
         used = headers.get("sec-fetch-dest", "document")
-        return 0 if used == "document" or site in OWN else 403
+        return 0 if used == "document" or site in OWN_SITES else 403
     # Under our Referrer-Policy browsers send "null" for our own form. No page can choose Sec-Fetch-Site.
     own = (
         origin is None
         or origin in (f"http://{host}", f"https://{host}")
         or (origin, site) == ("null", "same-origin")
     )
-    return 0 if own and site in OWN else 403
+    return 0 if own and site in OWN_SITES else 403
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -7,7 +7,7 @@ from kgpt_jax.answer.predict import MAX_ANSWER
 from kgpt_jax.page.view import MEANING, Answerer, View
 
 HERE = Path(__file__).parent
-LONGEST = 200  # characters of a question
+MAX_QUESTION = 200  # characters of a question
 
 
 def page(
@@ -52,5 +52,5 @@ def _template():
         loader=jinja2.FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     return environment.get_template(
-        "page.html", globals=dict(MEANING=MEANING, LONGEST=LONGEST, MAX_ANSWER=MAX_ANSWER)
+        "page.html", globals=dict(MEANING=MEANING, MAX_QUESTION=MAX_QUESTION, MAX_ANSWER=MAX_ANSWER)
     )

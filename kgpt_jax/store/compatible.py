@@ -11,7 +11,7 @@ from pathlib import Path
 
 from kgpt_jax.config import Config, DataConfig, UserError, leaves, override, to_dict
 from kgpt_jax.data import corpus
-from kgpt_jax.data.holdout import UNKNOWN
+from kgpt_jax.data.holdout import UNKNOWN, refuse_learned
 from kgpt_jax.data.vocab import Vocab
 from kgpt_jax.devices import barrier, is_first, made_on
 from kgpt_jax.model.variants import without_defaults
@@ -146,6 +146,14 @@ def learned_by(runs: Iterable[Run]) -> frozenset[str]:
     The set contains UNKNOWN if a run does not record what it learned.
     """
     return frozenset(mark for run in runs for mark in run.facts.get("learned", UNKNOWN).split())
+
+
+def refuse_held_out(runs: Iterable[Run], data: DataConfig):
+    """Raises a UserError if a run has learned a held-out question, unless `data.skip_learned` allows it."""
+    if data.n_validation and not data.skip_learned:
+        held_out = corpus.load_questions(data).questions
+        for run in runs:
+            refuse_learned(held_out, learned_by([run]), str(run.folder))
 
 
 def teachers_of(runs: Iterable[Run]) -> list[str]:

@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 
 STAGES = ("pretrain", "finetune", "scratch", "import")
-FACTS = {
+FACT_TYPES = {
     "stage": str,
     "updates": int,
     "learned": str,  # fingerprints of questions (data/holdout.py)
@@ -61,7 +61,7 @@ class Run:
     folder: Path
     config: Config
     vocab: Vocab
-    facts: dict  # run.json: FACTS, digests, and the run it started from
+    facts: dict  # run.json: FACT_TYPES, digests, and the run it started from
     checkpoint: str = "newest"  # which checkpoint a reader gets: "newest", "best" or an update's number
 
 
@@ -91,7 +91,7 @@ def read_run(folder: str | Path, checkpoint: str = "newest") -> Run:
     except JSON_ERRORS as error:
         raise UserError(f"{folder} is damaged: {error}") from None
     try:
-        for name, kind in FACTS.items():
+        for name, kind in FACT_TYPES.items():
             if not isinstance(facts.get(name, kind()), kind):
                 raise ValueError(f"run.json has {name} {facts[name]!r}")
         if facts["stage"] not in STAGES:

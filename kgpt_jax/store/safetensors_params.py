@@ -22,7 +22,7 @@ from kgpt_jax.config import Config, UserError, first_line, from_dict, to_dict
 from kgpt_jax.data.vocab import Vocab
 from kgpt_jax.devices import path_name
 from kgpt_jax.model.gpt import abstract_params, count_params
-from kgpt_jax.store.folder import FACTS, JSON_ERRORS, Run, with_current_names
+from kgpt_jax.store.folder import FACT_TYPES, JSON_ERRORS, Run, with_current_names
 
 FORMAT, VERSION = "kgpt_jax", "1"
 EXPORTED_FACTS = (
@@ -99,8 +99,8 @@ def _described(path: str, metadata: dict[str, str]) -> Run:
             Vocab(metadata["vocab"]),
         )
         facts = json.loads(metadata["facts"])
-        for name in facts.keys() & FACTS.keys():
-            if not isinstance(facts[name], FACTS[name]):
+        for name in facts.keys() & FACT_TYPES.keys():
+            if not isinstance(facts[name], FACT_TYPES[name]):
                 raise ValueError(f"facts have {name} {facts[name]!r}")
         facts = {name: facts[name] for name in EXPORTED_FACTS if name in facts}
     except JSON_ERRORS as error:

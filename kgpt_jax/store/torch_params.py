@@ -18,7 +18,7 @@ from kgpt_jax.model.rope import BASE
 
 LEADING_ONE = ("pos_emb", "stack/latents")
 LATENTS = "down_block.C"  # the course's name of the perceiver's latents, of shape (1, M, C)
-RENAMED = (
+COURSE_NAMES = (
     (r"^stack/", ""),
     (r"^latents$", "down_block/C"),
     (r"^blocks_(\d+)", r"blocks/\1"),
@@ -36,7 +36,7 @@ def torch_name(path: str) -> str:
     >>> torch_name("stack/blocks_3/attn/readout/proj/kernel")
     'blocks.3.attn.proj.weight'
     """
-    for pattern, replacement in RENAMED:
+    for pattern, replacement in COURSE_NAMES:
         path = re.sub(pattern, replacement, path)
     return path
 

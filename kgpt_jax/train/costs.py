@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kgpt_jax.config import ModelConfig, TrainConfig
-from kgpt_jax.data.batches import Batch, split, stack
+from kgpt_jax.data.batches import Batch, in_microbatches, stack
 from kgpt_jax.data.vocab import MASK_ID
 from kgpt_jax.model.gpt import GPT, abstract_params
 from kgpt_jax.train.optimizer import make_optimizer
@@ -38,7 +38,7 @@ def update_counts(cfg: ModelConfig, T: int) -> Counts:
     state = jax.eval_shape(lambda key: init_state(model, tx, key), key)
     sums = jax.eval_shape(zero_sums, state)
     x_BT = np.full((1, T), MASK_ID, np.int32)
-    microbatch = stack(split(Batch(x_BT, x_BT, np.ones(1, np.int32)), 1))
+    microbatch = stack(in_microbatches(Batch(x_BT, x_BT, np.ones(1, np.int32)), 1))
     lr_J, n = np.zeros(1, np.float32), np.int32(1)
     return _counts(make_train_steps(model, tx).lower(key, state, sums, microbatch, lr_J, n))
 

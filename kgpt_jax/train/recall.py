@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kgpt_jax.config import ModelConfig, TrainConfig
-from kgpt_jax.data.batches import Batch, split, stack
+from kgpt_jax.data.batches import Batch, in_microbatches, stack
 from kgpt_jax.data.vocab import PAD_ID
 from kgpt_jax.model.gpt import GPT
 from kgpt_jax.train.optimizer import learning_rates, make_optimizer
@@ -75,7 +75,7 @@ def recall(cfg: ModelConfig, updates: int = 2000, seed: int = 0) -> float:
     for first in range(0, updates, 100):
         lr_I = rates[first : first + 100].astype(np.float32)
         texts = [recall_texts(rng, 64) for _ in lr_I]
-        microbatches = stack([split(predicted(model.cfg, batch), 1)[0] for batch in texts])
+        microbatches = stack([in_microbatches(predicted(model.cfg, batch), 1)[0] for batch in texts])
         state, sums, _ = train_steps(dropout_key, state, sums, microbatches, lr_I, len(lr_I))
     x_BT, y_BT, source_B = recall_texts(np.random.default_rng((seed, 1)), TEXTS)
     logits_BTV = jax.jit(lambda params: model.apply({"params": params}, x_BT, source_B, train=False))(

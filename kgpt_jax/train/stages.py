@@ -12,11 +12,18 @@ from typing import NamedTuple
 
 from kgpt_jax.config import Config
 from kgpt_jax.data import corpus
-from kgpt_jax.data.holdout import refuse_learned
 from kgpt_jax.data.stage_data import NOT_TAUGHT, Taught, load_stage_data
 from kgpt_jax.data.vocab import Vocab
 from kgpt_jax.model.gpt import count_params
-from kgpt_jax.store.compatible import check_corpus, fit_to, learned_by, open_run, teachers_of, with_vocab
+from kgpt_jax.store.compatible import (
+    check_corpus,
+    fit_to,
+    learned_by,
+    open_run,
+    refuse_held_out,
+    teachers_of,
+    with_vocab,
+)
 from kgpt_jax.store.folder import Run, locked, set_aside
 from kgpt_jax.store.params import load_params, params_digest
 from kgpt_jax.train.loop import check_fits, train
@@ -104,9 +111,7 @@ def finetune(
     else:
         config = fit_to(start, config)
         check_corpus(start, config.data)
-        if config.data.n_validation and not config.data.skip_learned:
-            held_out = corpus.load_questions(config.data).questions
-            refuse_learned(held_out, learned_by([start]), str(start.folder))
+        refuse_held_out([start], config.data)
         stage, vocab, corpus_digest = "finetune", start.vocab, start.facts.get("corpus_digest", "")
         by = list(dict.fromkeys([*teachers_of([start]), *taught.by]))
         taught = taught._replace(by=by, learned=taught.learned | learned_by([start]))

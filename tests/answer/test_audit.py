@@ -5,7 +5,7 @@ import jax
 import numpy as np
 import pytest
 
-from kgpt_jax.answer.audit import STRANGERS, _targets, audit, strongest_link
+from kgpt_jax.answer.audit import MAKERS, _targets, audit, strongest_link
 from kgpt_jax.answer.familiar import familiarity
 from kgpt_jax.answer.score import auroc
 from kgpt_jax.config import BiographiesConfig, UserError, override
@@ -56,7 +56,7 @@ def test_a_run_that_never_read_of_them_cannot_tell(unread):
 
 def test_kinds_without_names_are_left_out(unread, monkeypatch):
     for kind in ("recombined", "same last part"):  # as for names of one part
-        monkeypatch.setitem(STRANGERS, kind, lambda read, everyone, rng: [])
+        monkeypatch.setitem(MAKERS, kind, lambda read, everyone, rng: [])
     found = audit(unread, unread.config, refuse=0.05)
     assert list(found.kinds) == ["read of", "one letter changed", "unknown letter"] and found.link is None
 

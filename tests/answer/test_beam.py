@@ -6,7 +6,7 @@ import pytest
 
 from kgpt_jax.answer.beam import NOWHERE, best_entries, make_trie
 from kgpt_jax.answer.decode import pad_prompts
-from kgpt_jax.answer.predict import candidates, predict
+from kgpt_jax.answer.predict import likeliest_answers, predict
 from kgpt_jax.answer.predict import log_probabilities as log_probabilities_of
 from kgpt_jax.config import UserError
 from kgpt_jax.data.vocab import MASK, MASK_ID, PAD_ID, Vocab
@@ -81,7 +81,7 @@ def test_the_best_entry_is_found_where_the_beams_hold_all(variant):
 
 def test_candidates_are_the_likeliest_texts_of_all():
     model, params, _ = tiny.make("vanilla")
-    (found,) = candidates(model, params, VOCAB, ["face"], beams=8)
+    (found,) = likeliest_answers(model, params, VOCAB, ["face"], beams=8)
     scores = list(found.values())
     assert len(found) == 8 and scores == sorted(scores, reverse=True)
     read = log_probabilities_of(model, params, VOCAB, ["face"] * 8, list(found))
@@ -89,7 +89,7 @@ def test_candidates_are_the_likeliest_texts_of_all():
     np.testing.assert_allclose(scores, read, rtol=1e-4)
     greedy = predict(model, params, VOCAB, ["face"])[0][0]
     assert scores[0] >= log_probabilities_of(model, params, VOCAB, ["face"], [greedy])[0] - 1e-4
-    assert candidates(model, params, VOCAB, ["a" * 15]) == [{}]
+    assert likeliest_answers(model, params, VOCAB, ["a" * 15]) == [{}]
 
 
 def test_one_beam_takes_the_likeliest_character_that_an_entry_has():

@@ -20,7 +20,7 @@ from kgpt_jax.answer.confidence import (
 from kgpt_jax.answer.evidence import FEATURES, WORST, Asks, evidence
 from kgpt_jax.answer.familiar import familiarity
 from kgpt_jax.answer.label import LABELS, label
-from kgpt_jax.answer.predict import candidates, log_probabilities
+from kgpt_jax.answer.predict import likeliest_answers, log_probabilities
 from kgpt_jax.answer.score import auroc
 from kgpt_jax.answer.sure import probabilities
 from kgpt_jax.answer.voters import Answers, Voter, ask, load_voters
@@ -111,7 +111,7 @@ def test_the_probability_of_a_candidate_is_the_mean_over_the_models(two_models):
     (found,) = probabilities(asked, [question])
     (_, config, params) = asked[0]
     each = [
-        candidates(GPT(config.model), one, two_models.vocab, [question], calibrated.CANDIDATES)[0]
+        likeliest_answers(GPT(config.model), one, two_models.vocab, [question], calibrated.CANDIDATES)[0]
         for one in models(two_models, params)
     ]
     for answer, probability in found.items():

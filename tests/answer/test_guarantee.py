@@ -83,10 +83,10 @@ def test_thresholds_go_from_strict_to_lenient():
 
 
 def test_a_promise_is_a_share():
-    from kgpt_jax.answer.guarantee import check
+    from kgpt_jax.answer.guarantee import check_shares
 
     with pytest.raises(UserError, match="--surely=1: give a share between 0 and 1"):
-        check(wrong_at_most=0.1, surely=1)
+        check_shares(wrong_at_most=0.1, surely=1)
 
 
 def test_sets_hold_the_right_answer_as_often_as_they_say():

@@ -29,7 +29,7 @@ def test_candidates_are_runs_of_words_with_their_places():
     assert not {",", "Oklahoma,", "sang."} & set(found.texts)
     for text, (row, start, end) in zip(found.texts, found.spans):
         assert [line, "In Rome."][row][start:end] == text
-    assert max(len(text.replace(",", " ,").split()) for text in found.texts) == reader.LONGEST
+    assert max(len(text.replace(",", " ,").split()) for text in found.texts) == reader.MAX_WORDS
     assert "Leeds" in reader.candidates(["She left Leeds's heart."], "Bo Lee", NOTHING).texts
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from kgpt_jax.config import TrainConfig
-from kgpt_jax.data.batches import Batch, epoch_batches, split, stack, steps_per_epoch, used_columns
+from kgpt_jax.data.batches import Batch, epoch_batches, in_microbatches, stack, steps_per_epoch, used_columns
 from kgpt_jax.data.objectives import Examples
 
 
@@ -83,7 +83,7 @@ def test_grouping_leaves_less_padding():
 @pytest.mark.parametrize("n_rows, n, sizes", [(8, 4, [2] * 4), (7, 3, [3] * 3), (5, 8, [1] * 5), (6, 1, [6])])
 def test_microbatches_hold_every_row_once(n_rows, n, sizes):
     batch = Batch(*rows(n_rows))
-    microbatches = split(batch, n)
+    microbatches = in_microbatches(batch, n)
     assert [len(microbatch.batch.x_BT) for microbatch in microbatches] == sizes
     assert sorted(seen(microbatch.batch for microbatch in microbatches)) == list(range(n_rows))
     assert [int(microbatch.number) for microbatch in microbatches] == list(range(len(sizes)))
@@ -101,18 +101,18 @@ def test_microbatches_of_nothing_but_padding_are_left_out():
     x_BT = np.zeros((6, 20), np.int32)
     x_BT[2:4] = 3
     batch = Batch(x_BT, x_BT, np.ones(6, np.int32))
-    (microbatch,) = split(batch, 3)
+    (microbatch,) = in_microbatches(batch, 3)
     assert (
         microbatch.batch.x_BT.tolist() == x_BT[2:4].tolist()
         and microbatch.last
         and microbatch.weight == np.float32(1 / 40)
     )
-    (nothing,) = split(Batch(x_BT * 0, x_BT * 0, np.ones(6, np.int32)), 3)
+    (nothing,) = in_microbatches(Batch(x_BT * 0, x_BT * 0, np.ones(6, np.int32)), 3)
     assert nothing.last and nothing.weight == 1
 
 
 def test_stacking_adds_a_leading_axis():
-    microbatches = split(Batch(*rows(8, 10)), 2)
+    microbatches = in_microbatches(Batch(*rows(8, 10)), 2)
     both = stack(microbatches)
     assert both.batch.x_BT.shape == (2, 4, 10) and both.last.tolist() == [False, True]
     assert (both.batch.source_B == np.stack([microbatch.batch.source_B for microbatch in microbatches])).all()

@@ -9,9 +9,9 @@ import pytest
 from kgpt_jax.answer import reader
 from kgpt_jax.answer.open_book import OpenBook, open_book
 from kgpt_jax.answer.predict import MAX_ANSWER
-from kgpt_jax.answer.reader import Found, Span
+from kgpt_jax.answer.reader import Likely, Place
 from kgpt_jax.answer.record import Recited
-from kgpt_jax.answer.teachers import agreed, likely, read, vote
+from kgpt_jax.answer.teachers import agreed, likely, taught_by_reader, taught_by_vote
 from kgpt_jax.answer.voters import Answers
 from kgpt_jax.config import DataConfig, UserError, override
 from kgpt_jax.data.corpus import load_documents, load_pairs, load_questions
@@ -94,7 +94,7 @@ def test_a_vote_is_taken_once(tmp_path, monkeypatch):
     def teacher(name):
         return Run(Path(name), replace(made, n_seeds=3), vocab, {"learned": "a7"})
 
-    module = sys.modules[vote.__module__]
+    module = sys.modules[taught_by_vote.__module__]
     monkeypatch.setattr(module, "voting", lambda runs, config: [(run, made) for run in runs])
     monkeypatch.setattr(module, "load_params", lambda run, model_devices: run.folder.name)
     monkeypatch.setattr(module, "load_voters", lambda asked, purpose, reciting: asked)
@@ -106,25 +106,31 @@ def test_a_vote_is_taken_once(tmp_path, monkeypatch):
         return Answers([["Rome"] * len(questions)] * 3, 0.0, [])
 
     monkeypatch.setattr(module, "ask", say_rome)
-    first = vote(made, tmp_path / "new", [teacher("a")], vocab)
+    first = taught_by_vote(made, tmp_path / "new", [teacher("a")], vocab)
     assert {answer for _, answer in first.pairs} == {"Rome"} and asked == [len(first.pairs)]
     assert (first.by, first.learned) == (["a"], {"a7"})
-    assert vote(made, tmp_path / "new", [teacher("a")], vocab) == first and len(asked) == 1
+    assert taught_by_vote(made, tmp_path / "new", [teacher("a")], vocab) == first and len(asked) == 1
     # The same parameters in another place are the same teacher; trained anew, they are another one.
-    assert vote(made, tmp_path / "new", [teacher("moved")], vocab).pairs == first.pairs and len(asked) == 1
+    assert (
+        taught_by_vote(made, tmp_path / "new", [teacher("moved")], vocab).pairs == first.pairs
+        and len(asked) == 1
+    )
     digests["a"] = "33"
     with pytest.raises(UserError, match="comes from other teachers, as their digest says"):
-        vote(made, tmp_path / "new", [teacher("a")], vocab)
+        taught_by_vote(made, tmp_path / "new", [teacher("a")], vocab)
     with pytest.raises(UserError, match="comes from other teachers"):
-        vote(made, tmp_path / "new", [teacher("b")], vocab)
+        taught_by_vote(made, tmp_path / "new", [teacher("b")], vocab)
     digests["a"] = "11"
     with pytest.raises(UserError, match="comes from other questions"):
-        vote(override(made, {"data.biographies.seed": 5}), tmp_path / "new", [teacher("a")], vocab)
+        taught_by_vote(override(made, {"data.biographies.seed": 5}), tmp_path / "new", [teacher("a")], vocab)
     (tmp_path / "new" / "vote.json").write_text('{"teachers_digests": ["11"]}')
     with pytest.raises(UserError, match="vote.json is damaged .* move it away, and all are asked again"):
-        vote(made, tmp_path / "new", [teacher("a")], vocab)
+        taught_by_vote(made, tmp_path / "new", [teacher("a")], vocab)
     assert len(asked) == 1
-    assert vote(made, tmp_path / "new", [teacher("a")], vocab, start_anew=True) == first and len(asked) == 2
+    assert (
+        taught_by_vote(made, tmp_path / "new", [teacher("a")], vocab, start_anew=True) == first
+        and len(asked) == 2
+    )
     assert (tmp_path / "new" / "set_aside" / "run_1" / "vote.json").exists()
 
 
@@ -135,7 +141,7 @@ def test_distilling_needs_questions_and_more_than_one_model(tmp_path, monkeypatc
     lines = override(made, {"finetune.objective": "whole_line"})
     with pytest.raises(UserError, match="needs question_answer in --config.finetune.objective"):
         distill(lines, tmp_path, [tmp_path], student=Run(tmp_path, made, None, {}))
-    module = sys.modules[vote.__module__]
+    module = sys.modules[taught_by_vote.__module__]
     monkeypatch.setattr(module, "voting", lambda runs, config: [(run, made) for run in runs])
     monkeypatch.setattr(module, "load_params", lambda run, model_devices: None)
     mixed = override(made, {"pretrain.objective": "whole_line=0.5,question_answer=0.5"})
@@ -151,7 +157,7 @@ def test_the_reader_teaches_what_it_is_more_than_half_sure_of():
     class Fake:
         def read(self, lines, name):
             answer, probability = says[name]
-            return {answer: Found(probability, Span(0, 0, 1))}
+            return {answer: Likely(probability, Place(0, 0, 1))}
 
     documents = [f"{name}. Born." for name in says]
     book = OpenBook(documents, Frame("Where was ", " born?"), Lookup(documents), Fake())
@@ -168,16 +174,16 @@ def test_the_reader_learns_no_held_out_question_and_answers_each_once(tmp_path, 
     vocab, held_out = Vocab.of(load_documents(made.data).characters), load_questions(made.data)
     learned, train = [], reader.train
     monkeypatch.setattr(reader, "train", lambda asked: learned.append(asked) or train(asked))
-    first = read(made, tmp_path, vocab)
+    first = taught_by_reader(made, tmp_path, vocab)
     pairs = load_pairs(made.data).pairs
     assert [f"Where was {name} born?" for _, name, _ in learned[0]] == [question for question, _ in pairs]
     assert set(held_out.pairs) < set(first.pairs) and len(first.pairs) == 5 + 6
     assert first.by == ["the open-book reader"]
     assert first.learned == set(fingerprints([question for question, _ in pairs]))
-    assert read(made, tmp_path, vocab) == first and len(learned) == 1
+    assert taught_by_reader(made, tmp_path, vocab) == first and len(learned) == 1
     for change, what in {"data.biographies.copies": "documents", "data.n_validation": "pairs"}.items():
         with pytest.raises(UserError, match=f"reader.json comes from other {what}, as their digest says"):
-            read(override(made, {change: 1}), tmp_path, vocab)
+            taught_by_reader(override(made, {change: 1}), tmp_path, vocab)
 
 
 def test_a_name_in_several_lines_is_read_in_all_of_them(tmp_path):
@@ -189,7 +195,7 @@ def test_a_name_in_several_lines_is_read_in_all_of_them(tmp_path):
         pretrain_corpus_path=str(tmp_path / "documents"), finetune_corpus_path=str(tmp_path / "pairs")
     )
     vocab = Vocab.of(load_documents(data).characters)
-    taught = read(replace(tiny.config(), data=data), tmp_path / "new", vocab)
+    taught = taught_by_reader(replace(tiny.config(), data=data), tmp_path / "new", vocab)
     assert taught.pairs == [("Where is Go Yy from?", "Rome"), ("Where is Ho Zy from?", "Oslo")]
 
 
@@ -222,7 +228,7 @@ def test_a_run_learns_to_answer_from_what_it_recites(tmp_path, monkeypatch):
         names.extend(map(book.where.name, questions))
         return [Recited("Rome", says[name], "", 0, 0) if name in says else None for name in names]
 
-    monkeypatch.setattr(sys.modules[vote.__module__], "recite", recite)
+    monkeypatch.setattr(sys.modules[taught_by_vote.__module__], "recite", recite)
     flags = ["--mode=distill", "--recite", f"--workdir={tmp_path}", "--config.finetune.epochs=1"]
     flags += [f"--{of}_params_path={made.folder}" for of in ("reading", "student")]
     out = run(*flags)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from kgpt_jax.config import ModelConfig, TrainConfig
-from kgpt_jax.data.batches import Batch, split, stack
+from kgpt_jax.data.batches import Batch, in_microbatches, stack
 from kgpt_jax.model.gpt import GPT
 from kgpt_jax.model.rope import rotate
 from kgpt_jax.store.torch_params import buffers, from_torch, load_torch_params, save_torch_params, to_torch
@@ -105,7 +105,7 @@ def test_five_training_steps(name):
     state = TrainState(np.int32(0), params, tx.init(params))
     x_IBT, y_IBT = (numbers[name].astype(np.int32) for name in ("x", "y"))
     batches = [Batch(x_BT, y_BT, np.zeros(3, np.int32)) for x_BT, y_BT in zip(x_IBT, y_IBT)]
-    microbatches = stack([split(batch, 1)[0] for batch in batches])
+    microbatches = stack([in_microbatches(batch, 1)[0] for batch in batches])
     key, rate_J = jax.random.key(0), rates.astype(np.float32)
     state, _, metrics = train_steps(key, state, zero_sums(state), microbatches, rate_J, 5)
     np.testing.assert_allclose(metrics["loss"], numbers["losses"], rtol=1e-4)

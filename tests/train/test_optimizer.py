@@ -147,12 +147,12 @@ def test_muon_turns_the_blocks_matrices_orthogonal_and_leaves_the_rest_to_adam()
 
 def test_muon_learns_downhill():
     """Twenty updates on one batch lower its loss, by the same sign as AdamW's."""
-    from kgpt_jax.data.batches import Batch, split, stack
+    from kgpt_jax.data.batches import Batch, in_microbatches, stack
     from kgpt_jax.train.step import TrainState, make_train_steps, zero_sums
 
     model, params, x_BT = tiny.make("vanilla")
     tx = make_optimizer(TrainConfig(learning_rate=3e-3, muon_learning_rate=0.02))
-    one = split(Batch(x_BT, np.roll(x_BT, -1, axis=1), np.ones(3, np.int32)), 1)
+    one = in_microbatches(Batch(x_BT, np.roll(x_BT, -1, axis=1), np.ones(3, np.int32)), 1)
     state = TrainState(jnp.int32(0), params, tx.init(params))
     train_steps, key, rate_J = make_train_steps(model, tx), jax.random.key(0), np.full(20, 3e-3, np.float32)
     losses = train_steps(key, state, zero_sums(state), stack(one * 20), rate_J, 20)[2]["loss"]

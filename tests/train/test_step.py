@@ -9,7 +9,7 @@ import pytest
 from jax.tree_util import DictKey
 
 from kgpt_jax.config import TrainConfig
-from kgpt_jax.data.batches import Batch, Microbatch, split, stack
+from kgpt_jax.data.batches import Batch, Microbatch, in_microbatches, stack
 from kgpt_jax.model.gpt import GPT
 from kgpt_jax.store.torch_params import to_torch
 from kgpt_jax.train.optimizer import make_optimizer
@@ -57,7 +57,7 @@ def setup(variant="vanilla", dropout=0.3):
 
 def whole(batches) -> Microbatch:
     """Returns batches as microbatches that are each a whole update."""
-    return stack([split(batch, 1)[0] for batch in batches])
+    return stack([in_microbatches(batch, 1)[0] for batch in batches])
 
 
 def run(train_steps, state, microbatches, lr_J, n=None):
@@ -90,7 +90,7 @@ def test_dropout_differs_between_updates_and_microbatches():
     no_rates = np.zeros(6, np.float32)  # only dropout can differ
     losses = run(train_steps, start(), whole(batches[:1] * 6), no_rates)[1]["loss"]
     assert len(set(losses.tolist())) == 6
-    microbatch = split(batches[0], 1)[0]
+    microbatch = in_microbatches(batches[0], 1)[0]
     numbered = stack([microbatch._replace(number=np.int32(number), last=np.bool_(True)) for number in (0, 1)])
     first, _ = run(train_steps, start(), numbered, no_rates[:2], n=1)
     second = jax.tree.map(lambda part: part[::-1], numbered)
@@ -143,7 +143,7 @@ def test_a_batch_in_microbatches_makes_the_same_update(variant):
     train_steps = partial(make_train_steps(model, tx), jax.random.key(3))
     results = []
     for n in (1, 3):
-        microbatches = split(batch, n)
+        microbatches = in_microbatches(batch, n)
         fresh = jax.tree.map(jnp.copy, params)
         state, losses = TrainState(jnp.int32(0), fresh, tx.init(fresh)), []
         sums = zero_sums(state)
@@ -153,8 +153,12 @@ def test_a_batch_in_microbatches_makes_the_same_update(variant):
         assert [float(m["loss"][0]) > 0 for m in losses] == [False] * (len(microbatches) - 1) + [True]
         assert int(state.step) == 1 and not any(leaf.any() for leaf in jax.tree.leaves(sums))
         results.append((state, losses[-1]))
-    assert [len(split(batch, n)) for n in (1, 3)] == [1, 3]
-    assert [microbatch.batch.x_BT.shape for microbatch in split(batch, 3)] == [(2, 16), (2, 32), (2, 63)]
+    assert [len(in_microbatches(batch, n)) for n in (1, 3)] == [1, 3]
+    assert [microbatch.batch.x_BT.shape for microbatch in in_microbatches(batch, 3)] == [
+        (2, 16),
+        (2, 32),
+        (2, 63),
+    ]
     (whole_state, whole_metrics), (state, metrics) = results
     for name in ("loss", "grad_norm"):
         assert float(metrics[name][0]) == pytest.approx(float(whole_metrics[name][0]), rel=1e-5)
