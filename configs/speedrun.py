@@ -6,6 +6,12 @@ python -m kgpt_jax.main --mode=pretrain --config=speedrun --variant=rope --workd
 python -m kgpt_jax.main --mode=evaluate --recite --reading_params_path=runs/speedrun/rope/pretrain
 
 It is not finetuned: docs/recite.md says how the answer is read. docs/speedrun.md has accuracy and time.
+
+To answer without reciting, the model learns from its own recited answers:
+
+python -m kgpt_jax.main --mode=distill --recite --workdir=runs/speedrun \
+    --reading_params_path=runs/speedrun/rope/pretrain --student_params_path=runs/speedrun/rope/pretrain
+python -m kgpt_jax.main --mode=evaluate --reading_params_path=runs/speedrun/rope/distill
 """
 
 from kgpt_jax.config import Config, load_recipe, override
@@ -19,5 +25,9 @@ def get_config() -> Config:
         "pretrain.batch_size": 128,
         "pretrain.warmup_tokens": 200_000,
         "pretrain.decay_from": 0.4,  # most is learned while the rate decays
+        # A model that only recites has much to learn about questions.
+        "finetune.epochs": 10,
+        "finetune.batch_size": 32,
+        "finetune.learning_rate": 1e-3,
     }
     return override(load_recipe("configs/best.py"), changes)
