@@ -192,7 +192,9 @@ def _check_ours(folder: Path):
         ours = json.loads((folder / "run.json").read_text("utf-8"))["stage"] in STAGES
     except (FileNotFoundError, NotADirectoryError):
         ours = False
-    except (OSError, *JSON_ERRORS):
+    except OSError as error:
+        raise UserError(f"cannot read {folder / 'run.json'}: {error.strerror}; give another folder") from None
+    except JSON_ERRORS:
         raise UserError(
             f"{folder / 'run.json'} is no run's, or damaged: give another folder, or move it away"
         ) from None
