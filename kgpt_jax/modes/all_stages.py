@@ -29,13 +29,13 @@ def run(command: Command):
     config, tensorboard = command.config(), command.flags.tensorboard
     root = command.workdir / config.model.variant
     # Check the inputs and the outputs of all stages before the first one begins.
-    check(root / "summary.json", SUMMARY)
     vocab = Vocab.of(corpus.load_documents(config.data).characters)
     for stage in ("finetune", "scratch"):
         load_stage_data(config, stage, vocab)
     for stage in STAGE_OBJECTIVES:
         check_fits(with_vocab(config, vocab), stage)
     corpus.load_questions(config.data)
+    check(root / "summary.json", SUMMARY)
 
     pretrained = pretrain(config, root / "pretrain", tensorboard)
     finetuned = finetune(config, root / "finetune", pretrained.run, tensorboard)
