@@ -7,7 +7,7 @@ python -m kgpt_jax.main --mode=evaluate --recite --reading_params_path=runs/spee
 
 It is not finetuned: docs/recite.md says how the answer is read. docs/speedrun.md has accuracy and time.
 
-To answer without reciting, the model learns from its own recited answers:
+To answer at once, the model is finetuned on the answers that it recites:
 
 python -m kgpt_jax.main --mode=distill --recite --workdir=runs/speedrun \
     --reading_params_path=runs/speedrun/rope/pretrain --student_params_path=runs/speedrun/rope/pretrain

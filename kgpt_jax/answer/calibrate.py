@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 LEAST_PAIRS = 20  # pairs of each part
 UNKNOWN_SHARE = 0.02  # of the pairs of the fit have names that count as unknown
-N_STRANGERS = 16  # who share the last part of a name, and as many who share the first part
+N_STRANGERS = 16  # so many strangers share the last part of a name, and so many others the first
 
 
 def calibrate(voters: Sequence[Voter], data: DataConfig, n_fit: int = 0, recites: bool = False) -> Calibrated:

@@ -39,7 +39,7 @@ def taught_by_vote(
     teachers: Sequence[Run],
     vocab: Vocab,
     start_anew: bool = False,
-    reciting: bool = False,
+    recites: bool = False,
 ) -> Taught:
     """Returns the questions and answers on which the teachers agree.
 
@@ -55,7 +55,7 @@ def taught_by_vote(
       teachers: the runs that vote.
       vocab: the vocabulary of the new model.
       start_anew: whether to move a run in the folder, and these answers, aside first.
-      reciting: whether the teachers recite. An answer counts if the reader's probability is above
+      recites: whether the teachers recite. An answer counts if the reader's probability is above
         LEAST_PROBABILITY.
 
     Raises:
@@ -65,7 +65,7 @@ def taught_by_vote(
     asked = voting(teachers, config)
     refuse_held_out(teachers, config.data)
     models = sum(run.config.n_seeds for run in teachers)
-    if models < 2 and not reciting:
+    if models < 2 and not recites:
         raise UserError(
             f"{teachers[0].folder} holds one model, which is no vote: add runs by --voters, train by "
             "--num_seeds, or let it --recite"
@@ -76,16 +76,16 @@ def taught_by_vote(
 
     def take() -> dict:
         given = []
-        book = open_book(config.data) if reciting else None
+        book = open_book(config.data) if recites else None
         for each in asked:  # one after the other, since all together may not fit into memory
-            voters = load_voters([each], "asking", reciting)
+            voters = load_voters([each], "asking", recites)
             given += recited(voters, questions, book) if book else ask(voters, questions).answers
         return {"models": models, "pairs": agreed(questions, given, question_room(config.model), vocab)}
 
     made_from: dict = {"teachers_digests": digests, "questions_digest": corpus.digest(questions)}
-    if reciting:  # the reader learns from the training pairs
+    if recites:  # the reader learns from the training pairs
         made_from["pairs_digest"] = corpus.digest(chain(*pairs))
-    found = _once(folder / (RECITED if reciting else VOTE), made_from, take, start_anew)
+    found = _once(folder / (RECITED if recites else VOTE), made_from, take, start_anew)
     how = "one model recites" if models == 1 else f"more than half of {models} models agree on"
     log.info(f"{how} the answers to {len(found):,} of {len(questions):,} new questions")
     return Taught(
@@ -101,12 +101,14 @@ def recited(voters: Sequence[Voter], questions: Sequence[str], book: OpenBook) -
       questions: the questions.
       book: has the reader and knows the form of the questions. Its documents are not read.
     """
-    return [
-        [there.answer if there and there.probability > LEAST_PROBABILITY else "" for there in said]
-        for voter in voters
-        for params in voter.models
-        for said in [recite(GPT(voter.config.model), params, voter.run.vocab, book, questions)]
-    ]
+    answers = []
+    for voter in voters:
+        for params in voter.models:
+            said = recite(GPT(voter.config.model), params, voter.run.vocab, book, questions)
+            answers.append(
+                [there.answer if there and there.probability > LEAST_PROBABILITY else "" for there in said]
+            )
+    return answers
 
 
 def taught_by_reader(config: Config, folder: Path, vocab: Vocab, start_anew: bool = False) -> Taught:

@@ -109,13 +109,13 @@ def with_voters(run: Run, further: Sequence[str | Path], config: Config) -> list
     return [(run, fit_to(run, config)), *voting([read_run(folder) for folder in folders[1:]], config)]
 
 
-def load_voters(asked: Sequence[tuple[Run, Config]], purpose: str, reciting: bool = False) -> list[Voter]:
+def load_voters(asked: Sequence[tuple[Run, Config]], purpose: str, recites: bool = False) -> list[Voter]:
     """Loads the parameters of runs. Logs a note about each run that never learned to answer.
 
     Args:
       asked: the runs with their fitting configs, as `voting` returns them.
       purpose: the beginning of the log line that names a run; "" logs no such line.
-      reciting: whether the runs recite, so that they need not have learned to answer.
+      recites: whether the runs recite, so that they need not have learned to answer.
 
     Raises:
       UserError: a run has no valid checkpoint.
@@ -123,7 +123,7 @@ def load_voters(asked: Sequence[tuple[Run, Config]], purpose: str, reciting: boo
     loaded = []
     for run, config in asked:
         never_asked = "question_answer" not in weights(recipe_of(run.config, "pretrain"))
-        if run.facts["stage"] == "pretrain" and never_asked and not reciting:
+        if run.facts["stage"] == "pretrain" and never_asked and not recites:
             log.info(f"note: {run.folder} was never finetuned on questions: do not expect answers")
         loaded.append(Voter(run, config, load_params(run, purpose, config.model_devices)))
     return loaded

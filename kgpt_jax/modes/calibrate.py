@@ -39,9 +39,9 @@ def run(command: Command):
     picture = path.with_name("reliability.png")
     check(path, KIND)
     check(picture, PICTURE)
-    reciting = command.flags.recite
-    voters = load_voters(with_voters(start, command.flags.voters, config), "calibrating", reciting)
-    made = calibrate(voters, config.data, command.flags.n_fit, reciting)
+    recites = command.flags.recite
+    voters = load_voters(with_voters(start, command.flags.voters, config), "calibrating", recites)
+    made = calibrate(voters, config.data, command.flags.n_fit, recites)
     write_lines(path, [save(made)], KIND)
     draw(made, picture)
     record(picture, PICTURE)

@@ -13,9 +13,9 @@ reader finds the answers in that; so a run can also be its own only teacher. Wit
 open-book reader finds the answers in the documents. Either reader's answers become training pairs if their
 probability is above 50 %.
 
-All teachers also answer held-out questions. They never see the true answers, but the student trains on what
-they say. The open-book reader finds that in the documents: evaluation then measures knowledge that was
-injected as questions. Runs answer from what they have learned by reading.
+Teachers are asked held-out questions, too. They never see the true answers, but the student trains on theirs.
+Those of the open-book reader come from the documents, so evaluation then measures knowledge that was injected
+as questions. Those of runs come from what the runs have learned by reading.
 
 By default, a new model is pretrained on the documents and on all pairs. With --student_params_path, a
 pretrained run is finetuned on the pairs.
@@ -82,7 +82,7 @@ def distill(
     student,
     tensorboard: bool = False,
     start_anew: bool = False,
-    reciting: bool = False,
+    recites: bool = False,
 ):
     """Trains one model on the answers of its teachers, and on the training pairs.
 
@@ -93,7 +93,7 @@ def distill(
       student: a pretrained run to finetune; None pretrains a new model.
       tensorboard: whether to write event files for TensorBoard, too.
       start_anew: whether to move the files in the folder aside first.
-      reciting: whether the teachers recite.
+      recites: whether the teachers recite.
 
     Raises:
       UserError: the objective has no questions, or a teacher has learned a held-out question.
@@ -114,7 +114,7 @@ def distill(
         vocab = Vocab.of(corpus.load_documents(config.data).characters)
     load_stage_data(config, stage, vocab)
     if teachers:
-        taught = taught_by_vote(config, folder, teachers, vocab, start_anew, reciting)
+        taught = taught_by_vote(config, folder, teachers, vocab, start_anew, recites)
     else:
         taught = taught_by_reader(config, folder, vocab, start_anew)
     if student:

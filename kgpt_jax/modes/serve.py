@@ -43,8 +43,8 @@ def run(command: Command):
     asked = with_voters(start, command.flags.voters, command.config(start))
 
     def opened():
-        reciting = command.flags.recite
-        return open_answerer(load_voters(asked, "answering with", reciting), reciting)
+        recites = command.flags.recite
+        return open_answerer(load_voters(asked, "answering with", recites), recites)
 
     if path:
         write(opened(), command.flags.question[0], path)

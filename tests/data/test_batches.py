@@ -54,7 +54,7 @@ def test_seed_and_epoch_decide_the_order():
 
 
 def test_a_large_batch_is_shuffled_alike_whether_its_microbatches_are_given_or_not():
-    """As on a GPU, where it stays whole: the recipe is the same."""
+    """The automatic number is eight on a CPU and one on a GPU. The order must not depend on it."""
 
     def order(microbatches, batch_size=128):
         cfg = TrainConfig(batch_size=batch_size, microbatches=microbatches)

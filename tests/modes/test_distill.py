@@ -97,7 +97,7 @@ def test_a_vote_is_taken_once(tmp_path, monkeypatch):
     module = sys.modules[taught_by_vote.__module__]
     monkeypatch.setattr(module, "voting", lambda runs, config: [(run, made) for run in runs])
     monkeypatch.setattr(module, "load_params", lambda run, model_devices: run.folder.name)
-    monkeypatch.setattr(module, "load_voters", lambda asked, purpose, reciting: asked)
+    monkeypatch.setattr(module, "load_voters", lambda asked, purpose, recites: asked)
     monkeypatch.setattr(module, "params_digest", digests.get)
     asked = []
 
