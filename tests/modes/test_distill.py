@@ -12,7 +12,7 @@ from kgpt_jax.answer.predict import MAX_ANSWER
 from kgpt_jax.answer.reader import Likely, Place
 from kgpt_jax.answer.record import Recited
 from kgpt_jax.answer.teachers import agreed, likely, taught_by_reader, taught_by_vote
-from kgpt_jax.answer.voters import Answers
+from kgpt_jax.answer.voters import Answers, load_voters
 from kgpt_jax.config import DataConfig, UserError, override
 from kgpt_jax.data.corpus import load_documents, load_pairs, load_questions
 from kgpt_jax.data.holdout import fingerprints
@@ -233,7 +233,7 @@ def test_a_run_learns_to_answer_from_what_it_recites(tmp_path, monkeypatch):
     flags += [f"--{of}_params_path={made.folder}" for of in ("reading", "student")]
     out = run(*flags)
     assert f"one model recites the answers to 2 of {len(questions)} new questions\n" in out
-    assert "never finetuned" not in out and len(names) == len(questions)
+    assert len(names) == len(questions)
     folder = tmp_path / "vanilla" / "distill"
     answers = json.loads((folder / "recited.json").read_text("utf-8"))
     assert answers["pairs"] == [[question, "Rome"] for question in questions[:2]]
@@ -247,6 +247,15 @@ def test_a_run_learns_to_answer_from_what_it_recites(tmp_path, monkeypatch):
     assert len(names) == 2 * len(questions)  # and anew
     (tmp_path / "file").write_text("")
     assert "cannot make the folder" in refused(*flags, f"--workdir={tmp_path / 'file'}")
+
+
+def test_a_pretrained_run_is_expected_to_recite_but_not_to_answer(tmp_path, monkeypatch):
+    made, notes = runs.saved(tmp_path / "one"), []
+    monkeypatch.setattr(sys.modules[load_voters.__module__].log, "info", notes.append)
+    pretrained = replace(made, facts=made.facts | {"stage": "pretrain"})
+    for recites, n in ((True, 0), (False, 1)):
+        load_voters([(pretrained, made.config)], "", recites)
+        assert sum("was never finetuned on questions" in note for note in notes) == n
 
 
 def test_no_teacher_is_moved_away_and_the_checkpoint_asked_for_is_read(tmp_path):

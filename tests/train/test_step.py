@@ -154,11 +154,8 @@ def test_a_batch_in_microbatches_makes_the_same_update(variant):
         assert int(state.step) == 1 and not any(leaf.any() for leaf in jax.tree.leaves(sums))
         results.append((state, losses[-1]))
     assert [len(in_microbatches(batch, n)) for n in (1, 3)] == [1, 3]
-    assert [microbatch.batch.x_BT.shape for microbatch in in_microbatches(batch, 3)] == [
-        (2, 16),
-        (2, 32),
-        (2, 63),
-    ]
+    shapes = [microbatch.batch.x_BT.shape for microbatch in in_microbatches(batch, 3)]
+    assert shapes == [(2, 16), (2, 32), (2, 63)]
     (whole_state, whole_metrics), (state, metrics) = results
     for name in ("loss", "grad_norm"):
         assert float(metrics[name][0]) == pytest.approx(float(whole_metrics[name][0]), rel=1e-5)
