@@ -9,16 +9,25 @@ if TYPE_CHECKING:
 LOOK_UP = NEVER, UNSURE, ALWAYS = "never", "unsure", "always"  # when to look answers up
 
 
+def in_hundred(probability: float) -> tuple[str, int]:
+    """Returns how many of 100 answers are right, as words and a number; never all or none.
+
+    >>> in_hundred(0.876), in_hundred(0.997), in_hundred(0.003)
+    (('about', 88), ('more than', 99), ('less than', 1))
+    """
+    if probability >= 0.995:
+        return "more than", 99
+    return ("less than", 1) if probability < 0.005 else ("about", round(100 * probability))
+
+
 def of_100(probability: float) -> str:
     """Returns a probability in words.
 
     >>> of_100(0.876)
     'of 100 answers this sure, about 88 are right'
-    >>> of_100(0.997), of_100(0.003)
-    ('of 100 answers this sure, more than 99 are right', 'of 100 answers this sure, less than 1 are right')
     """
-    number = "more than 99" if probability > 0.995 else "less than 1" if probability < 0.005 else ""
-    return f"of 100 answers this sure, {number or f'about {100 * probability:.0f}'} are right"
+    words, number = in_hundred(probability)
+    return f"of 100 answers this sure, {words} {number} are right"
 
 
 class Recited(NamedTuple):

@@ -4,6 +4,7 @@ from functools import cache
 from pathlib import Path
 
 from kgpt_jax.answer.predict import MAX_ANSWER
+from kgpt_jax.answer.record import in_hundred
 from kgpt_jax.page.view import MEANING, Answerer, View
 
 HERE = Path(__file__).parent
@@ -52,5 +53,8 @@ def _template():
         loader=jinja2.FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     return environment.get_template(
-        "page.html", globals=dict(MEANING=MEANING, MAX_QUESTION=MAX_QUESTION, MAX_ANSWER=MAX_ANSWER)
+        "page.html",
+        globals=dict(
+            MEANING=MEANING, MAX_QUESTION=MAX_QUESTION, MAX_ANSWER=MAX_ANSWER, in_hundred=in_hundred
+        ),
     )
