@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from kgpt_jax.config import UserError
-from kgpt_jax.exercises import claims, places, word_claims
+from kgpt_jax.exercises import claims, layers, places, word_claims
 from kgpt_jax.exercises.figures import Bars, Figure, Findings, Histogram, Lines, Matrix
 from kgpt_jax.store.outputs import cannot_write
 
@@ -22,9 +22,9 @@ TOPICS = {
     "permutation": places.permutation,
     "positions": places.positions,
     "rope": places.rope,
-    "costs": places.costs,
-    "synthesizer": places.synthesizer,
-    "scaling": places.scaling,
+    "costs": layers.costs,
+    "synthesizer": layers.synthesizer,
+    "scaling": layers.scaling,
 }
 QUESTIONS = {  # names of questions that belong to a topic of another name
     "two_heads_scaled_key": "two_heads",

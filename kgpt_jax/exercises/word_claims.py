@@ -13,7 +13,7 @@ import numpy as np
 from scipy import special
 
 from kgpt_jax.config import ModelConfig
-from kgpt_jax.exercises.claims import frame
+from kgpt_jax.exercises.draws import frame
 from kgpt_jax.exercises.figures import Bars, Findings, Line, Lines, Matrix, Settings
 from kgpt_jax.model.attention import CausalAttention, MemoryAttention
 

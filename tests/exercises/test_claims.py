@@ -5,7 +5,7 @@ import jax
 import numpy as np
 import pytest
 
-from kgpt_jax.exercises import claims, theory, word_claims
+from kgpt_jax.exercises import claims, draws, theory, word_claims
 from kgpt_jax.exercises.claims import ONE_HEAD, TWO_HEADS
 from kgpt_jax.exercises.figures import Settings, mean
 from kgpt_jax.model.attention import CausalAttention, MemoryAttention
@@ -111,14 +111,14 @@ def test_whole_keys_and_their_products_alone_have_the_same_law():
     def draw(key, frame_ND):
         eps_key, key = jax.random.split(key)
         eps = 1 + 0.5 * jax.random.normal(eps_key)
-        noise = claims.noise(key, n, d) if frame_ND is not None else jax.random.normal(key, (2, n))
-        products_HN = claims.products(noise, alpha, eps, frame_ND)
+        noise = draws.noise(key, n, d) if frame_ND is not None else jax.random.normal(key, (2, n))
+        products_HN = draws.products(noise, alpha, eps, frame_ND)
         return products_HN[0, 0], products_HN[1, 0], products_HN[0, 2], products_HN[1, 1]
 
-    frame_ND = claims.frame(n, d, 3)
+    frame_ND = draws.frame(n, d, 3)
     np.testing.assert_allclose(frame_ND @ frame_ND.T, np.eye(n), atol=1e-12)
     whole, alone = (
-        np.stack(claims.simulate(partial(draw, frame_ND=each), 2000, 0, f"test {each is None}"))
+        np.stack(draws.simulate(partial(draw, frame_ND=each), 2000, 0, f"test {each is None}"))
         for each in (frame_ND, None)
     )
     for first in range(4):
@@ -133,7 +133,7 @@ def test_copying_and_its_bound():
     found = claims.copying(Settings(draws=250, sizes=(8,)))
     assert figure(found, "margin_99", n=8).value == pytest.approx(math.log(693))
     assert all(row.value < 1e-15 for row in found.figures if row.quantity == "bound_violation")
-    ((lost_S, lead_S),) = claims.simulate(partial(claims.lost_by_lead, sizes=(2,)), 250, 0, "test")
+    ((lost_S, lead_S),) = draws.simulate(partial(claims.lost_by_lead, sizes=(2,)), 250, 0, "test")
     np.testing.assert_allclose(lost_S, 1 / (1 + np.exp(lead_S)), atol=1e-15)  # two words reach the bound
 
 

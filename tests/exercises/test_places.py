@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from kgpt_jax.config import ModelConfig
-from kgpt_jax.exercises import places
-from kgpt_jax.exercises.claims import simulate
+from kgpt_jax.exercises import layers, places
+from kgpt_jax.exercises.draws import simulate
 from kgpt_jax.exercises.figures import Settings
 from kgpt_jax.model.attention import CausalAttention
 from tests.exercises.test_claims import figure
@@ -65,7 +65,7 @@ def test_rotations_by_hand_by_matrix_and_by_our_module():
 
 
 def test_costs_by_hand():
-    found = places.costs(Settings(draws=50))
+    found = layers.costs(Settings(draws=50))
     layer = {T: 12 * T * 256**2 + 2 * T * T * 256 for T in (64, 128)}  # multiplications
     assert figure(found, "percent_saved", n=128).value == pytest.approx(100 * (1 - layer[64] / layer[128]))
     for name in ("vanilla", "perceiver"):
@@ -74,7 +74,7 @@ def test_costs_by_hand():
 
 
 def test_a_synthesizers_weights_ignore_other_words():
-    found = places.synthesizer(FEW)
+    found = layers.synthesizer(FEW)
     assert figure(found, "jacobian_synthesizer").value == 0
     assert figure(found, "jacobian_synthesizer_own_word").value > 0.01
     assert figure(found, "jacobian_vanilla").value > 0.05
@@ -84,9 +84,9 @@ def test_slopes_are_differences():
     """Word 5's weights, by a change of word 2."""
     rng = np.random.default_rng(0)
     x_1TC = jnp.asarray(rng.standard_normal((1, 8, 16)), jnp.float32)
-    slope_TT = places.weight_slopes(CausalAttention, x_1TC, np.random.default_rng(1))
+    slope_TT = layers.weight_slopes(CausalAttention, x_1TC, np.random.default_rng(1))
     assert not np.triu(slope_TT, 1).any()  # no later word counts
-    weights = places.weights_of(CausalAttention, np.random.default_rng(1))
+    weights = layers.weights_of(CausalAttention, np.random.default_rng(1))
     steps = [
         np.abs(weights(x_1TC.at[0, 2, c].add(0.01)) - weights(x_1TC.at[0, 2, c].add(-0.01))).max(axis=(0, 2))[
             5
@@ -98,9 +98,9 @@ def test_slopes_are_differences():
 
 def test_scores_of_whole_and_of_projected_keys(monkeypatch):
     """A Jacobian is diag(w) - w w^T, and both ways to draw scores of 16 channels have the same spread."""
-    run = partial(places.score_spread, n=4, d=16)
+    run = partial(layers.score_spread, n=4, d=16)
     whole_S2, _ = simulate(run, 2000, 0, "whole")
-    monkeypatch.setattr(places, "FULL", 8)
+    monkeypatch.setattr(layers, "FULL", 8)
     alone_S2, slope_S2 = simulate(run, 2000, 0, "alone")
     for column, expected in ((0, 16.0), (1, 1.0)):
         for square_S2 in (whole_S2, alone_S2):
