@@ -25,7 +25,7 @@ from kgpt_jax.answer.confidence import (
 from kgpt_jax.answer.evidence import Asks, evidence
 from kgpt_jax.answer.open_book import OpenBook, open_book
 from kgpt_jax.answer.score import auroc
-from kgpt_jax.answer.sure import FAMILIARITY, are_known, probabilities
+from kgpt_jax.answer.sure import are_known, least_familiarity, probabilities
 from kgpt_jax.answer.voters import Voter, ask, unlearned
 from kgpt_jax.config import DataConfig, UserError
 from kgpt_jax.data import corpus
@@ -37,7 +37,6 @@ from kgpt_jax.store.params import params_digest
 log = logging.getLogger(__name__)
 
 LEAST_PAIRS = 20  # pairs of each part
-UNKNOWN_SHARE = 0.02  # of the pairs of the fit have names that count as unknown
 N_STRANGERS = 16  # so many strangers share the last part of a name, and so many others the first
 
 
@@ -87,7 +86,7 @@ def calibrate(voters: Sequence[Voter], data: DataConfig, n_fit: int = 0, recites
     sets = [] if recites else probabilities(voters, [questions[i] for i in clean])
     of_fit = [pair and pair[0] for pair in (there[i] for i in last)] if there else None
     pairs = tuple((float(c), bool(r)) for c, r in zip(confidence_N[clean], right_N[clean]))
-    least_familiarity = float(np.quantile(found.table_NF[last, FAMILIARITY], UNKNOWN_SHARE))
+    least = least_familiarity(found.familiarity_N[last])
     return Calibrated(
         dataclasses.replace(fitted, clean=pairs),
         asks,
@@ -95,8 +94,8 @@ def calibrate(voters: Sequence[Voter], data: DataConfig, n_fit: int = 0, recites
         fingerprints(questions),
         recites,
         [float(confidence) for confidence in confidence_N[last]],
-        least_familiarity,
-        are_known(found.table_NF[clean], least_familiarity),
+        least,
+        are_known(found.familiarity_N[clean], least),
         there and [there[i] for i in clean],
         of_fit,
         [each.get(targets[i], 0.0) for i, each in zip(clean, sets)],

@@ -13,7 +13,7 @@ from functools import cached_property
 import numpy as np
 
 from kgpt_jax.answer.calibrated import CANDIDATES, Calibrated, of_runs
-from kgpt_jax.answer.evidence import FEATURES, WORST, evidence
+from kgpt_jax.answer.evidence import FEATURES, evidence
 from kgpt_jax.answer.label import label
 from kgpt_jax.answer.predict import ROWS, likeliest_answers
 from kgpt_jax.answer.record import NEVER, Sure
@@ -26,7 +26,7 @@ from kgpt_jax.model.gpt import GPT
 
 log = logging.getLogger(__name__)
 
-FAMILIARITY = list(FEATURES).index("familiarity")
+UNKNOWN_SHARE = 0.02  # of the pairs of the fit have names that count as unknown
 
 
 class Judge:
@@ -126,7 +126,7 @@ class Judge:
             ]
         found = evidence(self.voters, made.asks, questions, given)
         confidences = [float(confidence) for confidence in made.calibration.confidence(found.table_NF)]
-        known = are_known(found.table_NF, made.least_familiarity)
+        known = are_known(found.familiarity_N, made.least_familiarity)
         right = made.calibration.probability(confidences)
         answers: list[Sure | None] = []
         for i, (probability, low, high) in enumerate(right):
@@ -179,9 +179,16 @@ def probabilities(
     return [dict(sorted(there.items(), key=lambda item: -item[1])) for there in found]
 
 
-def are_known(table_NF: np.ndarray, least: float) -> list[bool]:
-    """Returns whether each name counts as known: whether its familiarity, among the evidence, is high enough.
+def least_familiarity(familiarity_N: np.ndarray) -> float:
+    """Returns the familiarity below which names count as unknown, given that of the pairs of the fit."""
+    finite_N = np.maximum(familiarity_N, np.finfo(np.float32).min)  # the quantile lies between two of them
+    return float(np.quantile(finite_N, UNKNOWN_SHARE))
 
-    Names with unknown letters never are.
+
+def are_known(familiarity_N: np.ndarray, least: float) -> list[bool]:
+    """Returns whether each name counts as known: a familiarity of -inf, as of unknown letters, never does.
+
+    >>> are_known(np.array([-60.0, -120.0, -np.inf]), least=-103.0)
+    [True, False, False]
     """
-    return [bool(value >= least and value > WORST) for value in table_NF[:, FAMILIARITY]]
+    return [bool(value >= least and value > -np.inf) for value in familiarity_N]

@@ -22,7 +22,7 @@ from kgpt_jax.answer.familiar import familiarity
 from kgpt_jax.answer.label import LABELS, label
 from kgpt_jax.answer.predict import likeliest_answers, log_probabilities
 from kgpt_jax.answer.score import auroc
-from kgpt_jax.answer.sure import probabilities
+from kgpt_jax.answer.sure import are_known, least_familiarity, probabilities
 from kgpt_jax.answer.voters import Answers, Voter, ask, load_voters
 from kgpt_jax.config import BiographiesConfig, DataConfig, UserError, override
 from kgpt_jax.data.biographies import PLACES
@@ -81,6 +81,7 @@ def test_evidence_is_what_the_models_say(two_models):
     np.testing.assert_allclose(columns["strangers"], [expected, WORST], rtol=1e-5)
     known = familiarity(two_models, config.model, params, ["Ada King"])
     np.testing.assert_allclose(columns["familiarity"][0], np.maximum(known, WORST)[0], rtol=1e-5)
+    np.testing.assert_allclose(found.familiarity_N, [known[0], -np.inf], rtol=1e-5)
 
     asked_and_said = f"{questions[0]}{MASK}{found.answers[0]}{MASK}"
     leads = []
@@ -103,6 +104,14 @@ def test_evidence_is_what_the_models_say(two_models):
     expected = np.mean(read([f"Ada King. {MASK}"], ["Ro"]), axis=0)
     assert expected[0] > WORST
     np.testing.assert_allclose(table_NF[0, list(FEATURES).index("cloze")], expected[0], rtol=1e-5)
+
+
+def test_one_name_of_fifty_counts_as_unknown_however_little_a_run_knows():
+    familiarity_N = np.linspace(WORST - 150, WORST - 50, 50)
+    least = least_familiarity(familiarity_N)
+    assert are_known(familiarity_N, least) == [False] + [True] * 49
+    assert are_known(np.append(familiarity_N[1:], -np.inf), least) == [True] * 49 + [False]
+    assert np.isfinite(least_familiarity(np.full(50, -np.inf)))
 
 
 def test_the_probability_of_a_candidate_is_the_mean_over_the_models(two_models):
