@@ -39,7 +39,6 @@ FULL_SIZE = {  # at vocabulary 256; the first four are the course's own counts
 }
 # Of `synthesizer_random_fixed`, first layer and head: what position 3 gives to positions 0 to 3.
 FIXED_SCORES = [-1.2867748, 0.9271476, -0.46324304, -1.8940898]
-BFLOAT16 = [("float32", "bfloat16", 0.03), ("bfloat16", "float32", 0.05)]  # dtype, products, most difference
 SOURCE = 4  # characters given, in tests of variants that read them as a whole
 every_variant = pytest.mark.parametrize("variant", VARIANTS)
 
@@ -86,7 +85,7 @@ def test_shape_is_kept(variant, T):
 
 
 @every_variant
-@pytest.mark.parametrize("T", [8, 11, 15])  # blocks have 4 positions, the perceivers 6 latents
+@pytest.mark.parametrize("T", [8, 15])  # blocks have 4 positions, the perceivers 6 latents
 def test_logits_ignore_every_later_character(variant, T):
     model, params, x_BT = tiny.make(variant)
     x_BT, source_B, first = x_BT[:, :T], tiny.source_B(variant, SOURCE), first_predicted(variant)
@@ -100,10 +99,10 @@ def test_logits_ignore_every_later_character(variant, T):
 
 
 @cache
-def gradients(variant, T, **changes):
+def gradients(variant, **changes):
     """Returns the derivatives (T, S, C) of each output's sum by each input, of a stack by itself."""
     model, params, _ = tiny.make(variant, **changes)
-    x_BTC, pos_1T, source_B = stack_inputs(variant, T)
+    x_BTC, pos_1T, source_B = stack_inputs(variant, 15)
 
     def outputs(x_BTC):
         stack = VARIANTS[variant].stack(model.cfg)
@@ -113,16 +112,15 @@ def gradients(variant, T, **changes):
 
 
 @every_variant
-@pytest.mark.parametrize("T", [8, 15])
-def test_no_gradient_comes_from_a_later_position(variant, T):
-    grad_TSC = gradients(variant, T)
-    for t in range(first_predicted(variant), T):
+def test_no_gradient_comes_from_a_later_position(variant):
+    grad_TSC = gradients(variant)
+    for t in range(first_predicted(variant), 15):
         assert grad_TSC[t, t].any()
         assert not grad_TSC[t, t + 1 :].any(), t
 
 
 @every_variant
-@pytest.mark.parametrize("T", [1, 8, 11])
+@pytest.mark.parametrize("T", [1, 8])
 def test_padding_to_the_right_changes_nothing(variant, T):
     model, params, x_BT = tiny.make(variant)
     padded_BT = x_BT.copy()
@@ -160,8 +158,9 @@ def relative_difference(tree, exact):
 
 @pytest.mark.parametrize(
     "variant, dtype, products, most",
-    [(variant, *setting) for variant in VARIANTS for setting in BFLOAT16]
-    + [("vanilla", "bfloat16", "bfloat16", 0.05)],
+    # Each variant casts activations in its own code; all round factors in `model/dense.py`.
+    [(variant, "bfloat16", "float32", 0.05) for variant in VARIANTS]
+    + [("vanilla", "float32", "bfloat16", 0.03), ("vanilla", "bfloat16", "bfloat16", 0.05)],
 )
 def test_bfloat16_factors_and_activations_stay_close_to_float32(variant, dtype, products, most):
     model, params, x_BT = tiny.make(variant)
@@ -176,9 +175,9 @@ def test_bfloat16_factors_and_activations_stay_close_to_float32(variant, dtype, 
 
 
 @every_variant
-@pytest.mark.parametrize("prompt", [1, 10])  # the second ends inside of a block
-def test_cached_logits_equal_uncached(variant, prompt):
+def test_cached_logits_equal_uncached(variant):
     model, params, x_BT = tiny.make(variant)
+    prompt = 6  # ends inside the second block of four
     source_B = tiny.source_B(variant, prompt)
     part, cache = decode(model, {"params": params}, x_BT[:, :prompt], source_B)
     parts = [part]
@@ -201,14 +200,6 @@ def test_bigbird_with_many_blocks_gathers_what_its_mask_allows():
 def test_who_keeps_a_cache():
     without = {name for name in FULL_SIZE if not has_cache(tiny.model_config(name))}
     assert without == {"perceiver", "perceiver_ar"}
-
-
-@pytest.mark.parametrize("variant", ["vanilla", "bigbird", "encoder_decoder"])
-def test_jitted_equals_op_by_op(variant):
-    model, params, x_BT = tiny.make(variant)
-    jitted = logits(model, params, x_BT)
-    with jax.disable_jit():
-        np.testing.assert_allclose(jitted, logits(model, params, x_BT), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("variant", ["synthesizer", "encoder_decoder"])
@@ -243,15 +234,20 @@ def test_whose_weights_follow_from_their_own_position_alone(variant):
 
 @every_variant
 def test_dropout_acts_in_training_only(variant):
-    model, params, x_BT = tiny.make(variant, dropout=0.5)
+    model, params, x_BT = tiny.make(variant)
+    dropping = GPT(dataclasses.replace(model.cfg, dropout=0.5))
+    np.testing.assert_array_equal(logits(dropping, params, x_BT), logits(model, params, x_BT))
+
+
+def test_dropout_is_drawn_anew_from_each_key():
+    model, params, x_BT = tiny.make("vanilla", dropout=0.5)
 
     @jax.jit
     def trained(seed):
         rngs = {"dropout": jax.random.key(seed)}
         return model.apply({"params": params}, x_BT, train=True, rngs=rngs)
 
-    assert (trained(0) == trained(0)).all() and (trained(0) != trained(1)).any()
-    assert (logits(model, params, x_BT) != trained(0)).any()
+    assert (trained(0) != trained(1)).any() and (trained(0) != logits(model, params, x_BT)).any()
 
 
 @pytest.mark.parametrize("variant", ["vanilla", "synthesizer", "linformer"])
@@ -264,7 +260,8 @@ def test_dropout_acts_on_embeddings_weights_and_both_outputs_of_a_block(variant)
         return call(*args, **kwargs)
 
     with nn.intercept_methods(count):
-        model.apply({"params": params}, x_BT, train=True, rngs={"dropout": jax.random.key(0)})
+        call = partial(model.apply, train=True, rngs={"dropout": jax.random.key(0)})
+        jax.eval_shape(call, {"params": params}, x_BT)
     assert len(counted) == len(set(counted)) == 1 + 3 * model.cfg.n_layer
 
 
@@ -319,12 +316,12 @@ def test_the_perceiver_forgets_what_its_latents_cannot_hold():
     expected_TS = np.tril(np.ones((15, 15), bool))
     expected_TS[:, 6:] = False  # six latents see the first six tokens
     np.fill_diagonal(expected_TS, True)
-    np.testing.assert_array_equal(gradients("perceiver", 15, n_layer=4).any(axis=-1), expected_TS)
+    np.testing.assert_array_equal(gradients("perceiver", n_layer=4).any(axis=-1), expected_TS)
 
 
 @pytest.mark.parametrize("variant", sorted(FULL_SIZE.keys() - {"perceiver", "bigbird", "encoder_decoder"}))
 def test_all_others_lose_nothing(variant):
-    np.testing.assert_array_equal(gradients(variant, 15).any(axis=-1), np.tril(np.ones((15, 15), bool)))
+    np.testing.assert_array_equal(gradients(variant).any(axis=-1), np.tril(np.ones((15, 15), bool)))
 
 
 def test_bigbird_looks_at_window_first_block_and_a_random_one():
@@ -372,7 +369,6 @@ def test_what_is_never_trained_follows_from_the_pattern_seed(variant):
         model = GPT(tiny.model_config(variant, pattern_seed=seed, **long))
         return np.asarray(logits(model, params, x_BT))
 
-    assert (read(0) == read(0)).all() and (read(7) == read(7)).all()
     assert (read(0) != read(7)).any() and (read(7) != read(8)).any()
 
 
