@@ -4,8 +4,9 @@
 
 A model that has read of Ada Bell expects "Bell" after "Ada ". If nobody has the name, it does not, even if
 both parts are frequent. The familiarity of a name is log p(last part | first part), plus the log probability
-of the least likely letter in the first part, which a misspelled first name lowers. Finetuning hardly changes
-what a model knows of names, so the finetuned run alone is asked.
+of the least likely letter in the first part, which a misspelled first name lowers. The finetuned run alone
+is asked: the usual finetuning hardly changes what a model knows of names. A long one at a high rate does
+(docs/accuracy.md, "A run as its own teacher").
 """
 
 from collections.abc import Sequence
