@@ -125,18 +125,30 @@ class Lookup:
 
 def _rows_that_contain(documents: Sequence[str], names: set[str]) -> dict[str, list[int]]:
     """Returns the documents that hold each name as whole words. The longest of overlapping names counts."""
-    longest = max(len(name.split()) for name in names)
+    name_of = {tuple(_bare_words(name)): name for name in sorted(names)}
+    longest = max(map(len, name_of))
     rows_of: dict[str, list[int]] = {}
     for row, document in enumerate(documents):
-        words = [word.strip(".,;:!?()'’\"").removesuffix("'s") for word in document.split()]
+        words = _bare_words(document)
         first = 0
         while first < len(words):
-            phrases = [" ".join(words[first : first + width]) for width in range(longest, 0, -1)]
-            name = next((phrase for phrase in phrases if phrase in names), "")
-            if name and row not in rows_of.setdefault(name, []):
-                rows_of[name].append(row)
-            first += max(len(name.split()), 1)
+            phrases = [tuple(words[first : first + width]) for width in range(longest, 0, -1)]
+            phrase = next((phrase for phrase in phrases if phrase in name_of), ())
+            if phrase and row not in rows_of.setdefault(name_of[phrase], []):
+                rows_of[name_of[phrase]].append(row)
+            first += max(len(phrase), 1)
     return rows_of
+
+
+def _bare_words(text: str) -> list[str]:
+    """Returns the words of a text without the punctuation around them, and without a possessive 's.
+
+    >>> _bare_words("Sammy Davis Jr.'s friends (and Ada’s)")
+    ['Sammy', 'Davis', 'Jr', 'friends', 'and', 'Ada']
+    """
+    marks = ".,;:!?()'’\""
+    words = [word.strip(marks) for word in text.split()]
+    return [word.removesuffix("'s").removesuffix("’s").rstrip(marks) for word in words]
 
 
 def _plain(name: str) -> str:

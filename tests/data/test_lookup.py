@@ -30,6 +30,10 @@ def test_a_title_finds_all_of_its_documents(lookup):
 def test_a_document_without_a_title_is_found_by_the_longest_names_in_it():
     lookup = Lookup(UNTITLED, ["Cy Young", "Cy", "Al", "Al Smith"])
     assert lookup.rows_of == {"Cy Young": [0], "Al": [0], "Al Smith": [1], "Cy": [1]}
+    lookup = Lookup(
+        ["In 1900 Augustus A. Bird was born .", "Bo Hill Jr. sang."], ["Augustus A. Bird", "Bo Hill Jr."]
+    )
+    assert lookup.rows_of == {"Augustus A. Bird": [0], "Bo Hill Jr.": [1]}
 
 
 @pytest.mark.parametrize(
