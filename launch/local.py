@@ -55,7 +55,8 @@ def supervise(command: list[str], n: int, platform: str | None, max_restarts: in
         asked.append(signal.SIGTERM if number == signal.SIGHUP else number)
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):  # SIGHUP comes when the terminal is closed
-        signal.signal(number, ask)
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores it
+            signal.signal(number, ask)
     for start in range(max_restarts + 1):
         placed = environments(n, free_port(), platform)
         processes = []

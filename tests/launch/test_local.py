@@ -96,6 +96,12 @@ time.sleep(30)
     assert {path.name for path in tmp_path.glob("SIG*")} == {f"{passed_on} 0", f"{passed_on} 1"}
 
 
+def test_nohup_outlives_its_terminal(run):
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGHUP)).start()
+    assert run("time.sleep(0.5)") == (0, 2)
+
+
 def test_a_second_signal_kills(run, tmp_path):
     script = """
 import signal
