@@ -73,9 +73,14 @@ def test_slurm(tmp_path):
     script = LAUNCH / "slurm.sbatch"
     options = [line.split()[1] for line in script.read_text().splitlines() if line.startswith("#SBATCH")]
     assert {"--nodes=2", "--ntasks-per-node=4", "--gpus-per-node=4", "--requeue"} <= set(options)
-    stub(tmp_path / "bin", "srun", 'export SLURM_PROCID=5 SLURM_LOCALID=1; shift; exec "$@"')
+    stub(tmp_path / "bin", "srun", 'export SLURM_PROCID=5 SLURM_LOCALID=1; shift 2; exec "$@"')
     stub(tmp_path / "bin", "scontrol", "echo scontrol $*")
-    job = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "8", "SLURM_STEP_NODELIST": "n[1-2]"}
+    job = {
+        "SLURM_JOB_ID": "7",
+        "SLURM_NTASKS": "8",
+        "SLURM_CPUS_PER_TASK": "8",
+        "SLURM_STEP_NODELIST": "n[1-2]",
+    }
     environment = {**os.environ, **job, "PATH": f"{tmp_path}/bin:{os.environ['PATH']}"}
 
     def submit():
