@@ -47,9 +47,13 @@ def check(path: Path, kind: str, inputs: Iterable[str | Path] = ()):
 def record(path: Path, kind: str):
     """Records in a hidden file next to `path` that we wrote it, and its kind of content.
 
+    Nothing is recorded of a device, which keeps no content.
+
     Raises:
       UserError: the hidden file cannot be written.
     """
+    if not path.is_file():
+        return
     try:
         _write(_note(path), json.dumps({"kind": kind, "sha256": file_digest(path)}) + "\n")
     except OSError as error:

@@ -1,5 +1,7 @@
 """Nothing that exists is overwritten but what this program wrote."""
 
+import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -66,6 +68,17 @@ def test_an_interrupted_write_leaves_the_older_output(tmp_path, monkeypatch):
         ".out.txt.kgpt.json",
         "out.txt",
     ]
+
+
+def test_a_device_is_written_to_and_not_read(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    read = []
+    reader = threading.Thread(target=lambda: read.append(pipe.read_text()), daemon=True)
+    reader.start()
+    write_lines(pipe, ["Oslo"], "predictions")
+    reader.join(5)
+    assert read == ["Oslo\n"] and list(tmp_path.iterdir()) == [pipe]
 
 
 def test_a_link_stays_one(tmp_path):
