@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import parse_qs, urlencode
 
-from kgpt_jax.config import UserError
+from kgpt_jax.config import UserError, first_line
 from kgpt_jax.page.html import MAX_QUESTION, asset, message, page
 from kgpt_jax.page.view import Answerer
 
@@ -234,9 +234,10 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         return socket.create_server(address[:2], family=family, backlog=256)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # a name with an empty part has no encoding
+        why = error.strerror if isinstance(error, OSError) else first_line(error)
         raise UserError(
-            f"cannot listen on {host}, port {port}: {error.strerror}; give another --port or --host"
+            f"cannot listen on {host}, port {port}: {why}; give another --port or --host"
         ) from None
 
 

@@ -46,6 +46,7 @@ def test_one_question_is_written_to_one_file(reading, tmp_path):
         (["--question=Ann", "--question=Bob", "--outputs_path=a.html"], "belong together"),
         (["--host=192.0.2.1"], "--host=192.0.2.1 opens the page to other machines"),
         (["--host=0.0.0.0", "--allow_network"], "--host=0.0.0.0 is every address"),
+        (["--host=my..host", "--allow_network"], "cannot listen on my..host, port 8765: "),
         (["--port=70000"], "port"),
         (["--question=" + "a" * 201, "--outputs_path={tmp}/a.html"], "has 201 characters: at most 200 fit"),
     ],
