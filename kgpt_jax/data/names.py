@@ -225,6 +225,7 @@ def foreign(names: Sequence[str], characters: str, rng: np.random.Generator) -> 
     made = []
     for name in names:
         i = int(rng.integers(len(name)))
+        i = next((j for j in range(i, len(name)) if name[j].isalpha()), i)  # not a space
         made.append(name[:i] + str(rng.choice(unknown)) + name[i + 1 :])
     return made
 
