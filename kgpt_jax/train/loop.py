@@ -277,7 +277,8 @@ class Dispatcher:
         """
         self.skipped_E = np.where(finite_E, 0, self.skipped_E + 1)
         if (self.skipped_E >= MAX_SKIPPED).all():
-            raise not_finite("the loss or a gradient", f"{update}, the fifth in a row", self.checkpoints)
+            step = f"{update}, and {MAX_SKIPPED} or more updates in a row were skipped"
+            raise not_finite("the loss or a gradient", step, self.checkpoints)
         for model in np.flatnonzero(self.skipped_E == MAX_SKIPPED) + 1:
             log.info(
                 f"note: model {model} of {len(finite_E)} has skipped {MAX_SKIPPED} updates in a row, "
@@ -325,9 +326,9 @@ def all_finite(state: TrainState) -> jax.Array:
     return jnp.stack([jnp.isfinite(x).all(axis=tuple(range(model_axes, x.ndim))) for x in leaves]).all(axis=0)
 
 
-def not_finite(what: str, step: str, checkpoints: Checkpoints) -> UserError:
-    """Returns the error for a run that has diverged. The message names the newest checkpoint."""
-    newest = checkpoints.step
+def not_finite(what: str, step: str, checkpoints: Checkpoints | None) -> UserError:
+    """Returns the error for a run that has diverged. The message names the newest checkpoint, if any."""
+    newest = checkpoints and checkpoints.step
     return UserError(
         f"{what} is not finite at update {step}; the last good checkpoint is "
         f"{checkpoints.folder / str(newest) if newest else 'none yet'}; "
