@@ -23,6 +23,7 @@ from absl import app, flags
 
 from kgpt_jax.answer.score import Score, percent
 from kgpt_jax.answer.voters import ask, load_voters
+from kgpt_jax.config import UserError
 from kgpt_jax.data import corpus
 from kgpt_jax.data.lookup import Lookup
 from kgpt_jax.data.names import frame
@@ -89,6 +90,8 @@ def main(_):
     asked = corpus.load_questions(config.data).pairs
     answers = ask(voters, [question for question, _ in asked]).answers[0]
     chosen = [pair for pair, answer in zip(asked, answers) if pair[1] == answer][: FLAGS.questions]
+    if not chosen:
+        raise UserError(f"{run.folder} answers none of the {len(asked)} questions right: choose another run")
     places = {answer for _, answer in [*pairs, *asked]}
     texts = [text_of(each, next((p for p in sorted(places) if p in each), ""), room) for each in documents]
     longest = max(len(text.rstrip(PAD)) for text, _ in texts)
