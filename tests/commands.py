@@ -14,6 +14,7 @@ TINY = """
     --config.data.biographies.n_train=8 --config.data.biographies.n_dev=6
     --config.data.biographies.n_test=3 --config.data.biographies.copies=1
     --config.pretrain.epochs=1 --config.finetune.epochs=1 --config.scratch.epochs=1
+    --config.pretrain.muon_learning_rate=0 --config.pretrain.weight_decay=0.1
 """.split()
 
 

@@ -60,9 +60,8 @@ def test_the_answer_is_the_best_entry():
         assert answer == max(every, key=every.get)
 
 
-@pytest.mark.parametrize(
-    "variant", ["vanilla", "perceiver_ar", "synthesizer", "linformer", "bigbird", "encoder_decoder"]
-)
+# Caches are of three kinds: keys and values, inputs, and what is computed once.
+@pytest.mark.parametrize("variant", ["vanilla", "perceiver_ar", "encoder_decoder"])
 def test_the_best_entry_is_found_where_the_beams_hold_all(variant):
     model, params, _ = tiny.make(variant)
     prompt_BP, length_B = pad_prompts([VOCAB.encode(prompt) for prompt in PROMPTS], 5, 15)
@@ -75,8 +74,6 @@ def test_the_best_entry_is_found_where_the_beams_hold_all(variant):
         assert [VOCAB.decode(new_W).rstrip("□") for new_W in new_EW] == [entry + MASK for entry in in_order]
         np.testing.assert_allclose(score_E, [every[entry] for entry in in_order], rtol=1e-4)
     assert (new_BEW[4, 0] == PAD_ID).all()  # the row of length 0
-    first_BW = np.asarray(search(beams=len(ENTRIES))[0])[:, 0]  # the search may end early
-    np.testing.assert_array_equal(first_BW, new_BEW[:, 0])
 
 
 def test_candidates_are_the_likeliest_texts_of_all():

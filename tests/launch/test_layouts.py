@@ -25,6 +25,7 @@ TINY = """
     --config.data.biographies.n_dev=10 --config.data.biographies.n_test=5 --config.pretrain.batch_size=16
     --config.pretrain.group_by_length=false --config.pretrain.microbatches=1
     --config.pretrain.epochs=2 --config.pretrain.save_every=5 --config.data.shards=4
+    --config.pretrain.muon_learning_rate=0
 """.split()
 
 

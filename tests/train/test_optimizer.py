@@ -118,7 +118,7 @@ def test_without_a_gradient_only_what_decays_shrinks(muon_learning_rate, shrinki
         TrainConfig(learning_rate=1e-3, muon_learning_rate=muon_learning_rate, weight_decay=0.1)
     )
     no_grads = jax.tree.map(jnp.zeros_like, params)
-    updates, _ = tx.update(no_grads, tx.init(params), params, learning_rate=1e-3)
+    updates, _ = jax.jit(tx.update)(no_grads, tx.init(params), params, learning_rate=1e-3)
     for path, param in jax.tree_util.tree_leaves_with_path(optax.apply_updates(params, updates)):
         name = "/".join(key.key for key in path)
         expected = factor if re.match(shrinking, name) else 1.0
@@ -130,7 +130,7 @@ def test_muon_turns_the_blocks_matrices_orthogonal_and_leaves_the_rest_to_adam()
     grads = jax.tree.map(lambda p: jax.random.normal(jax.random.key(p.size), p.shape), params)
     cfg = TrainConfig(learning_rate=1e-3, muon_learning_rate=0.02, weight_decay=0.0, clip_norm=1e9)
     tx = make_optimizer(cfg)
-    updates, _ = tx.update(grads, tx.init(params), params, learning_rate=1.0)
+    updates, _ = jax.jit(tx.update)(grads, tx.init(params), params, learning_rate=1.0)
     updates = jax.tree.map(jnp.negative, updates)  # so that they point along the gradient
     up_CF = updates["stack"]["blocks_0"]["mlp"]["up"]["kernel"] / 20  # Muon's rate, for a rate of 1 of AdamW
     singular = jnp.linalg.svd(up_CF, compute_uv=False) / np.sqrt(128 / 32)  # Muon's scale by shape

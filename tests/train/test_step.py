@@ -129,7 +129,8 @@ def test_padding_changes_no_update():
 
 @pytest.mark.parametrize(
     "variant",
-    ["vanilla", "perceiver", "perceiver_ar", "synthesizer", "bigbird", "linformer", "encoder_decoder"],
+    # The loss does not look into the stack, and padding changes no logits of any variant (test_variants.py).
+    ["vanilla", "perceiver", "encoder_decoder"],
 )
 def test_a_batch_in_microbatches_makes_the_same_update(variant):
     """Five texts of 5 to 63 characters: in three microbatches of two rows, against all rows at once."""
