@@ -27,7 +27,7 @@ from kgpt_jax.train.optimizer import make_optimizer
 from kgpt_jax.train.step import TrainState, init_state
 from tests import tiny
 
-DOCUMENTS = [f"Ann Bo number {i} was born in {place}." for i in range(5) for place in ("Rome", "Oslo")]
+DOCUMENTS = [f"Bo {i} of {place}." for i in range(5) for place in ("Rome", "Oslo")]  # one width, one program
 VOCAB = Vocab.of("".join(DOCUMENTS) + "\n")
 
 
@@ -41,11 +41,11 @@ def one_layer(n_seeds=1, seed=0, dropout=0.1, **train):
     return override(with_vocab(tiny.config(**train), VOCAB), changes)
 
 
-def start(folder, n_seeds=1, start_params=None, seed=0, dropout=0.1, **train):
+def start(folder, n_seeds=1, start_params=None, seed=0, dropout=0.1, documents=DOCUMENTS, **train):
     config = one_layer(n_seeds, seed, dropout, **train)
     run = open_run(folder, config, VOCAB, {"stage": "pretrain"})
-    objective = span_corruption(Material(DOCUMENTS, []), VOCAB, config.model)
-    return loop.train(run, config.pretrain, Chunks.of(objective, len(DOCUMENTS)), start_params)[0]
+    objective = span_corruption(Material(documents, []), VOCAB, config.model)
+    return loop.train(run, config.pretrain, Chunks.of(objective, len(documents)), start_params)[0]
 
 
 def whole_state(folder, step):
@@ -168,9 +168,10 @@ def test_metrics_count_what_each_update_reads(tmp_path):
         "steps_per_dispatch": 3,
         "group_by_length": False,
     }
-    start(tmp_path, **changes)
+    documents = [f"{document} {document}"[: 8 + 2 * i] for i, document in enumerate(DOCUMENTS)]  # two widths
+    start(tmp_path, documents=documents, **changes)
     config = one_layer(**changes)
-    objective = span_corruption(Material(DOCUMENTS, []), VOCAB, config.model)
+    objective = span_corruption(Material(documents, []), VOCAB, config.model)
     expected = [
         sum(np.count_nonzero(batch.x_BT) for batch in epoch_batches(objective, config.pretrain, 0, epoch))
         for epoch in range(2)
