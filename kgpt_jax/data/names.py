@@ -98,7 +98,10 @@ def kinds(questions: Sequence[str]) -> list[str]:
 
 
 def _most_shared(questions: Sequence[str]) -> Frame | None:
-    """Returns the longest and most frequent frame that 5 % of different questions share, and at least 5."""
+    """Returns the frame that covers most, of those that 5 % of the questions share, and at least five.
+
+    It covers most by the number of its questions times its squared length. None: no frame is shared so often.
+    """
     counts = Counter(chain(*map(_frames, questions)))
     least = max(5, len(questions) / 20)
     often = [each for each, count in counts.items() if count >= least and re.search(r"\w", "".join(each))]

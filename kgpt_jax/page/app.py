@@ -87,9 +87,9 @@ def make_app(answerer: Answerer, queue: Queue, hosts: Collection[str] = LOCAL, t
     """Returns the ASGI app.
 
     Args:
-      answerer: what answers.
-      queue: where it answers.
-      hosts: the hosts under which the page can be asked for, without ports.
+      answerer: the runs and the documents that answer.
+      queue: runs the model, one question at a time.
+      hosts: the names and addresses that a request may have as its host, without ports.
       teaching: whether visitors may tell the run answers.
     """
     from starlette.applications import Starlette
@@ -192,7 +192,7 @@ def make_app(answerer: Answerer, queue: Queue, hosts: Collection[str] = LOCAL, t
         status = refusal(scope["method"], headers, hosts)
         try:
             await (refused(status) if status else app)(scope, receive, with_headers)
-        except asyncio.CancelledError:  # the server ends; it would send a 500
+        except asyncio.CancelledError:  # the server is ending, and Uvicorn would send a 500
             await refused(503)(scope, receive, with_headers)
         except Exception:  # Starlette raises errors again that `explain` has answered
             pass
@@ -201,7 +201,7 @@ def make_app(answerer: Answerer, queue: Queue, hosts: Collection[str] = LOCAL, t
 
 
 def refusal(method: str, headers, hosts: Collection[str]) -> int:
-    """Returns the status with which a request is refused that is for another host or from another page, or 0.
+    """Returns the status that refuses a request for another host or from another site; 0 allows it.
 
     >>> refusal("GET", {"host": "localhost:8765"}, LOCAL), refusal("GET", {"host": "evil.example"}, LOCAL)
     (0, 400)

@@ -21,7 +21,7 @@ def page(
     """Returns the page with the form.
 
     Args:
-      answerer: what answers.
+      answerer: the runs and the documents that answer.
       typed: the text in the form.
       view: the answer; None shows the form alone.
       problem: what is wrong with the text that was typed.
@@ -36,7 +36,7 @@ def self_contained(answerer: Answerer, view: View) -> str:
 
 
 def message(title: str, text: str) -> str:
-    """Returns a small page that says why there is no other."""
+    """Returns an error page: a title and a sentence."""
     return _template().render(title=title, text=text)
 
 

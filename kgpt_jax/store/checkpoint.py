@@ -189,7 +189,7 @@ class Checkpoints:
         """Writes parameters alone, as update 0. Other runs can start from it, but none can resume it."""
         self._save(0, 0.0, 0.0, params=params)
 
-    @quiet()  # to its end: a thread of Orbax may log after `save` has raised
+    @quiet()  # all of it: a thread of Orbax may still log after `save` has raised
     def _save(self, step: int, seconds: float, loss: float, **trees):
         loss = broadcast(loss)  # only the first process knows it
         meta = {

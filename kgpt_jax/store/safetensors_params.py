@@ -25,12 +25,8 @@ from kgpt_jax.model.gpt import abstract_params, count_params
 from kgpt_jax.store.folder import FACT_TYPES, JSON_ERRORS, Run, with_current_names
 
 FORMAT, VERSION = "kgpt_jax", "1"
-EXPORTED_FACTS = (
-    "learned",
-    "taught_by",
-    "corpus_digest",
-    "most_frequent_answer",
-)  # what was learned, and from
+# What the run learned, and from which data and teachers.
+EXPORTED_FACTS = ("learned", "taught_by", "corpus_digest", "most_frequent_answer")
 
 
 def save_safetensors(path: str, params, run: Run):
@@ -94,10 +90,8 @@ def _described(path: str, metadata: dict[str, str]) -> Run:
     if missing := [name for name in ("config", "vocab", "facts") if name not in metadata]:
         raise UserError(f"{path} lacks {', '.join(missing)} in its metadata: export the run again")
     try:
-        config, vocab = (
-            from_dict(with_current_names(json.loads(metadata["config"]))),
-            Vocab(metadata["vocab"]),
-        )
+        config = from_dict(with_current_names(json.loads(metadata["config"])))
+        vocab = Vocab(metadata["vocab"])
         facts = json.loads(metadata["facts"])
         for name in facts.keys() & FACT_TYPES.keys():
             if not isinstance(facts[name], FACT_TYPES[name]):

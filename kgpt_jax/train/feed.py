@@ -34,7 +34,7 @@ from kgpt_jax.train.step import predicted
 
 log = logging.getLogger(__name__)
 
-# There, compiling a program for one more width takes longer than computing its padding.
+# On GPUs and TPUs, compiling a program for another width takes longer than computing the padding.
 WIDTH_STEP_ON_ACCELERATORS = 128
 
 
