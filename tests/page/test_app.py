@@ -221,9 +221,9 @@ def test_more_questions_than_fit_into_the_queue_are_sent_away():
     assert later.status_code == 200 and queue.there == 0
 
 
-def fuzz(client, n, seed):
-    """Sends `n` random requests. Every one is answered with a status that is expected."""
-    rng = random.Random(seed)
+def test_random_requests(client):
+    """Every one is answered with a status that is expected."""
+    rng = random.Random(0)
     pieces = [
         "Jana Lund",
         "question=",
@@ -240,7 +240,7 @@ def fuzz(client, n, seed):
         "?",
         "\n",
     ]
-    for _ in range(n):
+    for _ in range(300):
         text = "".join(rng.choices(pieces, k=rng.randrange(6)))
         hosts = ["localhost", "localhost:1", "evil.example", "[::1]", "[", ""]
         headers = {"host": rng.choices(hosts, [20, 1, 1, 1, 1, 1])[0]}
@@ -264,15 +264,6 @@ def fuzz(client, n, seed):
         assert (
             "<b>" not in response.text and app.HEADERS["content-security-policy"] in response.headers.values()
         )
-
-
-def test_random_requests(client):
-    fuzz(client, 300, seed=0)
-
-
-@pytest.mark.long
-def test_ten_thousand_random_requests(client):
-    fuzz(client, 10_000, seed=1)
 
 
 def test_a_visitor_tells_the_answer(queue, tmp_path):

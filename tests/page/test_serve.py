@@ -71,10 +71,7 @@ def test_missing_packages_are_named(reading, monkeypatch):
     assert '--mode=serve needs uvicorn: pip install ".[web]"' in refused("--mode=serve", reading)
 
 
-@pytest.mark.parametrize(
-    "end, status",
-    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, -signal.SIGTERM, marks=pytest.mark.long)],
-)
+@pytest.mark.parametrize("end, status", [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM)])
 def test_the_server_answers_and_ends_with_a_signal(reading, end, status):
     command = [sys.executable, "-m", "kgpt_jax.main", "--mode=serve", reading, "--port=0"]
     with subprocess.Popen(
