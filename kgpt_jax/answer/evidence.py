@@ -52,8 +52,8 @@ class Evidence(NamedTuple):
 
     Attributes:
       answers: the vote of all models on each question.
-      table_NF: a row of FEATURES for each answer; values below WORST are raised to it.
-      familiarity_N: of each name, as it is (`answer/familiar.py`); -inf in a question of another form.
+      table_NF: a row of FEATURES for each answer; values below WORST are raised to WORST.
+      familiarity_N: of each name, not raised (`answer/familiar.py`); -inf in a question of another form.
     """
 
     answers: list[str]
@@ -80,11 +80,12 @@ def evidence(voters: Sequence[Voter], asks: Asks, questions: Sequence[str], give
     tables = [
         _read(voter, params, asks, questions, names, answers) for voter in voters for params in voter.models
     ]
+    column = list(FEATURES).index
     mean_NF = np.mean(tables, axis=0)
     table_NF = np.maximum(mean_NF, WORST)
-    table_NF[:, list(FEATURES).index("votes")] = votes_N
-    table_NF[:, list(FEATURES).index("recited")] = np.mean(recited, axis=0) if recited else 0.0
-    return Evidence(answers, table_NF, mean_NF[:, list(FEATURES).index("familiarity")])
+    table_NF[:, column("votes")] = votes_N
+    table_NF[:, column("recited")] = np.mean(recited, axis=0) if recited else 0.0
+    return Evidence(answers, table_NF, mean_NF[:, column("familiarity")])
 
 
 def weakest(table_NF: np.ndarray) -> np.ndarray:

@@ -26,7 +26,7 @@ from kgpt_jax.model.gpt import GPT
 
 log = logging.getLogger(__name__)
 
-UNKNOWN_SHARE = 0.02  # of the pairs of the fit have names that count as unknown
+UNKNOWN_SHARE = 0.02  # the least familiar names of the fit, this share of them, count as unknown
 
 
 class Judge:
@@ -180,8 +180,12 @@ def probabilities(
 
 
 def least_familiarity(familiarity_N: np.ndarray) -> float:
-    """Returns the familiarity below which names count as unknown, given that of the pairs of the fit."""
-    finite_N = np.maximum(familiarity_N, np.finfo(np.float32).min)  # the quantile lies between two of them
+    """Returns the familiarity below which a name counts as unknown.
+
+    Args:
+      familiarity_N: of the names in the pairs of the fit, in nats.
+    """
+    finite_N = np.maximum(familiarity_N, np.finfo(np.float32).min)  # a quantile beside -inf would be NaN
     return float(np.quantile(finite_N, UNKNOWN_SHARE))
 
 

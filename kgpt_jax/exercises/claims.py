@@ -1,4 +1,4 @@
-"""Questions 1a to 1d: measures where their claims hold, on keys and queries from `draws.py`.
+"""Measures when the claims of questions 1a to 1d hold, with keys and queries from `draws.py`.
 
 Axes: `S` draws, `N` words, `D` channels, `B` sizes of beta, `A` sizes of alpha, `H` heads, or the two
 directions mu_a and mu_b.

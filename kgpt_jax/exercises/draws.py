@@ -47,7 +47,7 @@ def frame(n: int, d: int, seed: int) -> np.ndarray:
 
 
 def channels(n: int) -> int:
-    """Returns the number of channels that we use for n words: 64, or n if that is more."""
+    """Returns how many channels n words get: as many as there are words, but at least 64."""
     return max(n, FULL)
 
 

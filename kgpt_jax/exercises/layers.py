@@ -20,7 +20,7 @@ from kgpt_jax.model.attention import CausalAttention
 from kgpt_jax.model.costs import paper_flops
 from kgpt_jax.model.synthesizer import SynthesizerAttention
 
-# How the costs grow, by layers L, length l and latents m, up to a factor.
+# Operations of a model, up to a constant factor, given its layers, the length of the text, and its latents.
 CLAIMED = {
     "vanilla": lambda layers, length, latents: layers * length**2,
     "perceiver": lambda layers, length, latents: (layers - 2) * latents**2 + length * latents,
@@ -109,7 +109,7 @@ def weight_slopes(attention, x_1TC: jax.Array, rng: np.random.Generator) -> np.n
 
 
 def weights_of(attention, rng: np.random.Generator) -> Callable:
-    """Returns a function from words (1, T, C) to weights (H, T, N) of a layer with random parameters."""
+    """Returns a function from words, (1, T, C), to the weights that a random layer gives them, (H, T, N)."""
     pos_1T = jnp.arange(CFG.seq_len)[None]
     module = attention(CFG)
     params = random_params(module, rng, jnp.zeros((1, CFG.seq_len, CFG.n_embd)), pos_1T)

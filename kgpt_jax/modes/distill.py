@@ -13,9 +13,9 @@ reader finds the answers in that; so a run can also be its own only teacher. Wit
 open-book reader finds the answers in the documents. Either reader's answers become training pairs if their
 probability is above 50 %.
 
-Teachers are asked held-out questions, too. They never see the true answers, but the student trains on theirs.
-Those of the open-book reader come from the documents, so evaluation then measures knowledge that was injected
-as questions. Those of runs come from what the runs have learned by reading.
+Teachers are asked held-out questions, too. They never see the true answers, but the student trains on what
+they answer. The open-book reader answers from the documents, so evaluation then measures knowledge that was
+injected as questions. Runs answer from what they have learned by reading.
 
 By default, a new model is pretrained on the documents and on all pairs. With --student_params_path, a
 pretrained run is finetuned on the pairs.

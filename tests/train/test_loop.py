@@ -27,7 +27,8 @@ from kgpt_jax.train.optimizer import make_optimizer
 from kgpt_jax.train.step import TrainState, init_state
 from tests import tiny
 
-DOCUMENTS = [f"Bo {i} of {place}." for i in range(5) for place in ("Rome", "Oslo")]  # one width, one program
+# So short that all texts have the same width, which takes one compiled program.
+DOCUMENTS = [f"Bo {i} of {place}." for i in range(5) for place in ("Rome", "Oslo")]
 VOCAB = Vocab.of("".join(DOCUMENTS) + "\n")
 
 
