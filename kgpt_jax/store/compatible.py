@@ -12,6 +12,7 @@ from pathlib import Path
 from kgpt_jax.config import Config, DataConfig, UserError, leaves, override, to_dict
 from kgpt_jax.data import corpus
 from kgpt_jax.data.holdout import UNKNOWN, refuse_learned
+from kgpt_jax.data.stage_data import recipe_of
 from kgpt_jax.data.vocab import Vocab
 from kgpt_jax.devices import barrier, is_first, made_on
 from kgpt_jax.model.variants import without_defaults
@@ -187,7 +188,9 @@ def _check_same(new: Run, old: Run):
     """Raises a UserError unless `new` may resume from the checkpoints of `old`."""
     stage = old.facts["stage"]
     relevant = ("seed", "n_seeds", "model.", f"{stage}.")
-    there, asked = leaves(old.config), leaves(new.config)
+    there, asked = (leaves(run.config) for run in (old, new))
+    if (objective := f"{stage}.objective") in there:  # an empty one means the default
+        there[objective], asked[objective] = (recipe_of(run.config, stage) for run in (old, new))
     for name in there:
         free = name.endswith(".save_every") or name == "model.remat"
         if name.startswith(relevant) and not free and there[name] != asked[name]:

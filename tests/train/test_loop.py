@@ -342,6 +342,7 @@ def test_a_stopped_run_has_saved_its_last_update_and_goes_on_to_the_same_bits(tm
     [
         ({"learning_rate": 1.0}, "pretrain.learning_rate 0.0006, and 1.0 is asked for"),
         ({"variant": "synthesizer"}, "model.variant 'vanilla', and 'synthesizer' is asked for"),
+        ({"objective": "whole_line"}, "pretrain.objective 'span_corruption', and 'whole_line' is asked"),
     ],
 )
 def test_another_run_in_the_same_folder_is_refused(tmp_path, changed, complaint):
@@ -349,6 +350,7 @@ def test_another_run_in_the_same_folder_is_refused(tmp_path, changed, complaint)
         checkpoints.save_params(one_model())
     with pytest.raises(UserError, match=complaint):
         open_run(tmp_path, one_layer(**changed), VOCAB, {"stage": "pretrain"})
+    open_run(tmp_path, one_layer(objective="span_corruption"), VOCAB, {"stage": "pretrain"})  # the default
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
