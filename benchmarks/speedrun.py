@@ -36,6 +36,15 @@ from kgpt_jax.modes.evaluate import beside
 N_HELD_OUT, N_SPENT = 600, 198  # five of the 600 are also in earlier pairs and do not count: 595 remain
 PREDICTIONS = "predictions.txt"
 MOST_PARAMETERS, SEEDS = 3_330_000, 3
+FIXED = (
+    "config.data",
+    "seed",
+    "mode",
+    "workdir",
+    "reading_params_path",
+    "writing_params_path",
+    "outputs_path",
+)
 FLAGS = flags.FLAGS
 
 
@@ -139,9 +148,9 @@ def verdict(done: list[Run], target: float, is_record: bool) -> str:
 
 
 def main(argv):
-    fixed = [one for one in argv[1:] if one.startswith(("--config.data", "--seed", "--mode"))]
+    fixed = [one for one in argv[1:] if one.lstrip("-").startswith(FIXED)]
     if fixed:
-        sys.exit(f"error: {fixed[0]} is the same for all records: leave it out")
+        sys.exit(f"error: {fixed[0]} would change what is measured: leave it out")
     done = []
     print("; ".join(machine().values()), flush=True)
     for seed in range(1, FLAGS.seeds + 1):
