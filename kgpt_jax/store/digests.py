@@ -12,6 +12,8 @@ import os
 import stat
 from pathlib import Path, PurePosixPath
 
+from kgpt_jax.store.atomic import replacing
+
 SEAL = "SHA256SUMS"
 
 
@@ -29,16 +31,10 @@ def seal(folder: Path, names: list[str] | None = None):
         files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != SEAL)
         names = [path.relative_to(folder).as_posix() for path in files]
     lines = "".join(f"{file_digest(folder / name)}  {name}\n" for name in names)
-    temporary = folder / f"{SEAL}.tmp"
-    try:
-        with temporary.open("w", encoding="utf-8", newline="\n") as file:
-            file.write(lines + _last_line(lines))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, folder / SEAL)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
+    with replacing(folder / SEAL) as partial, partial.open("w", encoding="utf-8", newline="\n") as file:
+        file.write(lines + _last_line(lines))
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def damage(folder: Path) -> str:

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from kgpt_jax.config import Config, UserError, from_dict
 from kgpt_jax.data.vocab import Vocab
+from kgpt_jax.store.atomic import replacing
 from kgpt_jax.store.digests import damage
 
 try:
@@ -275,10 +276,5 @@ def locked(folder: Path):
 
 def write_json(path: Path, tree):
     """Writes a JSON file. If that raises an OSError, the old file stays as it was."""
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        temporary.write_text(json.dumps(tree, indent=2, ensure_ascii=False) + "\n", "utf-8")
-        os.replace(temporary, path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(tree, indent=2, ensure_ascii=False) + "\n", "utf-8")

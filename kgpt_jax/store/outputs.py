@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from kgpt_jax.config import UserError
+from kgpt_jax.store.atomic import replacing
 from kgpt_jax.store.digests import file_digest
 
 _GIVE_ANOTHER = "give another path"
@@ -55,7 +56,8 @@ def record(path: Path, kind: str):
     if not path.is_file():
         return
     try:
-        _write(_note(path), json.dumps({"kind": kind, "sha256": file_digest(path)}) + "\n")
+        with replacing(_note(path)) as partial:
+            partial.write_text(json.dumps({"kind": kind, "sha256": file_digest(path)}) + "\n", "utf-8")
     except OSError as error:
         raise cannot_write(_note(path), error) from None
 
@@ -67,24 +69,11 @@ def write_lines(path: Path, lines: Iterable[str], kind: str):
       UserError: the file cannot be written. Then an older one is unchanged.
     """
     try:
-        _write(path, "".join(line + "\n" for line in lines))
+        with replacing(path) as partial:
+            partial.write_text("".join(line + "\n" for line in lines), "utf-8", newline="\n")
     except OSError as error:
         raise cannot_write(path, error) from None
     record(path, kind)
-
-
-def _write(path: Path, text: str):
-    """Writes a file, all or nothing. A device, such as /dev/stdout, is written to directly."""
-    if path.exists() and not path.is_file():
-        path.write_text(text, "utf-8", newline="\n")
-        return
-    path = path.resolve()  # a link stays one
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        partial.write_text(text, "utf-8", newline="\n")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def cannot_write(path: Path, error: OSError) -> UserError:

@@ -22,6 +22,7 @@ from kgpt_jax.config import Config, UserError, first_line, from_dict, to_dict
 from kgpt_jax.data.vocab import Vocab
 from kgpt_jax.devices import path_name
 from kgpt_jax.model.gpt import abstract_params, count_params
+from kgpt_jax.store.atomic import replacing
 from kgpt_jax.store.folder import FACT_TYPES, JSON_ERRORS, Run, with_current_names
 
 FORMAT, VERSION = "kgpt_jax", "1"
@@ -53,7 +54,8 @@ def save_safetensors(path: str, params, run: Run):
         "facts": json.dumps({name: run.facts[name] for name in EXPORTED_FACTS if name in run.facts}),
     }
     try:
-        library.numpy.save_file(arrays, path, metadata)
+        with replacing(Path(path)) as partial:
+            library.numpy.save_file(arrays, partial, metadata)
     except (OSError, library.SafetensorError) as error:
         raise UserError(f"cannot write {path}: {first_line(error)}") from None
 

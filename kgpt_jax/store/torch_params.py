@@ -6,6 +6,7 @@ a leading axis of size one on `pos_emb` and on the perceiver's latents. Only thi
 
 import re
 import zipfile
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ from kgpt_jax.config import ModelConfig, UserError, first_line
 from kgpt_jax.devices import path_name
 from kgpt_jax.model.gpt import abstract_params
 from kgpt_jax.model.rope import BASE
+from kgpt_jax.store.atomic import replacing
 
 LEADING_ONE = ("pos_emb", "stack/latents")
 LATENTS = "down_block.C"  # the course's name of the perceiver's latents, of shape (1, M, C)
@@ -186,7 +188,8 @@ def save_torch_params(path: str, params, cfg: ModelConfig):
     arrays = to_torch(params)
     state = {name: torch.tensor(array) for name, array in (arrays | buffers(arrays, cfg)).items()}
     try:
-        torch.save(state, path)
+        with replacing(Path(path)) as partial, partial.open("wb") as file:
+            torch.save(state, file)
     except (OSError, RuntimeError) as error:
         raise UserError(f"cannot write {path}: {first_line(error)}") from None
 

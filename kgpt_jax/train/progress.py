@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from kgpt_jax.config import UserError
+from kgpt_jax.store.atomic import replacing
 
 log = logging.getLogger(__name__)
 
@@ -213,13 +214,8 @@ def read_metrics(path: Path) -> list[dict]:
 def _keep_metrics(path: Path, step: int):
     """Opens `metrics.jsonl` to append after `step`. Drops later records, which a killed run left behind."""
     kept = [json.dumps(record) + "\n" for record in read_metrics(path) if record["step"] <= step]
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        temporary.write_text("".join(kept), "utf-8")
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
+    with replacing(path) as partial:
+        partial.write_text("".join(kept), "utf-8")
     return path.open("a", encoding="utf-8")
 
 
@@ -269,12 +265,10 @@ def draw_loss(folder: Path, held_out: str = ""):
         axes.grid(alpha=0.25)
         axes.margins(x=0.01)
         axes.spines[["top", "right"]].set_visible(False)
-    temporary = folder / "loss.png.tmp"
     try:
-        figure.savefig(temporary, dpi=120, format="png")
-        temporary.replace(folder / "loss.png")
+        with replacing(folder / "loss.png") as partial:
+            figure.savefig(partial, dpi=120, format="png")
     finally:
-        temporary.unlink(missing_ok=True)
         pyplot.close(figure)
 
 

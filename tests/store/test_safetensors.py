@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from kgpt_jax.config import UserError
 from kgpt_jax.store.params import load_params
 from kgpt_jax.store.safetensors_params import load_safetensors, save_safetensors
+from kgpt_jax.store.torch_params import save_torch_params
 from tests import runs
 from tests.commands import refused, run
 
@@ -63,6 +65,21 @@ def test_modes_write_and_read_it_without_a_corpus(exported, tmp_path):
         f"--reading_params_path={stored.folder}",
         f"--writing_params_path={tmp_path}/mine.safetensors",
     )
+
+
+def test_an_export_that_fails_leaves_the_older_file(exported, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    stored, params, _ = exported
+    monkeypatch.setattr(Path, "replace", full)
+    for save, last in (save_safetensors, stored), (save_torch_params, stored.config.model):
+        path = tmp_path / save.__name__
+        path.write_text("older")
+        with pytest.raises(UserError, match=f"cannot write {path}: .*No space left on device"):
+            save(str(path), params, last)
+        assert path.read_text() == "older"
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def changed(path, new, change_arrays=None, **metadata):

@@ -1,0 +1,30 @@
+"""Writes a file completely or not at all.
+
+    with replacing(path) as partial:
+        partial.write_text("...", "utf-8")
+
+A process that is killed here leaves the older file, and perhaps a hidden one, `.<name>.partial`.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yields a path to write to, in the same folder, and at the end of the block moves that file to `path`.
+
+    If the block raises an error, an older file at `path` is unchanged. A link stays a link. A device, such as
+    /dev/stdout, is written to directly.
+    """
+    if path.exists() and not path.is_file():
+        yield path
+        return
+    path = path.resolve()
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
