@@ -151,11 +151,11 @@ class TrainConfig:
     shuffle: bool = True
     group_by_length: bool = True  # texts of similar length share a batch, which saves padding
     microbatches: int = 0  # of a batch, split by length; 0: 8 on a CPU for large or mixed batches, else 1
-    steps_per_dispatch: int = 8  # microbatches in one call of the compiled program, at most
+    microbatches_per_dispatch: int = 8  # microbatches in one call of the compiled program, at most
     save_every: int = 500  # updates between checkpoints
 
     def __post_init__(self):
-        for name in ("batch_size", "steps_per_dispatch", "save_every"):
+        for name in ("batch_size", "microbatches_per_dispatch", "save_every"):
             _require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}: give 1 or more")
         _require(0 < self.epochs <= 10_000_000, f"epochs is {self.epochs}: give 1 to 10,000,000")
         for name in ("learning_rate", "clip_norm"):

@@ -112,7 +112,7 @@ def epoch_batches(
     starts = range(0, max(len(order_N), n_batches * n_rows), n_rows)
     rows = [order_N[start : start + n_rows] for start in starts]
     if cfg.group_by_length and cfg.shuffle:
-        n = max(1, cfg.steps_per_dispatch // max_microbatches(cfg))
+        n = max(1, cfg.microbatches_per_dispatch // max_microbatches(cfg))
         groups = [rows[i : i + n] for i in range(0, len(rows), n)]
         rows = [row_B for i in group_rng.permutation(len(groups)) for row_B in groups[i]]
     return [narrowed(Batch(x_NT[row_B], y_NT[row_B], source_N[row_B]), n_rows) for row_B in rows]

@@ -43,7 +43,11 @@ FACT_TYPES = {
     "taught_by": list,
 }
 # Fields of older versions that were renamed, and fields that were removed.
-RENAMED = {"pieces": "microbatches", "stripes": "shards"}
+RENAMED = {
+    "pieces": "microbatches",
+    "stripes": "shards",
+    "steps_per_dispatch": "microbatches_per_dispatch",
+}
 REMOVED = ("ema_decay",)
 # Fields of the model in older versions that are options of variants now: (default, variants).
 FORMER_FIELDS = {

@@ -139,8 +139,8 @@ class Dispatcher:
 
     All microbatches of a dispatch have the same width, and each width has its own compiled program. The
     number of microbatches adapts to the speed of the devices: a dispatch takes about SECONDS_PER_DISPATCH,
-    and holds at most `cfg.steps_per_dispatch` microbatches. The devices work on one dispatch while Python
-    prepares the next.
+    and holds at most `cfg.microbatches_per_dispatch`. The devices work on one dispatch while Python prepares
+    the next.
 
     Args:
       train_steps: the function that `make_train_steps` returns.
@@ -167,7 +167,7 @@ class Dispatcher:
         positions: Sequence[int] | None = None,
     ):
         self.train_steps, self.dropout_key, self.rates = train_steps, dropout_key, rates
-        self.capacity, self.mesh, self.positions = cfg.steps_per_dispatch, mesh, positions
+        self.capacity, self.mesh, self.positions = cfg.microbatches_per_dispatch, mesh, positions
         self.progress, self.checkpoints = progress, checkpoints
         places = Sums(replicated(mesh), shardings(state.params, mesh))
         self.sums = jax.jit(zero_sums, out_shardings=places)(state)

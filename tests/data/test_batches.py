@@ -65,7 +65,7 @@ def test_a_large_batch_is_shuffled_alike_whether_its_microbatches_are_given_or_n
 
 
 def test_shards_draw_their_own_order_and_shuffle_widths_alike():
-    cfg = TrainConfig(batch_size=8, steps_per_dispatch=1, group_by_length=True)
+    cfg = TrainConfig(batch_size=8, microbatches_per_dispatch=1, group_by_length=True)
     shards = [epoch_batches(lambda rng: rows(), cfg, 1, 0, shard=i, n_shards=2) for i in (0, 1)]
     assert sorted(seen(shards[0])) == sorted(seen(shards[1])) and seen(shards[0]) != seen(shards[1])
     widths = [[batch.x_BT.shape for batch in batches] for batches in shards]

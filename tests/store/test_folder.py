@@ -27,6 +27,7 @@ def test_fields_of_the_model_become_the_variants_options(variant, then, options)
     del tree["model"]["options"]
     tree["model"] |= then
     tree["data"]["stripes"] = tree["data"].pop("shards")
+    tree["pretrain"]["steps_per_dispatch"] = tree["pretrain"].pop("microbatches_per_dispatch")
     model = from_dict(with_current_names(tree)).model
     assert model.options == options and lookup(model)
     assert (

@@ -166,7 +166,7 @@ def test_metrics_count_what_each_update_reads(tmp_path):
         "epochs": 2,
         "batch_size": 10,
         "microbatches": 5,
-        "steps_per_dispatch": 3,
+        "microbatches_per_dispatch": 3,
         "group_by_length": False,
     }
     documents = [f"{document} {document}"[: 8 + 2 * i] for i, document in enumerate(DOCUMENTS)]  # two widths
