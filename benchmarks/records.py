@@ -41,12 +41,10 @@ def records(page: str) -> list[Record]:
 
 def draw(found: list[Record], path: Path):
     """Draws the records into a PNG: a color for each way to answer, a marker for each kind of hardware."""
-    import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(8, 5), layout="constrained")
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.subplots()
     colors = dict(zip(sorted({record.answers for record in found}), ("tab:blue", "tab:orange", "tab:green")))
     for record in found:
         marker = next(marker for kind, marker in MARKERS.items() if kind in record.hardware)
@@ -73,7 +71,6 @@ def draw(found: list[Record], path: Path):
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(frameon=False, loc="outside upper center", ncols=5)
     figure.savefig(path, dpi=120)
-    pyplot.close(figure)
 
 
 if __name__ == "__main__":

@@ -141,20 +141,17 @@ def draw(tables: list[dict], path: Path):
         and theory; those with the same axis share a panel.
       path: the picture to write.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib.figure import Figure
 
     panels = {}
     for drawn in tables:
         panels.setdefault(drawn.get("axis", drawn["title"]), []).append(drawn)
     size = (6.5 * len(panels), 5)
-    figure, axes = pyplot.subplots(1, len(panels), figsize=size, squeeze=False, layout="constrained")
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(1, len(panels), squeeze=False)
     for axis, together in zip(axes[0], panels.values()):
         (draw_lines if "axis" in together[0] else draw_bars)(axis, together)
     figure.savefig(path, dpi=120)
-    pyplot.close(figure)
 
 
 def draw_bars(axis, tables: list[dict]):

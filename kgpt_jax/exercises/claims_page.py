@@ -2,14 +2,12 @@
 
 import json
 import textwrap
-from pathlib import Path
 
 import numpy as np
 
 from kgpt_jax.config import UserError
 from kgpt_jax.exercises import claims, layers, places, word_claims
 from kgpt_jax.exercises.figures import Bars, Figure, Findings, Histogram, Lines, Matrix
-from kgpt_jax.store.outputs import cannot_write
 
 TOPICS = {
     "copying": claims.copying,
@@ -26,7 +24,8 @@ TOPICS = {
     "synthesizer": layers.synthesizer,
     "scaling": layers.scaling,
 }
-QUESTIONS = {  # names of questions that belong to a topic of another name
+# Questions that belong to a topic of another name. `extract` and `baseline` have no experiment.
+QUESTIONS = {
     "two_heads_scaled_key": "two_heads",
     "rope_complex": "rope",
     "rope_relative": "rope",
@@ -41,7 +40,7 @@ def chosen(names: list[str]) -> list[str]:
     """Returns the topics of these names, each once, in the order of `TOPICS`.
 
     Raises:
-      UserError: a name is neither a topic nor a question.
+      UserError: a name is neither a topic nor a key of QUESTIONS.
     """
     topics = [QUESTIONS.get(name, name) for name in names]
     if unknown := [name for name in topics if name not in TOPICS]:
@@ -84,27 +83,19 @@ def _short(number: float | None) -> str:
     return "" if number is None else f"{number:.4g}"
 
 
-def draw(found: Findings, path: Path):
-    """Draws a topic's panels side by side, below a title that states the finding."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+def draw(found: Findings):
+    """Returns a figure of a topic's panels side by side, below a title that states the finding."""
+    from matplotlib.figure import Figure as Page
 
     panels = found.panels
     size = (max(INCHES * len(panels), 7.5), 4.6)
-    figure, axes = pyplot.subplots(1, len(panels), figsize=size, squeeze=False, layout="constrained")
-    for axis, panel in zip(axes[0], panels):
+    page = Page(figsize=size, layout="constrained")
+    for axis, panel in zip(page.subplots(1, len(panels), squeeze=False)[0], panels):
         DRAW[type(panel)](axis, panel)
         axis.set_title(panel.title, fontsize=10)
     title = textwrap.fill(found.title, int(9.5 * size[0]))
-    figure.suptitle(title, fontsize=12, fontweight="bold")
-    try:
-        figure.savefig(path, dpi=DPI)
-    except OSError as error:
-        raise cannot_write(path, error) from None
-    finally:
-        pyplot.close(figure)
+    page.suptitle(title, fontsize=12, fontweight="bold")
+    return page
 
 
 def draw_lines(axis, panel: Lines):

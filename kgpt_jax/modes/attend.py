@@ -18,6 +18,7 @@ from kgpt_jax.config import UserError
 from kgpt_jax.modes.command import Command
 
 SHARED = ("reading_params_path", "outputs_path", "checkpoint", "question")
+PICTURE = "attention"
 INCHES, DPI = (16.0, 10.0), 100  # at most 1600 x 1000 pixels, which fits a screen
 MARGIN = 1.2  # inches for titles, labels and the colour bar
 SMALLEST = 7.0  # points of a label, and between two labels
@@ -69,7 +70,7 @@ def attend(config, run, question: str, path: Path, layer: int | None = None, hea
     from kgpt_jax.data.vocab import MASK
     from kgpt_jax.model.gpt import GPT
     from kgpt_jax.store.compatible import fit_to
-    from kgpt_jax.store.outputs import check, record
+    from kgpt_jax.store.outputs import check
     from kgpt_jax.store.params import first_model
 
     config = fit_to(run, config)
@@ -81,13 +82,12 @@ def attend(config, run, question: str, path: Path, layer: int | None = None, hea
             "so that an answer fits"
         )
     _check_number("head", head, config.model.n_head)
-    check(path, "attention")
+    check(path, PICTURE)
     model, params = GPT(config.model), first_model(run, "reading with")
     [answer], _ = predict(model, params, run.vocab, [question])
     print(f"{question} {answer}")
     maps = attention_maps(model, params, run.vocab, f"{question}{MASK}{answer}", len(question) + 1)
     draw(maps, f"{config.model.variant}: {question} {answer}", path, layer, head)
-    record(path, "attention")
     print(f"wrote {path}")
 
 
@@ -100,10 +100,9 @@ def draw(maps: list, title: str, path: Path, layer: int | None = None, head: int
     Raises:
       UserError: there is no such layer or head, or the picture cannot be written.
     """
-    import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from kgpt_jax.store.outputs import write_picture
 
     n_head = len(maps[0].weights_HTS)
     _check_number("layer", layer, len(maps))
@@ -111,7 +110,8 @@ def draw(maps: list, title: str, path: Path, layer: int | None = None, head: int
     layers, heads = [layer] if layer else range(1, len(maps) + 1), [head] if head else range(1, n_head + 1)
     rows, columns = _grid(len(layers), len(heads))
     size = _inches(rows, columns)
-    figure, panels = pyplot.subplots(rows, columns, squeeze=False, figsize=size, layout="constrained")
+    figure = Figure(figsize=size, layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False)
     room = Room((size[0] - MARGIN) / columns * 72, (size[1] - MARGIN) / rows * 72)
     drawn = [(maps[i - 1], i, h) for i in layers for h in heads]
     for number, panel in enumerate(panels.flat):
@@ -131,14 +131,9 @@ def draw(maps: list, title: str, path: Path, layer: int | None = None, head: int
     figure.suptitle(title, parse_math=False)
     figure.supxlabel("keys: the characters that are attended to", fontsize=9)
     figure.supylabel("queries: the characters that attend", fontsize=9)
-    try:
-        with warnings.catch_warnings():  # Matplotlib warns about each character that the font lacks
-            warnings.filterwarnings("ignore", message="Glyph")
-            figure.savefig(path, dpi=DPI)
-    except (OSError, ValueError) as error:  # the path is a folder, or its ending is no picture format
-        raise UserError(f"cannot write {path}: {error}; give another --outputs_path") from None
-    finally:
-        pyplot.close(figure)
+    with warnings.catch_warnings():  # Matplotlib warns about each character that the font lacks
+        warnings.filterwarnings("ignore", message="Glyph")
+        write_picture(path, figure, PICTURE, DPI)
 
 
 class Room(NamedTuple):

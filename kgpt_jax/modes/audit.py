@@ -2,7 +2,8 @@
 
 python -m kgpt_jax.main --mode=audit --reading_params_path=runs/vanilla/finetune
 
-prints a table, and writes audit.json and audit.png to --outputs_path. docs/honest.md explains the figures.
+prints a table, and writes audit.json and audit.png to `<workdir>/<variant>/audit/`, or to --outputs_path.
+docs/honest.md explains the figures.
 """
 
 import json
@@ -13,13 +14,14 @@ from absl import flags
 from kgpt_jax.modes.command import Command
 
 SHARED = ("reading_params_path", "outputs_path", "checkpoint")
+AUDIT, PICTURE = "an audit", "the picture of an audit"
 
 
 def define_flags(values: flags.FlagValues):
     flags.DEFINE_float(
         "refuse",
         0.02,
-        "Share of the people read of whom the threshold refuses.",
+        "Share of the people it has read of that the run may refuse, by its threshold.",
         lower_bound=0.0001,
         upper_bound=0.5,
         flag_values=values,
@@ -28,22 +30,19 @@ def define_flags(values: flags.FlagValues):
 
 def run(command: Command):
     from kgpt_jax.answer.audit import audit
-    from kgpt_jax.store.outputs import check, record, write_lines
+    from kgpt_jax.store.outputs import check, write_lines
 
     start = command.start("finetune")
     config = command.config(start)
     folder = Path(command.flags.outputs_path or command.workdir / config.model.variant / "audit")
-    written = {folder / "audit.json": "an audit", folder / "audit.png": "the picture of an audit"}
-    for path, kind in written.items():
-        check(path, kind)
+    json_path, picture = folder / "audit.json", folder / "audit.png"
+    check(json_path, AUDIT)
+    check(picture, PICTURE)
     found = audit(start, config, command.flags.refuse)
     print(table(found))
-    json_path, picture = written
-    write_lines(
-        json_path, [json.dumps(as_json(found, str(start.folder)), indent=1, ensure_ascii=False)], "an audit"
-    )
+    text = json.dumps(as_json(found, str(start.folder)), indent=1, ensure_ascii=False)
+    write_lines(json_path, [text], AUDIT)
     draw(found, picture)
-    record(picture, written[picture])
     print(f"\nwrote {json_path} and {picture.name}")
 
 
@@ -116,15 +115,13 @@ def _shares(shares: dict) -> dict[str, dict]:
 
 def draw(found, path: Path):
     """Draws the familiarity of each kind of names, with the threshold."""
-    import matplotlib
-
-    matplotlib.use("Agg")
     import numpy as np
-    from matplotlib import pyplot
+    from matplotlib.figure import Figure
 
-    figure, axes = pyplot.subplots(
-        len(found.kinds), 1, figsize=(7, 1.5 * len(found.kinds) + 0.8), sharex=True, layout="constrained"
-    )
+    from kgpt_jax.store.outputs import write_picture
+
+    figure = Figure(figsize=(7, 1.5 * len(found.kinds) + 0.8), layout="constrained")
+    axes = figure.subplots(len(found.kinds), 1, sharex=True)
     finite = np.concatenate([values[np.isfinite(values)] for values in found.familiarities.values()])
     bins = np.linspace(finite.min(), finite.max(), 60)
     for axis, (kind, values) in zip(axes, found.familiarities.items()):
@@ -135,6 +132,5 @@ def draw(found, path: Path):
         axis.set_title(f"{kind}: {refused.value:.1%} of {refused.total:,} refused", loc="left", fontsize=10)
         axis.set_yticks([])
     axes[-1].set_xlabel("familiarity of the name, nats; names left of the dashed line are refused")
-    figure.suptitle("The run tells people it has read of from people who do not exist")
-    figure.savefig(path, dpi=120)
-    pyplot.close(figure)
+    figure.suptitle("Does the run tell people it has read of from people who do not exist?")
+    write_picture(path, figure, PICTURE)

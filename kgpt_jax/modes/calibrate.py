@@ -31,7 +31,7 @@ def run(command: Command):
     from kgpt_jax.answer.calibrate import calibrate
     from kgpt_jax.answer.calibrated import CALIBRATION_FILE, save
     from kgpt_jax.answer.voters import load_voters, with_voters
-    from kgpt_jax.store.outputs import check, record, write_lines
+    from kgpt_jax.store.outputs import check, write_lines
 
     start = command.start("finetune")
     config = command.config(start)
@@ -44,7 +44,6 @@ def run(command: Command):
     made = calibrate(voters, config.data, command.flags.n_fit, recites)
     write_lines(path, [save(made)], KIND)
     draw(made, picture)
-    record(picture, PICTURE)
     print(table(made))
     print(f"\nwrote {path} and {picture.name}")
 
@@ -86,19 +85,18 @@ def table(made) -> str:
 
 def draw(made, path: Path):
     """Draws the reliability diagram, and risk against coverage."""
-    import matplotlib
-
-    matplotlib.use("Agg")
     import numpy as np
-    from matplotlib import pyplot
+    from matplotlib.figure import Figure
 
     from kgpt_jax.answer.confidence import risk_and_coverage
     from kgpt_jax.answer.score import wilson_interval
+    from kgpt_jax.store.outputs import write_picture
 
     confidence_N, right_N = map(np.array, zip(*made.calibration.clean))
     order = np.argsort(confidence_N, kind="stable")
     parts = [part for part in np.array_split(order, 10) if len(part)]
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 4.5), layout="constrained")
+    figure = Figure(figsize=(10, 4.5), layout="constrained")
+    left, right = figure.subplots(1, 2)
     means = np.array([confidence_N[part].mean() for part in parts])
     shares = np.array([right_N[part].mean() for part in parts])
     ends = np.array([wilson_interval(int(right_N[part].sum()), len(part)) for part in parts])
@@ -117,7 +115,6 @@ def draw(made, path: Path):
     right.plot(coverage, risk_and_coverage(right_N, right_N), color="gray", linestyle="--", label="ideal")
     right.axhline(1 - right_N.mean(), color="tab:red", linewidth=1, label="without confidence")
     right.set(xlabel="share of the questions that are answered", ylabel="share of wrong answers", xlim=(0, 1))
-    right.set_title("Answering fewer questions avoids errors", fontsize=11)
+    right.set_title("Wrong answers if only the surest are given", fontsize=11)
     right.legend(loc="center left")
-    figure.savefig(path, dpi=120)
-    pyplot.close(figure)
+    write_picture(path, figure, PICTURE)

@@ -16,7 +16,7 @@ from kgpt_jax.config import Config, UserError, override
 from kgpt_jax.data.corpus import load_questions
 from kgpt_jax.modes.command import Command
 from kgpt_jax.modes.compare import result, table_row
-from kgpt_jax.store.outputs import check, record
+from kgpt_jax.store.outputs import check, write_picture
 
 SHARED = ("seeds",)
 COPIES = (1, 2, 4, 8)  # the corpus has eight wordings of a birthplace
@@ -56,7 +56,6 @@ def compare_copies(config: Config, seeds: list[int], workdir: Path):
     for name, results in rows.items():
         print(table_row(name, results))
     draw(rows, statistics.mean(london(config, seed) for seed in seeds), picture)
-    record(picture, PICTURE)
     print(f"\nwrote {picture}")
 
 
@@ -89,12 +88,10 @@ def draw(rows: dict[str, list[dict]], always_london: float, path: Path):
       always_london: an accuracy from 0 to 1.
       path: the picture to write.
     """
-    import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axis = pyplot.subplots(figsize=(6.5, 4.5), layout="constrained")
+    figure = Figure(figsize=(6.5, 4.5), layout="constrained")
+    axis = figure.subplots()
     for mixed, label, marker, shift in (  # shifted sideways, so that intervals do not hide each other
         (False, "biographies, then finetuned on questions", "o", 0.975),
         (True, "questions among the biographies", "s", 1.025),
@@ -112,7 +109,7 @@ def draw(rows: dict[str, list[dict]], always_london: float, path: Path):
     axis.axhline(100 * always_london, color="gray", linestyle="--", label=label)
     seeds, questions = len(cells[0]), cells[0][0]["total"]
     over = f"{questions:,} questions, one seed" if seeds == 1 else f"{seeds} seeds"
-    title = "A fact is recalled if it was read in several wordings"
+    title = "What is recalled of facts that were read in several wordings"
     axis.set_title(f"{title}\n95 % intervals over {over}", fontsize=11)
     axis.set(
         xscale="log",
@@ -125,8 +122,7 @@ def draw(rows: dict[str, list[dict]], always_london: float, path: Path):
     axis.minorticks_off()
     axis.grid(axis="y", alpha=0.3)
     axis.legend(loc="lower right", bbox_to_anchor=(1.0, 0.1))  # above the line for London
-    figure.savefig(path, dpi=120)
-    pyplot.close(figure)
+    write_picture(path, figure, PICTURE)
 
 
 def _mean(results: list[dict]) -> float:

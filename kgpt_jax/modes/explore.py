@@ -42,8 +42,8 @@ def explore(topics: list[str], settings, folder: Path):
     Raises:
       UserError: a file cannot be written, or exists and is not our own.
     """
-    from kgpt_jax.exercises.claims_page import TOPICS, draw, json_line, table
-    from kgpt_jax.store.outputs import check, record, write_lines
+    from kgpt_jax.exercises.claims_page import DPI, TOPICS, draw, json_line, table
+    from kgpt_jax.store.outputs import check, write_lines, write_picture
 
     path = folder / "figures.jsonl"
     pictures = {topic: folder / f"{topic}.png" for topic in topics}
@@ -53,8 +53,7 @@ def explore(topics: list[str], settings, folder: Path):
     for topic in topics:
         started = perf_counter()
         found = TOPICS[topic](settings)
-        draw(found, pictures[topic])
-        record(pictures[topic], PICTURE)
+        write_picture(pictures[topic], draw(found), PICTURE, DPI)
         lines += map(json_line, found.figures)
         print(f"{topic}: {found.title}\n{table(found)}\n{perf_counter() - started:.1f} s\n", flush=True)
     write_lines(path, lines, FIGURES)

@@ -42,7 +42,7 @@ def check(path: Path, kind: str, inputs: Iterable[str | Path] = ()):
         if new:
             path.resolve().unlink()  # a link stays one
     except OSError as error:
-        raise cannot_write(path, error) from None
+        raise _cannot_write(path, error) from None
 
 
 def record(path: Path, kind: str):
@@ -59,7 +59,7 @@ def record(path: Path, kind: str):
         with replacing(_note(path)) as partial:
             partial.write_text(json.dumps({"kind": kind, "sha256": file_digest(path)}) + "\n", "utf-8")
     except OSError as error:
-        raise cannot_write(_note(path), error) from None
+        raise _cannot_write(_note(path), error) from None
 
 
 def write_lines(path: Path, lines: Iterable[str], kind: str):
@@ -72,11 +72,29 @@ def write_lines(path: Path, lines: Iterable[str], kind: str):
         with replacing(path) as partial:
             partial.write_text("".join(line + "\n" for line in lines), "utf-8", newline="\n")
     except OSError as error:
-        raise cannot_write(path, error) from None
+        raise _cannot_write(path, error) from None
     record(path, kind)
 
 
-def cannot_write(path: Path, error: OSError) -> UserError:
+def write_picture(path: Path, figure, kind: str, dpi: int = 120):
+    """Writes a `matplotlib.figure.Figure` and records it as ours. Call `check` first, before the work begins.
+
+    The ending of the path names the format; without one it is PNG.
+
+    Raises:
+      UserError: the file cannot be written, then an older one is unchanged; or there is no such format.
+    """
+    try:
+        with replacing(path) as partial:
+            figure.savefig(partial, dpi=dpi, format=path.suffix[1:] or "png")
+    except OSError as error:
+        raise _cannot_write(path, error) from None
+    except ValueError as error:
+        raise UserError(f"cannot write {path}: {error}; {_GIVE_ANOTHER}") from None
+    record(path, kind)
+
+
+def _cannot_write(path: Path, error: OSError) -> UserError:
     """Returns the error to raise for an output that cannot be written."""
     return UserError(f"cannot write {path}: {error.strerror}; {_GIVE_ANOTHER}")
 

@@ -242,14 +242,10 @@ def draw_loss(folder: Path, held_out: str = ""):
     loss = np.array([record.get("loss") for record in records], float)  # NaN where every model skipped
     if not np.isfinite(loss).any():
         return
-    import matplotlib
+    from matplotlib.figure import Figure  # without pyplot, whose state belongs to the user
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, (top, bottom) = pyplot.subplots(
-        2, 1, sharex=True, figsize=(8, 5), height_ratios=(3, 1), layout="constrained"
-    )
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     ends, means = epoch_means(step, epoch, loss)
     if 1 < len(ends) < len(step):
         top.plot(step, loss, color="tab:blue", alpha=0.3, linewidth=0.8, label="each update")
@@ -258,18 +254,16 @@ def draw_loss(folder: Path, held_out: str = ""):
     else:
         top.plot(step, loss, color="tab:blue", linewidth=1.2)
     top.set(ylabel="loss (nats per character)", ylim=(0, 1.05 * np.nanmax(loss)))
-    top.set_title(f"{folder.absolute().parent.name}, {folder.name}" + (f"\n{held_out}" if held_out else ""))
+    title = f"{folder.absolute().parent.name}, {folder.name}" + (f"\n{held_out}" if held_out else "")
+    top.set_title(title, parse_math=False)
     bottom.plot(step, lr, color="tab:orange", linewidth=1.5)
     bottom.set(xlabel="update", ylabel="learning rate", ylim=(0, None))
     for axes in (top, bottom):
         axes.grid(alpha=0.25)
         axes.margins(x=0.01)
         axes.spines[["top", "right"]].set_visible(False)
-    try:
-        with replacing(folder / "loss.png") as partial:
-            figure.savefig(partial, dpi=120, format="png")
-    finally:
-        pyplot.close(figure)
+    with replacing(folder / "loss.png") as partial:
+        figure.savefig(partial, dpi=120, format="png")
 
 
 def epoch_means(step: np.ndarray, epoch: np.ndarray, loss: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -4,8 +4,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from matplotlib import pyplot
-from matplotlib.figure import Figure
+from matplotlib import image
 
 from kgpt_jax.answer.attention import Map, attention_maps
 from kgpt_jax.config import UserError
@@ -13,6 +12,7 @@ from kgpt_jax.data.vocab import MASK, Vocab
 from kgpt_jax.model.gpt import GPT
 from kgpt_jax.model.variants import VARIANTS
 from kgpt_jax.modes.attend import draw
+from kgpt_jax.store import outputs
 from tests import tiny
 
 VOCAB = Vocab.of("abcdefghijk")
@@ -79,12 +79,12 @@ def test_the_picture_is_written(tmp_path):
     maps, _, _ = maps_of("perceiver")
     draw(maps, "What costs $5 or $6?", tmp_path / "map.png")
     assert (tmp_path / "map.png").read_bytes()[:4] == b"\x89PNG"
-    with pytest.raises(UserError, match="cannot write .*map.nopicture: .*; give another --outputs_path"):
+    with pytest.raises(UserError, match="cannot write .*map.nopicture: .*; give another path"):
         draw(maps, "", tmp_path / "map.nopicture")
 
 
 def size_of(path):
-    return pyplot.imread(path).shape[1::-1]
+    return image.imread(path).shape[1::-1]
 
 
 @pytest.mark.parametrize(
@@ -102,8 +102,8 @@ def test_the_picture_fits_a_screen(tmp_path, n_layer, n_head, chosen):
 def drawn(monkeypatch, maps, **chosen):
     """Returns the titles of the panels, and the labels of the first one's axes."""
     seen = []
-    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: seen.append(figure))
-    draw(maps, "title", Path("nowhere") / "map.png", **chosen)
+    monkeypatch.setattr(outputs, "write_picture", lambda path, figure, *_: seen.append(figure))
+    draw(maps, "title", Path("map.png"), **chosen)
     *panels, bar = seen[0].axes
     assert bar.get_ylabel() == "attention weight"
     labels = [label.get_text() for label in panels[0].get_yticklabels()]

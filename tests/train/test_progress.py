@@ -98,8 +98,10 @@ def test_the_picture_gives_means_of_whole_epochs_and_what_is_held_out(tmp_path, 
     monkeypatch.setattr(
         Axes, "plot", lambda axes, x, y, **how: drawn.append((x, y)) or plot(axes, x, y, **how)
     )
-    monkeypatch.setattr(Axes, "set_title", lambda axes, said: titles.append(said) or title(axes, said))
-    folder = tmp_path / "vanilla" / "pretrain"
+    monkeypatch.setattr(
+        Axes, "set_title", lambda axes, said, **how: titles.append(said) or title(axes, said, **how)
+    )
+    folder = tmp_path / "$a_$b_" / "pretrain"  # not a formula
     folder.mkdir(parents=True)
     report = Progress(folder, 0, np.full(400, 1e-3), per_epoch=40, seconds=0.0)
     epoch_U, place_U = np.divmod(np.arange(390), 40)  # the tenth epoch is under way
@@ -110,7 +112,7 @@ def test_the_picture_gives_means_of_whole_epochs_and_what_is_held_out(tmp_path, 
     x, y = drawn[1]
     assert x.tolist() == list(range(40, 361, 40))
     np.testing.assert_allclose(np.diff(y), -0.25)
-    assert titles == ["vanilla, pretrain\nright: 7 of 10"]
+    assert titles == ["$a_$b_, pretrain\nright: 7 of 10"]
     assert [path.name for path in folder.glob("loss*")] == ["loss.png"]
 
 
