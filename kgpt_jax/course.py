@@ -8,6 +8,7 @@ name.
 """
 
 from kgpt_jax.config import UserError
+from kgpt_jax.modes.command import HELP
 
 SCRATCH = "none"  # --reading_params_path of a run that starts from nothing
 RECIPE = "configs/course_2024.py"  # for a command that trains a new model and has no --config
@@ -58,11 +59,12 @@ def translate(words: list[str]) -> list[str] | None:
     function = given.pop("function")
     if function not in FUNCTIONS:
         raise UserError(f"--function={function}: choose from {', '.join(FUNCTIONS)}")
-    if NEEDED[function] not in given:
+    if NEEDED[function] not in given and not given.keys() & HELP:
         raise UserError(f"{function} needs --{NEEDED[function]}, as in the course")
     given.pop(LEFT_OUT, None)
     first = {name: given.pop(name) for name in ("variant", "pretrain_corpus_path") if name in given}
     if function == "finetune" and not given.get("reading_params_path"):
+        given.pop("reading_params_path", None)
         given = {"reading_params_path": SCRATCH} | given
     fresh = function == "pretrain" or given.get("reading_params_path") == SCRATCH
     recipe = {"config": RECIPE} if fresh and "config" not in given else {}

@@ -13,6 +13,7 @@ import warnings
 from importlib import import_module
 
 from kgpt_jax import course, environment, modes
+from kgpt_jax.config import check_utf8
 from kgpt_jax.modes import command as commands
 from kgpt_jax.modes.errors import explanation
 
@@ -28,18 +29,24 @@ def run(words: list[str] | None = None):
     words = sys.argv[1:] if words is None else words
     if commands.needs_jax(words):
         environment.prepare()  # before JAX is imported; it may restart the process
-    # Of a save that fails, as on a full disk, we report the first failed write. Python would add the others.
+    # If a save fails, as on a full disk, we report the first failed write only. Python would add the others.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+    status = 0
     try:
         try:
             status = main(words)
         finally:
             if sys.stdout:  # None if it was closed before Python started
                 sys.stdout.flush()
-    except BrokenPipeError:  # the reader has closed the pipe, as `| head -1` does
+    except OSError as error:  # the reader has closed the pipe, as `| head -1` does, or the disk is full
+        line, closed = explanation(error), isinstance(error, BrokenPipeError)
+        if not line and not closed:
+            raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the flush at exit succeeds
-        status = CLOSED
+        if line and not status:  # otherwise `main` has printed an error
+            show_error(line)
+        status = CLOSED if closed else 2
     sys.exit(status)
 
 
@@ -58,6 +65,8 @@ def main(words: list[str]) -> int:
     """
     show_log()
     try:
+        for word in words:
+            check_utf8("the command line", word)
         if translated := course.translate(words):
             print(f"this is: python -m kgpt_jax.main {shlex.join(translated)}", flush=True)
         command = commands.parse(translated or words)
@@ -73,9 +82,14 @@ def main(words: list[str]) -> int:
     except Exception as error:
         if not (line := explanation(error)):
             raise
-        print(f"error: {' '.join(line.split())}", file=sys.stderr)
+        show_error(line)
         return 2
     return 0
+
+
+def show_error(text: str):
+    """Prints an error as one line."""
+    print(f"error: {' '.join(text.split())}", file=sys.stderr)
 
 
 class Screen(logging.Handler):

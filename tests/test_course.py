@@ -38,6 +38,11 @@ COMMANDS = {  # README's table, word by word
     f"--writing_params_path=r.params {PAIRS}": "--mode=finetune --variant=rope "
     f"--pretrain_corpus_path=data/wiki.txt {FRESH} --reading_params_path=none "
     f"--writing_params_path=r.params {OURS}",
+    # As a script writes it that has not set its variable.
+    f"finetune vanilla wiki.txt --reading_params_path= --writing_params_path=a {PAIRS}": "--mode=finetune "
+    f"--variant=vanilla --pretrain_corpus_path=wiki.txt {FRESH} --reading_params_path=none "
+    f"--writing_params_path=a {OURS}",
+    "evaluate --help": "--mode=evaluate --help",
 }
 
 

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import pytest
@@ -143,6 +144,23 @@ def test_a_command_that_nobody_reads_ends_quietly():
     with subprocess.Popen(command, cwd=CHECKOUT, **pipes) as process:
         process.stdout.close()
         assert process.stderr.read() == b"" and process.wait() == 141
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a device that is always full")
+@pytest.mark.parametrize(
+    "words, complaint",
+    [
+        ("--mode=show", "No space left on device; a training resumes from its newest checkpoint"),
+        ("pretrain vanilla nowhere --writing_params_path=x", "No space left on device; a training resumes"),
+        ("--mode=sho", "--mode=sho is no mode: did you mean show"),
+    ],
+)
+def test_a_full_disk_behind_the_output_takes_one_line(words, complaint):
+    command = [sys.executable, "-m", "kgpt_jax.main", *words.split()]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, cwd=CHECKOUT, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2 and done.stderr.startswith(f"error: {complaint}")
+    assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(

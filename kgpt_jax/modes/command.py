@@ -20,7 +20,7 @@ from absl import flags
 
 from kgpt_jax import modes
 from kgpt_jax.answer.record import LOOK_UP, NEVER
-from kgpt_jax.config import Config, UserError, check_local, check_utf8, leaves, load_recipe, override
+from kgpt_jax.config import Config, UserError, check_local, leaves, load_recipe, override
 
 if TYPE_CHECKING:
     from kgpt_jax.store.folder import Run
@@ -133,8 +133,6 @@ def parse(words: list[str]) -> "Command | str":
     Raises:
       UserError: a flag is unknown, belongs to another mode or has a wrong value, or a mode is missing.
     """
-    for word in words:
-        check_utf8("the command line", word)
     mode, asked = _value_of("mode", words), [word.lstrip("-") for word in words if _asks_help(word)]
     if mode is None and asked:
         return _all_modes()
