@@ -11,7 +11,9 @@ import os
 import platform
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.metadata import version
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -215,12 +217,17 @@ def find_devices(platform: str | None = None):
         ) from None
 
 
+CONTAINERS_LIMIT = Path("/sys/fs/cgroup/memory.max")  # a number of bytes, or "max"
+
+
 def memory() -> float:
-    """Returns this machine's memory in bytes, infinity if the operating system does not tell."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # Windows
-        return math.inf
+    """Returns the memory of this machine or container in bytes, infinity if neither is known."""
+    found = [math.inf]
+    with suppress(AttributeError, ValueError, OSError):  # Windows
+        found.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    with suppress(ValueError, OSError):
+        found.append(int(CONTAINERS_LIMIT.read_text("ascii")))
+    return min(found)
 
 
 def check_memory(purpose: str, needed: float, advice: str):

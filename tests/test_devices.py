@@ -11,6 +11,7 @@ import jax
 import pytest
 from jax.sharding import AbstractMesh
 
+from kgpt_jax import devices
 from kgpt_jax.answer.predict import predict
 from kgpt_jax.config import override
 from kgpt_jax.data.chunks import Chunks
@@ -136,3 +137,13 @@ def test_rules_name_the_axis_that_is_shared():
     assert block["attn"]["readout"]["proj"]["kernel"] == ("model", None)
     assert block["ln1"]["scale"] == (None,)
     assert made["tok_emb"]["embedding"] == (None, None)  # 13 symbols: two devices cannot share them
+
+
+def test_a_containers_limit_is_the_memory_there_is(tmp_path, monkeypatch):
+    limit = tmp_path / "memory.max"
+    monkeypatch.setattr(devices, "CONTAINERS_LIMIT", limit)
+    whole = devices.memory()
+    limit.write_text("1000000\n")
+    assert devices.memory() == 1_000_000 < whole
+    limit.write_text("max\n")
+    assert devices.memory() == whole

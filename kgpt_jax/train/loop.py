@@ -119,10 +119,11 @@ def train(
                         check_finite(state, step, checkpoints)
                         checkpoints.save(state, progress.seconds(), progress.loss_since_save())
                         progress.draw()
-                    if stopping:
+                    if stopping and step < len(rates):
                         stop.exit(step, len(rates))
+            seconds = progress.seconds()  # without those that the drawing takes
             progress.finish()
-            return state.params, progress.seconds()
+            return state.params, seconds
 
 
 class Dispatch(NamedTuple):
