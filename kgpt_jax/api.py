@@ -210,7 +210,8 @@ class Run:
         from kgpt_jax.data.vocab import MASK
 
         if isinstance(text, Answer):
-            text = f"{text.question}{MASK}{text.answer}"
+            known = "".join(c for c in text.question if c in self.vocab.id_of)  # as `answer` read it
+            text = f"{known}{MASK}{text.answer}"
         self._check_length(text)
         return attention_maps(model, params, self.vocab, text, _source(text))
 
@@ -288,7 +289,8 @@ def pretrain(
     """Trains a new model on documents, like `--mode=pretrain`.
 
     The run's folder is `workdir`/variant/pretrain. The same call resumes an interrupted run, and returns at
-    once if the run is finished. Ctrl-C saves a checkpoint and raises KeyboardInterrupt.
+    once if the run is finished. Ctrl-C saves a checkpoint and raises KeyboardInterrupt; a second Ctrl-C
+    before that ends Python.
 
     Args:
       config: a `Config`, or the name of a recipe, such as "quickstart", or the path of one.
@@ -332,7 +334,8 @@ def finetune(
     """Trains a run on questions with their answers, like `--mode=finetune`.
 
     The same call resumes an interrupted run, and returns at once if the run is finished. Ctrl-C saves a
-    checkpoint and raises KeyboardInterrupt. `run` itself does not change.
+    checkpoint and raises KeyboardInterrupt; a second Ctrl-C before that
+    ends Python. `run` itself does not change.
 
     Args:
       run: the run to start from, usually a pretrained one.

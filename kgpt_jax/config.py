@@ -256,7 +256,8 @@ def from_dict(tree: dict, kind: type = Config, prefix: str = ""):
     known = {field.name: field for field in dataclasses.fields(kind)}
     values = {}
     for name, value in tree.items():
-        _require(name in known, _unknown_field(prefix + name))
+        if name not in known:
+            raise _unknown_field(prefix + name)
         default = known[name].default
         if dataclasses.is_dataclass(default):
             _require(isinstance(value, dict), f"{prefix}{name} is {value!r}: expected a section")
@@ -305,7 +306,8 @@ def override(config: Config, changes: dict) -> Config:
             options = read_options(tree["model"]["options"]) | {name.removeprefix("model.options."): value}
             tree["model"]["options"] = write_options(options)
             continue
-        _require(name in leaves(), _unknown_field(name))
+        if name not in leaves():
+            raise _unknown_field(name)
         *path, last = name.split(".")
         node = tree
         for part in path:
@@ -314,8 +316,8 @@ def override(config: Config, changes: dict) -> Config:
     return from_dict(tree)
 
 
-def _unknown_field(name: str) -> str:
-    return f"unknown config field {name!r}; choose from {', '.join(leaves())}"
+def _unknown_field(name: str) -> UserError:
+    return UserError(f"unknown config field {name!r}; choose from {', '.join(leaves())}")
 
 
 def load_recipe(path: str) -> Config:
@@ -342,6 +344,8 @@ def load_recipe(path: str) -> Config:
         namespace = runpy.run_path(str(found))
         _require("get_config" in namespace, "it has no get_config()")
         config = namespace["get_config"]()
+    except UserError as error:
+        raise UserError(f"recipe {path!r}: {error}") from None
     except TypeError as error:  # a field that the dataclasses lack, or a value of a wrong type
         raise UserError(f"recipe {path!r}: {error}; fields are {', '.join(leaves())}") from None
     except Exception as error:  # whatever a user's Python file may raise

@@ -134,6 +134,7 @@ def test_attention_has_a_map_for_each_layer(untrained):
     answer = kgpt_jax.Answer("Where?", "Rome")
     maps = untrained.attention(answer)
     assert [found.layer for found in maps] == ["blocks_0/attn", "blocks_1/attn"]
+    assert untrained.attention(kgpt_jax.Answer("Wh#ere?", "Rome"))[0].rows == maps[0].rows  # has no "#"
     assert "".join(maps[0].rows) == f"Where?{MASK}Rome" and maps[0].weights_HTS.shape == (2, 11, 11)
     same = untrained.attention(f"Where?{MASK}Rome")
     np.testing.assert_array_equal(same[1].weights_HTS, maps[1].weights_HTS)

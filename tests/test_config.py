@@ -133,7 +133,8 @@ def test_a_bad_recipe_is_named(tmp_path):
     recipe = tmp_path / "mine.py"
     head = "from kgpt_jax.config import *\ndef get_config(): return "
     for text, complaint in [
-        ("x = 1", r"has no get_config\(\)"),
+        ("x = 1", r"mine.py': it has no get_config\(\)"),
+        (head + "Config(seed=-1)", "mine.py': seed is -1"),
         ("def get_config(): return {}['x']", "KeyError: 'x'"),
         ("def get_config(", "SyntaxError"),
         (
