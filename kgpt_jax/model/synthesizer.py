@@ -159,15 +159,18 @@ class FixedRandomAttention(nn.Module):
     @nn.compact
     def __call__(self, x_BTC: jax.Array, pos_BT: jax.Array, *, train: bool) -> jax.Array:
         H, S = self.cfg.n_head, self.cfg.seq_len
-        with jax.ensure_compile_time_eval(), jax.threefry_partitionable(True):
-            key = jax.random.key(zlib.crc32(pattern_name(self).encode()), impl="threefry2x32")
-            table_HSS = jax.random.normal(key, (H, S, S), jnp.float32)
+        if self.is_initializing():  # no parameter depends on R, and counting them should draw nothing
+            table_HSS = jnp.zeros((H, S, S))
+        else:
+            with jax.ensure_compile_time_eval(), jax.threefry_partitionable(True):
+                key = jax.random.key(zlib.crc32(pattern_name(self).encode()), impl="threefry2x32")
+                table_HSS = jax.random.normal(key, (H, S, S), jnp.float32)
         table_HSS = lax.optimization_barrier(table_HSS)  # XLA would spend seconds on folding the constant
         return _read(self, lambda S: _rows(table_HSS, x_BTC, pos_BT, S), x_BTC, pos_BT, train)
 
 
 class FactorizedRandomAttention(nn.Module):
-    """softmax(R1 R2^T) X V per head: R1 and R2 have rank 8, are trained, and the same for every text.
+    """softmax(R1 R2^T) X V per head: R1 and R2 have R columns, are trained, and the same for every text.
 
     Parameters: C C + C for the values, 2 H S R for R1 and R2; in all 82,048.
     """

@@ -20,5 +20,5 @@ def run(command: Command):
     for cfg in each(config.model, command.variants()):
         try:
             print(f"{cfg.variant:<30}{recall(cfg, seed=config.seed):>8.1%}", flush=True)
-        except UserError as error:  # a variant that needs more layers
-            print(f"{cfg.variant:<30}{'-':>8}   {error}")
+        except UserError as error:  # the variant needs more layers, or an option does not fit short texts
+            print(f"{cfg.variant:<30}{'-':>8}   {error} (this task has one layer and {2 * KEYS} symbols)")
