@@ -115,6 +115,11 @@ def check_corpus(run: Run, data: DataConfig):
     no longer exists, nothing is compared, because a run can answer without it.
     """
     path, there = data.pretrain_corpus_path, run.config.data
+    if there.pretrain_corpus_path and not path and not data.other_corpus:
+        raise UserError(
+            f"{run.folder} was pretrained on {there.pretrain_corpus_path}, and the built-in people are asked "
+            "for: give --pretrain_corpus_path, or --config.data.other_corpus=true if they are meant to differ"
+        )
     if not path and not there.pretrain_corpus_path:
         known, asked = leaves(there.biographies), leaves(data.biographies)
         for name in ("n_train", "n_dev", "n_test", "seed"):

@@ -117,6 +117,9 @@ def test_the_courses_commands_as_they_are_typed(tmp_path):
     complaint = run(*other, *pairs, status=2)
     assert f"was pretrained on {wiki} (digest " in complaint and "has other documents" in complaint
     run(*other, *pairs, "--config.finetune.epochs=1", "--config.data.other_corpus=true")
+    assert f"was pretrained on {wiki}, and the built-in people are asked for" in run(
+        "--mode=evaluate", f"--reading_params_path={tmp_path}/pre.params", "--pretrain_corpus_path=", status=2
+    )
 
 
 def test_what_a_run_learned_is_not_asked(tmp_path):
