@@ -48,6 +48,8 @@ from tests.commands import CHECKOUT, TINY, refused, run
         (["--mode=ask", "--question=Where was R\udcffuth born?"], "the command line is not text in UTF-8"),
         (["--mode=pretrain", f"--workdir={'x' * 300}"], "File name too long"),
         (["--mode=compare", "--seeds=1,01"], "--seeds=1,01: give each number once"),
+        (["--mode=ablate", "--seed=7"], "--mode=ablate takes its seeds from --seeds: leave out --seed"),
+        (["--mode=copies", "--objective=whole_line"], "--mode=copies has its own objectives: leave out"),
         (["--mode=all", "--config.scratch.objective=poem"], "unknown objective 'poem'"),
         (["--mode=pretrain", "wiki.txt"], "unexpected argument 'wiki.txt'"),
         (["finetune", "vanilla", "wiki.txt"], "finetune needs --writing_params_path, as in the course"),

@@ -9,15 +9,16 @@ corpora. So every training reads the same number of documents. For the same reas
 exactly the course's own training.
 """
 
+import json
 import statistics
 from pathlib import Path
 
 from kgpt_jax.answer.score import paired_interval
 from kgpt_jax.config import Config, UserError, leaves, load_recipe, override
-from kgpt_jax.data.corpus import load_questions
 from kgpt_jax.modes.command import Command
 from kgpt_jax.modes.compare import result, table_row
-from kgpt_jax.modes.evaluate import PREDICTIONS
+from kgpt_jax.modes.evaluate import PREDICTIONS, beside
+from kgpt_jax.store.folder import JSON_ERRORS
 
 SHARED = ("seeds",)
 COURSE = "configs/course_2024.py"
@@ -34,7 +35,7 @@ PARTS = {
 
 
 def run(command: Command):
-    ablate(command.config(), command.whole_numbers("seeds"), command.workdir)
+    ablate(command.config(), command.seeds(), command.workdir)
 
 
 def ablate(config: Config, seeds: list[int], workdir: Path):
@@ -50,7 +51,7 @@ def ablate(config: Config, seeds: list[int], workdir: Path):
         for name, changed in trainings(config).items():
             root = workdir / f"seed_{seed}" / name.replace(" ", "_")
             changed = override(changed, {"seed": seed})
-            table.setdefault(name, []).append((result(changed, root), right(changed, root)))
+            table.setdefault(name, []).append((result(changed, root), right(root)))
     heads = "right | 95 % interval | seeds | seconds | gained | 95 % interval, paired"
     print(f"\n| | {heads} |\n|{' --- |' * 7}")
     for name, done in table.items():
@@ -83,17 +84,16 @@ def trainings(config: Config) -> dict[str, Config]:
     return named
 
 
-def right(config: Config, root: Path) -> list[bool]:
-    """Returns for each evaluation question, in order, whether the model in `root` answered it right."""
+def right(root: Path) -> list[bool]:
+    """Returns for each question that counts, in order, whether the model in `root` answered it right."""
+    path = beside(root / PREDICTIONS, "answers", ".jsonl")
     try:
-        predictions = (root / PREDICTIONS).read_text("utf-8").split("\n")[:-1]
-    except OSError as error:
+        records = [json.loads(line) for line in path.read_text("utf-8").split("\n")[:-1]]
+        return [record["right"] for record in records if record["scored"]]
+    except (*JSON_ERRORS, OSError) as error:
         raise UserError(
-            f"cannot read {root / PREDICTIONS}: {error.strerror}; remove {root / 'result.json'}, and the "
-            "model is asked again"
+            f"cannot read {path} ({error!r}): remove {root / 'result.json'}, and the model is asked again"
         ) from None
-    answers = load_questions(config.data).answers
-    return [said == answer for said, answer in zip(predictions, answers, strict=True)]
 
 
 def _gain(done: list, against: list) -> str:

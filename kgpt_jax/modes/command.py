@@ -84,9 +84,11 @@ COMMON = {
 }
 SHARED = {
     "reading_params_path": Flag(
-        flags.DEFINE_string, None, "Run to start from; default: the newest run of the stage before."
+        flags.DEFINE_string, None, "Run to read; most modes default to the newest run of the stage before."
     ),
-    "writing_params_path": Flag(flags.DEFINE_string, None, "Folder of the new run; default: see --workdir."),
+    "writing_params_path": Flag(
+        flags.DEFINE_string, None, "Folder of the new run; a training's default: see --workdir."
+    ),
     "outputs_path": Flag(flags.DEFINE_string, None, "File or folder to write."),
     "checkpoint": Flag(
         flags.DEFINE_string, "newest", "Checkpoint to read: newest, best (least loss), or an update's number."
@@ -214,6 +216,12 @@ class Command:
         if len(set(map(int, given))) < len(given):
             raise UserError(f"--{name}={','.join(given)}: give each number once")
         return [int(part) for part in given]
+
+    def seeds(self) -> list[int]:
+        """Returns the numbers in --seeds. Raises a UserError if --seed is given, which they would replace."""
+        if self.flags["seed"].present or self.flags["config.seed"].present:
+            raise UserError(f"--mode={self.mode} takes its seeds from --seeds: leave out --seed")
+        return self.whole_numbers("seeds")
 
     def variants(self) -> list[str]:
         """Returns the names in --variants, or else the one in --variant, or else all variants."""

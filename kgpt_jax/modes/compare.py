@@ -12,6 +12,7 @@ from pathlib import Path
 
 from kgpt_jax.answer.score import mean_interval, percent
 from kgpt_jax.config import Config, UserError, from_dict, leaves, override, to_dict
+from kgpt_jax.data import corpus
 from kgpt_jax.data.mixture import weights
 from kgpt_jax.data.stage_data import recipe_of
 from kgpt_jax.modes.command import Command
@@ -21,7 +22,7 @@ SHARED = ("variants", "seeds")
 
 
 def run(command: Command):
-    compare(command.config(), command.variants(), command.whole_numbers("seeds"), command.workdir)
+    compare(command.config(), command.variants(), command.seeds(), command.workdir)
 
 
 def compare(config: Config, variants: list[str], seeds: list[int], workdir: Path):
@@ -55,20 +56,25 @@ def result(config: Config, root: Path) -> dict:
     finetuned.
 
     Returns:
-      What `<root>/result.json` holds: `correct` and `total` answers, `seconds` of training, and the `config`.
+      What `<root>/result.json` holds: `correct` and `total` answers, `seconds` of training, a digest of what
+      was `asked`, and the `config`.
 
     Raises:
       UserError: the result there belongs to another config, or the questions have no answers.
     """
     from kgpt_jax.store.folder import with_current_names, write_json
 
-    path = root / "result.json"
+    path, questions = root / "result.json", corpus.load_questions(config.data)
+    asked = corpus.digest([*questions.questions, *(questions.answers or [])])
     if path.exists():
-        there, asked = leaves(from_dict(with_current_names(_read(path)["config"]))), leaves(config)
-        if changed := [name for name in there if there[name] != asked[name]]:
+        found = _read(path)
+        there, given = leaves(from_dict(with_current_names(found["config"]))), leaves(config)
+        # Results of older versions do not say what was asked.
+        there["the questions"], given["the questions"] = found.get("asked", asked), asked
+        if changed := [name for name in there if there[name] != given[name]]:
             name = changed[0]
             raise UserError(
-                f"{path} is the result with {name} {there[name]!r}, and {asked[name]!r} is asked for: "
+                f"{path} is the result with {name} {there[name]!r}, and {given[name]!r} is asked for: "
                 "give another --workdir"
             )
     else:
@@ -83,7 +89,7 @@ def result(config: Config, root: Path) -> dict:
         score = evaluate(with_voters(trained.run, [], config), root / PREDICTIONS).score
         if score is None:
             raise UserError("nothing to compare: the questions have no answers")
-        counts = {"correct": score.correct, "total": score.total, "seconds": seconds}
+        counts = {"correct": score.correct, "total": score.total, "seconds": seconds, "asked": asked}
         write_json(path, counts | {"config": to_dict(config)})
     return _read(path)
 
@@ -91,7 +97,7 @@ def result(config: Config, root: Path) -> dict:
 def _read(path: Path) -> dict:
     try:
         found = json.loads(path.read_text("utf-8"))
-        return {name: found[name] for name in ("correct", "total", "seconds", "config")}
+        return found | {name: found[name] for name in ("correct", "total", "seconds", "config")}
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is no result ({error!r}): remove it") from None
 

@@ -25,7 +25,9 @@ MIXED = "span_corruption=0.8,question_answer=0.2"
 
 
 def run(command: Command):
-    compare_copies(command.config(), command.whole_numbers("seeds"), command.workdir)
+    if command.flags["objective"].present:
+        raise UserError("--mode=copies has its own objectives: leave out --objective")
+    compare_copies(command.config(), command.seeds(), command.workdir)
 
 
 def compare_copies(config: Config, seeds: list[int], workdir: Path):

@@ -1,8 +1,12 @@
+import json
+
 import pytest
 
-from kgpt_jax.config import UserError, leaves, load_recipe, override
+from kgpt_jax.config import Config, UserError, leaves, load_recipe, override, to_dict
+from kgpt_jax.data.corpus import digest
 from kgpt_jax.modes import ablate as ablation
 from kgpt_jax.modes.ablate import PARTS, ablate, right, trainings
+from kgpt_jax.modes.compare import result
 
 FIELDS = [field for fields in PARTS.values() for field in fields]
 
@@ -54,13 +58,13 @@ def test_gains_are_paired(tmp_path, monkeypatch, capsys):
     """In these made-up answers, leaving a part out costs one answer of four, and alone it gains none."""
     said = {"whole": [1, 1, 0, 0], "without_dropout": [1, 0, 0, 0], "only_dropout": [0, 0, 0, 1]}
 
-    def answers(config, root):
+    def answers(root):
         return [bool(each) for each in said.get(root.name, [0, 0, 0, 1])]
 
     monkeypatch.setattr(ablation, "PARTS", {"dropout": ["model.dropout"]})
     monkeypatch.setattr(ablation, "right", answers)
     monkeypatch.setattr(
-        ablation, "result", lambda *of: {"correct": sum(answers(*of)), "total": 4, "seconds": 60}
+        ablation, "result", lambda _, root: {"correct": sum(answers(root)), "total": 4, "seconds": 60}
     )
     ablate(load_recipe("configs/best.py"), [1, 2], tmp_path)
     rows = capsys.readouterr().out.splitlines()[-4:]
@@ -74,12 +78,28 @@ def test_gains_are_paired(tmp_path, monkeypatch, capsys):
 
 
 def test_right_answers_are_found_again(tmp_path):
+    """Without those that were trained on, which do not count in the accuracy either."""
+    path = tmp_path / "evaluate" / "answers.jsonl"
+    path.parent.mkdir()
+    rows = ((True, True), (True, False), (False, True))
+    path.write_text("".join(json.dumps({"right": right, "scored": scored}) + "\n" for right, scored in rows))
+    assert right(tmp_path) == [True, False]
+    path.write_text("{\n")
+    with pytest.raises(
+        UserError, match="cannot read .*answers.jsonl .*: remove .*result.json, and the model"
+    ):
+        right(tmp_path)
+
+
+def test_a_result_belongs_to_its_questions(tmp_path):
     table = tmp_path / "pairs.tsv"
-    table.write_text("Where was Ann Bo born?\tRome\nWhere was Cy Du born?\tOslo\n")
-    (tmp_path / "evaluate").mkdir()
-    (tmp_path / "evaluate" / "predictions.txt").write_text("Rome\nBonn\n")
+    table.write_text("Where was Ann Bo born?\tRome\n")
     config = override(
-        load_recipe("configs/best.py"),
-        {"data.finetune_corpus_path": str(table), "data.eval_corpus_path": str(table)},
+        Config(), {"data.finetune_corpus_path": str(table), "data.eval_corpus_path": str(table)}
     )
-    assert right(config, tmp_path) == [True, False]
+    found = {"correct": 1, "total": 1, "seconds": 7, "asked": digest(["Where was Ann Bo born?", "Rome"])}
+    (tmp_path / "result.json").write_text(json.dumps(found | {"config": to_dict(config)}))
+    assert result(config, tmp_path)["seconds"] == 7
+    table.write_text("Where was Ann Bo born?\tOslo\n")
+    with pytest.raises(UserError, match="is the result with the questions '[0-9a-f]{16}', and '"):
+        result(config, tmp_path)
