@@ -39,6 +39,7 @@ SHARED = (
     "recite",
 )
 PROMPT = "question: "
+OTHER_FORM = "(I do not know: this question does not have the form of the training questions)"
 SHOWN = 30  # characters of a line that are shown on each side of an answer
 
 
@@ -56,13 +57,13 @@ def run(command: Command):
     interactive = questions is None and sys.stdin is not None and sys.stdin.isatty()
     if questions is None:
         questions = [] if interactive else questions_in(sys.stdin)
-    start = command.start("finetune")
-    config = command.config(start)
-    promised = check_promises(start.folder, flags)
-    told_before = taught(start.folder)
-    asked = with_voters(start, flags.voters, config)
-    check_questions(questions, config)
     with notes_on_stderr():
+        start = command.start("finetune")
+        config = command.config(start)
+        promised = check_promises(start.folder, flags)
+        told_before = taught(start.folder)
+        asked = with_voters(start, flags.voters, config)
+        check_questions(questions, config)
         voters = load_voters(asked, "asking", flags.recite)
         judge = Judge(voters)
         if promised:
@@ -77,8 +78,13 @@ def run(command: Command):
             said = voted
             if judge.made:
                 least = judge.made.threshold(flags.wrong_at_most, flags.surely, flags.look_up)
-                said = [in_words(one, least, flags.one_of) if one else own for own, one in zip(said, sure)]
-            if None in sure and (flags.wrong_at_most, flags.one_of) != (None, None):
+                in_form = [judge.made.asks.where.name(question) is not None for question in questions]
+                said = [
+                    own if one is None else in_words(one, least, flags.one_of) if fits else OTHER_FORM
+                    for own, one, fits in zip(said, sure, in_form)
+                ]
+            unsure = {question for question, one in zip(questions, sure) if one is None} - told_before.keys()
+            if unsure and (flags.wrong_at_most, flags.one_of) != (None, None):
                 raise UserError("some answers have no confidence, so nothing can be promised about them")
             recited = zip(*given.recited) if given.recited else []
             said = [with_recital(*one) for one in zip(said, voted, recited)] or said
@@ -170,9 +176,10 @@ def converse(answers, config):
     print("Ask your questions. An empty line or Ctrl-D ends.", file=sys.stderr)
     while True:
         try:
-            question = input(PROMPT).strip()
+            print(PROMPT, end="", file=sys.stderr, flush=True)  # `input` may print it among the answers
+            question = input().strip()
         except EOFError:
-            print()
+            print(file=sys.stderr)
             return
         if not question:
             return
@@ -201,7 +208,8 @@ def check_questions(questions: list[str], config):
 def questions_in(file) -> list[str]:
     """Returns the lines of standard input that are not blank. Raises a UserError if there are none."""
     try:
-        questions = [line.strip() for line in file or [] if line.strip()]
+        lines = [line.removeprefix("\ufeff").strip() for line in file or []]  # a byte-order mark
+        questions = [line for line in lines if line]
     except UnicodeDecodeError as error:
         raise UserError(f"standard input is not text in UTF-8 ({error.reason})") from None
     if not questions:

@@ -156,7 +156,7 @@ class Answerer(NamedTuple):
         text = " ".join("".join(kept).split())
         if not text:
             raise UserError("write a name or a question")
-        if self.where and self.where.name(text) is None:
+        if self.where and self.where.name(text) is None and text not in self.taught():
             text = self.where.question(_bare_name(self.where, text))
         room = min(voter.config.model.seq_len for voter in self.voters) - 1
         if len(text) > room:
@@ -173,11 +173,7 @@ class Answerer(NamedTuple):
         [each] = [None] if why_not_sure else self.judge.sure([question], given)
         name = (self.where and self.where.name(question)) or ""
         told, why_no_book = self._look_up(question, given.vote, each)
-        try:
-            before = taught(run.folder)
-        except UserError as error:
-            before = {}
-            log.info(f"note: what the run was told is not used, because {error}")
+        before = self.taught()
         if question in before:
             told = told._replace(answer=before[question], confidence=None, probability=None, label=TOLD)
         found = told.looked_up
@@ -203,6 +199,17 @@ class Answerer(NamedTuple):
             run.vocab.unknown(question),
             why_no_book,
         )
+
+    def taught(self) -> dict[str, str]:
+        """Returns the answers that the first run was told, by question; none, with a note, if it cannot."""
+        try:
+            pairs = taught(self.voters[0].run.folder)
+        except UserError as error:
+            log.info(f"note: what the run was told is not used, because {error}")
+            return {}
+        return {
+            " ".join(question.split()): answer for question, answer in pairs.items()
+        }  # as `question` does
 
     def teach(self, question: str, answer: str):
         """Tells the first run an answer. Raises a UserError if it cannot be one, or cannot be written."""

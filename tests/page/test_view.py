@@ -149,6 +149,8 @@ def test_what_the_run_was_told_comes_first(answerer):
     view = answerer.view(question)
     assert (view.told.answer, view.told.label, view.unknown) == ("Riga", "told by you", "")
     assert view.told.model_answer != "Riga"
+    answerer.teach("Who  wrote Hamlet?", "Shakespeare")  # in another form
+    assert answerer.view(answerer.question("Who wrote Hamlet?")).told.answer == "Shakespeare"
     path = answerer.voters[0].run.folder / "taught.tsv"
     path.write_text("no tab", "utf-8")
     assert answerer.view(question).told.answer == view.told.model_answer
