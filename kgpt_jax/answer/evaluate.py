@@ -35,8 +35,8 @@ class Evaluation(NamedTuple):
       score: the score of the vote; None without targets.
       each: the score of each model on its own.
       seconds: seconds of answering, without loading.
-      sure: how sure each answer is. None if the run is not calibrated, or in the other way, with or without
-        reciting, if its calibration used a question, or if beams were used.
+      sure: how sure each answer is. None if the run has no calibration, if it was calibrated with reciting
+        and answers without it (or the reverse), if the calibration used a question, or if beams were used.
       calibrated: the calibration.
       recited: what each model recites about each question's name; empty without --recite.
       told: the answers with what the documents say, if they were looked up; these are then the predictions.

@@ -5,8 +5,8 @@
 
 With `always`, every question is looked up. With `unsure`, a question is looked up if the model does not know
 its name, or if the confidence in its answer is below SURE_ENOUGH. The answer with the higher confidence is
-given. Without a calibration, this is always the answer of the documents. Lines about a similar name are
-shown, but give no answer: the name may be misspelled, or somebody else's.
+given. Without a calibration, it is that of the documents if a line is about the name. Lines about a similar
+name are shown, but give no answer: the name may be misspelled, or somebody else's.
 """
 
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ class Told(NamedTuple):
       answer: the answer that is given.
       confidence: from 0 to 1; promises have thresholds on it. That of the documents is the reader's
         probability. None if the model answers and is not calibrated, or does not know the name.
-      probability: that it is right; None if the run is not calibrated and nothing was found.
+      probability: that it is right; None if the model answers and is not calibrated.
       label: looked up, told by you, or the label of the model's answer (`answer/label.py`), "" if it has
         none.
       model_answer: what the weights say.

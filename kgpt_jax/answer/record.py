@@ -89,8 +89,9 @@ class Answer:
       log_probability: the log probability of the model's answer and its end, in nats. If a run has several
         models, their probabilities are averaged. None if the question leaves no room for an answer. A high
         probability does not mean that the answer is true.
-      sure: how sure the model's answer is. None if the run is not calibrated (--mode=calibrate), or in the
-        other way, with or without reciting, or if its calibration used the question.
+      sure: how sure the model's answer is. None if the run has no calibration (--mode=calibrate), if it was
+        calibrated with reciting and answers without it (or the reverse), or if the calibration used the
+        question.
       recited: what each model recites about the name; empty without --recite.
       told: what the model and the documents say; None if the answer was not looked up.
     """

@@ -28,7 +28,7 @@ def run(command: Command):
 
     config, tensorboard = command.config(), command.flags.tensorboard
     root = command.workdir / config.model.variant
-    # Check the inputs and the outputs of all stages before the first one begins.
+    # Check the inputs of all stages before the first one begins.
     vocab = Vocab.of(corpus.load_documents(config.data).characters)
     for stage in ("finetune", "scratch"):
         load_stage_data(config, stage, vocab)

@@ -13,9 +13,9 @@ asks the newest finetuned run, or the one that --reading_params_path names. It w
 With --recite the model recites what it has read about the name, and the answer is read in that.
 With --beams=4 the model chooses answers from a list of places. With --voters=RUN,RUN further runs vote.
 
-With --wrong_at_most=0.1 the command also prints how many questions a calibrated run answers if at most this
-share of the answers may be wrong, and how many of these answers are. With --one_of=0.9 it gives sets of
-answers among which the right one is with this probability.
+With --wrong_at_most=0.1 the command also prints how many questions a calibrated run answers under the promise
+that at most this share of its answers is wrong, and how many of these answers are wrong. With --one_of=0.9 it
+gives sets of answers among which the right one is with this probability.
 
 With --look_up=always it also looks answers up in the documents, with --look_up=unsure only those of which a
 calibrated run is not sure.

@@ -1,7 +1,7 @@
 """--mode=import: turns a parameter file into a run's folder.
 
-    python -m kgpt_jax.main --mode=import --reading_params_path=vanilla.safetensors
-    --writing_params_path=runs/mine
+    python -m kgpt_jax.main --mode=import --reading_params_path=vanilla.safetensors \
+        --writing_params_path=runs/mine
 
 A .safetensors file from --mode=export holds everything that a run needs. Any other file is read as a course
 .params file, which holds parameters only: --config and --variant describe its model, and the corpus gives the
