@@ -21,7 +21,7 @@ from kgpt_jax.answer.confidence import calibration_error, perfect_error, risk_an
 from kgpt_jax.answer.guarantee import grid, promise
 from kgpt_jax.answer.open_book import lines_of
 from kgpt_jax.answer.reader import Lesson, train
-from kgpt_jax.answer.score import Score, percent
+from kgpt_jax.answer.score import Score
 from kgpt_jax.config import DataConfig
 from kgpt_jax.data import corpus
 from kgpt_jax.data.lookup import Lookup
@@ -85,8 +85,7 @@ def main(_):
     print(f"{len(pairs):,} questions, of which {len(asked):,} have a line; five readers took {seconds:.0f} s")
     for title, of_N in (("all", np.ones_like(there_N)), ("answerable", there_N)):
         score = Score(int(right_N[of_N].sum()), int(of_N.sum()))
-        shown = f"{score.accuracy:.1%}, 95% interval {percent(score.interval)}"
-        print(f"{title}: {score.correct:,} of {score.total:,} right: {shown}")
+        print(f"{title}: {score.correct:,} of {score.total:,} right: {score}")
     risk_N = risk_and_coverage(probability_N, right_N)
     for share in (0.75, 0.9, 0.95):
         print(f"answers {share:.0%} of the questions: {risk_N[int(share * len(risk_N)) - 1]:.1%} wrong")

@@ -32,6 +32,14 @@ class Score(NamedTuple):
         """Wilson's 95 % interval for the accuracy."""
         return wilson_interval(self.correct, self.total)
 
+    def __str__(self) -> str:
+        """Returns the accuracy with its interval.
+
+        >>> str(Score(correct=12, total=100))
+        '12.0%, 95% interval 7.0% to 19.8%'
+        """
+        return f"{self.accuracy:.1%}, 95% interval {percent(self.interval)}"
+
 
 def wilson_interval(correct: int, total: int) -> tuple[float, float]:
     """Returns Wilson's 95 % score interval for a proportion (JASA 22, 1927, p. 209).

@@ -28,6 +28,7 @@ from pathlib import Path
 from absl import flags
 
 from kgpt_jax.answer.record import NEVER, UNSURE
+from kgpt_jax.answer.score import Score, constants, mean_interval, percent
 from kgpt_jax.config import UserError
 from kgpt_jax.modes.command import Command
 
@@ -180,7 +181,6 @@ def evaluate(
     """
     from kgpt_jax.answer import evaluate as evaluation
     from kgpt_jax.answer.report import answer_records, harness_results, task_name
-    from kgpt_jax.answer.score import constants, mean_interval, percent
     from kgpt_jax.answer.sure import Judge
     from kgpt_jax.answer.voters import load_voters
     from kgpt_jax.config import to_dict
@@ -253,8 +253,6 @@ def print_promise(found, wrong_at_most: float, surely: float, look_up: str):
     Raises:
       UserError: the promise cannot be made.
     """
-    from kgpt_jax.answer.score import percent, wilson_interval
-
     least = found.calibrated.threshold(wrong_at_most, surely, look_up)
     if found.told:
         confidences = [told.confidence for told in found.told]
@@ -265,8 +263,7 @@ def print_promise(found, wrong_at_most: float, surely: float, look_up: str):
     line = f"wrong at most {wrong_at_most:.0%}: answers {len(given)} of {len(rows)} questions"
     if given and found.targets:
         wrong = sum(found.predictions[i] != found.targets[i] for i in given)
-        interval = percent(wilson_interval(wrong, len(given)))
-        line += f", {wrong} of them wrongly: {wrong / len(given):.1%}, 95% interval {interval}"
+        line += f", {wrong} of them wrongly: {Score(wrong, len(given))}"
     print(line)
 
 
@@ -290,39 +287,29 @@ def print_labels(found):
 
 def print_share(found, name: str, chosen: list[bool]):
     """Prints how many of the chosen answers are right; nothing if none that is scored is chosen."""
-    from kgpt_jax.answer.score import percent, wilson_interval
-
     rows = [i for i in found.scored if chosen[i]]
     if rows:
-        right = sum(found.predictions[i] == found.targets[i] for i in rows)
-        interval = percent(wilson_interval(right, len(rows)))
-        print(f"{name}: {len(rows)} answers, {right / len(rows):.1%} right, 95% interval {interval}")
+        right = Score(sum(found.predictions[i] == found.targets[i] for i in rows), len(rows))
+        interval = percent(right.interval)
+        print(f"{name}: {len(rows)} answers, {right.accuracy:.1%} right, 95% interval {interval}")
 
 
 def print_sets(found, one_of: float):
     """Prints in how many sets of answers the right one is, and how large the sets are."""
-    from kgpt_jax.answer.score import percent, wilson_interval
-
     held = sum(found.targets[i] in found.sure[i].one_of for i in found.scored)
     n = len(found.scored)
     size = sum(len(found.sure[i].one_of) for i in found.scored) / n
-    interval = percent(wilson_interval(held, n))
-    print(
-        f"sets at {one_of:.0%}: {size:.2f} answers on average, the right one is in {held} of {n}: "
-        f"{held / n:.1%}, 95% interval {interval}"
-    )
+    right = f"the right one is in {held} of {n}: {Score(held, n)}"
+    print(f"sets at {one_of:.0%}: {size:.2f} answers on average, {right}")
 
 
 def print_kinds(found):
     """Prints the score of each kind of question, if there are several, and of the best constant answer."""
     from kgpt_jax.answer.report import scores_by_kind
-    from kgpt_jax.answer.score import percent
 
     for of in scores_by_kind(found):
-        print(
-            f"{of.kind} {of.score.correct} out of {of.score.total}: {of.score.accuracy:.1%}, "
-            f"95% interval {percent(of.score.interval)}; always {of.constant!r}: {of.always.accuracy:.1%}"
-        )
+        always = f"always {of.constant!r}: {of.always.accuracy:.1%}"
+        print(f"{of.kind} {of.score.correct} out of {of.score.total}: {of.score}; {always}")
 
 
 def print_wrong(found, most: int):
@@ -337,20 +324,13 @@ def print_wrong(found, most: int):
 
 def draw_score(folder: Path, score):
     """Redraws a run's `loss.png` with the score in its title, until training redraws it without the score."""
-    from kgpt_jax.answer.score import percent
     from kgpt_jax.train.progress import draw_loss
 
-    right = f"{score.correct} of {score.total} held-out questions right"
     with suppress(OSError):  # the folder may be another user's
-        draw_loss(folder, f"{right}: {score.accuracy:.1%}, 95% interval {percent(score.interval)}")
+        draw_loss(folder, f"{score.correct} of {score.total} held-out questions right: {score}")
 
 
 def print_constants(scores):
     """Prints the scores of constant answers, as (answer, score)."""
-    from kgpt_jax.answer.score import percent
-
     for answer, score in scores:
-        print(
-            f"always {answer!r}: {score.correct} out of {score.total}: "
-            f"{score.accuracy:.1%}, 95% interval {percent(score.interval)}"
-        )
+        print(f"always {answer!r}: {score.correct} out of {score.total}: {score}")
