@@ -8,6 +8,7 @@
 A field that cannot be read raises Unreadable.
 """
 
+import keyword
 import unicodedata
 import zlib
 from collections.abc import Callable, Mapping
@@ -90,15 +91,16 @@ class Answer:
             raise Unreadable(f"large: give {many}")
         language = self.topic.language
         taken = {*language.names, *language.families, *language.functions, *language.own, *SUMS}
+        taken |= {*keyword.kwlist} - {"lambda"}  # Python's parser reads the answers
         if clash := [name for name in names if name in taken]:
-            raise Unreadable(f"large: {clash[0]} has a meaning in this question: choose another name")
+            raise Unreadable(f"large: {clash[0]} has a meaning already: choose another name")
         return names
 
     def expression(self, field: str, value: Any = None) -> Expression:
         """Returns a field, or one text of a field, as an expression."""
-        value = self.fields[field] if value is None else value
+        value = self.fields.get(field) if value is None else value
         if isinstance(value, int | float) and not isinstance(value, bool):
-            if not abs(value) <= MAX_NUMBER:  # also not a number
+            if not abs(value) <= MAX_NUMBER:  # `not <=` refuses NaN, too
                 raise Unreadable(f"{field}: numbers go up to {MAX_NUMBER:.0e}")
             value = repr(value)
         if not isinstance(value, str):

@@ -226,7 +226,7 @@ class _Reader:
         self.used.add(name)
 
         def compute(given: Values) -> np.ndarray:
-            value = np.asarray(given[name])
+            value = np.asarray(given[name]) * 1.0  # the powers of a large integer would overflow
             return value.reshape((1,) * (3 - value.ndim) + value.shape)
 
         return compute

@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from kgpt_jax.config import UserError
 from kgpt_jax.exercises.answer import Answer, Topic, is_blank
 from kgpt_jax.exercises.expression import Unreadable
@@ -44,7 +46,8 @@ def check(topic: str, fields: Mapping[str, Any], year: int = NEWEST, seed: int =
     if year not in YEARS:
         raise UserError(f"year is {year!r}: choose from {YEARS[0]} to {YEARS[-1]}")
     try:
-        return TOPICS[topic].judge(Answer(topic, TOPICS[topic], fields, year, seed))
+        with np.errstate(all="ignore"):  # the judges report values that are not finite
+            return TOPICS[topic].judge(Answer(topic, TOPICS[topic], fields, year, seed))
     except Unreadable as error:
         return Verdict(UNREADABLE, reason=" ".join(str(error).split()))
 
@@ -262,7 +265,7 @@ def _blank(field: str, kind: str, topic: Topic) -> str:
 
 
 def _row(topic: str, number: str, verdict: str, residual: str, since: str, reason: str) -> str:
-    return f"{topic:<22}{number:<8}{verdict:<12}{residual:<10}{since:<14}{reason}".rstrip()
+    return f"{topic:<22}{number:<8}{verdict:<12}{residual:<10}{since + ' ':<14}{reason}".rstrip()
 
 
 def _unknown(topic: str) -> str:

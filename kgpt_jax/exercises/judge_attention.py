@@ -15,6 +15,7 @@ from kgpt_jax.exercises.answer import Answer
 from kgpt_jax.exercises.expression import Unreadable, shape_name
 from kgpt_jax.exercises.judge import (
     NOT_FINITE,
+    OVERFLOW,
     TOLERANCE,
     Measured,
     combination,
@@ -76,12 +77,11 @@ def halves(answer: Answer, fields: Sequence[str], name: str, noisy: bool) -> Ver
                 return NOT_FINITE
             length = float(np.linalg.norm(q_D))
             longest = max(longest, length)
-            with np.errstate(all="ignore"):
-                scores_N = case["keys_ND"] @ q_D
-                if noisy:
-                    sigma = spread if fixed else VANISHING / max(length, 1.0)
-                    scores_N = scores_N + sigma * (case["noise_ND"] @ q_D)
-                weights_N = weights_N + softmax(scores_N) / len(queries)
+            scores_N = case["keys_ND"] @ q_D
+            if noisy:
+                sigma = spread if fixed else VANISHING / max(length, 1.0)
+                scores_N = scores_N + sigma * (case["noise_ND"] @ q_D)
+            weights_N = weights_N + softmax(scores_N) / len(queries)
         target_D = case["values_ND"][:2].mean(0)
         residual = relative(weights_N @ case["values_ND"], target_D)
         weights = [*weights_N[:2], weights_N[2:].sum()]
@@ -128,8 +128,8 @@ def two_heads(answer: Answer) -> Verdict:
     steadier = variance([with_scaled_key(even_X)]) / max(variance(two), 1e-12)
     if steadier >= 10:
         return verdict
-    by = f"the variance is {steadier:.1f} times less"
-    return verdict._replace(reason=f"but hardly steadier than one head if k_a varies in length: {by}")
+    times = f"one head's variance is {steadier:.1f} times as large"
+    return verdict._replace(reason=f"hardly steadier than one head if k_a varies in length: {times}")
 
 
 def scaled(answer: Answer, n_heads: int, betas: Sequence[float], tolerance: float, share: float) -> Verdict:
@@ -156,8 +156,7 @@ def scaled(answer: Answer, n_heads: int, betas: Sequence[float], tolerance: floa
             target_ND = weights_NX @ case["values_ND"]
             given = case["given"] | dict.fromkeys(answer.large, beta) | {"eps": eps_N[:, None, None]}
             c_ND = np.broadcast_to(answer.value("c", expression, given, case["d"], 1), target_ND.shape)
-            with np.errstate(all="ignore"):
-                off_N = np.linalg.norm(c_ND - target_ND, axis=1) / np.linalg.norm(target_ND, axis=1)
+            off_N = np.linalg.norm(c_ND - target_ND, axis=1) / np.linalg.norm(target_ND, axis=1)
             off_N = np.where(np.isfinite(off_N), off_N, np.inf)
             at_share = float(np.sort(off_N)[math.ceil(share * len(off_N)) - 1])
             if not at_share <= tolerance:
@@ -166,7 +165,7 @@ def scaled(answer: Answer, n_heads: int, betas: Sequence[float], tolerance: floa
                 at = ", ".join(f"{name} {number:.4g}" for name, number in sizes.items())
                 within = f"{np.mean(off_N <= tolerance):.1%} of the draws are within {tolerance:g}"
                 if not np.isfinite(c_ND[worst]).all():
-                    within = f"the answer is not finite, {within}"
+                    within = f"{NOT_FINITE.found}; {within}"
                 return wrong(f"{within} ({at}, seed {answer.seed})", at_share, **sizes, seed=answer.seed)
             residual = max(residual, at_share)
     return right(residual, holds_from=f"{' and '.join(answer.large)} {betas[0]:g}")
@@ -210,7 +209,7 @@ def copying(answer: Answer) -> Verdict:
         found.append((n, values_N, off_N, margins_N))
     usable = [np.isfinite(values_N) for _, values_N, *_ in found]
     if not any(mask.any() for mask in usable):
-        return wrong(NOT_FINITE.found)
+        return wrong("the conditions are not finite in any draw")
     least, residual = None, 0.0
     for threshold in THRESHOLDS:
         off, count, counterexample = 0.0, 0, None
@@ -278,8 +277,8 @@ def extract(answer: Answer) -> Verdict:
         if not off <= TOLERANCE:
             at = {"d": d, "m": m, "p": p}
             text = ", ".join(f"{name} {number}" for name, number in at.items())
-            finite = "M (v_a + v_b) is not v_a" if math.isfinite(off) else NOT_FINITE.found
-            return wrong(f"{finite} ({text}, seed {answer.seed})", off, **at, seed=answer.seed)
+            what = "M (v_a + v_b) is not v_a" if math.isfinite(off) else "M is not finite"
+            return wrong(f"{what} ({text}, seed {answer.seed})", off, **at, seed=answer.seed)
         residual = max(residual, off)
     return right(residual)
 
@@ -319,7 +318,7 @@ def same_vectors(answer: Answer) -> Verdict:
             c_D = x @ softmax(x[:, 1] @ x)
             answered_D = answer.value(field, expressions[field], given, case["d"], 1)[0]
             if not np.isfinite(answered_D).all():
-                return Measured(math.inf, f"{field} is not finite")
+                return Measured(math.inf, f"{field} is {OVERFLOW}")
             off[field] = float(np.linalg.norm(answered_D - c_D)) / beta
             nearest.append(float(np.linalg.norm(c_D - given["u_b"][:, 0])) / beta)
         worst = max(off, key=off.get)
@@ -349,11 +348,13 @@ def key_query_value(answer: Answer) -> Verdict:
             weights_3 = softmax(q_D3[:, i] @ k_D3)
             c_D = v_D3 @ weights_3
             off = float(np.linalg.norm(c_D - target_D)) / beta
+            if not math.isfinite(off):
+                return NOT_FINITE
             parts_X = c_D @ u_XD.T / beta**2
             found = f"c_{i + 1} = {combination(parts_X, ['u_a', 'u_b', 'u_c', 'u_d'])}"
             rest = float(np.linalg.norm(c_D - parts_X @ u_XD)) / beta
             found += f" and {rest:.3f} beta outside" if rest >= 5e-4 else ""
-            measured.append(Measured(off if math.isfinite(off) else math.inf, found, weights_3.tolist()))
+            measured.append(Measured(off, found, weights_3.tolist()))
         return max(measured, key=lambda each: each.residual)
 
     return sweep(answer, ["beta"], words(answer), measure, values=(4.0, 8.0, 16.0, 32.0, 64.0))
@@ -366,7 +367,7 @@ def linear_map(answer: Answer, field: str) -> Callable[[Mapping[str, object], np
         expression = answer.expression(field)
         return lambda given, x_D3, d: answer.value(field, expression, given, d, d)[0]
     names = ["x_1", "x_2", "x_3"]
-    if sorted(given_field) != names:
+    if set(given_field) != set(names):
         raise Unreadable(f"{field}: give a matrix, or the images of x_1, x_2 and x_3")
     images = [answer.expression(f"{field}.{name}", given_field[name]) for name in names]
 

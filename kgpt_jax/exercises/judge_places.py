@@ -48,7 +48,14 @@ def permutation(answer: Answer) -> Verdict:
     ends = [layer(given["X_perm"]), given["P"] @ layer(given["X"])]
     if {_nearest(first, ends), _nearest(last, ends)} != {0, 1}:
         return wrong("the steps are equal, but the first and the last are not Z(P X) and P Z(X)")
-    return right(residual)
+    return ends_alone(steps, "Z") or right(residual)
+
+
+def ends_alone(steps: Sequence[Expression], name: str) -> Verdict | None:
+    """Returns the verdict on steps that only state the claim, in that none does without `name`."""
+    if any({name, f"{name}()"}.isdisjoint(step.names) for step in steps):
+        return None
+    return wrong(f"the two sides are the claim itself: write at least one step without {name}")
 
 
 def drawn_order(rng: np.random.Generator, T: int) -> np.ndarray:
@@ -174,29 +181,27 @@ def rope_complex(answer: Answer) -> Verdict:
     """All steps are equal; one end rotates by cosines and sines, the other multiplies complex numbers."""
     steps, verdict, residual = rope_steps(answer, "complex")
 
-    def rotates(step: Expression) -> bool:
-        return (
-            bool({"R", "rope()"} & step.names or {"cos()", "sin()"} <= step.names)
-            and "exp()" not in step.names
-        )
-
     def multiplies(step: Expression) -> bool:
-        """Returns whether a complex number is multiplied by an exponential, or by a cosine or sine."""
-        products = [
-            node
-            for node in ast.walk(step.tree)
-            if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult)
-        ]
-        sides = [(names_in(node.left), names_in(node.right)) for node in products]
-        return "exp" in names_in(step.tree) or any(
-            ("z" in one or "i" in one and {"x_1", "x_2"} & one) and {"cos", "sin"} & other
+        """Returns whether the point, or one of its coordinates, is multiplied by a complex number."""
+        kinds = ast.Mult | ast.MatMult | ast.Div
+        products = [n for n in ast.walk(step.tree) if isinstance(n, ast.BinOp) and isinstance(n.op, kinds)]
+        sides = [(names_in(n.left), names_in(n.right)) for n in products]
+        return any(
+            ("z" in one or {"i", "x_1", "x_2"} <= one)
+            and {"cos", "sin"} & other
+            or {"z", "x_1", "x_2"} & one
+            and ({"i", "cos", "sin"} <= other or {"i", "exp", "t"} <= other)
             for pair in sides
             for one, other in (pair, pair[::-1])
         )
 
+    def rotates(step: Expression) -> bool:
+        turns = {"R", "rope()"} & step.names or {"cos()", "sin()"} <= step.names
+        return bool(turns) and not multiplies(step)
+
     first, last = steps[0], steps[-1]
     ends = rotates(first) and multiplies(last) or multiplies(first) and rotates(last)
-    if verdict is None and not (ends and ast.dump(first.tree) != ast.dump(last.tree)):
+    if verdict is None and not ends:
         return wrong("one end must rotate by cosines and sines, the other multiply complex numbers")
     return verdict or right(residual)
 
@@ -214,7 +219,7 @@ def rope_relative(answer: Answer) -> Verdict:
         True,
     ]:
         return wrong("one end must have t_1 and t_2, and the other only their difference t_1 - t_2")
-    return verdict or right(residual)
+    return verdict or ends_alone(steps, "rope") or right(residual)
 
 
 def by_difference(answer: Answer, step: Expression) -> bool:
@@ -294,7 +299,8 @@ def positions(answer: Answer) -> Verdict:
         return wrong("can_coincide: t_1 and t_2 are the same position")
     apart = float(np.linalg.norm(np.subtract(*sinusoids(np.array([t_1, t_2], float), d))))
     text = f"the sinusoids of {t_1} and {t_2} are {apart:.2e} apart (d {d})"
-    # The first two channels turn by one radian per position, and no whole number of radians is a full turn.
+    # The first two channels turn by one radian per position, and a whole number of radians other than 0 is
+    # never a whole number of turns, so no two positions coincide.
     return wrong(text, t_1=t_1, t_2=t_2, d=d, distance=apart)
 
 

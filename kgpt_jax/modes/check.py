@@ -36,8 +36,8 @@ def run(command: Command):
     from kgpt_jax.exercises import grading
 
     if command.flags.template is not None:
-        if command.flags.answers_path:
-            raise UserError("--template prints a file and --answers_path reads one: leave one out")
+        if command.flags.answers_path or command.flags.outputs_path:
+            raise UserError("--template prints a file: give it alone, and redirect it, as in > mine.toml")
         print(grading.template(command.flags.template), end="")
         return
     path, seed = Path(command.needed("answers_path")), command.config().seed

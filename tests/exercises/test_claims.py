@@ -41,7 +41,7 @@ def test_closed_forms_by_hand():
 
 
 def test_quadratures_for_eight_words():
-    """Found before by simulations of another program."""
+    """The expected numbers come from simulations by another program."""
     found = [theory.variance(theory.weight_one, 8, beta) for beta in (5.0, 10.0, 20.0, 50.0, 100.0)]
     assert found == pytest.approx([0.149, 0.195, 0.222, 0.239, 0.244], abs=6e-4)
     assert theory.variance(theory.weight_two, 8, 20.0) == pytest.approx(0.0199, abs=1e-4)

@@ -15,7 +15,7 @@ GIVEN = {
     "u": np.array([[3.0], [4.0]]),
     "v": np.array([[1.0], [0.0]]),
     "A": np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]),
-    "L": 10.0,
+    "L": 10,
     "lambda": 7.0,
     "eps": np.array([1.0, 2.0]).reshape(2, 1, 1),  # two draws
     "i": 1j,
@@ -42,6 +42,7 @@ def value(text):
         ("norm(u) * dot(u, v)", [[15.0]]),
         ("-L**2 + +L**-1", [[-99.9]]),
         ("L**0", [[1.0]]),
+        ("L**8 * L**8 * L**8", [[1e24]]),
         ("λ + lambda", [[14.0]]),
         ("max(u) - sqrt(4)", [[2.0]]),
         ("total(k) - others(k) - k_a", [[0.0], [0.0]]),
@@ -143,27 +144,7 @@ def test_an_answer_has_a_budget():
     assert parse(chain, LANGUAGE._replace(budget=Budget(2e9))).value(matrix).shape == (1, 512, 512)
 
 
-PARTS = [
-    "u",
-    "v.T",
-    "A",
-    "L",
-    "2",
-    "+",
-    "-",
-    "*",
-    "/",
-    "@",
-    "**",
-    "(",
-    ")",
-    "exp(",
-    "total(k)",
-    ",",
-    "^",
-    ".",
-    "é",
-]
+PARTS = "u v.T A L 2 + - * / @ ** ( ) exp( total(k) , ^ . é".split()
 
 
 @settings(max_examples=300, deadline=None)

@@ -44,19 +44,7 @@ def test_a_line_of_json_has_every_field():
     found.add("leak", figures.Estimate(1 / 3, 0.01), 0.3, n=8, d=64, alpha=1e-6, draws=100)
     first, second = (json.loads(json_line(figure)) for figure in found.figures)
     assert list(first) == list(second) == FIELDS
-    assert [first[name] for name in FIELDS] == [
-        "average",
-        "leak",
-        8,
-        None,
-        5,
-        None,
-        0.25,
-        None,
-        None,
-        None,
-        7,
-    ]
+    assert list(first.values()) == ["average", "leak", 8, None, 5, None, 0.25, None, None, None, 7]
     assert second["value"] == 0.333333333333 and second["standard_error"] == 0.01
 
 

@@ -7,15 +7,18 @@ from hypothesis import strategies as st
 
 from kgpt_jax.config import ModelConfig, UserError
 from kgpt_jax.exercises import check, judge, judge_attention, judge_places
-from kgpt_jax.exercises.grading import grade, read_answers, table, template
+from kgpt_jax.exercises.grading import Graded, Report, grade, read_answers, table, template
 from kgpt_jax.exercises.questions import TOPICS, YEARS
+from kgpt_jax.exercises.verdict import right
 from kgpt_jax.model.costs import multiplications, paper_flops
 
 V = "(u_b @ u_b.T - u_c @ u_c.T) / beta**2"
 Q = "(u_d @ u_a.T + u_c @ u_d.T) / beta**2"
 WORDS = {"c_2": "u_a", "c_2_plus_u_d": "u_a + u_d", "c_2_plus_u_c": "u_a + u_c", "can_be_u_b": False}
 BLOCK = "(x_1*cos(t*theta) - x_2*sin(t*theta)) + i*(x_1*sin(t*theta) + x_2*cos(t*theta))"
+WRITTEN_OUT = "x_1*cos(t*theta) - x_2*sin(t*theta) + i*x_1*sin(t*theta) + i*x_2*cos(t*theta)"
 BOTH = "dot(rope(z_1, t_1), rope(z_2, t_2))"
+BETWEEN = "re(conj(z_1 * exp(i*(t_1 - t_2)*theta)) * z_2)"
 DIFFERENCE = "dot(rope(z_1, t_1 - t_2), rope(z_2, 0))"
 LAYER = "relu({} @ W_1 + ones @ b_1) @ W_2 + ones @ b_2"
 RIGHT = [
@@ -54,7 +57,16 @@ RIGHT = [
     ),
     ("permutation", {"steps": ["Z(P @ X)", LAYER.format("H(P @ X)"), LAYER.format("P @ H"), "P @ Z"]}),
     ("permutation", {"steps": ["P @ Z(X)", LAYER.format("P @ H(X)"), "Z(X_perm)"]}),
-    ("permutation", {"steps": ["Z(X_perm)", "P @ relu(H @ W_1 + ones @ b_1) @ W_2 + ones @ b_2"]}),
+    (
+        "permutation",
+        {
+            "steps": [
+                "Z(X_perm)",
+                LAYER.format("H(X_perm)"),
+                "P @ relu(H @ W_1 + ones @ b_1) @ W_2 + ones @ b_2",
+            ]
+        },
+    ),
     ("positions", {"breaks_the_symmetry": True, "can_coincide": False}),
     ("perceiver_cost", {"vanilla": "L * l**2", "perceiver": "L * m**2 + l * m"}),
     ("perceiver_cost", {"vanilla": "L*l**2*d", "perceiver": "(L - 2) * m**2 * h * (d / h) + 2*l*m*d"}),
@@ -63,9 +75,10 @@ RIGHT = [
         {"steps": [BLOCK, "(x_1 + i*x_2) * (cos(t*theta) + i*sin(t*theta))", "z * exp(i*t*theta)"]},
     ),
     ("rope_complex", {"steps": ["rope(z, t)", "z * exp(i*t*theta)"]}),
-    ("rope_relative", {"steps": [BOTH, "re(conj(z_1 * exp(i*(t_1 - t_2)*theta)) * z_2)", DIFFERENCE]}),
-    ("rope_relative", {"steps": [BOTH, "dot(rope(z_1, 0), rope(z_2, t_2 - t_1))"]}),
-    ("rope_relative", {"steps": [BOTH, "re(conj(z_1 * exp(i*(t_1*theta - t_2*theta))) * z_2)"]}),
+    ("rope_complex", {"steps": [WRITTEN_OUT, "z / exp(-i*t*theta)"]}),
+    ("rope_relative", {"steps": [BOTH, BETWEEN, DIFFERENCE]}),
+    ("rope_relative", {"steps": [BOTH, BETWEEN, "dot(rope(z_1, 0), rope(z_2, t_2 - t_1))"]}),
+    ("rope_relative", {"steps": [BOTH, BETWEEN, "re(conj(z_1 * exp(i*(t_1*theta - t_2*theta))) * z_2)"]}),
     ("rope_complex", {"steps": ["R @ x", "cos(t*theta) * z + i * sin(t*theta) * z"]}),
     ("baseline", {"correct": 25, "total": 500, "percent": 5.0}),
 ]
@@ -80,6 +93,7 @@ WRONG = [
     ("copying", {"condition": "1"}, "never large together"),
     ("copying", {"condition": "log(-1)"}, "not finite"),
     ("extract", {"M": "A.T"}, "this M gives the 1 coordinates of v_a"),
+    ("extract", {"M": "A @ A.T / 0"}, "M is not finite (d 4"),
     ("extract", {"M": "I"}, "M (v_a + v_b) is not v_a (d 4, m 1, p 2, seed 0)"),
     ("average", {"q": "k_a + k_b"}, "c = 0.422 v_a + 0.422 v_b + 0.155 of the others"),
     (
@@ -89,7 +103,11 @@ WRONG = [
     ),
     ("average", {"q": "log(beta) * (k_a + k_b)"}, "of the others"),  # right for few keys only
     ("average", {"large": ["L", "M"], "q": "L * k_a + M * k_b"}, "(n 3, d 4, L 30000, M 10000, seed 0)"),
-    ("average", {"q": "exp(beta) * (k_a + k_b)"}, "not finite"),
+    (
+        "average",
+        {"q": "exp(beta) * (k_a + k_b)"},
+        "not finite: exp of a large number overflows; divide by it",
+    ),
     ("noisy_average", {"q": "(mu_a + mu_b) / sqrt(alpha)"}, "c = "),
     ("scaled_key", {"c": "(v_a + v_b) / 2"}, "of the draws are within 0.001"),
     ("scaled_key", {"c": "v_a"}, "of the draws are within 0.001"),
@@ -98,16 +116,19 @@ WRONG = [
     ("two_heads", {"q_1": "beta * mu_a", "q_2": "beta * mu_a"}, "c = 1.000 v_a"),
     ("two_heads_scaled_key", {"c": "v_a"}, "of the draws are within 0.05"),
     ("two_heads_scaled_key", {"c": "eps * v_a / 2 + v_b / 2"}, "of the draws are within 0.05"),
-    ("two_heads_scaled_key", {"c": "exp(beta * eps) * v_a / exp(beta * eps)"}, "not finite"),
+    ("two_heads_scaled_key", {"c": "exp(beta * eps) * v_a / exp(beta * eps)"}, "write sigmoid(x); "),
     ("same_vectors", WORDS | {"c_2_plus_u_d": "u_b"}, "c_2_plus_u_d is 1.732 beta away"),
+    ("same_vectors", WORDS | {"c_2": "u_a / 0"}, "c_2 is not finite: exp of a large number overflows"),
     ("same_vectors", WORDS | {"can_be_u_b": True}, "can_be_u_b: the opposite holds"),
     (
         "key_query_value",
         {"V": V, "K": "I", "Q": "0 * I"},
         "looks at 0.333 0.333 0.333 (d 4, beta 64, seed 0)",
     ),
+    ("key_query_value", {"V": V, "K": "exp(10*beta) * I", "Q": "exp(10*beta) * I"}, "not finite"),
     ("key_query_value", {"V": "u_b @ u_b.T / beta**2", "K": "I", "Q": Q}, "c_1 = 1.000 u_b"),
     ("permutation", {"steps": ["Z(P @ X)", "P.T @ Z(X)"]}, "step 2 differs from step 1 (T 3, d 4, seed 0)"),
+    ("permutation", {"steps": ["Z(P @ X)", "Z(X_perm)", "P @ Z(X)"]}, "write at least one step without Z"),
     ("permutation", {"steps": ["P @ Z", "P @ Z(X)"]}, "the first and the last are not Z(P X) and P Z(X)"),
     ("positions", {"breaks_the_symmetry": False, "can_coincide": False}, "the opposite holds for a layer"),
     ("positions", {"breaks_the_symmetry": True, "can_coincide": True}, "give t_1, t_2 and d"),
@@ -134,9 +155,17 @@ WRONG = [
     ("rope_complex", {"steps": ["R @ x", "z * exp(-i*t*theta)"]}, "step 2 differs"),
     ("rope_complex", {"steps": ["R.T @ x", "z * exp(-i*t*theta)"]}, "not what the question asks about"),
     ("rope_complex", {"steps": ["rope(z, t)", "R @ x"]}, "one end must rotate"),
+    ("rope_complex", {"steps": ["rope(z, t)", "rope(z, t) * exp(0)"]}, "one end must rotate"),
+    ("rope_complex", {"steps": ["R @ x", WRITTEN_OUT]}, "one end must rotate"),
+    (
+        "rope_complex",
+        {"steps": ["(cos(t*theta) + i*sin(t*theta)) * z", "z * exp(i*t*theta)"]},
+        "one end must rotate",
+    ),
     ("rope_complex", {"steps": ["R @ x", BLOCK]}, "one end must rotate"),
     ("rope_complex", {"steps": ["rope(z, t)", "rope(x, t)"]}, "one end must rotate"),
     ("rope_complex", {"steps": ["exp(i*t*theta) * z", "z * exp(i*t*theta)"]}, "one end must rotate"),
+    ("rope_relative", {"steps": [BOTH, DIFFERENCE]}, "write at least one step without rope"),
     ("rope_relative", {"steps": [BOTH, BOTH]}, "one end must have t_1 and t_2"),
     ("rope_relative", {"steps": [f"{DIFFERENCE} + 0*t_1", DIFFERENCE]}, "one end must have t_1 and t_2"),
     ("rope_relative", {"steps": [BOTH, "dot(rope(z_1, t_2 - t_1), rope(z_2, 0))"]}, "step 2 differs"),
@@ -159,8 +188,9 @@ UNREADABLE = [
     (
         "average",
         {"q": "k_a", "large": "k_a"},
-        "large: k_a has a meaning in this question: choose another name",
+        "large: k_a has a meaning already: choose another name",
     ),
+    ("average", {"q": "k_a", "large": "if"}, "large: if has a meaning already: choose another name"),
     ("average", {"q": "k_a", "large": ["a", "a"]}, "large: give at most 3 names, each once"),
     ("average", {"q": "k_a", "large": False}, "large: give names of scalars"),
     ("scaled_key", {"c": "v_a", "large": ["L", "M"]}, "large: give one name"),
@@ -195,13 +225,19 @@ UNREADABLE = [
         "q: column 8: there is no name k_a: did you mean v_a? this question gives alpha, beta, d, ",
     ),
     ("copying", {"condition": ["s_j"] * 51}, "condition: give a list of 1 to 50 expressions"),
+    ("copying", {"condition": [None]}, "condition 1: write the expression in quotes"),
     ("copying", {"condition": "s_others"}, "condition 1 is a column of 2, and must be a number"),
     ("extract", {"M": "A"}, "M is a column of 4, and must be a 4 x 4 matrix"),
     ("same_vectors", WORDS | {"can_be_u_b": "perhaps"}, "can_be_u_b: write true or false"),
     ("key_query_value", {"V": "2", "K": "I", "Q": "I"}, "V is a number, and must be a 4 x 4 matrix"),
     (
         "key_query_value",
-        {"V": {"x_1": "u_b"}, "K": "I", "Q": "I"},
+        {"V": {"x_1": None, "x_2": "0", "x_3": "0"}, "K": "I", "Q": "I"},
+        "V.x_1: write the expression in quotes",
+    ),
+    (
+        "key_query_value",
+        {"V": {1: "0", "x_2": "0", "x_3": "0"}, "K": "I", "Q": "I"},
         "V: give a matrix, or the images of x_1, x_2 and x_3",
     ),
     ("permutation", {"steps": ["Z(X)"]}, "steps: give a list of 2 to 50 expressions"),
@@ -243,7 +279,7 @@ def test_verdicts_are_the_same_for_all_seeds_and_reports_for_one():
 
 def test_an_answer_to_the_older_question_may_have_equal_queries():
     equal = {"q_1": "beta * (mu_a + mu_b)", "q_2": "beta * (mu_a + mu_b)"}
-    assert check("two_heads", equal, year=2022).reason.endswith("the variance is 1.0 times less")
+    assert check("two_heads", equal, year=2022).reason.endswith("variance is 1.0 times as large")
     assert check("two_heads", equal, year=2023).verdict == "wrong"
     near = {"q_1": "beta * (2*mu_a + mu_b)", "q_2": "beta * (mu_a + 2*mu_b)"}
     assert "hardly steadier" in check("two_heads", near, year=2024).reason
@@ -285,7 +321,7 @@ def test_each_safeguard_is_needed(room, name, weaker, fields, monkeypatch):
 
 
 def test_swapping_two_words_only_would_let_a_wrong_step_pass(monkeypatch):
-    steps = ["Z(P @ X)", "P.T @ Z(X)", "P @ Z(X)"]
+    steps = ["Z(P @ X)", LAYER.format("P.T @ H"), "P @ Z(X)"]
     assert check("permutation", {"steps": steps}).verdict == "wrong"
     drawn = judge_places.drawn_layer
 
@@ -299,7 +335,7 @@ def test_swapping_two_words_only_would_let_a_wrong_step_pass(monkeypatch):
 
 
 def test_position_0_is_needed(monkeypatch):
-    steps = {"steps": [f"{BOTH} * t_1 / t_1", DIFFERENCE]}
+    steps = {"steps": [f"{BOTH} * t_1 / t_1", BETWEEN, DIFFERENCE]}
     assert check("rope_relative", steps).verdict == "wrong"
     drawn = judge_places.drawn_points
     monkeypatch.setattr(
@@ -349,6 +385,8 @@ def test_a_file_is_graded(tmp_path):
         },
     }
     json.dumps(report.gradescope(), allow_nan=False)
+    wide = Report([Graded("copying", "", "1(a)", 2, right(0, "sufficient", "condition 100000"))], 2)
+    assert wide.text.splitlines()[1].endswith("condition 100000 sufficient")
     lines = table({"=mine.toml": report}).splitlines()
     assert lines[1] == "'=mine.toml,4,21,1,1,1,,wrong,right" + "," * 13
 

@@ -106,8 +106,9 @@ def test_a_folder_gives_a_report_for_each_file_and_a_table(answers, tmp_path):
         (["--answers_path={}/mine.toml", "--seed=-1"], "seed is -1: give 0 to"),
         (
             ["--template=2021", "--answers_path=mine.toml"],
-            "--template prints a file and --answers_path reads one",
+            "--template prints a file: give it alone, and redirect it, as in > mine.toml",
         ),
+        (["--template=2021", "--outputs_path=mine.toml"], "--template prints a file: give it alone"),
         (["--template=2020"], "--template=2020: choose a year from 2021 to 2026"),
         (
             ["--answers_path={}", "--outputs_path={}/mine.toml"],
