@@ -121,8 +121,8 @@ class Lines(Sequence):
         try:
             return raw.decode("utf-8")
         except UnicodeDecodeError as error:
-            byte = raw[error.start]
-            raise UserError(f"{self.path}, line {number + 1}: byte {byte:#04x} is not UTF-8") from None
+            where = f"{self.path}, line {number + 1}: byte {raw[error.start]:#04x}"
+            raise UserError(f"{where} is not UTF-8: save the file as UTF-8") from None
 
 
 def _carriage_returns(file: BinaryIO) -> tuple[int, int]:

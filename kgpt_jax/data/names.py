@@ -227,8 +227,8 @@ def foreign(names: Sequence[str], characters: str, rng: np.random.Generator) -> 
     unknown = [letter for letter in "жшδλאבשかな한Þőžñq" if letter not in characters] or ["\u0d05"]
     made = []
     for name in names:
-        i = int(rng.integers(len(name)))
-        i = next((j for j in range(i, len(name)) if name[j].isalpha()), i)  # not a space
+        letters = [i for i, c in enumerate(name) if c.isalpha()]
+        i = int(rng.choice(letters or range(max(1, len(name)))))
         made.append(name[:i] + str(rng.choice(unknown)) + name[i + 1 :])
     return made
 

@@ -53,7 +53,8 @@ def draw_span(document_length, uniforms_4, block_size: int) -> Span:
 
     The length is uniform in 4 .. int(block_size * 7/8), but at most the document's own length. The width is
     uniform in 1 .. h with h = length/2 - 1. Half of an odd length is rounded up or down with equal chance, so
-    the mean width is exactly length/4. In documents of under four characters, one character is masked.
+    the mean width is exactly length/4. In documents of one to three characters, one character is masked; in
+    an empty one, none.
 
     Args:
       document_length: a number or an array of them.

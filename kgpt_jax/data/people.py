@@ -64,7 +64,8 @@ def questions_in_the_same_form(pairs: list[tuple[str, str]], documents: Sequence
     frames: Counter[tuple[str, str]] = Counter()
     for question, _ in pairs[:TEMPLATE_PAIRS]:
         if held := [name for name in names if name in question]:
-            before, _, after = question.partition(max(held, key=len))
+            longest = max(held, key=lambda name: (len(name), name))  # not by the order of the set
+            before, _, after = question.partition(longest)
             frames[before, after] += 1
     if not frames:
         raise UserError(

@@ -68,7 +68,7 @@ def test_repairs_are_noted(file):
     [
         ("", "is empty"),
         (" \n\n", "is empty"),
-        (b"Ann\nB\xff\n", "line 2: byte 0xff is not UTF-8"),
+        (b"Ann\nB\xff\n", "line 2: byte 0xff is not UTF-8: save the file as UTF-8"),
         ("Ann\nB⁇o\n", r"line 2 contains '⁇' \(U\+2047\), which stands for masked text"),
         ("Ann\nBo\nC□\n", r"line 3 contains '□' \(U\+25A1\), which stands for padding"),
     ],

@@ -95,6 +95,8 @@ def test_foreign_names_have_one_unknown_letter():
     for name, made in zip(NAMES * 10, foreign(NAMES * 10, known, rng())):
         assert sum(letter not in known for letter in made) == 1
         assert [i for i, c in enumerate(made) if c == " "] == [i for i, c in enumerate(name) if c == " "]
+    assert all(made.endswith(" (1)") for made in foreign(["Ab (1)"] * 20, known, rng()))
+    assert [len(made) for made in foreign(["", "17"], known, rng())] == [1, 2]
 
 
 def test_the_nearest_name_shares_most_letters():
