@@ -64,7 +64,7 @@ def translate(words: list[str]) -> list[str] | None:
     given.pop(LEFT_OUT, None)
     first = {name: given.pop(name) for name in ("variant", "pretrain_corpus_path") if name in given}
     if function == "finetune" and not given.get("reading_params_path"):
-        given.pop("reading_params_path", None)
+        given.pop("reading_params_path", None)  # an empty one
         given = {"reading_params_path": SCRATCH} | given
     fresh = function == "pretrain" or given.get("reading_params_path") == SCRATCH
     recipe = {"config": RECIPE} if fresh and "config" not in given else {}

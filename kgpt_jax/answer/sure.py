@@ -26,7 +26,7 @@ from kgpt_jax.model.gpt import GPT
 
 log = logging.getLogger(__name__)
 
-UNKNOWN_SHARE = 0.02  # the least familiar names of the fit, this share of them, count as unknown
+UNKNOWN_SHARE = 0.02  # of the names in the pairs of the fit: the least familiar ones count as unknown
 
 
 class Judge:

@@ -218,7 +218,7 @@ class Command:
         return [int(part) for part in given]
 
     def seeds(self) -> list[int]:
-        """Returns the numbers in --seeds. Raises a UserError if --seed is given, which they would replace."""
+        """Returns the numbers in --seeds. Raises a UserError if --seed is given: it would have no effect."""
         if self.flags["seed"].present or self.flags["config.seed"].present:
             raise UserError(f"--mode={self.mode} takes its seeds from --seeds: leave out --seed")
         return self.whole_numbers("seeds")

@@ -60,7 +60,7 @@ def test_the_answer_is_the_best_entry():
         assert answer == max(every, key=every.get)
 
 
-# Caches are of three kinds: keys and values, inputs, and what is computed once.
+# Variants with each kind of cache: keys and values, the inputs, or results that are computed once.
 @pytest.mark.parametrize("variant", ["vanilla", "perceiver_ar", "encoder_decoder"])
 def test_the_best_entry_is_found_where_the_beams_hold_all(variant):
     model, params, _ = tiny.make(variant)

@@ -61,6 +61,12 @@ def test_without_finetuning_the_pretrained_model_recites():
     ]
 
 
+@pytest.mark.parametrize("flag", ["--workdir=w", "-seed=7", "--config.data.n_validation=0"])
+def test_what_is_measured_cannot_be_changed(flag):
+    with pytest.raises(SystemExit, match=f"error: {flag} would change what is measured: leave it out"):
+        speedrun.main(["speedrun", flag])
+
+
 def test_the_last_questions_are_spent():
     rows = [{"question": f"{i}?", "right": i in (0, 1, 399, 400)} for i in range(597)]
     rows.insert(0, rows[-1] | {"right": True})  # also among the last: spent

@@ -14,7 +14,7 @@ from kgpt_jax.data.vocab import PAD_ID, Vocab
 from kgpt_jax.model.attention import dot_products
 from kgpt_jax.model.bigbird import attended_blocks
 from kgpt_jax.model.dropout import Dropout
-from kgpt_jax.model.gpt import GPT, abstract_params, has_cache
+from kgpt_jax.model.gpt import GPT, abstract_params, count_params, has_cache
 from kgpt_jax.model.rope import rotate
 from kgpt_jax.model.synthesizer import SynthesizerAttention
 from kgpt_jax.model.variants import VARIANTS, each, lookup, without_defaults
@@ -415,3 +415,12 @@ def test_several_variants_take_the_options_that_they_have():
         UserError, match="none of the variants vanilla, bigbird has an option 'linformer_dim'"
     ):
         each(given, ["vanilla", "bigbird"])
+
+
+def test_parameters_are_counted_without_drawing_fixed_scores(monkeypatch):
+    monkeypatch.delattr(jax, "ensure_compile_time_eval")  # by which they are drawn
+    cfg = ModelConfig(variant="synthesizer_random_fixed", vocab_size=256, block_size=131, seq_len=131)
+    assert (
+        count_params(cfg)
+        == count_params(dataclasses.replace(cfg, variant="synthesizer_random")) - 4 * 8 * 131**2
+    )

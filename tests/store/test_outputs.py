@@ -5,9 +5,10 @@ import threading
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 
 from kgpt_jax.config import UserError
-from kgpt_jax.store.outputs import check, record, write_lines
+from kgpt_jax.store.outputs import check, record, write_lines, write_picture
 
 
 def test_a_new_path_is_free_and_nothing_is_left_there(tmp_path):
@@ -68,6 +69,18 @@ def test_an_interrupted_write_leaves_the_older_output(tmp_path, monkeypatch):
         ".out.txt.kgpt.json",
         "out.txt",
     ]
+
+
+def test_an_interrupted_picture_leaves_the_older_one(tmp_path, monkeypatch):
+    path = tmp_path / "map.png"
+    write_picture(path, Figure(), "a map")
+    older = path.read_bytes()
+    with monkeypatch.context() as broken:
+        broken.setattr(Path, "replace", full)
+        with pytest.raises(UserError, match="cannot write .*map.png: No space left on device"):
+            write_picture(path, Figure(figsize=(1, 1)), "a map")
+    check(path, "a map")
+    assert path.read_bytes() == older and older.startswith(b"\x89PNG") and len(list(tmp_path.iterdir())) == 2
 
 
 def test_a_device_is_written_to_and_not_read(tmp_path):
