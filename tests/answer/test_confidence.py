@@ -23,6 +23,7 @@ from kgpt_jax.answer.label import LABELS, label
 from kgpt_jax.answer.predict import likeliest_answers, log_probabilities
 from kgpt_jax.answer.score import auroc
 from kgpt_jax.answer.sure import are_known, least_familiarity, probabilities
+from kgpt_jax.answer.taught import teach
 from kgpt_jax.answer.voters import Answers, Voter, ask, load_voters
 from kgpt_jax.config import BiographiesConfig, DataConfig, UserError, override
 from kgpt_jax.data.biographies import PLACES
@@ -331,6 +332,12 @@ def test_commands(two_models, monkeypatch, tmp_path):
         assert main(["--mode=ask", reading, f"--question={used}"]) == 0
     assert "(" not in said.getvalue()
     assert "1 of the 1 questions were used for the calibration" in err.getvalue()
+    teach(two_models.folder, used, "Riga")  # what was told needs no confidence
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(calibrated.Calibrated, "threshold", lambda *_: 0.0)
+        said = run("--mode=ask", reading, f"--question={used}", "--wrong_at_most=0.7")
+    assert said == f"{used} Riga (told by you)\n"
+    (two_models.folder / "taught.tsv").unlink()
     name = "Where was Jana Lund born?"
     answer = kgpt_jax.load(two_models.folder).answer(name)
     assert answer.sure.answer == answer.answer and answer.sure.label in LABELS
