@@ -21,10 +21,13 @@ import jax.numpy as jnp
 from jax import lax
 
 from kgpt_jax.config import ModelConfig
+from kgpt_jax.devices import cuda_capability
 from kgpt_jax.model.dense import dense
 from kgpt_jax.model.dropout import Dropout
 from kgpt_jax.model.options import Option
 
+FUSED = "cudnn"  # the name of the kernel in `jax.nn.dot_product_attention`
+AMPERE = (8, 0)
 BLOCK = Option("attention_block", 16, "positions in a block", letter="W")
 
 
@@ -125,11 +128,32 @@ def dot_products(q_BHTK: jax.Array, k_BHSK: jax.Array) -> jax.Array:
     return jnp.einsum("BHTK,BHSK->BHTS", q_BHTK, k_BHSK)
 
 
+def fused_means(
+    q_BHTK: jax.Array, k_BHSK: jax.Array, v_BHSK: jax.Array, cfg: ModelConfig, *, train: bool
+) -> jax.Array | None:
+    """Returns causal attention's weighted means of the values, (B, H, T, K), without writing any scores.
+
+    In training, one kernel of cuDNN computes them (arXiv 2307.08691). It needs bfloat16 activations, heads of
+    certain sizes, and an NVIDIA GPU of the generation Ampere or later; JAX offers no dropout in it. Otherwise
+    the result is None. On CPUs, `jax.nn.dot_product_attention` is no faster than `Readout`, and its gradient
+    is slower.
+    """
+    takes_heads = cfg.head_dim % 8 == 0 and cfg.head_dim <= 128
+    if not (train and cfg.dropout == 0 and q_BHTK.dtype == jnp.bfloat16 and takes_heads):
+        return None
+    if cuda_capability() < AMPERE:
+        return None
+    q_BTHK, k_BSHK, v_BSHK = (jnp.swapaxes(h_BHTK, 1, 2) for h_BHTK in (q_BHTK, k_BHSK, v_BHSK))
+    y_BTHK = jax.nn.dot_product_attention(
+        q_BTHK, k_BSHK, v_BSHK, scale=1.0, is_causal=True, implementation=FUSED
+    )
+    return jnp.swapaxes(y_BTHK, 1, 2)
+
+
 class Readout(nn.Module):
     """Computes outputs from scores: mask, softmax, weighted mean of the values, output projection.
 
-    We do not use `jax.nn.dot_product_attention`: on CPUs it is no faster and its gradient is slower, and it
-    offers neither dropout nor access to the weights.
+    If the caller has computed the weighted means without scores (`fused_means`), only the projection is left.
 
     Attributes:
       cfg: the model's config.
@@ -142,17 +166,35 @@ class Readout(nn.Module):
 
     @nn.compact
     def __call__(
-        self, att_BHTS: jax.Array, seen_B1TS: jax.Array, v_BHSK: jax.Array, *, train: bool
+        self,
+        att_BHTS: jax.Array,
+        seen_B1TS: jax.Array,
+        v_BHSK: jax.Array,
+        y_BHTK: jax.Array | None = None,
+        *,
+        train: bool,
     ) -> jax.Array:
         cfg = self.cfg
         B, _, T, _ = att_BHTS.shape
-        att_BHTS = jnp.where(seen_B1TS, att_BHTS.astype(jnp.float32), -jnp.inf)
-        att_BHTS = nn.softmax(att_BHTS)
-        self.sow("intermediates", self.sown, att_BHTS)
-        att_BHTS = Dropout(cfg.dropout)(att_BHTS.astype(v_BHSK.dtype), train=train)
-        y_BHTK = jnp.einsum("BHTS,BHSK->BHTK", att_BHTS, v_BHSK)
+        if y_BHTK is None:
+            att_BHTS = jnp.where(seen_B1TS, att_BHTS.astype(jnp.float32), -jnp.inf)
+            att_BHTS = nn.softmax(att_BHTS)
+            self.sow("intermediates", self.sown, att_BHTS)
+            att_BHTS = Dropout(cfg.dropout)(att_BHTS.astype(v_BHSK.dtype), train=train)
+            y_BHTK = jnp.einsum("BHTS,BHSK->BHTK", att_BHTS, v_BHSK)
         y_BTC = dense(cfg, cfg.n_embd, "proj")(jnp.swapaxes(y_BHTK, 1, 2).reshape(B, T, cfg.n_embd))
         return Dropout(cfg.dropout)(y_BTC, train=train)
+
+
+def causal_attention(module: nn.Module, x_BTC: jax.Array, pos_BT: jax.Array, turn=identity, *, train: bool):
+    """Returns softmax(Q K^T / sqrt(K)) V over positions up to the query's own, projected: (B, T, C).
+
+    The arguments are those of `queries_keys_values`.
+    """
+    q_BHTK, k_BHSK, v_BHSK = queries_keys_values(module, x_BTC, pos_BT, turn)
+    y_BHTK = fused_means(q_BHTK, k_BHSK, v_BHSK, module.cfg, train=train)
+    att_BHTS, seen_B1TS = dot_products(q_BHTK, k_BHSK), causal(pos_BT, k_BHSK.shape[2])
+    return Readout(module.cfg, name="readout")(att_BHTS, seen_B1TS, v_BHSK, y_BHTK, train=train)
 
 
 class CausalAttention(nn.Module):
@@ -163,9 +205,7 @@ class CausalAttention(nn.Module):
 
     @nn.compact
     def __call__(self, x_BTC: jax.Array, pos_BT: jax.Array, *, train: bool) -> jax.Array:
-        q_BHTK, k_BHSK, v_BHSK = queries_keys_values(self, x_BTC, pos_BT)
-        seen_B1TS = causal(pos_BT, k_BHSK.shape[2])
-        return Readout(self.cfg, name="readout")(dot_products(q_BHTK, k_BHSK), seen_B1TS, v_BHSK, train=train)
+        return causal_attention(self, x_BTC, pos_BT, train=train)
 
 
 class MemoryAttention(nn.Module):

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from kgpt_jax.config import ModelConfig, UserError
-from kgpt_jax.model.attention import Readout, causal, dot_products, queries_keys_values
+from kgpt_jax.model.attention import causal_attention
 
 BASE = 10_000.0
 
@@ -44,6 +44,4 @@ class RotaryAttention(nn.Module):
                 f"variant 'rope' turns pairs of channels, and n_embd / n_head is {self.cfg.head_dim}: "
                 "make it even"
             )
-        q_BHTK, k_BHSK, v_BHSK = queries_keys_values(self, x_BTC, pos_BT, rotate)
-        seen_B1TS = causal(pos_BT, k_BHSK.shape[2])
-        return Readout(self.cfg, name="readout")(dot_products(q_BHTK, k_BHSK), seen_B1TS, v_BHSK, train=train)
+        return causal_attention(self, x_BTC, pos_BT, rotate, train=train)

@@ -11,6 +11,7 @@ import pytest
 
 from kgpt_jax.config import Config, ModelConfig, UserError
 from kgpt_jax.data.vocab import PAD_ID, Vocab
+from kgpt_jax.model import attention
 from kgpt_jax.model.attention import dot_products
 from kgpt_jax.model.bigbird import attended_blocks
 from kgpt_jax.model.dropout import Dropout
@@ -172,6 +173,27 @@ def test_bfloat16_factors_and_activations_stay_close_to_float32(variant, dtype, 
     assert 0 < relative_difference(gradient, exact) < most
     assert logits_BTV.dtype == jnp.float32
     assert 0 < relative_difference(logits_BTV, exact_BTV) < 0.03
+
+
+@pytest.mark.parametrize("variant", ["vanilla", "rope"])
+def test_fused_attention_computes_the_same(variant, monkeypatch):
+    """On GPUs with cuDNN's kernel it is this kernel; elsewhere JAX's own formula takes its place."""
+    model, params, x_BT = tiny.make(variant, n_embd=16, dtype="bfloat16")  # the kernel needs heads of 8
+
+    def mean_square(params):
+        return (model.apply({"params": params}, x_BT, np.ones(3, np.int32), train=True) ** 2).mean()
+
+    def with_gradient(capability):
+        with monkeypatch.context() as changed:
+            changed.setattr(attention, "cuda_capability", lambda: capability)
+            return jax.jit(lambda params: jax.value_and_grad(mean_square)(params))(params)
+
+    apart, gradient = with_gradient((7, 5))
+    if attention.cuda_capability() < attention.AMPERE:
+        monkeypatch.setattr(attention, "FUSED", "xla")
+    fused, fused_gradient = with_gradient((9, 0))
+    assert 0 < relative_difference(fused_gradient, gradient) < 0.05  # 0 would mean: not used
+    assert abs(fused - apart) < 0.02 * apart
 
 
 @every_variant
