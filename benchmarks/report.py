@@ -82,7 +82,7 @@ def table(title: str, samples: list[Sample]) -> dict:
             beside = "  {:.2f} x ({:.2f}, {:.2f})".format(*row["ratio"])
         low, high = min(sample.seconds), max(sample.seconds)
         held = f"{sample.peak_mb:>10,.0f}" if sample.peak_mb else f"{'':>10}"
-        print(f"{sample.name:<46}{sample.median:>9.3f}{low:>9.3f}{high:>9.3f}{held}{beside}")
+        print(f"{sample.name:<46}{sample.median:>#9.3g}{low:>#9.3g}{high:>#9.3g}{held}{beside}")
         rows.append(row)
     return {"title": title, "rows": rows}
 
