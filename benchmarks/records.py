@@ -66,7 +66,7 @@ def draw(found: list[Record], path: Path):
     ticks = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000]
     axes.set_xticks(ticks, map(str, ticks))
     axes.minorticks_off()
-    axes.set_xlim(1.5, 1500)
+    axes.set_xlim(1, 1500)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(frameon=False, loc="outside upper center", ncols=5)

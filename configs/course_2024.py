@@ -12,8 +12,9 @@ It differs from course_2021 in two ways:
 An update takes about 0.9 s on two cores of an EPYC server (Zen 5), so the 14,950 updates of pretraining take
 about 4 hours. On an NVIDIA H100 they take two minutes, with --config.model.dtype=bfloat16. Pretrained there,
 then finetuned with --config.data.n_validation=200, the model answers 47 of 198 questions right, 23.7 % (95 %
-interval 18.3 to 30.1; one seed). Always answering London is right for 13 of 198, 6.6 %. docs/speed.md has the
-commands. The handout asks for 10 % from vanilla and 5 % from the synthesizer.
+interval 18.3 to 30.1; one seed). Synthesizers of two seeds answer 15 and 27 right, 7.6 and 13.6 %. Always
+answering London is right for 13 of 198, 6.6 %. The handout asks for 10 % from vanilla and 5 % from the
+synthesizer. docs/course.md has the intervals, docs/speed.md the commands.
 """
 
 from kgpt_jax.config import Config, load_recipe, override
