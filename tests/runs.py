@@ -15,7 +15,7 @@ from kgpt_jax.store.compatible import open_run, with_vocab
 from kgpt_jax.store.folder import Run
 
 CONFIG = Config(
-    model=ModelConfig(n_layer=2, n_head=2, n_embd=16, dropout=0.0),
+    model=ModelConfig(n_layer=1, n_head=2, n_embd=16, dropout=0.0),
     data=DataConfig(biographies=BiographiesConfig(n_train=8, n_dev=6, n_test=3, copies=1)),
 )
 

@@ -44,7 +44,8 @@ def trained(tmp_path_factory):
 @pytest.fixture(scope="module")
 def untrained(tmp_path_factory):
     """A run with random parameters, whose answers differ from question to question."""
-    return kgpt_jax.load(runs.saved(tmp_path_factory.mktemp("run")).folder)
+    config = override(runs.CONFIG, {"model.n_layer": 2})
+    return kgpt_jax.load(runs.saved(tmp_path_factory.mktemp("run"), config).folder)
 
 
 def test_answers_and_score_are_those_of_the_command(trained, untrained, tmp_path):

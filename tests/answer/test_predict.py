@@ -51,7 +51,7 @@ def test_odd_questions_are_counted_and_keep_their_place(answers):
 
 @pytest.mark.parametrize("variant", ["vanilla", "perceiver", "encoder_decoder"])
 def test_log_probabilities_are_sums_over_the_answer_and_its_end(variant):
-    model, params, _ = tiny.make(variant)
+    model, params, _ = tiny.make(variant, n_layer=tiny.few_layers(variant))
     questions, answers = ["face", "b", "hedge", "i" * 15], ["dab", "", "kid", ""]
     found = log_probabilities(model, params, VOCAB, questions, answers)
     assert found[3] is None  # no room

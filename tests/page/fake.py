@@ -14,7 +14,7 @@ from kgpt_jax.answer.hybrid import Told
 from kgpt_jax.answer.open_book import LookedUp, Source
 from kgpt_jax.answer.record import Sure
 from kgpt_jax.answer.voters import Voter
-from kgpt_jax.config import BiographiesConfig, DataConfig
+from kgpt_jax.config import BiographiesConfig, DataConfig, override
 from kgpt_jax.data.names import Frame
 from kgpt_jax.data.vocab import Vocab
 from kgpt_jax.page import app
@@ -74,8 +74,9 @@ def unknown(question, name):
 
 
 def saved(folder):
-    """Saves a tiny run with random parameters."""
-    return runs.saved(folder, dataclasses.replace(runs.CONFIG, data=PEOPLE))
+    """Saves a tiny run with random parameters, and two layers to choose from."""
+    config = override(runs.CONFIG, {"model.n_layer": 2})
+    return runs.saved(folder, dataclasses.replace(config, data=PEOPLE))
 
 
 class Fake(Answerer):

@@ -1,8 +1,10 @@
 """Malicious files: their code is not executed, and their sizes are checked before arrays are allocated."""
 
+import dataclasses
 import hashlib
 import json
 import os
+import shutil
 import zipfile
 
 import jax
@@ -118,14 +120,22 @@ def test_a_params_file_may_be_of_a_parallel_model_and_is_no_list(tmp_path):
         load_torch_params(str(path), cfg)
 
 
-@pytest.fixture
-def run(tmp_path):
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
     vocab = Vocab.of("abcdefgh")
-    run = open_run(tmp_path / "run", with_vocab(tiny.config(), vocab), vocab, {"stage": "pretrain"})
+    folder = tmp_path_factory.mktemp("made") / "run"
+    run = open_run(folder, with_vocab(tiny.config(), vocab), vocab, {"stage": "pretrain"})
     state = init_state(GPT(run.config.model), make_optimizer(run.config.pretrain), jax.random.key(0))
     with Checkpoints(run) as checkpoints:
         checkpoints.save(state._replace(step=state.step + 3), seconds=1.0, loss=2.0)
     return run
+
+
+@pytest.fixture
+def run(made, tmp_path):
+    """Returns a copy of a run for a test to damage."""
+    shutil.copytree(made.folder, tmp_path / "run")
+    return dataclasses.replace(made, folder=tmp_path / "run")
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ def test_modes_write_and_read_it_without_a_corpus(exported, tmp_path):
         run("--mode=evaluate", f"--reading_params_path={folder}", f"--outputs_path={tmp_path}/{name}.txt")
         answers.append((tmp_path / f"{name}.txt").read_text())
     assert answers[0] == answers[1]
-    assert "model.n_layer 2, and 3 is asked for" in refused(
+    assert "model.n_layer 1, and 3 is asked for" in refused(
         "--mode=import",
         f"--reading_params_path={file}",
         f"--writing_params_path={tmp_path}/other",

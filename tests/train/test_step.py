@@ -23,6 +23,8 @@ from kgpt_jax.train.step import (
 )
 from tests import tiny
 
+STACKS = ("vanilla", "perceiver", "encoder_decoder")  # a variant of each kind
+
 
 def test_loss_is_summed_over_targets_that_are_not_padding():
     logits_BTV = jnp.log(jnp.array([[[0.5, 0.25, 0.25], [0.1, 0.1, 0.8]], [[0.2, 0.7, 0.1], [1, 1, 1]]]))
@@ -42,7 +44,7 @@ def test_a_source_read_as_a_whole_has_no_targets():
 
 def setup(variant="vanilla", dropout=0.3):
     """Returns a train step, a function that makes a state to start from, and six batches."""
-    model, params, x_BT = tiny.make(variant, dropout=dropout)
+    model, params, x_BT = tiny.make(variant, dropout=dropout, n_layer=1)
     tx = make_optimizer(TrainConfig())
     rng = np.random.default_rng(5)
     x_IBT = rng.integers(2, 13, (6, 3, 15)).astype(np.int32)
@@ -130,11 +132,13 @@ def test_padding_changes_no_update():
 @pytest.mark.parametrize(
     "variant",
     # The loss does not look into the stack, and padding changes no logits of any variant (test_variants.py).
-    ["vanilla", "perceiver", "encoder_decoder"],
+    STACKS,
 )
 def test_a_batch_in_microbatches_makes_the_same_update(variant):
     """Five texts of 5 to 63 characters: in three microbatches of two rows, against all rows at once."""
-    model, params, _ = tiny.make(variant, dropout=0.0, block_size=64, seq_len=63)
+    model, params, _ = tiny.make(
+        variant, dropout=0.0, block_size=64, seq_len=63, n_layer=tiny.few_layers(variant)
+    )
     tx, rng = make_optimizer(TrainConfig()), np.random.default_rng(7)
     x_BT = np.zeros((5, 63), np.int32)
     for row, length in zip(x_BT, (40, 5, 63, 14, 20)):
@@ -202,7 +206,7 @@ def test_initial_distributions_are_the_courses(variant):
 
 
 def test_several_models_at_once_are_each_what_they_are_alone():
-    model, _, _ = tiny.make("vanilla", dropout=0.3)
+    model, _, _ = tiny.make("vanilla", dropout=0.3, n_layer=1)
     tx, (_, _, batches) = make_optimizer(TrainConfig()), setup()
     init_keys, dropout_keys = (jax.random.split(jax.random.key(seed), 3) for seed in (0, 1))
     train_steps, microbatches, lr_J = (
@@ -225,10 +229,10 @@ def test_several_models_at_once_are_each_what_they_are_alone():
     assert together.step.tolist() == [4, 4, 4] and np.std(losses, axis=0).min() > 1e-4
 
 
-@pytest.mark.parametrize("variant", ["vanilla", "perceiver", "encoder_decoder"])
+@pytest.mark.parametrize("variant", STACKS)
 def test_activations_that_are_computed_again_give_the_same_gradient(variant):
     """With dropout, over each kind of stack."""
-    model, params, x_BT = tiny.make(variant, dropout=0.3)
+    model, params, x_BT = tiny.make(variant, dropout=0.3, n_layer=tiny.few_layers(variant))
     again = GPT(dataclasses.replace(model.cfg, remat=True))
 
     def gradient(model):
