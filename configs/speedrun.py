@@ -1,6 +1,6 @@
 """The recipe for a high accuracy soon: a model learns the documents by heart, and recites them to answer.
 
-python -m kgpt_jax.main --mode=pretrain --config=speedrun --variant=rope --workdir=runs/speedrun \
+python -m kgpt_jax.main --mode=pretrain --config=speedrun --variant=rope --seed=1 --workdir=runs/speedrun \
     --pretrain_corpus_path=wiki.txt --finetune_corpus_path=birth_places_train.tsv \
     --config.data.n_validation=600
 python -m kgpt_jax.main --mode=evaluate --recite --reading_params_path=runs/speedrun/rope/pretrain
@@ -9,7 +9,7 @@ It is not finetuned: docs/recite.md says how the answer is read. docs/speedrun.m
 
 To answer at once, the model is finetuned on the answers that it recites:
 
-python -m kgpt_jax.main --mode=distill --recite --workdir=runs/speedrun \
+python -m kgpt_jax.main --mode=distill --recite --seed=1 --workdir=runs/speedrun \
     --reading_params_path=runs/speedrun/rope/pretrain --student_params_path=runs/speedrun/rope/pretrain
 python -m kgpt_jax.main --mode=evaluate --reading_params_path=runs/speedrun/rope/distill
 """
