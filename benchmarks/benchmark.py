@@ -24,9 +24,9 @@ from pathlib import Path
 
 from absl import app, flags, logging
 
-from benchmarks.report import Sample, draw, exponent, machine, ratios, shares, table
+from benchmarks.report import Sample, draw, exponent, guarded, machine, ratios, shares, table
 from kgpt_jax.config import Config, UserError, check_local, load_recipe, override, to_dict
-from kgpt_jax.store.outputs import check, record
+from kgpt_jax.store.outputs import check, record, write_lines
 
 PEERS = ("vanilla", "synthesizer")  # variants that the PyTorch peer implements
 LENGTHS, WIDTHS = (64, 128, 256, 512, 1024), (128, 256, 512, 1024)
@@ -109,7 +109,7 @@ def _answer(name: str, process: subprocess.Popen) -> dict:
     return json.loads(line)
 
 
-def train(config: Config, against: bool) -> list[dict]:
+def train(config: Config) -> list[dict]:
     """Measures the recipe's update in float32 and with bfloat16 factors (PyTorch: under autocast).
 
     PyTorch makes it twice: by the course's code as it is, and compiled by `torch.compile`.
@@ -120,7 +120,7 @@ def train(config: Config, against: bool) -> list[dict]:
         for products in ("float32", "bfloat16"):
             changed = override(config, {"model.variant": variant, "model.products": products})
             specs[products] = {"kind": "jax_train", "config": to_dict(changed), "updates": FLAGS.updates}
-            if against and variant in PEERS:
+            if FLAGS.against == "torch" and variant in PEERS:
                 peer = {"kind": "torch_train", "autocast": products == "bfloat16"}
                 for name, compiled in (("PyTorch", False), ("PyTorch compiled", True)):
                     specs[f"{products}, {name}"] = specs[products] | peer | {"compiled": compiled}
@@ -128,7 +128,7 @@ def train(config: Config, against: bool) -> list[dict]:
     return tables
 
 
-def levers(config: Config, against: bool) -> list[dict]:
+def levers(config: Config) -> list[dict]:
     """Measures an update with all optimizations, and updates that lack one or all of them."""
     fast = {"model.products": "bfloat16"}
     changes = {
@@ -155,7 +155,7 @@ def levers(config: Config, against: bool) -> list[dict]:
     return tables
 
 
-def decode(config: Config, against: bool) -> list[dict]:
+def decode(config: Config) -> list[dict]:
     """Measures 500 answers of a full-size model, finetuned for 100 updates so that its answers end."""
     import numpy as np
 
@@ -181,7 +181,7 @@ def decode(config: Config, against: bool) -> list[dict]:
                 "float32": {"kind": "jax_decode", "products": "float32"} | spec,
                 "bfloat16": {"kind": "jax_decode", "products": "bfloat16"} | spec,
             }
-            if against and variant in PEERS:
+            if FLAGS.against == "torch" and variant in PEERS:
                 specs["float32, PyTorch, one by one"] = {"kind": "torch_decode"} | spec
             samples = take_turns(specs, FLAGS.repeats)
         reference = samples[0].turns[-1]["answers"]
@@ -193,7 +193,7 @@ def decode(config: Config, against: bool) -> list[dict]:
     return tables
 
 
-def startup(config: Config, against: bool) -> list[dict]:
+def startup(config: Config) -> list[dict]:
     """Measures from the command to the first line of `metrics.jsonl`, with an empty and with a warm cache."""
     seconds = {"empty cache": [], "warm cache": []}
     with tempfile.TemporaryDirectory() as cache:
@@ -225,7 +225,7 @@ def main_command(mode: str, variant: str, folder: str) -> list[str]:
     return command + [f"--{name}={path}" for name, path in paths.items() if path]
 
 
-def roofline(config: Config, against: bool) -> list[dict]:
+def roofline(config: Config) -> list[dict]:
     """Measures what an update's time goes into on one core, and its matrix products alone."""
     if not hasattr(os, "sched_getaffinity"):
         raise UserError("--suite=roofline runs on Linux only: it has to choose the cores of a process")
@@ -241,7 +241,7 @@ def roofline(config: Config, against: bool) -> list[dict]:
     return tables
 
 
-def scaling(config: Config, against: bool) -> list[dict]:
+def scaling(config: Config) -> list[dict]:
     """Measures updates against length (4 texts) and width (8 texts of 128), and fits a power law to each."""
     from kgpt_jax.model.costs import paper_flops
 
@@ -272,7 +272,7 @@ def scaling(config: Config, against: bool) -> list[dict]:
     return tables
 
 
-def gpu(config: Config, against: bool) -> list[dict]:
+def gpu(config: Config) -> list[dict]:
     """Measures the course's recipe, GPT-2 on full texts, and eight models at once by `jax.vmap`."""
     from kgpt_jax.data import corpus
     from kgpt_jax.model.costs import paper_flops
@@ -281,7 +281,7 @@ def gpu(config: Config, against: bool) -> list[dict]:
     fast = {"autocast": True, "fused": True, "compiled": True}
     course = {"config": to_dict(override(config, {"model.dtype": "bfloat16"})), "updates": 5 * FLAGS.updates}
     specs = {"bfloat16": {"kind": "jax_train"} | course}
-    if against:
+    if FLAGS.against == "torch":
         specs["bfloat16, PyTorch compiled"] = {"kind": "torch_train"} | course | fast
     samples = take_turns(specs, FLAGS.repeats)
     tables = [table("the course's recipe: seconds of an update", samples)]
@@ -293,7 +293,7 @@ def gpu(config: Config, against: bool) -> list[dict]:
     rows, length = 16, filling.model.seq_len
     texts = {"config": to_dict(filling), "rows": rows, "updates": FLAGS.updates}
     specs = {"bfloat16": {"kind": "jax_step"} | texts}
-    if against:
+    if FLAGS.against == "torch":
         specs["bfloat16, PyTorch compiled"] = {"kind": "torch_step"} | texts | fast
     samples = take_turns(specs, FLAGS.repeats)
     tables.append(table(f"GPT-2, {rows} texts of {length:,}: seconds of an update", samples))
@@ -306,10 +306,15 @@ def gpu(config: Config, against: bool) -> list[dict]:
     return tables
 
 
+WITH_TORCH = ("train", "decode", "gpu")  # suites that also measure PyTorch
 SUITES = {suite.__name__: suite for suite in (train, levers, decode, startup, roofline, scaling, gpu)}
 
 
 def main(_):
+    from kgpt_jax.model.variants import each
+
+    if not FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.ERROR)  # Orbax logs a lot at INFO
     for name in ("outputs_path", "pretrain_corpus_path", "finetune_corpus_path"):
         check_local(f"--{name}", FLAGS[name].value)
     config = load_recipe(FLAGS.config)
@@ -318,6 +323,9 @@ def main(_):
         "data.finetune_corpus_path": FLAGS.finetune_corpus_path,
     }
     config = override(config, {name: os.path.abspath(path) for name, path in paths.items() if path})
+    FLAGS.variants = list(dict.fromkeys(FLAGS.variants))
+    if not each(config.model, FLAGS.variants):
+        raise UserError("--variants names no variant")
     if FLAGS.suite in ("train", "levers", "roofline", "gpu"):
         from kgpt_jax.data import corpus
         from kgpt_jax.data.vocab import Vocab
@@ -326,32 +334,22 @@ def main(_):
         config = with_vocab(config, Vocab.of(corpus.load_documents(config.data).characters))
     found = machine()
     print(", ".join(f"{name} {value}" if name != "processor" else value for name, value in found.items()))
-    against = FLAGS.against == "torch"
-    if against and "torch" not in found:
+    if FLAGS.against == "torch" and FLAGS.suite not in WITH_TORCH:
+        raise UserError(f"--suite={FLAGS.suite} does not measure PyTorch: leave out --against")
+    if FLAGS.against == "torch" and "torch" not in found:
         raise UserError("--against=torch needs PyTorch: pip install torch")
     written = Path(FLAGS.outputs_path) / f"{FLAGS.suite}.json"
     picture = written.with_suffix(".png")
     kinds = {written: "measurements", picture: "a picture of measurements"}
     for path, kind in kinds.items():
         check(path, kind)
-    tables = SUITES[FLAGS.suite](config, against)
-    written.write_text(json.dumps({"machine": found, "tables": tables}, indent=1) + "\n")
+    tables = SUITES[FLAGS.suite](config)
+    write_lines(written, [json.dumps({"machine": found, "tables": tables}, indent=1)], kinds[written])
     draw(tables, picture)
-    for path, kind in kinds.items():
-        record(path, kind)
+    record(picture, kinds[picture])
     print(f"\nwrote {written} and {picture.name}")
-
-
-def guarded(argv):
-    if not FLAGS["verbosity"].present:
-        logging.set_verbosity(logging.ERROR)  # Orbax logs a lot at INFO
-    try:
-        main(argv)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
 
 
 if __name__ == "__main__":
     define_flags()  # not at import: `kgpt_jax.main` has flags of the same names
-    app.run(guarded)
+    app.run(guarded(main))

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 
+from benchmarks.report import guarded
 from kgpt_jax.answer.score import Score, percent
 from kgpt_jax.answer.voters import ask, load_voters
 from kgpt_jax.config import UserError
@@ -89,7 +90,8 @@ def main(_):
     lookup = Lookup(documents, everyone(config.data, where))
     asked = corpus.load_questions(config.data).pairs
     answers = ask(voters, [question for question, _ in asked]).answers[0]
-    chosen = [pair for pair, answer in zip(asked, answers) if pair[1] == answer][: FLAGS.questions]
+    right = [pair for pair, answer in zip(asked, answers) if pair[1] == answer]
+    chosen = [pair for pair in right if where.name(pair[0])][: FLAGS.questions]
     if not chosen:
         raise UserError(f"{run.folder} answers none of the {len(asked)} questions right: choose another run")
     places = {answer for _, answer in [*pairs, *asked]}
@@ -139,4 +141,4 @@ def main(_):
 if __name__ == "__main__":
     flags.DEFINE_string("reading_params_path", None, "The folder of a finetuned run.", required=True)
     flags.DEFINE_integer("questions", 50, "Questions to ask, at most.", lower_bound=1)
-    app.run(main)
+    app.run(guarded(main))

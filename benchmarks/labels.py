@@ -27,6 +27,7 @@ import numpy as np
 from absl import app, flags
 
 import kgpt_jax
+from benchmarks.report import guarded
 from kgpt_jax.answer.calibrate import LEAST_PAIRS, calibrate
 from kgpt_jax.answer.evidence import WORST
 from kgpt_jax.answer.label import GUESSED, LABELS, MADE_UP, READ, label
@@ -226,4 +227,4 @@ def main(_):
 if __name__ == "__main__":
     flags.DEFINE_string("outputs_path", "runs/labels", "Folder of the runs and of labels.json.")
     flags.DEFINE_integer("seed", 0, "Decides the people, and who reads of whom.")
-    app.run(main)
+    app.run(guarded(main))

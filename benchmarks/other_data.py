@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from absl import app, flags
 
+from benchmarks.report import guarded
 from kgpt_jax.store.outputs import check, write_lines
 
 SERIES = """Qualo Varn Teska Ordin Melto Brask Pelun Zarro Kendi Fostra Luvit Harpo Denzo Sivra Toma Walgo
@@ -67,4 +68,4 @@ def main(_):
 if __name__ == "__main__":
     flags.DEFINE_string("outputs_path", "runs/parts", "Folder for the three files.")
     flags.DEFINE_integer("seed", 0, "Decides the parts, their metals and the order.")
-    app.run(main)
+    app.run(guarded(main))

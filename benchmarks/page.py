@@ -19,6 +19,7 @@ import json
 import re
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -28,8 +29,10 @@ import numpy as np
 from absl import app, flags
 
 import kgpt_jax
+from benchmarks.report import guarded
 from kgpt_jax.answer.calibrated import CALIBRATION_FILE
 from kgpt_jax.answer.open_book import open_book
+from kgpt_jax.config import UserError
 from kgpt_jax.data.holdout import learned_rows
 from kgpt_jax.data.names import misspelled, recombined
 
@@ -112,7 +115,11 @@ def main(_):
         [*COMMAND, "--mode=serve", reading, "--port=0"], stdout=subprocess.PIPE, text=True
     ) as server:
         try:
-            line = next(line for line in server.stdout if line.startswith("open "))
+            line = next((line for line in server.stdout if line.startswith("open ")), "")
+            if not line:
+                raise UserError("the page did not start; its message is above")
+            # A full pipe would stop the server.
+            threading.Thread(target=server.stdout.read, daemon=True).start()
             port = int(re.search(r":(\d+) ", line)[1])
             send(port, "GET", "/")
             print(f"ready after {time.perf_counter() - began:.1f} s")
@@ -138,4 +145,4 @@ def main(_):
 
 if __name__ == "__main__":
     flags.DEFINE_string("reading_params_path", None, "The run that answers.", required=True)
-    app.run(main)
+    app.run(guarded(main))

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from absl import app, flags
 
+from benchmarks.report import guarded
 from kgpt_jax.answer import guarantee
 from kgpt_jax.answer.calibrated import WITHHELD, load
 from kgpt_jax.answer.score import percent, wilson_interval
@@ -55,4 +56,4 @@ def main(_):
 if __name__ == "__main__":
     flags.DEFINE_string("calibration", None, "A calibration.json.", required=True)
     flags.DEFINE_integer("n_pairs", 400, "Pairs that set the threshold.", lower_bound=1)
-    app.run(main)
+    app.run(guarded(main))

@@ -17,12 +17,13 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from absl import app, flags
 
+from benchmarks.report import guarded
 from kgpt_jax.answer.confidence import calibration_error, perfect_error, risk_and_coverage
 from kgpt_jax.answer.guarantee import grid, promise
 from kgpt_jax.answer.open_book import lines_of
 from kgpt_jax.answer.reader import Lesson, train
 from kgpt_jax.answer.score import Score
-from kgpt_jax.config import DataConfig
+from kgpt_jax.config import DataConfig, UserError
 from kgpt_jax.data import corpus
 from kgpt_jax.data.lookup import Lookup
 from kgpt_jax.data.names import frame
@@ -76,6 +77,8 @@ def main(_):
     where = frame([question for question, _ in pairs])
     lookup = Lookup(documents, everyone(data, where))
     asked = lines_of(pairs, where, documents, lookup)
+    if not asked:
+        raise UserError("no document is about a name of the questions: give files that belong together")
     began = time.perf_counter()
     found = out_of_fold(asked, rng)
     seconds = time.perf_counter() - began
@@ -111,4 +114,4 @@ if __name__ == "__main__":
     flags.DEFINE_string("pretrain_corpus_path", "", "Documents, one per line.")
     flags.DEFINE_string("finetune_corpus_path", "", "Lines of question, tab, answer.")
     flags.DEFINE_integer("seed", 0, "Decides the folds, the order of the documents, and the typos.")
-    app.run(main)
+    app.run(guarded(main))

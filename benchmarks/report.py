@@ -13,9 +13,11 @@ import platform
 import shutil
 import statistics
 import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path
 
+from kgpt_jax.config import UserError
 from kgpt_jax.environment import processor
 
 # If there are more variants than these, only these are drawn in color: the usual attention, two variants
@@ -62,6 +64,21 @@ def exponent(xs: list[float], ys: list[float]) -> float:
     """
     log_xs, log_ys = ([math.log(value) for value in values] for values in (xs, ys))
     return statistics.linear_regression(log_xs, log_ys).slope
+
+
+def guarded(main):
+    """Returns `main` with errors that the user can correct as one line each, and status 2."""
+
+    def run(argv):
+        try:
+            main(argv)
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(2)
+        except subprocess.CalledProcessError as error:  # the command has printed its own message
+            sys.exit(error.returncode)
+
+    return run
 
 
 def table(title: str, samples: list[Sample]) -> dict:

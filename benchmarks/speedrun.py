@@ -28,7 +28,7 @@ from typing import NamedTuple
 
 from absl import app, flags
 
-from benchmarks.report import machine
+from benchmarks.report import guarded, machine
 from kgpt_jax.answer.score import Score, mean_interval, percent
 from kgpt_jax.data.holdout import parts
 from kgpt_jax.modes.evaluate import beside
@@ -175,4 +175,4 @@ if __name__ == "__main__":
     flags.DEFINE_enum("questions", "clean", ["clean", "spent"], "Held-out questions to count.")
     flags.DEFINE_string("pretrain_corpus_path", None, "Documents, one per line.", required=True)
     flags.DEFINE_string("finetune_corpus_path", None, "Lines of question, tab, answer.", required=True)
-    app.run(main)
+    app.run(guarded(main))
