@@ -158,7 +158,7 @@ def ask(
         trie = None if entries is None else make_trie(entries, vocab)
         for params in voter.models:
             given, of_model = predict(model, params, vocab, list(questions), trie, beams)
-            notes += [note for note in of_model if note not in notes]
+            notes = list(dict.fromkeys([*notes, *of_model]))
             if book:
                 recited.append(recite(model, params, vocab, book, questions))
                 given = [

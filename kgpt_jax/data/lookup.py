@@ -134,7 +134,7 @@ def _rows_that_contain(documents: Sequence[str], names: set[str]) -> dict[str, l
         while first < len(words):
             phrases = [tuple(words[first : first + width]) for width in range(longest, 0, -1)]
             phrase = next((phrase for phrase in phrases if phrase in name_of), ())
-            if phrase and row not in rows_of.setdefault(name_of[phrase], []):
+            if phrase and rows_of.setdefault(name_of[phrase], [])[-1:] != [row]:
                 rows_of[name_of[phrase]].append(row)
             first += max(len(phrase), 1)
     return rows_of

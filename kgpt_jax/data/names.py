@@ -19,6 +19,7 @@ import numpy as np
 from kgpt_jax.config import UserError
 
 SHARE = 0.9  # of the questions must have the words of a frame
+CUTS = 20  # places from either end of a question between which its frame may leave a part open
 SEARCHED = 200  # questions that are searched for the words of a kind
 OTHER = "other questions"  # the kind of those whose own kind is rarer
 LEAST_RATIO = 0.8  # the least share of equal letters for which one name may be the other, misspelled
@@ -112,8 +113,11 @@ def _most_shared(questions: Sequence[str]) -> Frame | None:
 def _frames(question: str) -> dict[Frame, None]:
     """Returns, each once, the frames that leave a part of a question open, from one word to all of them."""
     parts = re.split(r"\b", question)
-    cuts = combinations(range(len(parts) + 1), 2)
-    return dict.fromkeys(Frame("".join(parts[:start]), "".join(parts[end:])) for start, end in cuts)
+    cuts = range(len(parts) + 1)
+    ends = sorted({*cuts[:CUTS], *cuts[-CUTS:]})  # all frames of a long question would fill the memory
+    return dict.fromkeys(
+        Frame("".join(parts[:start]), "".join(parts[end:])) for start, end in combinations(ends, 2)
+    )
 
 
 def _shared(questions: list[list[str]]) -> list[str]:
@@ -172,7 +176,9 @@ def misspelled(names: Sequence[str], known: Collection[str], rng: np.random.Gene
 
     Names without letters, and results that are known, are left out.
     """
-    letters = {case: [c for name in names for c in name if case(c)] for case in (str.isupper, str.islower)}
+    letters = {  # arrays, because `rng.choice` would make one at each draw
+        case: np.array([c for name in names for c in name if case(c)]) for case in (str.isupper, str.islower)
+    }
     known = {*known, *names}
     made = []
     for name in names:
@@ -242,14 +248,14 @@ def nearest(made: Sequence[str], names: Sequence[str]) -> list[str]:
     ['Ada Bell']
     """
     pairs = [[_pairs(name) for name in group] for group in (made, names)]
-    column = {pair: i for i, pair in enumerate(sorted(set().union(*pairs[0], *pairs[1])))}
+    column = {pair: i for i, pair in enumerate(sorted(set().union(*pairs[0])))}  # others are shared by none
     tables = []
     for group in pairs:
         table = np.zeros((len(group), len(column)), np.float32)
         for row, found in zip(table, group):
-            row[[column[pair] for pair in found]] = 1
+            row[[column[pair] for pair in found if pair in column]] = 1
         tables.append(table)
-    sizes = [table.sum(1) for table in tables]
+    sizes = [np.array([len(found) for found in group], np.float32) for group in pairs]
     dice = 2 * tables[0] @ tables[1].T / (sizes[0][:, None] + sizes[1][None])
     return [names[i] for i in dice.argmax(axis=1)] if made else []
 

@@ -6,6 +6,7 @@ import pytest
 from kgpt_jax.config import UserError
 from kgpt_jax.data.names import (
     OTHER,
+    _frames,
     divided,
     foreign,
     frame,
@@ -102,3 +103,10 @@ def test_foreign_names_have_one_unknown_letter():
 def test_the_nearest_name_shares_most_letters():
     assert nearest(["Gus Gu", "Dix Du"], NAMES) == ["Gus Go", "Di Du"]
     assert nearest([], NAMES) == []
+
+
+def test_a_long_question_has_few_frames():
+    """All frames of one question of 400 words would be 300,000 texts of up to 2,000 characters."""
+    questions = [f"What, {'and ' * 400}then, is part {number} made of?" for number in range(5)]
+    assert len(_frames(questions[0])) < 1_000
+    assert kinds(questions) == [questions[0].replace("0", "X")] * 5
