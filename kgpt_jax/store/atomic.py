@@ -3,9 +3,10 @@
     with replacing(path) as partial:
         partial.write_text("...", "utf-8")
 
-A process that is killed here leaves the older file, and perhaps a hidden one, `.<name>.partial`.
+A process that is killed here leaves the older file, and perhaps a hidden one, `.<name>.<process>.partial`.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +23,7 @@ def replacing(path: Path) -> Iterator[Path]:
         yield path
         return
     path = path.resolve()
-    partial = path.with_name(f".{path.name}.partial")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")  # another process may write the same file
     try:
         yield partial
         partial.replace(path)

@@ -45,19 +45,25 @@ def check(path: Path, kind: str, inputs: Iterable[str | Path] = ()):
         raise _cannot_write(path, error) from None
 
 
-def record(path: Path, kind: str):
+def record(path: Path, kind: str, content: Path | None = None):
     """Records in a hidden file next to `path` that we wrote it, and its kind of content.
 
     Nothing is recorded of a device, which keeps no content.
 
+    Args:
+      path: the output.
+      kind: its kind of content, in a few words.
+      content: the file that will be moved to `path`; None if it is there already.
+
     Raises:
       UserError: the hidden file cannot be written.
     """
-    if not path.is_file():
+    content = content or path
+    if not content.is_file():
         return
     try:
         with replacing(_note(path)) as partial:
-            partial.write_text(json.dumps({"kind": kind, "sha256": file_digest(path)}) + "\n", "utf-8")
+            partial.write_text(json.dumps({"kind": kind, "sha256": file_digest(content)}) + "\n", "utf-8")
     except OSError as error:
         raise _cannot_write(_note(path), error) from None
 
@@ -71,9 +77,9 @@ def write_lines(path: Path, lines: Iterable[str], kind: str):
     try:
         with replacing(path) as partial:
             partial.write_text("".join(line + "\n" for line in lines), "utf-8", newline="\n")
+            record(path, kind, partial)  # before the move: on a full disk, the move takes no space
     except OSError as error:
         raise _cannot_write(path, error) from None
-    record(path, kind)
 
 
 def write_picture(path: Path, figure, kind: str, dpi: int = 120):

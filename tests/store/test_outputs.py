@@ -8,6 +8,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from kgpt_jax.config import UserError
+from kgpt_jax.store.atomic import replacing
 from kgpt_jax.store.outputs import check, record, write_lines, write_picture
 
 
@@ -61,7 +62,7 @@ def test_an_interrupted_write_leaves_the_older_output(tmp_path, monkeypatch):
     write_lines(path, ["Rome"], "greedy answers")
     with monkeypatch.context() as broken:
         broken.setattr(Path, "replace", full)
-        with pytest.raises(UserError, match="cannot write .*out.txt: No space left on device"):
+        with pytest.raises(UserError, match="cannot write .*out.txt.*: No space left on device"):
             write_lines(path, ["Oslo", "Bonn"], "greedy answers")
     check(path, "greedy answers")
     write_lines(path, ["Riga"], "greedy answers")
@@ -69,6 +70,17 @@ def test_an_interrupted_write_leaves_the_older_output(tmp_path, monkeypatch):
         ".out.txt.kgpt.json",
         "out.txt",
     ]
+
+
+def test_two_processes_may_write_one_file_at_a_time(tmp_path, monkeypatch):
+    path = tmp_path / "loss.png"
+    with replacing(path) as ours:
+        ours.write_text("ours")
+        monkeypatch.setattr(os, "getpid", lambda: 1)
+        with replacing(path) as theirs:
+            theirs.write_text("theirs")
+        assert path.read_text() == "theirs"
+    assert path.read_text() == "ours" and list(tmp_path.iterdir()) == [path]
 
 
 def test_an_interrupted_picture_leaves_the_older_one(tmp_path, monkeypatch):
