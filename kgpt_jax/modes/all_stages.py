@@ -9,19 +9,22 @@ prints a table and writes it as summary.json. Finished stages are not repeated.
 import json
 
 from kgpt_jax.modes.command import Command
-from kgpt_jax.modes.evaluate import PREDICTIONS, evaluate
+from kgpt_jax.modes.evaluate import PREDICTIONS, check_outputs, evaluate, predictions_kind
 
 SHARED = ("tensorboard",)
 SUMMARY = "a summary"
+FROM_SCRATCH = PREDICTIONS.with_name("scratch.txt")
 
 
 def run(command: Command):
     from kgpt_jax.answer.score import constants
     from kgpt_jax.answer.voters import with_voters
     from kgpt_jax.data import corpus
+    from kgpt_jax.data.holdout import refuse_learned
     from kgpt_jax.data.stage_data import STAGE_OBJECTIVES, load_stage_data
     from kgpt_jax.data.vocab import Vocab
-    from kgpt_jax.store.compatible import with_vocab
+    from kgpt_jax.store.compatible import learned_by, with_vocab
+    from kgpt_jax.store.folder import Run
     from kgpt_jax.store.outputs import check
     from kgpt_jax.train.loop import check_fits
     from kgpt_jax.train.stages import finetune, pretrain
@@ -30,18 +33,23 @@ def run(command: Command):
     root = command.workdir / config.model.variant
     # Check the inputs of all stages before the first one begins.
     vocab = Vocab.of(corpus.load_documents(config.data).characters)
+    asked = corpus.load_questions(config.data)
     for stage in ("finetune", "scratch"):
-        load_stage_data(config, stage, vocab)
+        facts = load_stage_data(config, stage, vocab).facts
+        if asked.answers is not None and not config.data.skip_learned:
+            learned = learned_by([Run(root / stage, config, vocab, facts)])
+            refuse_learned(asked.questions, learned, str(root / stage))
     for stage in STAGE_OBJECTIVES:
         check_fits(with_vocab(config, vocab), stage)
-    corpus.load_questions(config.data)
     check(root / "summary.json", SUMMARY)
+    for predictions in (PREDICTIONS, FROM_SCRATCH):
+        check_outputs(root / predictions, config.data, predictions_kind(0, 1))
 
     pretrained = pretrain(config, root / "pretrain", tensorboard)
     finetuned = finetune(config, root / "finetune", pretrained.run, tensorboard)
     with_reading = evaluate(with_voters(finetuned.run, [], config), root / PREDICTIONS)
     scratch = finetune(config, root / "scratch", None, tensorboard)
-    without = evaluate(with_voters(scratch.run, [], config), root / PREDICTIONS.with_name("scratch.txt"))
+    without = evaluate(with_voters(scratch.run, [], config), root / FROM_SCRATCH)
     if with_reading.score is None:
         print("no table: the questions have no answers")
         return

@@ -16,7 +16,7 @@ from kgpt_jax.data import corpus
 from kgpt_jax.data.mixture import weights
 from kgpt_jax.data.stage_data import recipe_of
 from kgpt_jax.modes.command import Command
-from kgpt_jax.modes.evaluate import PREDICTIONS, evaluate
+from kgpt_jax.modes.evaluate import PREDICTIONS, check_outputs, evaluate, predictions_kind
 
 SHARED = ("variants", "seeds")
 
@@ -81,14 +81,15 @@ def result(config: Config, root: Path) -> dict:
         from kgpt_jax.answer.voters import with_voters
         from kgpt_jax.train.stages import finetune, pretrain
 
+        if questions.answers is None:
+            raise UserError("nothing to compare: the questions have no answers")
+        check_outputs(root / PREDICTIONS, config.data, predictions_kind(0, 1))
         trained = pretrain(config, root / "pretrain")
         seconds = trained.seconds
         if "question_answer" not in weights(recipe_of(config, "pretrain")):
             trained = finetune(config, root / "finetune", trained.run)
             seconds += trained.seconds
         score = evaluate(with_voters(trained.run, [], config), root / PREDICTIONS).score
-        if score is None:
-            raise UserError("nothing to compare: the questions have no answers")
         counts = {"correct": score.correct, "total": score.total, "seconds": seconds, "asked": asked}
         write_json(path, counts | {"config": to_dict(config)})
     return _read(path)

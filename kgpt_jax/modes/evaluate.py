@@ -29,7 +29,7 @@ from absl import flags
 
 from kgpt_jax.answer.record import NEVER, UNSURE
 from kgpt_jax.answer.score import Score, constants, mean_interval, percent
-from kgpt_jax.config import UserError
+from kgpt_jax.config import DataConfig, UserError
 from kgpt_jax.modes.command import Command
 
 SHARED = (
@@ -150,6 +150,26 @@ def beside(predictions: Path, name: str, ending: str) -> Path:
     return predictions.with_name(f"{stem}_{name}{ending}")
 
 
+def check_outputs(predictions: Path, data: DataConfig, kind: str) -> dict[Path, str]:
+    """Checks that an evaluation may write its three files: predictions, answers and results.
+
+    Returns:
+      What each file will hold, in this order.
+
+    Raises:
+      UserError: a file cannot be written, or a file that is not ours is in its place.
+    """
+    from kgpt_jax.devices import is_first
+    from kgpt_jax.store.outputs import check
+
+    answers, results = beside(predictions, "answers", ".jsonl"), beside(predictions, "results", ".json")
+    kinds = {predictions: kind, answers: f"{kind} with their questions", results: f"results of {kind}"}
+    inputs = [data.pretrain_corpus_path, data.finetune_corpus_path, data.eval_corpus_path]
+    for path, of_kind in kinds.items() if is_first() else []:
+        check(path, of_kind, inputs)
+    return kinds
+
+
 def evaluate(
     asked,
     outputs: Path,
@@ -186,16 +206,12 @@ def evaluate(
     from kgpt_jax.config import to_dict
     from kgpt_jax.devices import is_first
     from kgpt_jax.model.gpt import count_params
-    from kgpt_jax.store.outputs import check, write_lines
+    from kgpt_jax.store.outputs import write_lines
 
     run, config = asked[0]
     data, kind = config.data, predictions_kind(beams, len(asked), look_up, recite)
-    inputs = [data.pretrain_corpus_path, data.finetune_corpus_path, data.eval_corpus_path]
-    answers, results = beside(outputs, "answers", ".jsonl"), beside(outputs, "results", ".json")
-    kinds = {outputs: kind, answers: f"{kind} with their questions", results: f"results of {kind}"}
-    if is_first():  # before the evaluation, whose result would be lost
-        for path, of_kind in kinds.items():
-            check(path, of_kind, inputs)
+    kinds = check_outputs(outputs, data, kind)  # before the evaluation, whose result would be lost
+    _, answers, results = kinds
     judge = Judge(load_voters(asked, "evaluating", recite))
     if look_up == UNSURE or (wrong_at_most, one_of) != (None, None):
         judge.check(recite, wrong_at_most, surely, look_up, one_of)

@@ -122,6 +122,29 @@ def test_the_courses_commands_as_they_are_typed(tmp_path):
     )
 
 
+@pytest.mark.parametrize("name", ["predictions.txt", "scratch_results.json"])
+def test_an_output_that_is_not_ours_is_noticed_before_training(tmp_path, name):
+    (tmp_path / "vanilla" / "evaluate").mkdir(parents=True)
+    (tmp_path / "vanilla" / "evaluate" / name).write_text("mine")
+    complaint = run("--mode=all", f"--workdir={tmp_path}", *TINY, status=2)
+    assert f"{name} exists, and this program did not write what it holds" in complaint
+    assert not (tmp_path / "vanilla" / "pretrain").exists()
+
+
+def test_questions_that_finetuning_answers_are_noticed_before_training(tmp_path):
+    contents = {
+        "pretrain": "A was born in Rome .\n" * 3,
+        "finetune": "Where was A born?\tRome\nWhere was B born?\tOslo\n",
+        "eval": "Where was B born?\tOslo\nWhere was C born?\tBonn\n",
+    }
+    for name, text in contents.items():
+        (tmp_path / name).write_text(text)
+    files = [f"--{name}_corpus_path={tmp_path / name}" for name in contents]
+    complaint = run("--mode=all", *files, f"--workdir={tmp_path}/runs", *TINY, status=2)
+    assert "has learned the answers to 1 of the 2 questions asked" in complaint
+    assert not (tmp_path / "runs" / "vanilla" / "pretrain").exists()
+
+
 def test_what_a_run_learned_is_not_asked(tmp_path):
     rows = [f"Where was {name} born?\t{place}" for name, place in zip("ABCDEFGH", ["Rome", "Oslo"] * 4)]
     (tmp_path / "wiki.txt").write_text("A was born in Rome .\n" * 3)
