@@ -11,7 +11,8 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
-SUPERVISED = "KGPT_SUPERVISED"  # set for the processes of a launcher, which kills them if they do not stop
+# Set for the processes of a launcher, which kills them if they do not stop; its value names the launch.
+SUPERVISED = "KGPT_SUPERVISED"
 LARGE_PAGES = "glibc.malloc.hugetlb"
 MAX_CACHE_BYTES = 2**30  # bytes of compiled programs in the cache
 

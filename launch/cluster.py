@@ -97,8 +97,10 @@ def _skypilot(environ: Mapping[str, str]) -> str:
 
 
 def _torchrun(environ: Mapping[str, str]) -> str:
-    host, port = environ.get("MASTER_ADDR", ""), environ.get("MASTER_PORT", PORT)
-    return f"{host}:{port}" if host else ""
+    host = environ.get("MASTER_ADDR", "")
+    port = _number(environ, "MASTER_PORT") if "MASTER_PORT" in environ else PORT
+    taken = environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"  # torchrun itself listens at MASTER_PORT
+    return f"{host}:{port + taken}" if host else ""
 
 
 CLUSTERS = (

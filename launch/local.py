@@ -57,6 +57,7 @@ def supervise(command: list[str], n: int, platform: str | None, max_restarts: in
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):  # SIGHUP comes when the terminal is closed
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores it
             signal.signal(number, ask)
+    launch = f"{socket.gethostname()} {os.getpid()} {time.time_ns()}"  # the same for all restarts
     for start in range(max_restarts + 1):
         placed = environments(n, free_port(), platform)
         processes = []
@@ -64,7 +65,7 @@ def supervise(command: list[str], n: int, platform: str | None, max_restarts: in
             for each in placed:
                 # In its own process group, so that Ctrl-C reaches it only once, through `_wait`.
                 processes.append(
-                    subprocess.Popen(command, env={**os.environ, **each, SUPERVISED: "1"}, process_group=0)
+                    subprocess.Popen(command, env={**os.environ, **each, SUPERVISED: launch}, process_group=0)
                 )
             status = _wait(processes, asked)
         finally:
@@ -74,8 +75,6 @@ def supervise(command: list[str], n: int, platform: str | None, max_restarts: in
         left = max_restarts - start
         then = f" and start again, {left - 1} restarts left" if left else ""
         print(f"a process ended with status {status}: all are stopped{then}", file=sys.stderr, flush=True)
-        # A restart resumes what this one has begun.
-        command = [word for word in command if word.lstrip("-").partition("=")[0] != "start_anew"]
     return status
 
 

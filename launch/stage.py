@@ -19,6 +19,7 @@ from absl import flags
 from kgpt_jax import main
 from kgpt_jax.config import UserError
 from kgpt_jax.environment import prepare
+from kgpt_jax.modes.command import asks_help
 from launch.cluster import PORT, arguments
 from launch.local import STOPPED, environments, supervise
 
@@ -28,7 +29,6 @@ PATIENCE = 5  # seconds of waiting after which it prints a message
 MEMORY_FRACTION = ".9"  # of the GPU's memory, reserved at the start so that it does not fragment
 SETS_MEMORY_FRACTION = {"XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION"}  # JAX reads either
 AUTO = "auto"
-HELP = {"--help", "--helpshort", "--helpfull"}
 
 
 def start(mode: str):
@@ -41,20 +41,18 @@ def start(mode: str):
     given = launcher_flags()
     try:
         words = given(sys.argv, known_only=True)[1:]
-        if HELP & set(words):
+        if any(map(asks_help, words)):
             print(f"{described_flags(given, mode)}\n", flush=True)
             main.run([f"--mode={mode}", *words])
         variables = environment(given.platform, given.devices)
         os.environ.update(variables)
-        if given.coordinator and given.coordinator != AUTO:
-            os.environ.update(by_hand(given.coordinator, given.num_processes, given.process_id))
-        cluster = {} if given.coordinator == AUTO else arguments(os.environ)
+        cluster = cluster_of(given)
         if given.num_processes > 1 and cluster is None and not given.platform:
             raise UserError("--num_processes needs --platform: cpu, or gpu, of which each process gets one")
-    except (flags.Error, UserError) as error:
+    except (flags.Error, ValueError) as error:  # absl raises a ValueError for --noFLAG=value
         fail(error)
     n = max(given.num_processes, 1)
-    if (n > 1 or given.max_restarts) and cluster is None:
+    if cluster is None and (n > 1 or given.max_restarts):
         kept = [f"--{name}={given[name].value}" for name in ("platform", "devices") if given[name].present]
         command = [sys.executable, "-m", f"launch.{mode}", *kept, *words]
         if given.dry_run:
@@ -125,7 +123,9 @@ def begin(mode: str, words: list[str], platform: str | None, cluster: dict | Non
     try:
         find_devices(platform)
     except UserError as error:
-        fail(error)
+        main.show_error(str(error))
+        sys.stderr.flush()
+        os._exit(2)  # a normal exit would wait for the other processes
     if jax.process_index():
         sys.stdout = open(os.devnull, "w")  # process 0 prints for all
     try:
@@ -151,6 +151,31 @@ def waiting_message(cluster: dict) -> str:
     which = f"process {cluster['process_id']} of {cluster['num_processes']}" if cluster else "this process"
     address = cluster.get("coordinator_address", "the address that JAX detects")
     return f"{which} waits for the others, up to {TIMEOUT} s: all connect to {address}"
+
+
+def cluster_of(given: flags.FlagValues) -> dict | None:
+    """Returns keyword arguments for `jax.distributed.initialize`; None if the processes are on this machine.
+
+    The launcher's flags count more than the variables that a cluster sets.
+
+    Raises:
+      UserError: a flag has no effect beside the others, or `cluster.arguments` refuses the variables.
+    """
+    if given.coordinator is None and given.num_processes:
+        cluster = None
+    elif given.coordinator == AUTO:
+        cluster = {}
+    elif given.coordinator:
+        cluster = arguments(by_hand(given.coordinator, given.num_processes, given.process_id))
+    else:
+        cluster = arguments(os.environ)
+    if given.process_id is not None and given.coordinator in (None, AUTO):
+        raise UserError("--process_id needs --coordinator=host:port")
+    if given.num_processes and given.coordinator == AUTO:
+        raise UserError("with --coordinator=auto, JAX finds the processes: leave out --num_processes")
+    if given.max_restarts and cluster is not None:
+        raise UserError("--max_restarts restarts processes on this machine: leave it out on a cluster")
+    return cluster
 
 
 def by_hand(coordinator: str, num_processes: int, process_id: int | None) -> dict[str, str]:
@@ -198,5 +223,5 @@ def described(variables: dict[str, str], command: list[str]) -> str:
 
 def fail(error):
     """Prints an error as one line and ends this process with status 2."""
-    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    main.show_error(str(error))
     sys.exit(2)

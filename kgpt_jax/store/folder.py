@@ -20,6 +20,7 @@ from pathlib import Path
 
 from kgpt_jax.config import Config, UserError, from_dict
 from kgpt_jax.data.vocab import Vocab
+from kgpt_jax.environment import SUPERVISED
 from kgpt_jax.store.atomic import replacing
 from kgpt_jax.store.digests import damage
 
@@ -215,18 +216,24 @@ def set_aside(folder: Path):
     """Moves a run's files into a new folder below its `set_aside`, with a note in the log.
 
     The caller holds the lock. Files that training did not write, such as predictions and `calibration.json`,
-    stay in place.
+    stay in place. When a launcher starts its processes again, the run in the folder is the one that the same
+    launch has begun, and stays.
     """
     from kgpt_jax.devices import barrier, is_first  # here, so that reading a run does not import JAX
 
     names = (*WRITTEN, *ANSWERS_OF_TEACHERS, "run.json", "tensorboard", ".saving")
     there = [folder / name for name in names if (folder / name).exists()]
-    if is_first() and there:
-        into = unused_path(folder, "run")
-        into.mkdir(parents=True)
-        for path in there:
-            path.rename(into / path.name)
-        log.info(f"note: the run's files in {folder} are now in {into}")
+    launch, begun_by = os.environ.get(SUPERVISED, ""), folder / ".started_anew"
+    again = launch and begun_by.exists() and begun_by.read_text("utf-8") == launch
+    if is_first() and not again:
+        if there:
+            into = unused_path(folder, "run")
+            into.mkdir(parents=True)
+            for path in there:
+                path.rename(into / path.name)
+            log.info(f"note: the run's files in {folder} are now in {into}")
+        if launch:
+            begun_by.write_text(launch, "utf-8")
     barrier("the folder is free")
 
 

@@ -20,6 +20,16 @@ TABLE = {
         {"JAX_NUM_PROCESSES": "2", "JOB_COMPLETION_INDEX": "1", "JAX_COORDINATOR_ADDRESS": "kgpt-0.kgpt"},
         ("kgpt-0.kgpt:8476", 2, 1),
     ),
+    "torchrun, which listens at its port itself": (
+        {
+            "WORLD_SIZE": "2",
+            "RANK": "1",
+            "MASTER_ADDR": "a",
+            "MASTER_PORT": "29500",
+            "TORCHELASTIC_USE_AGENT_STORE": "True",
+        },
+        ("a:29501", 2, 1),
+    ),
     "torchrun": (
         {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "a", "MASTER_PORT": "29500"},
         ("a:29500", 2, 0),

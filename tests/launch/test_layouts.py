@@ -153,9 +153,17 @@ def test_flags_may_come_in_any_order_and_form(launch):
     assert printed.splitlines()[0].endswith("-m launch.pretrain --platform=cpu --variant rope")
 
 
-def test_help_lists_the_launchers_flags_and_then_the_modes(launch, capsys):
+def test_flags_count_more_than_a_clusters_variables(launch):
+    step = {"SLURM_NTASKS": "4", "SLURM_PROCID": "0", "SLURM_STEP_NODELIST": "a"}
+    lines = launch("--num_processes=2", "--platform=cpu", "--dry_run", **step).splitlines()
+    assert len(lines) == 2 and all(f"JAX_PROCESS_ID={i} " in line for i, line in enumerate(lines))
+    assert launch("--num_processes=1", "--dry_run", **step).splitlines()[-1] == "one process"
+
+
+@pytest.mark.parametrize("help", ["--help", "-help"])
+def test_help_lists_the_launchers_flags_and_then_the_modes(launch, capsys, help):
     with pytest.raises(SystemExit, match="0"):
-        launch("--platform=cpu", "--help")
+        launch("--platform=cpu", help)
     printed = capsys.readouterr().out
     places = [printed.index(f"\n  --{name}  ") for name in ("max_restarts", "start_anew", "variant")]
     assert places == sorted(places)
@@ -168,6 +176,10 @@ def test_help_lists_the_launchers_flags_and_then_the_modes(launch, capsys):
         (["--platform=gpus"], "--platform=gpus"),
         (["--num_processes=2"], "--num_processes needs --platform"),
         (["--coordinator=a:1"], "--coordinator needs --num_processes, 2 or more, and --process_id"),
+        (["--process_id=1"], "--process_id needs --coordinator=host:port"),
+        (["--coordinator=auto", "--num_processes=2"], "JAX finds the processes: leave out --num_processes"),
+        (["--coordinator=auto", "--max_restarts=1"], "leave it out on a cluster"),
+        (["--nodry_run=1"], "does not take an argument"),
     ],
 )
 def test_a_wrong_flag_is_one_line(launch, capsys, words, complaint):

@@ -52,14 +52,16 @@ if starts(me) == 1:
     assert said == "a process ended with status 137: all are stopped and start again, 4 restarts left\n"
 
 
-def test_a_restart_goes_on_with_the_run_that_was_started_anew(run):
+def test_restarts_keep_their_flags_and_are_one_launch(run, tmp_path):
     script = """
+with open(f"{folder}/launches", "a") as file:
+    file.write(os.environ["KGPT_SUPERVISED"] + "\\n")
 if starts(me) == 1:
     os.kill(os.getpid(), 9)
-sys.exit(sys.argv[2:] != ["--start_anewer", "--seed=1"])
+sys.exit(sys.argv[2:] != ["--start_anew", "--seed=1"])
 """
-    flags = ["--start_anew", "--start_anewer", "--start_anew=true", "--seed=1"]
-    assert run(script, flags=flags) == (0, 4)
+    assert run(script, flags=["--start_anew", "--seed=1"]) == (0, 4)
+    assert len(set((tmp_path / "launches").read_text().splitlines())) == 1
 
 
 def test_the_restarts_end(run, capfd):

@@ -16,6 +16,7 @@ from absl import logging as absl_logging
 
 from kgpt_jax.config import UserError, override, to_dict
 from kgpt_jax.data.vocab import Vocab
+from kgpt_jax.environment import SUPERVISED
 from kgpt_jax.model.gpt import GPT
 from kgpt_jax.store import checkpoint
 from kgpt_jax.store.checkpoint import Checkpoints
@@ -247,6 +248,18 @@ def test_training_stops_where_no_checkpoint_is_valid(run):
     assert (aside / "metrics.jsonl").read_text() == "kept\n"
     with Checkpoints(run) as checkpoints:
         assert checkpoints.step is None
+
+
+def test_restarts_of_one_launch_set_the_old_run_aside_once(run, monkeypatch):
+    monkeypatch.setenv(SUPERVISED, "first")
+    set_aside(run.folder)
+    assert not (run.folder / "config.json").exists()
+    open_run(run.folder, run.config, run.vocab, run.facts)
+    set_aside(run.folder)  # after a restart
+    assert (run.folder / "config.json").exists()
+    monkeypatch.setenv(SUPERVISED, "second")
+    set_aside(run.folder)
+    assert (run.folder / "set_aside" / "run_2" / "config.json").exists()
 
 
 def test_a_save_of_ours_that_was_broken_off_is_removed(run):
