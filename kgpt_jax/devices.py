@@ -12,6 +12,7 @@ import platform
 import re
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from kgpt_jax.config import UserError
+from kgpt_jax.config import UserError, first_line
 from kgpt_jax.environment import processor
 
 log = logging.getLogger(__name__)
@@ -39,6 +40,7 @@ RULES = (
 )
 
 
+@cache  # so that its note is logged once
 def make_mesh(n_rows: int | None, model_devices: int = 1) -> Mesh:
     """Returns a mesh with axes (`data`, `model`) of as many devices as can share the work evenly.
 
@@ -208,12 +210,13 @@ def find_devices(platform: str | None = None):
     """
     try:
         jax.devices()
-    except (RuntimeError, AssertionError):  # JAX without its CUDA plugin fails an assertion
+    except (RuntimeError, AssertionError) as error:  # JAX without its CUDA plugin fails an assertion
         platform = platform or os.environ.get("JAX_PLATFORMS") or "device"
         wheel = WHEELS.get(platform, "jax")
+        why = f" ({first_line(error)})" if str(error) else ""
         raise UserError(
-            f'JAX finds no {platform} here: on such a machine, pip install -U "{wheel}"; JAX_PLATFORMS=cpu '
-            "uses the processor"
+            f'JAX finds no {platform} here{why}: on such a machine, pip install -U "{wheel}"; '
+            "JAX_PLATFORMS=cpu uses the processor"
         ) from None
 
 

@@ -52,6 +52,8 @@ from tests.commands import CHECKOUT, TINY, refused, run
         (["--mode=copies", "--objective=whole_line"], "--mode=copies has its own objectives: leave out"),
         (["--mode=all", "--config.scratch.objective=poem"], "unknown objective 'poem'"),
         (["--mode=pretrain", "wiki.txt"], "unexpected argument 'wiki.txt'"),
+        (["--mode=pretrain", "--nostart_anew=true"], "does not take an argument"),
+        (["--mode=pretrain", "--mode=finetune"], "--mode is given as pretrain and as finetune"),
         (["finetune", "vanilla", "wiki.txt"], "finetune needs --writing_params_path, as in the course"),
         ([], "--mode is missing: choose from pretrain, "),
     ],
@@ -73,14 +75,18 @@ def test_an_address_is_no_path(flag, tmp_path, monkeypatch):
     assert not any(tmp_path.iterdir())
 
 
-def test_a_platform_that_is_not_there_is_named(monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    "error, why",
+    [(AssertionError(), ""), (RuntimeError("out of memory\nat 0x1"), " (out of memory)")],
+)
+def test_a_platform_that_is_not_there_is_named(monkeypatch, tmp_path, error, why):
     def without_cuda():
-        raise AssertionError  # as JAX does
+        raise error
 
     monkeypatch.setattr(jax, "devices", without_cuda)
     monkeypatch.setenv("JAX_PLATFORMS", "cuda")
     complaint = refused("--mode=pretrain", f"--workdir={tmp_path}", *TINY)
-    assert 'JAX finds no cuda here: on such a machine, pip install -U "jax[cuda13]"' in complaint
+    assert f'JAX finds no cuda here{why}: on such a machine, pip install -U "jax[cuda13]"' in complaint
 
 
 def test_only_a_word_with_dashes_asks_for_help():
@@ -99,7 +105,8 @@ def test_a_run_that_starts_anew_keeps_the_old_one_aside(tmp_path):
     folder = runs.saved(tmp_path / "vanilla" / "pretrain").folder
     (folder / "tensorboard").mkdir()
     command = ["--mode=pretrain", "--start_anew", f"--workdir={tmp_path}", *TINY]
-    for mistake in ("pretrain_corpus_path=wikki.txt", "objective=guess", "config.model.n_embd=1000000"):
+    mistakes = "pretrain_corpus_path=wikki.txt objective=guess config.model.n_embd=1000000"
+    for mistake in [*mistakes.split(), "config.model_devices=1000"]:
         refused(*command, f"--{mistake}")
         assert (folder / "checkpoints").exists() and not (folder / "set_aside").exists()
     run(*command, "--config.pretrain.epochs=1")

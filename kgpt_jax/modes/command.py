@@ -135,7 +135,7 @@ def parse(words: list[str]) -> "Command | str":
     Raises:
       UserError: a flag is unknown, belongs to another mode or has a wrong value, or a mode is missing.
     """
-    mode, asked = _value_of("mode", words), [word.lstrip("-") for word in words if _asks_help(word)]
+    mode, asked = _value_of("mode", words), [word.lstrip("-") for word in words if asks_help(word)]
     if mode is None and asked:
         return _all_modes()
     if mode not in modes.MODES:
@@ -145,11 +145,13 @@ def parse(words: list[str]) -> "Command | str":
         raise UserError(f"{given}: {hint}choose from {', '.join(modes.MODES)}")
     values = defined(mode)
     try:
-        rest = values([USAGE, *(word for word in words if not _asks_help(word))])
+        rest = values([USAGE, *(word for word in words if not asks_help(word))])
     except flags.UnrecognizedFlagError as error:
         raise UserError(_unknown(error.flagname, mode, values)) from None
-    except flags.Error as error:
+    except (flags.Error, ValueError) as error:  # absl raises a ValueError for --noFLAG=value
         raise UserError(str(error)) from None
+    if values.mode != mode:
+        raise UserError(f"--mode is given as {mode} and as {values.mode}: give it once")
     if len(rest) > 1:
         raise UserError(f"unexpected argument {rest[1]!r}: flags begin with --")
     command = Command(mode, values)
@@ -170,10 +172,11 @@ def needs_jax(words: list[str]) -> bool:
     """
     mode = _value_of("mode", words)
     light = mode in modes.MODES and not modes.MODES[mode].computes
-    return not light and not any(map(_asks_help, words))
+    return not light and not any(map(asks_help, words))
 
 
-def _asks_help(word: str) -> bool:
+def asks_help(word: str) -> bool:
+    """Returns whether a word of a command line asks for help."""
     return word.startswith("-") and word.lstrip("-") in HELP
 
 

@@ -52,7 +52,7 @@ def run(command: Command):
     with listen(command.flags.host, command.flags.port) as listening, Queue() as queue:
         answers = opened()
         answers.warm_up()
-        host, port = listening.getsockname()[:2]
+        host, port = command.flags.host, listening.getsockname()[1]
         address = f"[{host}]" if ":" in host else host
         print(f"open http://{address}:{port} in a browser; Ctrl-C ends", flush=True)
         app = make_app(answers, queue, hosts, teaching=not command.flags.allow_network)

@@ -288,7 +288,7 @@ class Dispatcher:
 
 
 def check_fits(config: Config, stage: str):
-    """Raises a UserError if a stage of training is certain to need more memory than there is.
+    """Raises a UserError if the devices cannot share a stage of training, or have too little memory for it.
 
     The estimate is a lower bound. It counts parameters, gradients, optimiser state, the characters of a
     batch, and the embeddings and logits of one microbatch of short texts.
@@ -309,6 +309,7 @@ def check_fits(config: Config, stage: str):
     check_memory(
         purpose, state_bytes + text_bytes, f"lower {stage}.batch_size, or raise {stage}.microbatches"
     )
+    make_mesh(rows, config.model_devices)
 
 
 def check_finite(state: TrainState, step: int, checkpoints: Checkpoints):
