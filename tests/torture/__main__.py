@@ -73,7 +73,6 @@ def run_trials(names: list[str], times: int, seed: int, folder: Path) -> list[Re
 
 
 def main(_):
-    logging.set_verbosity(logging.FATAL)  # of Orbax
     try:
         check_local("--outputs_path", FLAGS.outputs_path)
         if unknown := [name for name in FLAGS.trials if name not in TRIALS]:
@@ -83,6 +82,7 @@ def main(_):
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    logging.set_verbosity(logging.FATAL)  # of Orbax
     TRIALS["large"] = partial(large, size=FLAGS.corpus_mb)
     with tempfile.TemporaryDirectory() as folder:
         results = run_trials(FLAGS.trials, FLAGS.times, FLAGS.seed, Path(folder))
