@@ -93,7 +93,9 @@ def main(_):
     right = [pair for pair, answer in zip(asked, answers) if pair[1] == answer]
     chosen = [pair for pair in right if where.name(pair[0])][: FLAGS.questions]
     if not chosen:
-        raise UserError(f"{run.folder} answers none of the {len(asked)} questions right: choose another run")
+        raise UserError(
+            f"{run.folder} answers no question about a name right, of {len(asked)}: choose another run"
+        )
     places = {answer for _, answer in [*pairs, *asked]}
     texts = [text_of(each, next((p for p in sorted(places) if p in each), ""), room) for each in documents]
     longest = max(len(text.rstrip(PAD)) for text, _ in texts)

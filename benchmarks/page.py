@@ -85,7 +85,7 @@ def send(
 def of_the_command_line(reading: str, asked: list[str]) -> list[str]:
     """Returns what --mode=ask answers to each question, as a whole line without the question."""
     command = [*COMMAND, "--mode=ask", reading, "--look_up=always"]
-    done = subprocess.run(command, input="\n".join(asked), capture_output=True, text=True, check=True)
+    done = subprocess.run(command, input="\n".join(asked), stdout=subprocess.PIPE, text=True, check=True)
     return [line[len(question) + 1 :] for line, question in zip(done.stdout.splitlines(), asked, strict=True)]
 
 

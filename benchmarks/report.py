@@ -75,10 +75,22 @@ def guarded(main):
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
             sys.exit(2)
-        except subprocess.CalledProcessError as error:  # the command has printed its own message
-            sys.exit(error.returncode)
+        except subprocess.CalledProcessError as error:
+            if error.returncode > 0:  # the command has printed its own message
+                sys.exit(error.returncode)
+            print(f"error: {error}", file=sys.stderr)  # a signal has ended it
+            sys.exit(128 - error.returncode)
 
     return run
+
+
+def three_digits(seconds: float) -> str:
+    """Returns seconds with three significant digits or more, and never with an exponent.
+
+    >>> three_digits(0.005917), three_digits(2.5), three_digits(1234.5)
+    ('0.00592', '2.50', '1234')
+    """
+    return f"{seconds:.{max(0, 2 - math.floor(math.log10(seconds)))}f}"
 
 
 def table(title: str, samples: list[Sample]) -> dict:
@@ -99,7 +111,9 @@ def table(title: str, samples: list[Sample]) -> dict:
             beside = "  {:.2f} x ({:.2f}, {:.2f})".format(*row["ratio"])
         low, high = min(sample.seconds), max(sample.seconds)
         held = f"{sample.peak_mb:>10,.0f}" if sample.peak_mb else f"{'':>10}"
-        print(f"{sample.name:<46}{sample.median:>#9.3g}{low:>#9.3g}{high:>#9.3g}{held}{beside}")
+        print(
+            f"{sample.name:<46}{three_digits(sample.median):>9}{three_digits(low):>9}{three_digits(high):>9}{held}{beside}"
+        )
         rows.append(row)
     return {"title": title, "rows": rows}
 

@@ -7,7 +7,7 @@
 | OpenMPI | OMPI_COMM_WORLD_SIZE, OMPI_COMM_WORLD_RANK | found by JAX, in OMPI_MCA_orte_hnp_uri |
 | SkyPilot | SKYPILOT_NUM_NODES, SKYPILOT_NODE_RANK | first of SKYPILOT_NODE_IPS |
 | SLURM | SLURM_NTASKS, SLURM_PROCID | found by JAX, in SLURM_STEP_NODELIST |
-| torchrun | WORLD_SIZE, RANK | MASTER_ADDR, MASTER_PORT |
+| torchrun | WORLD_SIZE, RANK | MASTER_ADDR, and the port after MASTER_PORT, which torchrun itself uses |
 
 The first row whose variables are set applies. If JAX_COORDINATOR_ADDRESS is set, it replaces the last column.
 A Cloud TPU sets none of these variables: use `--coordinator=auto`, with which JAX detects everything itself.

@@ -154,12 +154,14 @@ def waiting_message(cluster: dict) -> str:
 
 
 def cluster_of(given: flags.FlagValues) -> dict | None:
-    """Returns keyword arguments for `jax.distributed.initialize`; None if the processes are on this machine.
+    """Returns keyword arguments for `jax.distributed.initialize`.
 
-    The launcher's flags count more than the variables that a cluster sets.
+    The launcher's flags count more than the variables that a cluster sets. The result is None if all
+    processes are on this machine, or there is only one.
 
     Raises:
-      UserError: a flag has no effect beside the others, or `cluster.arguments` refuses the variables.
+      UserError: flags contradict each other, one that another needs is missing, or `cluster.arguments`
+        refuses the variables.
     """
     if given.coordinator is None and given.num_processes:
         cluster = None

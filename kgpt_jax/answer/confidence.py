@@ -91,9 +91,8 @@ def _isotonic(pairs: Sequence[tuple[float, bool]], at: float) -> float:
     Barlow et al., Statistical Inference under Order Restrictions, 1972). SciPy takes longer to import.
     """
     blocks: list[tuple[float, int, int]] = []  # the highest confidence, the right answers, all answers
-    for confidence, right in sorted(
-        pairs, key=lambda pair: (pair[0], not pair[1])
-    ):  # equal ones: right first
+    in_order = sorted(pairs, key=lambda pair: (pair[0], not pair[1]))  # equal ones: right ones first
+    for confidence, right in in_order:
         n_right, n = int(right), 1
         while blocks and (blocks[-1][0] == confidence or blocks[-1][1] * n >= n_right * blocks[-1][2]):
             _, more_right, more = blocks.pop()

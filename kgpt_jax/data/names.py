@@ -19,7 +19,7 @@ import numpy as np
 from kgpt_jax.config import UserError
 
 SHARE = 0.9  # of the questions must have the words of a frame
-CUTS = 20  # places from either end of a question between which its frame may leave a part open
+CUTS = 20  # word boundaries at each end of a question where the open part of a frame may begin or end
 SEARCHED = 200  # questions that are searched for the words of a kind
 OTHER = "other questions"  # the kind of those whose own kind is rarer
 LEAST_RATIO = 0.8  # the least share of equal letters for which one name may be the other, misspelled
@@ -111,7 +111,7 @@ def _most_shared(questions: Sequence[str]) -> Frame | None:
 
 
 def _frames(question: str) -> dict[Frame, None]:
-    """Returns, each once, the frames that leave a part of a question open, from one word to all of them."""
+    """Returns each frame that leaves a part of a question open, once; of long questions only some frames."""
     parts = re.split(r"\b", question)
     cuts = range(len(parts) + 1)
     ends = sorted({*cuts[:CUTS], *cuts[-CUTS:]})  # all frames of a long question would fill the memory
@@ -248,7 +248,8 @@ def nearest(made: Sequence[str], names: Sequence[str]) -> list[str]:
     ['Ada Bell']
     """
     pairs = [[_pairs(name) for name in group] for group in (made, names)]
-    column = {pair: i for i, pair in enumerate(sorted(set().union(*pairs[0])))}  # others are shared by none
+    # Columns are the pairs of the made-up names; the other pairs of the names are shared by none.
+    column = {pair: i for i, pair in enumerate(sorted(set().union(*pairs[0])))}
     tables = []
     for group in pairs:
         table = np.zeros((len(group), len(column)), np.float32)

@@ -133,10 +133,10 @@ def fused_means(
 ) -> jax.Array | None:
     """Returns causal attention's weighted means of the values, (B, H, T, K), without writing any scores.
 
-    In training, one kernel of cuDNN computes them (arXiv 2307.08691). It needs bfloat16 activations, heads of
-    certain sizes, and an NVIDIA GPU of the generation Ampere or later; JAX offers no dropout in it. Otherwise
-    the result is None. On CPUs, `jax.nn.dot_product_attention` is no faster than `Readout`, and its gradient
-    is slower.
+    In training, one kernel of cuDNN computes them (arXiv 2307.08691). It needs bfloat16 activations, a head
+    size that is a multiple of 8 and at most 128, and an NVIDIA GPU of the generation Ampere or later; JAX
+    offers no dropout in it. Otherwise the result is None. On CPUs, `jax.nn.dot_product_attention` is no
+    faster than `Readout`, and its gradient is slower.
     """
     takes_heads = cfg.head_dim % 8 == 0 and cfg.head_dim <= 128
     if not (train and cfg.dropout == 0 and q_BHTK.dtype == jnp.bfloat16 and takes_heads):

@@ -38,7 +38,7 @@ def run(command: Command):
         facts = load_stage_data(config, stage, vocab).facts
         if asked.answers is not None and not config.data.skip_learned:
             learned = learned_by([Run(root / stage, config, vocab, facts)])
-            refuse_learned(asked.questions, learned, str(root / stage))
+            refuse_learned(asked.questions, learned, f"{root / stage}, once trained,")
     for stage in STAGE_OBJECTIVES:
         check_fits(with_vocab(config, vocab), stage)
     check(root / "summary.json", SUMMARY)

@@ -216,8 +216,7 @@ def set_aside(folder: Path):
     """Moves a run's files into a new folder below its `set_aside`, with a note in the log.
 
     The caller holds the lock. Files that training did not write, such as predictions and `calibration.json`,
-    stay in place. When a launcher starts its processes again, the run in the folder is the one that the same
-    launch has begun, and stays.
+    stay in place. If a launcher restarts its processes, the run that this launch began stays, too.
     """
     from kgpt_jax.devices import barrier, is_first  # here, so that reading a run does not import JAX
 

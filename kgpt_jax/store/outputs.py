@@ -77,7 +77,7 @@ def write_lines(path: Path, lines: Iterable[str], kind: str):
     try:
         with replacing(path) as partial:
             partial.write_text("".join(line + "\n" for line in lines), "utf-8", newline="\n")
-            record(path, kind, partial)  # before the move: on a full disk, the move takes no space
+            record(path, kind, partial)  # before the move, which a full disk cannot stop
     except OSError as error:
         raise _cannot_write(path, error) from None
 

@@ -177,7 +177,7 @@ def test_bfloat16_factors_and_activations_stay_close_to_float32(variant, dtype, 
 
 @pytest.mark.parametrize("variant", ["vanilla", "rope"])
 def test_fused_attention_computes_the_same(variant, monkeypatch):
-    """On GPUs with cuDNN's kernel it is this kernel; elsewhere JAX's own formula takes its place."""
+    """Runs cuDNN's kernel if the GPU has it, otherwise JAX's own formula in its place."""
     model, params, x_BT = tiny.make(variant, n_embd=16, dtype="bfloat16")  # the kernel needs heads of 8
 
     def mean_square(params):
