@@ -292,7 +292,10 @@ def gpu(config: Config) -> list[dict]:
     filling = override(config, GPT2)
     rows, length = 16, filling.model.seq_len
     texts = {"config": to_dict(filling), "rows": rows, "updates": FLAGS.updates}
-    specs = {"bfloat16": {"kind": "jax_step"} | texts}
+    specs = {
+        "bfloat16": {"kind": "jax_step"} | texts,
+        "bfloat16, attention not fused": {"kind": "jax_step", "fused": False} | texts,
+    }
     if FLAGS.against == "torch":
         specs["bfloat16, PyTorch compiled"] = {"kind": "torch_step"} | texts | fast
     samples = take_turns(specs, FLAGS.repeats)

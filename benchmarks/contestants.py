@@ -160,17 +160,23 @@ def jax_seeds(config: dict, updates: int, seeds: int):
     return _again_and_again(train_steps, state, zero_sums(state), microbatches)
 
 
-def jax_step(config: dict, rows: int, updates: int):
-    """Makes AdamW updates on texts of `seq_len` characters, without padding."""
+def jax_step(config: dict, rows: int, updates: int, fused: bool = True):
+    """Makes AdamW updates on texts of `seq_len` characters, without padding.
+
+    Without `fused`, attention does not use cuDNN's kernel, even if the GPU has it.
+    """
     import jax
     import numpy as np
 
     from kgpt_jax.config import from_dict
     from kgpt_jax.data.batches import Batch, in_microbatches, stack
+    from kgpt_jax.model import attention
     from kgpt_jax.model.gpt import GPT
     from kgpt_jax.train.optimizer import make_optimizer
     from kgpt_jax.train.step import init_state, make_train_steps, zero_sums
 
+    if not fused:
+        attention.has_fused_kernel = lambda: False
     config = from_dict(config)
     model, tx = GPT(config.model), make_optimizer(config.pretrain)
     x_BT = _full_texts(config.model, rows).astype(np.int32)

@@ -111,9 +111,8 @@ def table(title: str, samples: list[Sample]) -> dict:
             beside = "  {:.2f} x ({:.2f}, {:.2f})".format(*row["ratio"])
         low, high = min(sample.seconds), max(sample.seconds)
         held = f"{sample.peak_mb:>10,.0f}" if sample.peak_mb else f"{'':>10}"
-        print(
-            f"{sample.name:<46}{three_digits(sample.median):>9}{three_digits(low):>9}{three_digits(high):>9}{held}{beside}"
-        )
+        seconds = "".join(f"{three_digits(each):>9}" for each in (sample.median, low, high))
+        print(f"{sample.name:<46}{seconds}{held}{beside}")
         rows.append(row)
     return {"title": title, "rows": rows}
 

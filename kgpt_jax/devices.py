@@ -220,14 +220,6 @@ def find_devices(platform: str | None = None):
         ) from None
 
 
-def cuda_capability() -> tuple[int, ...]:
-    """Returns the compute capability of this process's NVIDIA GPU, such as (9, 0), or (0,) without one."""
-    device = jax.local_devices()[0]
-    if "cuda" not in device.client.platform_version:
-        return (0,)
-    return tuple(map(int, device.compute_capability.split(".")))
-
-
 CONTAINERS_LIMIT = Path("/sys/fs/cgroup/memory.max")  # a number of bytes, or "max"
 
 

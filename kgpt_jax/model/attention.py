@@ -21,13 +21,11 @@ import jax.numpy as jnp
 from jax import lax
 
 from kgpt_jax.config import ModelConfig
-from kgpt_jax.devices import cuda_capability
 from kgpt_jax.model.dense import dense
 from kgpt_jax.model.dropout import Dropout
 from kgpt_jax.model.options import Option
 
 FUSED = "cudnn"  # the name of the kernel in `jax.nn.dot_product_attention`
-AMPERE = (8, 0)
 BLOCK = Option("attention_block", 16, "positions in a block", letter="W")
 
 
@@ -128,20 +126,23 @@ def dot_products(q_BHTK: jax.Array, k_BHSK: jax.Array) -> jax.Array:
     return jnp.einsum("BHTK,BHSK->BHTS", q_BHTK, k_BHSK)
 
 
+def has_fused_kernel() -> bool:
+    """Returns whether this process's GPU runs cuDNN's attention: NVIDIA's Ampere or a later generation."""
+    device = jax.local_devices()[0]
+    return "cuda" in device.client.platform_version and int(device.compute_capability.split(".")[0]) >= 8
+
+
 def fused_means(
     q_BHTK: jax.Array, k_BHSK: jax.Array, v_BHSK: jax.Array, cfg: ModelConfig, *, train: bool
 ) -> jax.Array | None:
     """Returns causal attention's weighted means of the values, (B, H, T, K), without writing any scores.
 
-    In training, one kernel of cuDNN computes them (arXiv 2307.08691). It needs bfloat16 activations, a head
-    size that is a multiple of 8 and at most 128, and an NVIDIA GPU of the generation Ampere or later; JAX
-    offers no dropout in it. Otherwise the result is None. On CPUs, `jax.nn.dot_product_attention` is no
-    faster than `Readout`, and its gradient is slower.
+    In training, one kernel of cuDNN computes them (arXiv 2307.08691), where it can: on bfloat16 activations,
+    without dropout, and with a head size that is a multiple of 8 and at most 128. Otherwise the result is
+    None. On CPUs, `jax.nn.dot_product_attention` is no faster than `Readout`, and its gradient is slower.
     """
-    takes_heads = cfg.head_dim % 8 == 0 and cfg.head_dim <= 128
-    if not (train and cfg.dropout == 0 and q_BHTK.dtype == jnp.bfloat16 and takes_heads):
-        return None
-    if cuda_capability() < AMPERE:
+    fits = q_BHTK.dtype == jnp.bfloat16 and cfg.dropout == 0 and cfg.head_dim % 8 == 0 and cfg.head_dim <= 128
+    if not (train and fits and has_fused_kernel()):
         return None
     q_BTHK, k_BSHK, v_BSHK = (jnp.swapaxes(h_BHTK, 1, 2) for h_BHTK in (q_BHTK, k_BHSK, v_BHSK))
     y_BTHK = jax.nn.dot_product_attention(
@@ -153,7 +154,7 @@ def fused_means(
 class Readout(nn.Module):
     """Computes outputs from scores: mask, softmax, weighted mean of the values, output projection.
 
-    If the caller has computed the weighted means without scores (`fused_means`), only the projection is left.
+    If the caller gives `y_BHTK`, the weighted means that `fused_means` returns, it only projects them.
 
     Attributes:
       cfg: the model's config.
@@ -193,6 +194,7 @@ def causal_attention(module: nn.Module, x_BTC: jax.Array, pos_BT: jax.Array, tur
     """
     q_BHTK, k_BHSK, v_BHSK = queries_keys_values(module, x_BTC, pos_BT, turn)
     y_BHTK = fused_means(q_BHTK, k_BHSK, v_BHSK, module.cfg, train=train)
+    # If the readout does not use the scores, XLA leaves them out of the program.
     att_BHTS, seen_B1TS = dot_products(q_BHTK, k_BHSK), causal(pos_BT, k_BHSK.shape[2])
     return Readout(module.cfg, name="readout")(att_BHTS, seen_B1TS, v_BHSK, y_BHTK, train=train)
 

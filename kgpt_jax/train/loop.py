@@ -288,7 +288,7 @@ class Dispatcher:
 
 
 def check_fits(config: Config, stage: str):
-    """Raises a UserError if the devices cannot share a stage of training, or have too little memory for it.
+    """Raises a UserError if the devices cannot share the batches of a stage, or lack the memory for them.
 
     The estimate is a lower bound. It counts parameters, gradients, optimiser state, the characters of a
     batch, and the embeddings and logits of one microbatch of short texts.

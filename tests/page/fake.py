@@ -74,7 +74,7 @@ def unknown(question, name):
 
 
 def saved(folder):
-    """Saves a tiny run with random parameters, and two layers to choose from."""
+    """Saves a tiny run with random parameters. It has two layers, because the page shows each by itself."""
     config = override(runs.CONFIG, {"model.n_layer": 2})
     return runs.saved(folder, dataclasses.replace(config, data=PEOPLE))
 

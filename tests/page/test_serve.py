@@ -71,17 +71,20 @@ def test_missing_packages_are_named(reading, monkeypatch):
     assert '--mode=serve needs uvicorn: pip install ".[web]"' in refused("--mode=serve", reading)
 
 
-@pytest.mark.parametrize("end, status", [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM)])
-def test_the_server_answers_and_ends_with_a_signal(reading, end, status):
-    command = [sys.executable, "-m", "kgpt_jax.main", "--mode=serve", reading, "--port=0"]
+@pytest.mark.parametrize(
+    "host, end, status",
+    [("127.0.0.1", signal.SIGINT, 130), ("localhost", signal.SIGTERM, -signal.SIGTERM)],
+)
+def test_the_server_answers_and_ends_with_a_signal(reading, host, end, status):
+    """It prints the host that it was given, because it refuses requests for any other."""
+    command = [sys.executable, "-m", "kgpt_jax.main", "--mode=serve", reading, f"--host={host}", "--port=0"]
     with subprocess.Popen(
         command, cwd=CHECKOUT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         try:
             said = next(line for line in process.stdout if line.startswith("open "))
-            connection = http.client.HTTPConnection(
-                "127.0.0.1", int(re.search(r":(\d+) ", said)[1]), timeout=30
-            )
+            port = int(re.match(rf"open http://{host}:(\d+) ", said)[1])
+            connection = http.client.HTTPConnection(host, port, timeout=30)
             connection.request("GET", "/?question=Ann")
             page = connection.getresponse().read().decode()
             connection.close()
