@@ -1,4 +1,4 @@
-"""Environment variables that must be set before JAX is imported: a compilation cache and large memory pages.
+"""Environment variables that must be set before JAX is imported: a compilation cache and kept memory.
 
 Every command that uses JAX calls `prepare()` first. Variables that the user has set stay as they are.
 """
@@ -13,7 +13,11 @@ from pathlib import Path
 
 # Set for the processes of a launcher, which kills them if they do not stop; its value names the launch.
 SUPERVISED = "KGPT_SUPERVISED"
-LARGE_PAGES = "glibc.malloc.hugetlb"
+# Settings of glibc's allocator: freed memory is kept and never goes back to the system; pages have 2 MB.
+KEPT_MEMORY = ":".join(
+    f"glibc.malloc.{setting}"
+    for setting in ("mmap_max=0", f"trim_threshold={2**40}", "arena_max=1", "hugetlb=1")
+)
 MAX_CACHE_BYTES = 2**30  # bytes of compiled programs in the cache
 
 
@@ -21,12 +25,12 @@ def prepare():
     """Sets the variables, and limits the size of the compilation cache.
 
     If GLIBC_TUNABLES changes, the process restarts, because the memory allocator reads this variable only at
-    the start of a process. On a CPU, every call of a compiled program takes fresh memory from the system.
-    With pages of 4 kB this takes much of a training step; with pages of 2 MB it takes almost no time
+    the start of a process. On a CPU, every call of a compiled program allocates its buffers anew. Linux would
+    have to clear memory for each call; memory that the process keeps is cleared only once
     (`python -m benchmarks.benchmark --suite=levers`).
     """
     os.environ |= {name: value for name, value in compilation_cache().items() if name not in os.environ}
-    tunables = with_large_pages(os.environ.get("GLIBC_TUNABLES", ""), _system_pages())
+    tunables = with_kept_memory(os.environ.get("GLIBC_TUNABLES", ""), glibc())
     if tunables is not None and "IPython" not in sys.modules:  # a notebook would lose its state
         os.execve(sys.executable, sys.orig_argv, {**os.environ, "GLIBC_TUNABLES": tunables})
     trim(Path(compilation_cache()["JAX_COMPILATION_CACHE_DIR"]), MAX_CACHE_BYTES)
@@ -67,28 +71,25 @@ def compilation_cache() -> dict[str, str]:
     }
 
 
-def with_large_pages(tunables: str, system: str) -> str | None:
+def with_kept_memory(tunables: str, has_glibc: bool) -> str | None:
     """Returns the new value of GLIBC_TUNABLES, or None if it should not change.
 
     Args:
-      tunables: its value, "" if it is not set.
-      system: Linux's setting of transparent huge pages. Only "madvise" leaves the choice to programs.
+      tunables: its value, "" if it is not set. If it has any setting of the allocator, it stays as it is.
+      has_glibc: whether Python's C library is glibc. Others do not read the variable.
 
-    >>> with_large_pages("", "always [madvise] never")
-    'glibc.malloc.hugetlb=1'
-    >>> with_large_pages("glibc.malloc.hugetlb=0", "always [madvise] never")
-    >>> with_large_pages("", "[always] madvise never")
+    >>> with_kept_memory("", True) == KEPT_MEMORY
+    True
+    >>> with_kept_memory("glibc.malloc.hugetlb=0", True)
     """
-    if "[madvise]" not in system or LARGE_PAGES in tunables:
+    if not has_glibc or "glibc.malloc." in tunables:
         return None
-    return ":".join(filter(None, [tunables, f"{LARGE_PAGES}=1"]))
+    return ":".join(filter(None, [tunables, KEPT_MEMORY]))
 
 
-def _system_pages() -> str:
-    try:
-        return Path("/sys/kernel/mm/transparent_hugepage/enabled").read_text()
-    except OSError:  # not Linux
-        return ""
+def glibc() -> bool:
+    """Returns whether Python's C library is glibc, as on most Linux systems."""
+    return "CS_GNU_LIBC_VERSION" in getattr(os, "confstr_names", {})  # Windows has no `confstr_names`
 
 
 @cache

@@ -30,11 +30,31 @@ def test_prepare_keeps_variables_that_are_set():
     assert mine == ["start", "/mine glibc.malloc.hugetlb=0"]
 
 
-@pytest.mark.skipif("[madvise]" not in environment._system_pages(), reason="this system has its own policy")
+@pytest.mark.skipif(not environment.glibc(), reason="only glibc's allocator reads the variable")
 def test_prepare_starts_the_process_again_once():
-    lines = report(GLIBC_TUNABLES="glibc.malloc.tcache_count=3")
+    lines = report(GLIBC_TUNABLES="glibc.rtld.nns=5")
     assert lines[:-1] == ["start", "start"]
-    assert lines[-1].endswith(" glibc.malloc.tcache_count=3:glibc.malloc.hugetlb=1")
+    assert lines[-1].endswith(f" glibc.rtld.nns=5:{environment.KEPT_MEMORY}")
+
+
+@pytest.mark.skipif(not environment.glibc(), reason="only glibc's allocator has these settings")
+def test_memory_that_was_used_is_used_again():
+    script = """
+import resource, threading
+
+def faults():  # how often Linux has given this process a page of memory
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    thread = threading.Thread(target=lambda: b"1" * 100_000_000)
+    thread.start()
+    thread.join()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+print(faults(), faults())
+"""
+    variables = os.environ | {"GLIBC_TUNABLES": environment.KEPT_MEMORY}
+    printed = subprocess.check_output([sys.executable, "-c", script], env=variables, text=True)
+    first, second = map(int, printed.split())
+    assert 0 <= second < first / 20
 
 
 def test_each_kind_of_processor_has_its_own_cache(monkeypatch):
@@ -60,7 +80,7 @@ def test_prepare_limits_the_size_of_the_cache(tmp_path, monkeypatch):
     folder.mkdir(parents=True)
     (folder / "program").write_bytes(b"12345")
     monkeypatch.setattr(environment, "compilation_cache", lambda: {"JAX_COMPILATION_CACHE_DIR": str(folder)})
-    monkeypatch.setattr(environment, "_system_pages", lambda: "")
+    monkeypatch.setattr(environment, "glibc", lambda: False)
     monkeypatch.setattr(environment, "MAX_CACHE_BYTES", 4)
     environment.prepare()
     assert not any(folder.iterdir())
