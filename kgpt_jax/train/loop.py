@@ -215,6 +215,8 @@ class Dispatcher:
         args = (self.dropout_key, state, self.sums, stacked._replace(batch=batch), rate_J, np.int32(n))
         if width not in self.compiled:
             self.compiled[width] = self.compile(args)
+        if jax.default_backend() == "cpu":
+            self.collect(under_way=0)  # the buffers of two calls would take twice the memory
         state, self.sums, metrics = self.compiled[width](*args)
         last_J = [j for j, microbatch in enumerate(microbatches) if microbatch.last]
         tokens_J = [int(microbatch.tokens) for microbatch in microbatches]

@@ -283,6 +283,23 @@ def test_a_model_that_diverges_leaves_the_others_alone_and_is_named_after_five(t
     assert (params["tok_emb"]["embedding"][1] == second).all()
 
 
+def test_on_a_cpu_one_call_ends_before_the_next_begins(tmp_path, monkeypatch):
+    compile, under_way = loop.Dispatcher.compile, []
+
+    def watched(self, args):
+        program = compile(self, args)
+
+        def call(*args):
+            under_way.append(len(self.under_way))
+            return program(*args)
+
+        return call
+
+    monkeypatch.setattr(loop.Dispatcher, "compile", watched)
+    start(tmp_path)
+    assert len(under_way) > 1 and not any(under_way)
+
+
 def test_skips_of_different_models_are_no_row(tmp_path):
     """Two models take turns to skip, so neither skips twice in a row."""
     state = TrainState(np.zeros(2, np.int32), {}, ())
