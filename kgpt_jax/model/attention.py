@@ -178,7 +178,8 @@ class Readout(nn.Module):
         cfg = self.cfg
         B, _, T, _ = att_BHTS.shape
         if y_BHTK is None:
-            att_BHTS = jnp.where(seen_B1TS, att_BHTS.astype(jnp.float32), -jnp.inf)
+            # Adding the mask leaves the gradient as it is; selecting would mask the gradient, too.
+            att_BHTS = att_BHTS.astype(jnp.float32) + jnp.where(seen_B1TS, 0, -jnp.inf)
             att_BHTS = nn.softmax(att_BHTS)
             self.sow("intermediates", self.sown, att_BHTS)
             att_BHTS = Dropout(cfg.dropout)(att_BHTS.astype(v_BHSK.dtype), train=train)
