@@ -54,14 +54,18 @@ def remember(module: nn.Module, name: str, new: jax.Array, pos_BT: jax.Array) ->
       pos_BT: the positions of this call, which are consecutive in each row.
 
     Returns:
-      In decoding, the cache (B, ..., S, K) with `new` written into it; otherwise `new` itself. S is
-      `seq_len`, or the length to which `shortened` has cut the cache. The caller's mask must hide positions
-      that a row has not reached yet.
+      `new` itself in training and in the first call of decoding, which has read nothing before. In further
+      calls, the cache (B, ..., S, K) with `new` written into it. S is `seq_len`, or the length to which
+      `shortened` has cut the cache. The caller's mask must hide positions that a row has not reached yet.
     """
     if not module.is_mutable_collection("cache"):
         return new
-    B, *rest, _, K = new.shape
-    cache = module.variable("cache", name, jnp.zeros, (B, *rest, module.cfg.seq_len, K), new.dtype)
+    B, T = len(new), new.shape[-2]
+    if not module.has_variable("cache", name):
+        room = [(0, 0)] * (new.ndim - 2) + [(0, module.cfg.seq_len - T), (0, 0)]
+        module.variable("cache", name, jnp.pad, new, room)
+        return new
+    cache = module.variable("cache", name)
     start_B = jnp.broadcast_to(pos_BT[:, 0], (B,))
     cache.value = jax.vmap(partial(lax.dynamic_update_slice_in_dim, axis=-2))(cache.value, new, start_B)
     return cache.value
