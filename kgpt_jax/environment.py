@@ -13,7 +13,7 @@ from pathlib import Path
 
 # Set for the processes of a launcher, which kills them if they do not stop; its value names the launch.
 SUPERVISED = "KGPT_SUPERVISED"
-# Settings of glibc's allocator: freed memory is kept and never goes back to the system; pages have 2 MB.
+# With these settings, glibc's allocator keeps what a process frees, in pages of 2 MB if the system allows it.
 KEPT_MEMORY = ":".join(
     f"glibc.malloc.{setting}"
     for setting in ("mmap_max=0", f"trim_threshold={2**40}", "arena_max=1", "hugetlb=1")
@@ -31,7 +31,9 @@ def prepare():
     """
     os.environ |= {name: value for name, value in compilation_cache().items() if name not in os.environ}
     tunables = with_kept_memory(os.environ.get("GLIBC_TUNABLES", ""), glibc())
-    if tunables is not None and "IPython" not in sys.modules:  # a notebook would lose its state
+    # A notebook or a prompt would lose its state, and a script from standard input its rest.
+    restarts = "IPython" not in sys.modules and sys.argv[:1] not in ([], [""], ["-"])
+    if tunables is not None and restarts:
         os.execve(sys.executable, sys.orig_argv, {**os.environ, "GLIBC_TUNABLES": tunables})
     trim(Path(compilation_cache()["JAX_COMPILATION_CACHE_DIR"]), MAX_CACHE_BYTES)
 
@@ -89,7 +91,7 @@ def with_kept_memory(tunables: str, has_glibc: bool) -> str | None:
 
 def glibc() -> bool:
     """Returns whether Python's C library is glibc, as on most Linux systems."""
-    return "CS_GNU_LIBC_VERSION" in getattr(os, "confstr_names", {})  # Windows has no `confstr_names`
+    return platform.libc_ver()[0] == "glibc"
 
 
 @cache
