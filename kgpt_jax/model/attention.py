@@ -51,7 +51,8 @@ def remember(module: nn.Module, name: str, new: jax.Array, pos_BT: jax.Array) ->
       module: the layer whose cache keeps the array.
       name: the array's name in the cache.
       new: the values at the positions of this call, (B, ..., T, K). The last axis may have any size.
-      pos_BT: the positions of this call, which are consecutive in each row.
+      pos_BT: the positions of this call, which are consecutive in each row. The first call of decoding starts
+        at 0.
 
     Returns:
       `new` itself in training and in the first call of decoding, which has read nothing before. In further
@@ -182,7 +183,7 @@ class Readout(nn.Module):
         cfg = self.cfg
         B, _, T, _ = att_BHTS.shape
         if y_BHTK is None:
-            # Adding the mask leaves the gradient as it is; selecting would mask the gradient, too.
+            # The gradient passes through a sum unchanged; `where` would need a second one for it.
             att_BHTS = att_BHTS.astype(jnp.float32) + jnp.where(seen_B1TS, 0, -jnp.inf)
             att_BHTS = nn.softmax(att_BHTS)
             self.sow("intermediates", self.sown, att_BHTS)

@@ -26,7 +26,7 @@ class GPT(nn.Module):
     - `x_BT`: ids of characters; T is at most `cfg.seq_len`.
     - `source_B`: how many characters at the start of each row are given, by default 1. A variant with
       `whole_source` has meaningful logits only from the source's last character on.
-    - `start_B`: in decoding, the position of the first character of each row.
+    - `start_B`: in each further call of decoding, the position of each row's first character.
     - `train`: whether to apply dropout, which needs a "dropout" key.
     - result: float32 logits (B, T, V). Those at t score the character at t + 1.
 

@@ -55,8 +55,8 @@ class LinformerAttention(nn.Module):
         # From here on, each block is a row of the batch: B means B G, and T means W.
         G = -(-T // W)
         q_BHTK = in_blocks(q_BHTK, G, W).reshape(B * G, cfg.n_head, W, cfg.head_dim)
-        k_BHXK = _past_and_own_by_block(k_BHSK[:, :, :T], e_DS, G, W)
-        v_BHXK = _past_and_own_by_block(v_BHSK[:, :, :T], f_DS, G, W)
+        k_BHXK = _past_and_own_by_block(k_BHSK, e_DS, G, W)
+        v_BHXK = _past_and_own_by_block(v_BHSK, f_DS, G, W)
         seen_B1TX = _seen(jnp.tile(jnp.arange(G), B), jnp.arange(W)[None], D, W)
         y_BTC = readout(dot_products(q_BHTK, k_BHXK), seen_B1TX, v_BHXK, train=train)
         return y_BTC.reshape(B, G * W, cfg.n_embd)[:, :T]

@@ -283,7 +283,7 @@ def test_a_model_that_diverges_leaves_the_others_alone_and_is_named_after_five(t
     assert (params["tok_emb"]["embedding"][1] == second).all()
 
 
-def test_on_a_cpu_one_call_ends_before_the_next_begins(tmp_path, monkeypatch):
+def test_one_call_ends_before_the_next_begins_on_a_cpu(tmp_path, monkeypatch):
     compile, under_way = loop.Dispatcher.compile, []
 
     def watched(self, args):
@@ -297,7 +297,7 @@ def test_on_a_cpu_one_call_ends_before_the_next_begins(tmp_path, monkeypatch):
 
     monkeypatch.setattr(loop.Dispatcher, "compile", watched)
     start(tmp_path)
-    assert len(under_way) > 1 and not any(under_way)
+    assert max(under_way[1:]) == (0 if jax.default_backend() == "cpu" else 1)
 
 
 def test_skips_of_different_models_are_no_row(tmp_path):
