@@ -136,17 +136,22 @@ def levers(config: Config) -> list[dict]:
         "float32 factors": {"model.products": "float32"},
         "batches in one microbatch": {"pretrain.microbatches": 1},
         "memory is given back": {},
+        "memory is given back, pages of 4 kB": {},
         "none of these": {"model.products": "float32", "pretrain.microbatches": 1},
     }
-    not_kept = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=0"}  # which `prepare` leaves as it is
+    tunables = {  # `prepare` keeps a value that has a setting of the allocator
+        "memory is given back": "glibc.malloc.hugetlb=1",
+        "memory is given back, pages of 4 kB": "glibc.malloc.hugetlb=0",
+        "none of these": "glibc.malloc.hugetlb=0",
+    }
     tables = []
     for variant in FLAGS.variants:
         specs = {}
         for name, change in changes.items():
             changed = override(config, {"model.variant": variant} | fast | change)
             specs[name] = {"kind": "jax_train", "config": to_dict(changed), "updates": FLAGS.updates}
-            if name in ("memory is given back", "none of these"):
-                specs[name]["environment"] = not_kept
+            if name in tunables:
+                specs[name]["environment"] = {"GLIBC_TUNABLES": tunables[name]}
         samples = take_turns(specs, FLAGS.repeats)
         tables.append(table(f"{variant}: seconds of an update", samples))
         for sample in samples[1:]:
