@@ -55,7 +55,7 @@ print(faults(), faults())
     variables = os.environ | {"GLIBC_TUNABLES": small_pages}
     printed = subprocess.check_output([sys.executable, "-c", script], env=variables, text=True)
     first, second = map(int, printed.split())
-    assert second < first / 100
+    assert second < first / 10
 
 
 def test_a_script_from_standard_input_is_read_to_its_end():
