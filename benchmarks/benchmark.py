@@ -299,7 +299,7 @@ def gpu(config: Config) -> list[dict]:
     texts = {"config": to_dict(filling), "rows": rows, "updates": FLAGS.updates}
     specs = {
         "bfloat16": {"kind": "jax_step"} | texts,
-        "bfloat16, attention not fused": {"kind": "jax_step", "fused": False} | texts,
+        "bfloat16, without the fused kernel": {"kind": "jax_step", "fused": False} | texts,
     }
     if FLAGS.against == "torch":
         specs["bfloat16, PyTorch compiled"] = {"kind": "torch_step"} | texts | fast

@@ -163,7 +163,7 @@ def jax_seeds(config: dict, updates: int, seeds: int):
 def jax_step(config: dict, rows: int, updates: int, fused: bool = True):
     """Makes AdamW updates on texts of `seq_len` characters, without padding.
 
-    Without `fused`, attention does not use cuDNN's kernel, even if the GPU has it.
+    `fused=False` computes attention without cuDNN's kernel, even on a GPU that has it.
     """
     import jax
     import numpy as np

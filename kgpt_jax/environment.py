@@ -1,4 +1,4 @@
-"""Environment variables that must be set before JAX is imported: a compilation cache and kept memory.
+"""Sets environment variables before JAX is imported: it then keeps compiled programs and freed memory.
 
 Every command that uses JAX calls `prepare()` first. Variables that the user has set stay as they are.
 """
@@ -31,7 +31,7 @@ def prepare():
     """
     os.environ |= {name: value for name, value in compilation_cache().items() if name not in os.environ}
     tunables = with_kept_memory(os.environ.get("GLIBC_TUNABLES", ""), glibc())
-    # A notebook or a prompt would lose its state, and a script from standard input its rest.
+    # A restart would lose the variables of a notebook or prompt, or the rest of a script from standard input.
     restarts = "IPython" not in sys.modules and sys.argv[:1] not in ([], [""], ["-"])
     if tunables is not None and restarts:
         os.execve(sys.executable, sys.orig_argv, {**os.environ, "GLIBC_TUNABLES": tunables})

@@ -183,7 +183,7 @@ class Readout(nn.Module):
         cfg = self.cfg
         B, _, T, _ = att_BHTS.shape
         if y_BHTK is None:
-            # The gradient passes through a sum unchanged; `where` would need a second one for it.
+            # A sum passes the gradient on unchanged. With `where`, the gradient would take a second `where`.
             att_BHTS = att_BHTS.astype(jnp.float32) + jnp.where(seen_B1TS, 0, -jnp.inf)
             att_BHTS = nn.softmax(att_BHTS)
             self.sow("intermediates", self.sown, att_BHTS)

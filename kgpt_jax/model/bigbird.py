@@ -62,7 +62,7 @@ class BigBirdAttention(nn.Module):
         blocks_G4 = attended_blocks(G, pattern_name(self))
         q_BHTK, k_BHSK, v_BHSK = queries_keys_values(self, x_BTC, pos_BT)
         readout = Readout(self.cfg, name="readout")
-        if self.is_mutable_collection("cache"):  # in decoding a mask is small, and quicker
+        if self.is_mutable_collection("cache"):  # in decoding, a mask is quicker
             looked_GG = (blocks_G4[:, :, None] == np.arange(G)).any(axis=1)
             S = k_BHSK.shape[2]
             looked_GS = looked_GG.repeat(W, axis=1)[:, :S]

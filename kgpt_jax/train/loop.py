@@ -216,7 +216,7 @@ class Dispatcher:
         if width not in self.compiled:
             self.compiled[width] = self.compile(args)
         if jax.default_backend() == "cpu":
-            self.collect(under_way=0)  # the buffers of two calls would take twice the memory
+            self.collect(under_way=0)  # two calls at once would need memory for both
         state, self.sums, metrics = self.compiled[width](*args)
         last_J = [j for j, microbatch in enumerate(microbatches) if microbatch.last]
         tokens_J = [int(microbatch.tokens) for microbatch in microbatches]
@@ -290,7 +290,7 @@ class Dispatcher:
 
 
 def check_fits(config: Config, stage: str):
-    """Raises a UserError if the devices cannot share the batches of a stage, or lack the memory for them.
+    """Raises a UserError if a stage's batches cannot be divided among the devices, or need too much memory.
 
     The estimate is a lower bound. It counts parameters, gradients, optimiser state, the characters of a
     batch, and the embeddings and logits of one microbatch of short texts.
