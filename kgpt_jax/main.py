@@ -4,6 +4,7 @@
 (kgpt_jax/course.py). This file picks the mode, and turns an error into one line and an exit status.
 """
 
+import gc
 import logging
 import os
 import shlex
@@ -47,6 +48,7 @@ def run(words: list[str] | None = None):
         if line and not status:  # otherwise `main` has printed an error
             show_error(line)
         status = CLOSED if closed else 2
+    gc.freeze()  # otherwise Python takes half a second to look for garbage before it exits
     sys.exit(status)
 
 
