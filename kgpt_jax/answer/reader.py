@@ -23,7 +23,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 MAX_WORDS = 5  # words of a candidate
 WEIGHTS = 2**18  # features share a weight if their hashes are equal
@@ -238,6 +237,8 @@ def train(asked: Sequence[Lesson]) -> Reader:
 
 def _fit(each: Sequence[Candidates], right: Sequence[np.ndarray]) -> np.ndarray:
     """Returns the weights that give the right candidates the highest probability, with L2 regularization."""
+    import optax  # here: a model that answers from memory does not wait for this import
+
     n = len(each)
     feature_SK = jnp.asarray(np.concatenate([of.features for of in each]))
     right_S = jnp.asarray(np.concatenate(right))

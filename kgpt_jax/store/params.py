@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from kgpt_jax.devices import check_memory, to_numpy
-from kgpt_jax.model.gpt import abstract_params, count_params
+from kgpt_jax.model.gpt import abstract_params
 from kgpt_jax.store.checkpoint import Checkpoints
 from kgpt_jax.store.folder import Run, saved_steps
 
@@ -46,12 +46,12 @@ def shapes(run: Run):
     Raises:
       UserError: the parameters do not fit into this machine's memory.
     """
-    needed = 4 * run.config.n_seeds * count_params(run.config.model)
-    check_memory(f"reading {run.folder}", needed, "use a larger one")
     like = abstract_params(run.config.model)
     if run.config.n_seeds > 1:
         several = (run.config.n_seeds,)
         like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(several + leaf.shape, leaf.dtype), like)
+    needed = 4 * sum(leaf.size for leaf in jax.tree.leaves(like))
+    check_memory(f"reading {run.folder}", needed, "use a larger one")
     return like
 
 
