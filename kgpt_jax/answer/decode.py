@@ -35,7 +35,7 @@ def continue_texts(
     params,
     prompt_BP: jax.Array,
     length_B: jax.Array,
-    key: jax.Array,
+    key: jax.Array | None = None,
     *,
     max_new: int,
     stop_at_mask: bool,
@@ -50,7 +50,7 @@ def continue_texts(
       params: the parameters of one model.
       prompt_BP: the prompts, padded to the right.
       length_B: the length of each prompt. A row of length 0 is not continued.
-      key: a key from `jax.random`; not used at temperature 0.
+      key: a key from `jax.random`; temperature 0 needs none.
       max_new: the most characters to write.
       stop_at_mask: whether a MASK ends a row.
       temperature: 0 writes the likeliest character. Above 0 characters are drawn at random.
@@ -75,7 +75,7 @@ def continue_texts(
         if ends_V is not None:
             before_B = jnp.where(i == 0, prompt_end_B, new_BW[:, i - 1])
             logits_BV = _mask_ends_only(logits_BV, ends_V[before_B])
-        next_B = _choose(logits_BV, jax.random.fold_in(key, i), temperature, top_k)
+        next_B = _choose(logits_BV, key, i, temperature, top_k)
         next_B = jnp.where(done_B, PAD_ID, next_B)
         position_B = jnp.minimum(length_B + i, last)
         done_B |= position_B == last
@@ -106,14 +106,14 @@ def _mask_ends_only(logits_BV: jax.Array, may_end_B: jax.Array) -> jax.Array:
     return jnp.where(ends_B1 == is_mask_1V, logits_BV, -jnp.inf)
 
 
-def _choose(logits_BV: jax.Array, key, temperature: float, top_k: int) -> jax.Array:
+def _choose(logits_BV: jax.Array, key, i: jax.Array, temperature: float, top_k: int) -> jax.Array:
     if temperature == 0:
         return logits_BV.argmax(axis=-1).astype(jnp.int32)
     logits_BV = logits_BV.at[:, PAD_ID].set(-jnp.inf)  # a text has no PAD
     if 0 < top_k < logits_BV.shape[-1]:
         kth_B1 = lax.top_k(logits_BV, top_k)[0][:, -1:]
         logits_BV = jnp.where(logits_BV >= kth_B1, logits_BV, -jnp.inf)
-    return jax.random.categorical(key, logits_BV / temperature).astype(jnp.int32)
+    return jax.random.categorical(jax.random.fold_in(key, i), logits_BV / temperature).astype(jnp.int32)
 
 
 def check_rows(model, params, rows: int, positions: int, purpose: str, advice: str):

@@ -21,7 +21,7 @@ from kgpt_jax.data.vocab import MASK, PAD, Vocab
 from kgpt_jax.devices import to_numpy
 
 MAX_ANSWER = 32  # characters, as in the course
-ROWS = 64  # questions answered at once; more rows would save less than their padding costs
+ROWS = 64  # texts in a batch; more rows would save less than their padding costs
 
 
 def predict(
@@ -46,8 +46,7 @@ def predict(
       UserError: the search needs more memory than the machine has.
     """
     prompts, notes = encode_questions(vocab, questions, model.cfg.seq_len + 1)
-    # The likeliest character needs no random key.
-    write = partial(continue_texts, key=jax.random.key(0), max_new=MAX_ANSWER, stop_at_mask=True)
+    write = partial(continue_texts, max_new=MAX_ANSWER, stop_at_mask=True)
     if trie is not None:
         positions = min(PROMPT_STEP, model.cfg.seq_len) + MAX_ANSWER
         check_rows(model, params, ROWS * beams, positions, f"a search with {beams:,} beams", "lower --beams")
@@ -69,7 +68,7 @@ def _line(vocab: Vocab, new_W: np.ndarray) -> str:
 
 
 def likeliest_answers(
-    model, params, vocab: Vocab, questions: Sequence[str], beams: int = 8, rows: int = ROWS
+    model, params, vocab: Vocab, questions: Sequence[str], beams: int = 8
 ) -> list[dict[str, float]]:
     """Returns the likeliest answers to each question with their log probabilities, the likeliest first.
 
@@ -79,12 +78,11 @@ def likeliest_answers(
       vocab: its vocabulary.
       questions: texts of one line each. One that leaves no room for an answer gets none.
       beams: how many answers to look for.
-      rows: how many questions are searched at once; 1 is quicker for a single question.
     """
     prompts, _ = encode_questions(vocab, list(questions), model.cfg.seq_len + 1)
     found: list[dict[str, float]] = [{} for _ in prompts]
     search = partial(best_entries, child_XV=any_text(vocab), beams=beams, max_new=MAX_ANSWER, complete=True)
-    for chosen, prompt_BP, length_B in in_batches(prompts, model.cfg.seq_len, rows):
+    for chosen, prompt_BP, length_B in in_batches(prompts, model.cfg.seq_len):
         new_BEW, score_BE = map(to_numpy, search(model, params, prompt_BP, length_B))
         for i, new_EW, score_E, length in zip(chosen, new_BEW, score_BE, length_B):
             for new_W, score in zip(new_EW, score_E):
@@ -117,18 +115,21 @@ def encode_questions(
 
 
 def in_batches(
-    texts: Sequence[np.ndarray], longest: int, rows: int = ROWS
+    texts: Sequence[np.ndarray], longest: int
 ) -> Iterator[tuple[list[int], np.ndarray, np.ndarray]]:
     """Yields batches of texts, the shortest texts first to save padding.
+
+    Batches have `ROWS` rows, so that one program serves them all; in the last one, some rows may be empty.
+    A single text is a batch of one row, because somebody may be waiting for the answer.
 
     Args:
       texts: ids.
       longest: the most characters of a text.
-      rows: texts in a batch; the last batch has empty ones, too.
 
     Yields:
       The indices of the texts, their ids (B, T), and their lengths (B,), as from `pad_prompts`.
     """
+    rows = 1 if len(texts) == 1 else ROWS
     by_length = sorted(range(len(texts)), key=lambda i: len(texts[i]))
     for first in range(0, len(by_length), rows):
         chosen = by_length[first : first + rows]
@@ -192,7 +193,7 @@ def read_texts(model, params, texts: Sequence[np.ndarray], given: Sequence[int])
     """
     found = [Read(np.zeros(0, np.float32), np.zeros(0, np.float32))] * len(texts)
     for chosen, text_BT, length_B in in_batches(texts, model.cfg.seq_len + 1):
-        source_B = np.ones(ROWS, np.int32)
+        source_B = np.ones(len(length_B), np.int32)
         source_B[: len(chosen)] = [max(given[i], 1) for i in chosen]
         gain_BT, lead_BT = map(to_numpy, _read(model, params, text_BT, source_B))
         for i, gain_T, lead_T, length in zip(chosen, gain_BT, lead_BT, length_B):

@@ -14,11 +14,9 @@ Finetuning on questions alone makes a model forget how to recite. Mix in `whole_
 
 from collections.abc import Sequence
 
-import jax
-
 from kgpt_jax.answer.decode import SENTENCE_ENDS, continue_texts, sentence_ends
 from kgpt_jax.answer.open_book import OpenBook
-from kgpt_jax.answer.predict import ROWS, in_batches
+from kgpt_jax.answer.predict import in_batches
 from kgpt_jax.answer.reader import Reader
 from kgpt_jax.answer.record import Recited
 from kgpt_jax.data.vocab import MASK, PAD, Vocab
@@ -68,13 +66,12 @@ def documents(model, params, vocab: Vocab, names: Sequence[str], titled: bool) -
     begins = ["" if vocab.unknown(begin) or len(begin) > room else begin for begin in begins]
     prompts = [vocab.encode(begin) for begin in begins]
     lines, ends_V = [""] * len(names), sentence_ends(vocab)
-    for chosen, prompt_BP, length_B in in_batches(prompts, room, rows=1 if len(names) == 1 else ROWS):
+    for chosen, prompt_BP, length_B in in_batches(prompts, room):
         new_BW = continue_texts(
             model,
             params,
             prompt_BP,
             length_B,
-            jax.random.key(0),  # the likeliest character needs no random key
             max_new=room,
             stop_at_mask=True,
             ends_V=ends_V,

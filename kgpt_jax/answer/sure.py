@@ -15,7 +15,7 @@ import numpy as np
 from kgpt_jax.answer.calibrated import CANDIDATES, Calibrated, of_runs
 from kgpt_jax.answer.evidence import FEATURES, evidence
 from kgpt_jax.answer.label import label
-from kgpt_jax.answer.predict import ROWS, likeliest_answers
+from kgpt_jax.answer.predict import likeliest_answers
 from kgpt_jax.answer.record import NEVER, Sure
 from kgpt_jax.answer.voters import Answers, Voter
 from kgpt_jax.config import UserError
@@ -159,16 +159,11 @@ class Judge:
             return []
 
 
-def probabilities(
-    voters: Sequence[Voter], questions: Sequence[str], rows: int = ROWS
-) -> list[dict[str, float]]:
-    """Returns the likeliest answers to each question with their mean probabilities, the likeliest first.
-
-    `rows` questions are searched at once.
-    """
+def probabilities(voters: Sequence[Voter], questions: Sequence[str]) -> list[dict[str, float]]:
+    """Returns the likeliest answers to each question with their mean probabilities, the likeliest first."""
     found: list[dict[str, float]] = [{} for _ in questions]
     each = [
-        likeliest_answers(GPT(voter.config.model), params, voter.run.vocab, questions, CANDIDATES, rows)
+        likeliest_answers(GPT(voter.config.model), params, voter.run.vocab, questions, CANDIDATES)
         for voter in voters
         for params in voter.models
     ]

@@ -180,7 +180,7 @@ class Answerer(NamedTuple):
         rows = self.book.lookup.rows_of.get(found.name, []) if self.book and found else []
         similar = [found.name, *found.others] if found and found.how == SIMILAR else []
         meant = [each.did_you_mean] if each and each.did_you_mean else []
-        candidates = probabilities(self.voters, [question], rows=1)[0]
+        candidates = probabilities(self.voters, [question])[0]
         others = {text: p for text, p in candidates.items() if text and text != told.model_answer}
         return View(
             question,

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from kgpt_jax.answer import predict as module
-from kgpt_jax.answer.predict import log_probabilities, predict
+from kgpt_jax.answer.predict import in_batches, log_probabilities, predict
 from kgpt_jax.data.vocab import MASK, Vocab
 from tests import tiny
 
@@ -16,7 +16,7 @@ class Parrot:
     def __init__(self, vocab):
         self.vocab = vocab
 
-    def __call__(self, model, params, prompt_BP, length_B, key, max_new, **_):
+    def __call__(self, model, params, prompt_BP, length_B, max_new, **_):
         new_BW = np.zeros((len(prompt_BP), max_new), np.int32)
         for prompt_P, length, new_W in zip(prompt_BP, length_B, new_BW):
             said = self.vocab.decode(prompt_P[:length])
@@ -38,6 +38,13 @@ def test_every_question_gets_its_own_answer_in_order(answers):
     words = ["".join(rng.choice(list("abcxyz"), n)) for n in rng.integers(1, 20, 300)]
     questions = ["q" * int(rng.integers(0, 20)) + f"*{word}*" for word in words]
     assert answers(questions) == (words, [])
+
+
+def test_a_text_alone_is_a_batch_of_one_row():
+    texts = [np.ones(n, np.int32) for n in (3, 9, 5)]
+    batches = list(in_batches(texts, 12))
+    assert [(chosen, text_BT.shape) for chosen, text_BT, _ in batches] == [([0, 2, 1], (64, 12))]
+    assert [text_BT.shape for _, text_BT, _ in in_batches(texts[:1], 12)] == [(1, 8)]
 
 
 def test_odd_questions_are_counted_and_keep_their_place(answers):
