@@ -3,7 +3,7 @@
     train     an update of the recipe, and the memory that training needs
     levers    the same update, with one optimization at a time switched off
     decode    answers to 500 questions, by a briefly finetuned model
-    startup   from the command to the first finished update, with an empty and a warm compilation cache
+    startup   from a command to the first finished update, or to the answer to a question
     roofline  what an update's time goes into, and how near it is to its matrix products alone
     scaling   an update against the length of the texts and against the width of the model
     gpu       updates at the course's size and at GPT-2's, and eight seeds at once
@@ -199,25 +199,49 @@ def decode(config: Config) -> list[dict]:
 
 
 def startup(config: Config) -> list[dict]:
-    """Measures from the command to the first line of `metrics.jsonl`, with an empty and with a warm cache."""
-    seconds = {"empty cache": [], "warm cache": []}
-    with tempfile.TemporaryDirectory() as cache:
+    """Measures the start of pretraining, and a question, with an empty and a warm cache of programs."""
+    names = ("empty cache", "warm cache")
+    updates, answers = {name: [] for name in names}, {name: [] for name in names}
+    with tempfile.TemporaryDirectory() as cache, tempfile.TemporaryDirectory() as model:
+        # A model with another cache; it does not matter what it answers.
+        quick = ["--config.scratch.epochs=1", "--reading_params_path=none"]
+        subprocess.run([*main_command("finetune", FLAGS.variants[0], model), *quick], check=True)
         environment = {**os.environ, "XDG_CACHE_HOME": cache}
         environment.pop("JAX_COMPILATION_CACHE_DIR", None)
         for turn in range(FLAGS.repeats + 1):
-            with tempfile.TemporaryDirectory() as folder:
-                began = time.perf_counter()
-                command = main_command("pretrain", FLAGS.variants[0], folder)
-                process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
-                metrics = Path(folder) / FLAGS.variants[0] / "pretrain" / "metrics.jsonl"
-                while not (metrics.exists() and metrics.stat().st_size):
-                    if process.poll() is not None:
-                        raise UserError(f"training ended with status {process.returncode}")
-                    time.sleep(0.01)
-                seconds["warm cache" if turn else "empty cache"].append(time.perf_counter() - began)
-                process.kill()
-                process.wait()
-    return [table("seconds to the first update", [Sample(name, took, 0.0) for name, took in seconds.items()])]
+            name = names[min(turn, 1)]
+            updates[name].append(until_first_update(environment))
+            answers[name].append(until_answer(f"{model}/{FLAGS.variants[0]}/scratch", environment))
+    return [
+        table(f"seconds {until}", [Sample(name, took, 0.0) for name, took in seconds.items()])
+        for until, seconds in (("to the first update", updates), ("for one answer", answers))
+    ]
+
+
+def until_first_update(environment: dict[str, str]) -> float:
+    """Returns the seconds from the start of pretraining to the first line of `metrics.jsonl`."""
+    with tempfile.TemporaryDirectory() as folder:
+        began = time.perf_counter()
+        command = main_command("pretrain", FLAGS.variants[0], folder)
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+        metrics = Path(folder) / FLAGS.variants[0] / "pretrain" / "metrics.jsonl"
+        while not (metrics.exists() and metrics.stat().st_size):
+            if process.poll() is not None:
+                raise UserError(f"training ended with status {process.returncode}")
+            time.sleep(0.01)
+        seconds = time.perf_counter() - began
+        process.kill()
+        process.wait()
+    return seconds
+
+
+def until_answer(run: str, environment: dict[str, str]) -> float:
+    """Returns the seconds that `--mode=ask` takes for one question, from its start to its end."""
+    ask = ["--mode=ask", f"--reading_params_path={run}", "--question=Where was Ada Lovelace born?"]
+    began = time.perf_counter()
+    command = [sys.executable, "-m", "kgpt_jax.main", *ask]
+    subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - began
 
 
 def main_command(mode: str, variant: str, folder: str) -> list[str]:
