@@ -31,7 +31,7 @@ def jax_train(config: dict, updates: int):
     from kgpt_jax.train.feed import Feed, n_microbatches
     from kgpt_jax.train.loop import Dispatcher
     from kgpt_jax.train.optimizer import learning_rates, make_optimizer
-    from kgpt_jax.train.step import init_state, make_train_steps
+    from kgpt_jax.train.step import init_state
 
     config = from_dict(config)
     cfg = config.pretrain
@@ -41,8 +41,7 @@ def jax_train(config: dict, updates: int):
     mesh = make_mesh(-(-cfg.batch_size // n_microbatches(cfg)), config.model_devices)
     state = init_state(model, tx, jax.random.key(0), mesh=mesh)
     quiet = _Quiet()
-    train_steps = make_train_steps(model, tx, mesh)
-    dispatcher = Dispatcher(train_steps, jax.random.key(1), rates, cfg, quiet, None, state, mesh)
+    dispatcher = Dispatcher(model, tx, jax.random.key(1), rates, cfg, quiet, None, state, mesh)
     feed = Feed(data, config.model, cfg, 0, mesh)
     drawn = itertools.chain.from_iterable(epoch for _, epoch in feed.chunks(range(cfg.epochs)))
     numbers = itertools.count()

@@ -19,6 +19,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.sharding import Mesh
 
 from kgpt_jax.config import Config, TrainConfig, UserError
@@ -40,7 +41,14 @@ from kgpt_jax.store.folder import Run
 from kgpt_jax.train.feed import Feed, n_microbatches
 from kgpt_jax.train.optimizer import learning_rates, make_optimizer
 from kgpt_jax.train.progress import NoProgress, Progress, clock
-from kgpt_jax.train.step import Sums, TrainState, init_state, make_train_steps, zero_sums
+from kgpt_jax.train.step import (
+    Sums,
+    TrainState,
+    init_state,
+    make_end_update,
+    make_train_steps,
+    zero_sums,
+)
 from kgpt_jax.train.stop import Stop
 
 log = logging.getLogger(__name__)
@@ -98,9 +106,8 @@ def train(
             log.info(f"resuming {run.folder} at update {step} of {len(rates)}")
         kind = Progress if is_first() else NoProgress
         with kind(run.folder, step, rates, per_epoch, seconds, tensorboard) as progress:
-            train_steps = make_train_steps(model, tx, mesh)
             dispatcher = Dispatcher(
-                train_steps, dropout_key, rates, cfg, progress, checkpoints, state, mesh, feed.positions
+                model, tx, dropout_key, rates, cfg, progress, checkpoints, state, mesh, feed.positions
             )
 
             # Chunks are numbered through all epochs. A resumed run begins in the chunk of its next update.
@@ -143,8 +150,12 @@ class Dispatcher:
     and holds at most `cfg.microbatches_per_dispatch`. The devices work on one dispatch while Python prepares
     the next.
 
+    On a CPU, where microbatches have several widths, another program makes the update, and a dispatch goes no
+    further than that. Otherwise the optimiser would be compiled again for each width.
+
     Args:
-      train_steps: the function that `make_train_steps` returns.
+      model: the network.
+      tx: the optimiser.
       dropout_key: the run's key, or an array of E keys.
       rates: the learning rate of every update of the run.
       cfg: the stage of training.
@@ -157,7 +168,8 @@ class Dispatcher:
 
     def __init__(
         self,
-        train_steps,
+        model: GPT,
+        tx: optax.GradientTransformation,
         dropout_key: jax.Array,
         rates: np.ndarray,
         cfg: TrainConfig,
@@ -167,12 +179,15 @@ class Dispatcher:
         mesh: Mesh,
         positions: Sequence[int] | None = None,
     ):
-        self.train_steps, self.dropout_key, self.rates = train_steps, dropout_key, rates
+        self.on_cpu = jax.default_backend() == "cpu"
+        self.train_steps = make_train_steps(model, None if self.on_cpu else tx, mesh)
+        self.end_update = make_end_update(tx, mesh)
+        self.dropout_key, self.rates = dropout_key, rates
         self.capacity, self.mesh, self.positions = cfg.microbatches_per_dispatch, mesh, positions
         self.progress, self.checkpoints = progress, checkpoints
         places = Sums(replicated(mesh), shardings(state.params, mesh))
         self.sums = jax.jit(zero_sums, out_shardings=places)(state)
-        self.compiled = {}  # a program for each width
+        self.compiled = {}  # programs: `train_steps` by width, and "end"
         self.limit = 1  # microbatches in the next dispatch
         self.under_way = deque()  # of Dispatch
         self.collected = time.perf_counter()  # when metrics were fetched last
@@ -206,6 +221,8 @@ class Dispatcher:
         widths = [microbatch.batch.x_BT.shape[1] for microbatch in microbatches]
         width = widths[0]
         n = next((j for j, other in enumerate(widths) if other != width), len(widths))
+        if self.on_cpu:
+            n = next((j + 1 for j in range(n) if microbatches[j].last), n)
         microbatches = microbatches[:n]
         # The program takes `capacity` microbatches and ignores those from number n on.
         stacked = stack([*microbatches, *[microbatches[0]] * (self.capacity - n)])
@@ -213,20 +230,28 @@ class Dispatcher:
         rate_J = np.zeros(self.capacity, np.float32)
         rate_J[:n] = self.rates[list(numbers[:n])]
         args = (self.dropout_key, state, self.sums, stacked._replace(batch=batch), rate_J, np.int32(n))
-        if width not in self.compiled:
-            self.compiled[width] = self.compile(args)
-        if jax.default_backend() == "cpu":
+        program = self.program(width, self.train_steps, args)
+        if self.on_cpu:
             self.collect(under_way=0)  # two calls at once would need memory for both
-        state, self.sums, metrics = self.compiled[width](*args)
+        state, self.sums, metrics = program(*args)
+        if self.on_cpu and microbatches[-1].last:
+            args = (state, self.sums, rate_J, np.int32(n))
+            state, self.sums, metrics = self.program("end", self.end_update, args)(*args)
         last_J = [j for j, microbatch in enumerate(microbatches) if microbatch.last]
         tokens_J = [int(microbatch.tokens) for microbatch in microbatches]
         self.under_way.append(Dispatch(numbers[0], last_J, tokens_J, metrics))
         return state, n
 
-    def compile(self, args: tuple):
-        """Compiles a program for arguments of these shapes. Raises a UserError if it needs too much."""
+    def program(self, name: int | str, function, args: tuple):
+        """Returns a program for arguments of these shapes, compiled when its name is new.
+
+        Raises:
+          UserError: it needs more memory than the machine has.
+        """
+        if name in self.compiled:
+            return self.compiled[name]
         began = time.perf_counter()
-        program = self.train_steps.lower(*args).compile()
+        self.compiled[name] = program = function.lower(*args).compile()
         seconds = time.perf_counter() - began
         if needed := program.memory_analysis():
             most = needed.argument_size_in_bytes + needed.temp_size_in_bytes

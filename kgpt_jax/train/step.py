@@ -5,12 +5,14 @@
     train_steps = make_train_steps(model, tx)
     state, sums, metrics = train_steps(dropout_key, state, sums, microbatches, rate_J, n)
 
-One call of `train_steps` sends many microbatches to the devices. Each function in this list calls the next:
+One call of `train_steps` works through many microbatches. Each function in this list calls the next:
 
     train_steps     loops over the microbatches of one call
     train_step      adds one microbatch's loss and gradient to the sums
     end_update      checks the sums of a whole update, and clears them
     apply_gradient  changes the parameters
+
+With `make_end_update`, `end_update` is a program of its own, which all widths of microbatches share.
 
 Several models can train side by side: give arrays of keys, and every leaf of the state has a leading axis
 `E`.
@@ -91,6 +93,7 @@ def make_train_steps(model: GPT, tx: optax.GradientTransformation, mesh: Mesh | 
     Args:
       model: the network.
       tx: the optimiser; its `update` takes the learning rate as an extra argument (see `make_optimizer`).
+        None only adds to the sums: `make_end_update` makes the updates.
       mesh: the devices; state and sums stay where `init_state` placed them. None leaves that to JAX.
     """
 
@@ -99,18 +102,41 @@ def make_train_steps(model: GPT, tx: optax.GradientTransformation, mesh: Mesh | 
         steps = partial(train_steps, model, tx)
         if dropout_key.ndim:
             steps = jax.vmap(steps, in_axes=(0, 0, 0, None, None, None))
-        state, sums, metrics = steps(dropout_key, state, sums, *args)
-        if mesh:
-            state, sums = (lax.with_sharding_constraint(x, shardings(x, mesh)) for x in (state, sums))
-            metrics = lax.with_sharding_constraint(metrics, replicated(mesh))
-        return state, sums, metrics
+        return placed(mesh, *steps(dropout_key, state, sums, *args))
 
     return jax.jit(run, donate_argnums=(1, 2))
 
 
+def make_end_update(tx: optax.GradientTransformation, mesh: Mesh | None = None):
+    """Returns a jitted function that ends an update, for a `train_steps` without an optimiser.
+
+    Call it as `end(state, sums, rate_J, n)` after a call of `train_steps` with the same `rate_J` and `n`
+    whose last microbatch was the last one of an update. It returns what `train_steps` returns, and donates
+    the same buffers. All J entries of its metrics are those of the update.
+    """
+
+    def run(state: TrainState, sums: Sums, rate_J: jax.Array, n: jax.Array):
+        end = partial(end_update, tx)
+        end = jax.vmap(end, in_axes=(0, 0, None)) if state.step.ndim else end
+        state, sums, metrics = end(state, sums, rate_J[n - 1])
+        return placed(
+            mesh, state, sums, jax.tree.map(lambda x: jnp.stack([x] * len(rate_J), axis=-1), metrics)
+        )
+
+    return jax.jit(run, donate_argnums=(0, 1))
+
+
+def placed(mesh: Mesh | None, state: TrainState, sums: Sums, metrics: dict[str, jax.Array]):
+    """Keeps state and sums where `init_state` places them, and replicates the metrics."""
+    if mesh:
+        state, sums = (lax.with_sharding_constraint(x, shardings(x, mesh)) for x in (state, sums))
+        metrics = lax.with_sharding_constraint(metrics, replicated(mesh))
+    return state, sums, metrics
+
+
 def train_steps(
     model: GPT,
-    tx: optax.GradientTransformation,
+    tx: optax.GradientTransformation | None,
     dropout_key: jax.Array,
     state: TrainState,
     sums: Sums,
@@ -122,7 +148,7 @@ def train_steps(
 
     Args:
       model: the network.
-      tx: the optimiser.
+      tx: the optimiser; None makes no update.
       dropout_key: the run's key. Each microbatch folds in the numbers of its update and of itself, so that a
         resumed run has the same dropout masks as an uninterrupted one.
       state: the state before these microbatches.
@@ -147,13 +173,15 @@ def train_steps(
 
 
 def train_step(model: GPT, tx, dropout_key, state: TrainState, sums: Sums, microbatch: Microbatch, rate):
-    """Adds one microbatch to the sums. After an update's last one, updates the parameters.
+    """Adds one microbatch to the sums. After an update's last one, `tx`, if given, updates the parameters.
 
     Returns the new state, the new sums and the metrics, as `end_update` does.
     """
     key = jax.random.fold_in(jax.random.fold_in(dropout_key, state.step), microbatch.number)
     loss, grads = jax.value_and_grad(weighted_loss)(state.params, model, microbatch, key)
     sums = jax.tree.map(jnp.add, sums, Sums(loss, grads))
+    if tx is None:
+        return continue_update(state, sums, rate)
     return lax.cond(microbatch.last, partial(end_update, tx), continue_update, state, sums, rate)
 
 
@@ -173,7 +201,7 @@ def end_update(tx, state: TrainState, sums: Sums, rate: jax.Array):
 
 
 def continue_update(state: TrainState, sums: Sums, rate: jax.Array):
-    """Returns state and sums unchanged, with metrics of 0: the update has more microbatches."""
+    """Returns state and sums unchanged, with metrics of 0: this does not end the update."""
     return state, sums, {"loss": jnp.zeros(()), "grad_norm": jnp.zeros(())}
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import signal
+from functools import partial
 from types import SimpleNamespace
 
 import jax
@@ -73,12 +74,13 @@ def stop_at(monkeypatch, update):
 @pytest.fixture
 def steps_of_users(monkeypatch):
     """Compiles the training step as users do, with LLVM's optimisations, which `conftest.py` turns off."""
-    make, options = loop.make_train_steps, {"xla_backend_optimization_level": 3}
+    options = {"xla_backend_optimization_level": 3}
 
-    def optimised(*args):
-        return jax.jit(make(*args).__wrapped__, donate_argnums=(1, 2), compiler_options=options)
+    def optimised(make, donated, *args):
+        return jax.jit(make(*args).__wrapped__, donate_argnums=donated, compiler_options=options)
 
-    monkeypatch.setattr(loop, "make_train_steps", optimised)
+    for make, donated in ((loop.make_train_steps, (1, 2)), (loop.make_end_update, (0, 1))):
+        monkeypatch.setattr(loop, make.__name__, partial(optimised, make, donated))
 
 
 @pytest.mark.parametrize("variant, muon_learning_rate", [("vanilla", 0.0), ("synthesizer", 0.02)])
@@ -284,18 +286,18 @@ def test_a_model_that_diverges_leaves_the_others_alone_and_is_named_after_five(t
 
 
 def test_one_call_ends_before_the_next_begins_on_a_cpu(tmp_path, monkeypatch):
-    compile, under_way = loop.Dispatcher.compile, []
+    program, under_way = loop.Dispatcher.program, []
 
-    def watched(self, args):
-        program = compile(self, args)
+    def watched(self, *args):
+        compiled = program(self, *args)
 
         def call(*args):
             under_way.append(len(self.under_way))
-            return program(*args)
+            return compiled(*args)
 
         return call
 
-    monkeypatch.setattr(loop.Dispatcher, "compile", watched)
+    monkeypatch.setattr(loop.Dispatcher, "program", watched)
     start(tmp_path)
     assert max(under_way[1:]) == (0 if jax.default_backend() == "cpu" else 1)
 
@@ -305,7 +307,7 @@ def test_skips_of_different_models_are_no_row(tmp_path):
     state = TrainState(np.zeros(2, np.int32), {}, ())
     told = SimpleNamespace(record=lambda *_: None)
     cfg, mesh = tiny.config().pretrain, loop.make_mesh(1, 1)
-    dispatcher = loop.Dispatcher(None, None, None, cfg, told, None, state, mesh)
+    dispatcher = loop.Dispatcher(None, None, None, None, cfg, told, None, state, mesh)
     by_turns_EU = np.where((np.arange(10) + np.arange(2)[:, None]) % 2, np.nan, 1.0)
     metrics = {"loss": by_turns_EU, "grad_norm": np.ones((2, 10))}
     dispatcher.under_way.append(loop.Dispatch(0, list(range(10)), [1] * 10, metrics))

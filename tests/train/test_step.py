@@ -17,6 +17,7 @@ from kgpt_jax.train.step import (
     TrainState,
     cross_entropy_sum,
     init_state,
+    make_end_update,
     make_train_steps,
     predicted,
     zero_sums,
@@ -227,6 +228,30 @@ def test_several_models_at_once_are_each_what_they_are_alone():
             np.testing.assert_allclose(ours[k], one, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(metrics["loss"], losses, rtol=1e-5)
     assert together.step.tolist() == [4, 4, 4] and np.std(losses, axis=0).min() > 1e-4
+
+
+def test_an_update_in_its_own_program_is_the_same():
+    """Two models side by side make two updates of two microbatches, as in a program that does everything."""
+    model, _, _ = tiny.make("vanilla", dropout=0.3, n_layer=1)
+    tx, (_, _, batches) = make_optimizer(TrainConfig()), setup()
+    keys = jax.random.split(jax.random.key(0), 2)
+    halves = [microbatch for batch in batches[:2] for microbatch in in_microbatches(batch, 2)]
+    rate_J = np.float32([1e-2, 1e-2, 1e-3, 1e-3])
+    state = init_state(model, tx, keys)
+    state, _, metrics = make_train_steps(model, tx)(keys, state, zero_sums(state), stack(halves), rate_J, 4)
+
+    apart = init_state(model, tx, keys)
+    sums, add, end = zero_sums(apart), make_train_steps(model, None), make_end_update(tx)
+    for first in (0, 2):
+        args = rate_J[first : first + 2], 2
+        apart, sums, none_yet = add(keys, apart, sums, stack(halves[first : first + 2]), *args)
+        assert not np.any(none_yet["loss"])
+        apart, sums, ended = end(apart, sums, *args)
+        for name, value_EJ in ended.items():
+            np.testing.assert_allclose(value_EJ, metrics[name][:, [first + 1] * 2], rtol=1e-5)
+    assert apart.step.tolist() == [2, 2] and not any(leaf.any() for leaf in jax.tree.leaves(sums))
+    for ours, theirs in zip(jax.tree.leaves(apart.params), jax.tree.leaves(state.params)):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("variant", STACKS)
