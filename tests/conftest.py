@@ -1,3 +1,4 @@
+import gc
 import getpass
 import os
 import tempfile
@@ -8,13 +9,16 @@ import pytest
 from kgpt_jax.environment import compilation_cache
 from kgpt_jax.main import show_log
 
-# Most of the tests' time goes into compiling. Without LLVM's optimisations it is a third less, and less by
-# another third with an older way to compile fused operations, which newer versions of JAX no longer have.
-QUICK = "--xla_backend_optimization_level=0"
+# Most of the tests' time goes into tracing and compiling. Without LLVM's optimisations, compiling takes a
+# third less, and another third less with an older way to compile fused operations, which newer versions of
+# JAX no longer have. It takes a seventh less if programs are not split up for threads: the processes of
+# pytest-xdist need all cores anyway.
+QUICK = "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
 if jax.__version_info__ < (0, 11):
     QUICK += " --xla_cpu_use_fusion_emitters=false"
 os.environ.setdefault("XLA_FLAGS", QUICK)
 
+gc.set_threshold(100_000)  # as commands do (`kgpt_jax/environment.py`)
 jax.config.update("jax_numpy_rank_promotion", "raise")  # axes that broadcast are written out
 
 
