@@ -51,12 +51,14 @@ class GPT(nn.Module):
             h_BTC += pos_SC[pos_BT]
         h_BTC = Dropout(cfg.dropout)(h_BTC.astype(cfg.dtype), train=train)
         stack = variant.stack(cfg, name="stack")
-        if self.is_mutable_collection("cache") and not has_cache(cfg):
+        if self.has_variable("cache", "inputs"):
             h_BSC = remember(self, "inputs", h_BTC, pos_BT)
             h_BSC = stack(h_BSC, jnp.arange(h_BSC.shape[1])[None], source_B, train=train)
             h_BTC = jnp.take_along_axis(h_BSC, pos_BT[:, :, None], axis=1)
         else:
-            h_BTC = stack(h_BTC, pos_BT, source_B, train=train)
+            inputs_BTC, h_BTC = h_BTC, stack(h_BTC, pos_BT, source_B, train=train)
+            if "cache" not in stack.variables:  # then each further call runs the stack on all inputs again
+                remember(self, "inputs", inputs_BTC, pos_BT)
         h_BTC = LayerNorm(dtype=jnp.float32, name="ln_f")(h_BTC)
         return nn.Dense(cfg.vocab_size, use_bias=False, kernel_init=normal_init, name="head")(h_BTC)
 
