@@ -37,9 +37,9 @@ def prepare():
     if tunables is not None and restarts:
         os.execve(sys.executable, sys.orig_argv, {**os.environ, "GLIBC_TUNABLES": tunables})
     trim(Path(compilation_cache()["JAX_COMPILATION_CACHE_DIR"]), MAX_CACHE_BYTES)
-    # Nearly all objects that come from importing JAX and tracing a model stay. By default, Python looks for
-    # garbage after every 700 of them: an eighth of a short command's time.
-    gc.set_threshold(100_000)
+    # Most objects that JAX makes at import and while it traces a model live to the end. With Python's own
+    # threshold (700 new objects in 3.11), looking for garbage takes an eighth of a short command's time.
+    gc.set_threshold(10_000)
 
 
 def trim(folder: Path, most: int):

@@ -4,6 +4,7 @@
 (kgpt_jax/course.py). This file picks the mode, and turns an error into one line and an exit status.
 """
 
+import atexit
 import gc
 import logging
 import os
@@ -28,6 +29,7 @@ def run(words: list[str] | None = None):
       words: the words of the command line; None takes those of this process.
     """
     words = sys.argv[1:] if words is None else words
+    atexit.register(gc.freeze)  # otherwise Python looks for garbage for half a second before it ends
     if commands.needs_jax(words):
         environment.prepare()  # before JAX is imported; it may restart the process
     # If a save fails, as on a full disk, we report the first failed write only. Python would add the others.
@@ -48,7 +50,6 @@ def run(words: list[str] | None = None):
         if line and not status:  # otherwise `main` has printed an error
             show_error(line)
         status = CLOSED if closed else 2
-    gc.freeze()  # otherwise Python takes half a second to look for garbage before it exits
     sys.exit(status)
 
 

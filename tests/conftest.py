@@ -18,7 +18,7 @@ if jax.__version_info__ < (0, 11):
     QUICK += " --xla_cpu_use_fusion_emitters=false"
 os.environ.setdefault("XLA_FLAGS", QUICK)
 
-gc.set_threshold(100_000)  # as commands do (`kgpt_jax/environment.py`)
+gc.set_threshold(10_000)  # as commands do (`kgpt_jax/environment.py`)
 jax.config.update("jax_numpy_rank_promotion", "raise")  # axes that broadcast are written out
 
 
