@@ -15,7 +15,7 @@ from flax.traverse_util import flatten_dict
 
 from kgpt_jax.config import ModelConfig, UserError
 from kgpt_jax.data.vocab import Vocab
-from kgpt_jax.model.gpt import GPT, has_cache
+from kgpt_jax.model.gpt import GPT
 from kgpt_jax.model.variants import lookup
 
 
@@ -76,7 +76,7 @@ def _reader(cfg: ModelConfig) -> tuple[Callable, list[tuple[str, ...]]]:
     The list is empty until the function is first called. Weights and paths are in the order of the layers.
     """
     # With a cache, variants that work on blocks of positions also compute weights for all positions.
-    collections = ["intermediates"] + ["cache"] * has_cache(cfg)
+    collections = ["intermediates", "cache"]
     paths: list[tuple[str, ...]] = []
 
     @jax.jit

@@ -57,24 +57,12 @@ class GPT(nn.Module):
             h_BTC = jnp.take_along_axis(h_BSC, pos_BT[:, :, None], axis=1)
         else:
             inputs_BTC, h_BTC = h_BTC, stack(h_BTC, pos_BT, source_B, train=train)
-            if "cache" not in stack.variables:  # then each further call runs the stack on all inputs again
+            if (
+                "cache" not in stack.variables
+            ):  # each further call of decoding reruns such a stack on all inputs
                 remember(self, "inputs", inputs_BTC, pos_BT)
         h_BTC = LayerNorm(dtype=jnp.float32, name="ln_f")(h_BTC)
         return nn.Dense(cfg.vocab_size, use_bias=False, kernel_init=normal_init, name="head")(h_BTC)
-
-
-@cache
-def has_cache(cfg: ModelConfig) -> bool:
-    """Returns whether the variant's stack keeps a cache. Without one, decoding reruns it on all inputs."""
-
-    few = dataclasses.replace(cfg, n_layer=min(cfg.n_layer, 2))
-
-    def variables():
-        x_1TC = jnp.zeros((1, 1, cfg.n_embd), cfg.dtype)
-        pos_1T, source_1 = jnp.zeros((1, 1), jnp.int32), jnp.ones(1, jnp.int32)
-        return lookup(few).stack(few).init(jax.random.key(0), x_1TC, pos_1T, source_1, train=False)
-
-    return "cache" in jax.eval_shape(variables)
 
 
 def abstract_params(cfg: ModelConfig):

@@ -15,7 +15,7 @@ from kgpt_jax.model import attention
 from kgpt_jax.model.attention import dot_products
 from kgpt_jax.model.bigbird import attended_blocks
 from kgpt_jax.model.dropout import Dropout
-from kgpt_jax.model.gpt import GPT, abstract_params, count_params, has_cache
+from kgpt_jax.model.gpt import GPT, abstract_params, count_params
 from kgpt_jax.model.rope import rotate
 from kgpt_jax.model.synthesizer import SynthesizerAttention
 from kgpt_jax.model.variants import VARIANTS, each, lookup, without_defaults
@@ -219,9 +219,15 @@ def test_bigbird_with_many_blocks_gathers_what_its_mask_allows():
     np.testing.assert_allclose(masked, logits(model, params, x_BT), rtol=1e-5, atol=1e-5)
 
 
-def test_who_keeps_a_cache():
-    without = {name for name in FULL_SIZE if not has_cache(tiny.model_config(name))}
-    assert without == {"perceiver", "perceiver_ar"}
+@every_variant
+def test_who_keeps_a_cache(variant):
+    """The others keep all inputs, and read them again for each character."""
+    model, params, x_BT = tiny.make(variant, n_layer=tiny.few_layers(variant))
+    call = partial(
+        model.apply, {"params": params}, source_B=np.ones(3, np.int32), train=False, mutable=["cache"]
+    )
+    cache = jax.eval_shape(call, x_BT)[1]["cache"]
+    assert list(cache) == (["inputs"] if variant.startswith("perceiver") else ["stack"])
 
 
 @pytest.mark.parametrize("variant", ["synthesizer", "encoder_decoder"])
