@@ -49,7 +49,14 @@ def predict(
     write = partial(continue_texts, max_new=MAX_ANSWER, stop_at_mask=True)
     if trie is not None:
         positions = min(PROMPT_STEP, model.cfg.seq_len) + MAX_ANSWER
-        check_rows(model, params, ROWS * beams, positions, f"a search with {beams:,} beams", "lower --beams")
+        check_rows(
+            model,
+            params,
+            n_rows(questions) * beams,
+            positions,
+            f"a search with {beams:,} beams",
+            "lower --beams",
+        )
         search = partial(best_entries, child_XV=jnp.asarray(trie), beams=beams, max_new=MAX_ANSWER)
     answers = [""] * len(questions)
     for chosen, prompt_BP, length_B in in_batches(prompts, model.cfg.seq_len):
@@ -114,13 +121,17 @@ def encode_questions(
     return prompts, notes
 
 
+def n_rows(texts: Sequence) -> int:
+    """Returns the rows of a batch: one for a single text, because somebody may be waiting for its answer."""
+    return 1 if len(texts) == 1 else ROWS
+
+
 def in_batches(
     texts: Sequence[np.ndarray], longest: int
 ) -> Iterator[tuple[list[int], np.ndarray, np.ndarray]]:
     """Yields batches of texts, the shortest texts first to save padding.
 
-    Batches have `ROWS` rows, so that one program serves them all; in the last one, some rows may be empty.
-    A single text is a batch of one row, because somebody may be waiting for the answer.
+    Batches have `n_rows` rows, so that one program serves them all; in the last one, some may be empty.
 
     Args:
       texts: ids.
@@ -129,7 +140,7 @@ def in_batches(
     Yields:
       The indices of the texts, their ids (B, T), and their lengths (B,), as from `pad_prompts`.
     """
-    rows = 1 if len(texts) == 1 else ROWS
+    rows = n_rows(texts)
     by_length = sorted(range(len(texts)), key=lambda i: len(texts[i]))
     for first in range(0, len(by_length), rows):
         chosen = by_length[first : first + rows]

@@ -237,7 +237,7 @@ def train(asked: Sequence[Lesson]) -> Reader:
 
 def _fit(each: Sequence[Candidates], right: Sequence[np.ndarray]) -> np.ndarray:
     """Returns the weights that give the right candidates the highest probability, with L2 regularization."""
-    import optax  # here: a model that answers from memory does not wait for this import
+    import optax  # here: the import is slow, and only training a reader needs it
 
     n = len(each)
     feature_SK = jnp.asarray(np.concatenate([of.features for of in each]))
