@@ -150,8 +150,8 @@ class Dispatcher:
     and holds at most `cfg.microbatches_per_dispatch`. The devices work on one dispatch while Python prepares
     the next.
 
-    On a CPU, where microbatches have several widths, another program makes the update, and a dispatch goes no
-    further than that. Otherwise the optimiser would be compiled again for each width.
+    On a CPU, the microbatches of an update have several widths. The update is then a program of its own, so
+    that the optimiser is compiled once and not for each width. A dispatch ends with the update.
 
     Args:
       model: the network.
@@ -180,8 +180,9 @@ class Dispatcher:
         positions: Sequence[int] | None = None,
     ):
         self.on_cpu = jax.default_backend() == "cpu"
-        self.train_steps = make_train_steps(model, None if self.on_cpu else tx, mesh)
-        self.end_update = make_end_update(tx, mesh)
+        apart = self.on_cpu and n_microbatches(cfg) > 1
+        self.train_steps = make_train_steps(model, None if apart else tx, mesh)
+        self.end_update = make_end_update(tx, mesh) if apart else None
         self.dropout_key, self.rates = dropout_key, rates
         self.capacity, self.mesh, self.positions = cfg.microbatches_per_dispatch, mesh, positions
         self.progress, self.checkpoints = progress, checkpoints
@@ -221,7 +222,7 @@ class Dispatcher:
         widths = [microbatch.batch.x_BT.shape[1] for microbatch in microbatches]
         width = widths[0]
         n = next((j for j, other in enumerate(widths) if other != width), len(widths))
-        if self.on_cpu:
+        if self.end_update:
             n = next((j + 1 for j in range(n) if microbatches[j].last), n)
         microbatches = microbatches[:n]
         # The program takes `capacity` microbatches and ignores those from number n on.
@@ -234,7 +235,7 @@ class Dispatcher:
         if self.on_cpu:
             self.collect(under_way=0)  # two calls at once would need memory for both
         state, self.sums, metrics = program(*args)
-        if self.on_cpu and microbatches[-1].last:
+        if self.end_update and microbatches[-1].last:
             args = (state, self.sums, rate_J, np.int32(n))
             state, self.sums, metrics = self.program("end", self.end_update, args)(*args)
         last_J = [j for j, microbatch in enumerate(microbatches) if microbatch.last]

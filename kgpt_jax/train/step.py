@@ -5,14 +5,14 @@
     train_steps = make_train_steps(model, tx)
     state, sums, metrics = train_steps(dropout_key, state, sums, microbatches, rate_J, n)
 
-One call of `train_steps` works through many microbatches. Each function in this list calls the next:
+One call of `train_steps` works through many microbatches. Each function in this list may call the next:
 
     train_steps     loops over the microbatches of one call
     train_step      adds one microbatch's loss and gradient to the sums
     end_update      checks the sums of a whole update, and clears them
     apply_gradient  changes the parameters
 
-With `make_end_update`, `end_update` is a program of its own, which all widths of microbatches share.
+`end_update` can also be a program of its own (`make_end_update`), which all widths of microbatches share.
 
 Several models can train side by side: give arrays of keys, and every leaf of the state has a leading axis
 `E`.
@@ -83,7 +83,7 @@ def zero_sums(state: TrainState) -> Sums:
     return Sums(jnp.zeros(state.step.shape), jax.tree.map(jnp.zeros_like, state.params))
 
 
-def make_train_steps(model: GPT, tx: optax.GradientTransformation, mesh: Mesh | None = None):
+def make_train_steps(model: GPT, tx: optax.GradientTransformation | None, mesh: Mesh | None = None):
     """Returns the jitted function `train_steps`, with `model` and `tx` filled in.
 
     Call it as `train_steps(dropout_key, state, sums, microbatches, rate_J, n)`. It donates the buffers of
@@ -110,9 +110,9 @@ def make_train_steps(model: GPT, tx: optax.GradientTransformation, mesh: Mesh | 
 def make_end_update(tx: optax.GradientTransformation, mesh: Mesh | None = None):
     """Returns a jitted function that ends an update, for a `train_steps` without an optimiser.
 
-    Call it as `end(state, sums, rate_J, n)` after a call of `train_steps` with the same `rate_J` and `n`
-    whose last microbatch was the last one of an update. It returns what `train_steps` returns, and donates
-    the same buffers. All J entries of its metrics are those of the update.
+    Call it as `end(state, sums, rate_J, n)` when the last of n microbatches has completed an update, with the
+    arguments of that call of `train_steps`. It returns what `train_steps` returns, and donates the same
+    buffers. Each of the J entries of a metric holds the update's value.
     """
 
     def run(state: TrainState, sums: Sums, rate_J: jax.Array, n: jax.Array):
