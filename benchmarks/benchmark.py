@@ -199,19 +199,19 @@ def decode(config: Config) -> list[dict]:
 
 
 def startup(config: Config) -> list[dict]:
-    """Measures the start of pretraining, and a question, with an empty and a warm cache of programs."""
+    """Measures the time to the first update and for one answer, with an empty and with a warm cache."""
     names = ("empty cache", "warm cache")
     updates, answers = {name: [] for name in names}, {name: [] for name in names}
-    with tempfile.TemporaryDirectory() as cache, tempfile.TemporaryDirectory() as model:
-        # A model with another cache; it does not matter what it answers.
+    with tempfile.TemporaryDirectory() as caches, tempfile.TemporaryDirectory() as model:
+        # Trains with the usual cache: the new ones stay empty. What the model answers does not matter.
         quick = ["--config.scratch.epochs=1", "--reading_params_path=none"]
         subprocess.run([*main_command("finetune", FLAGS.variants[0], model), *quick], check=True)
-        environment = {**os.environ, "XDG_CACHE_HOME": cache}
-        environment.pop("JAX_COMPILATION_CACHE_DIR", None)
+        usual = {name: text for name, text in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
+        training, asking = (usual | {"XDG_CACHE_HOME": f"{caches}/{of}"} for of in ("training", "asking"))
         for turn in range(FLAGS.repeats + 1):
             name = names[min(turn, 1)]
-            updates[name].append(until_first_update(environment))
-            answers[name].append(until_answer(f"{model}/{FLAGS.variants[0]}/scratch", environment))
+            updates[name].append(until_first_update(training))
+            answers[name].append(until_answer(f"{model}/{FLAGS.variants[0]}/scratch", asking))
     return [
         table(f"seconds {until}", [Sample(name, took, 0.0) for name, took in seconds.items()])
         for until, seconds in (("to the first update", updates), ("for one answer", answers))
