@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 
+from kgpt_jax.answer import predict as answer_predict
 from kgpt_jax.answer.beam import NOWHERE, best_entries, make_trie
 from kgpt_jax.answer.decode import pad_prompts
 from kgpt_jax.answer.predict import likeliest_answers, predict
@@ -104,3 +105,14 @@ def test_more_beams_than_memory_holds_are_refused():
     model, params, _ = tiny.make("rope")
     with pytest.raises(UserError, match="a search with 100,000,000 beams needs .* lower --beams"):
         predict(model, params, VOCAB, PROMPTS, make_trie(ENTRIES, VOCAB), beams=10**8)
+
+
+def test_a_single_question_needs_memory_for_its_own_beams_only(monkeypatch):
+    def refuse(model, params, rows, *_):
+        raise UserError(f"{rows} rows")
+
+    monkeypatch.setattr(answer_predict, "check_rows", refuse)
+    model, params, _ = tiny.make("rope")
+    for questions, rows in ((PROMPTS[:1], 5), (PROMPTS[:2], 320)):
+        with pytest.raises(UserError, match=f"^{rows} rows$"):
+            predict(model, params, VOCAB, questions, make_trie(ENTRIES, VOCAB), beams=5)
