@@ -199,11 +199,11 @@ def decode(config: Config) -> list[dict]:
 
 
 def startup(config: Config) -> list[dict]:
-    """Measures the time to the first update and for one answer, with an empty and with a warm cache."""
+    """Measures how long the first update and one answer take, with an empty and with a filled cache."""
     names = ("empty cache", "warm cache")
     updates, answers = {name: [] for name in names}, {name: [] for name in names}
     with tempfile.TemporaryDirectory() as caches, tempfile.TemporaryDirectory() as model:
-        # Trains with the usual cache: the new ones stay empty. What the model answers does not matter.
+        # This model only has to answer something. It trains with the usual cache, not with those below.
         quick = ["--config.scratch.epochs=1", "--reading_params_path=none"]
         subprocess.run([*main_command("finetune", FLAGS.variants[0], model), *quick], check=True)
         usual = {name: text for name, text in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}

@@ -9,10 +9,10 @@ import pytest
 from kgpt_jax.environment import compilation_cache
 from kgpt_jax.main import show_log
 
-# Most of the tests' time goes into tracing and compiling. Without LLVM's optimisations, compiling takes a
-# third less, and another third less with an older way to compile fused operations, which newer versions of
-# JAX no longer have. It takes a seventh less if programs are not split up for threads: the processes of
-# pytest-xdist need all cores anyway.
+# Tests mostly trace and compile. Compiling is quicker
+# - without LLVM's optimisations: by a third;
+# - with an older way to compile fused operations, which JAX has up to 0.10: by another third;
+# - if programs are not split up for several threads, because pytest-xdist uses all cores anyway: by a fifth.
 QUICK = "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
 if jax.__version_info__ < (0, 11):
     QUICK += " --xla_cpu_use_fusion_emitters=false"

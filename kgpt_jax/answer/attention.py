@@ -75,9 +75,10 @@ def _reader(cfg: ModelConfig) -> tuple[Callable, list[tuple[str, ...]]]:
 
     The list is empty until the function is first called. Weights and paths are in the order of the layers.
     """
+    paths: list[tuple[str, ...]] = []
+
     # With a cache, variants that work on blocks of positions also compute weights for all positions.
     collections = ["intermediates", "cache"]
-    paths: list[tuple[str, ...]] = []
 
     @jax.jit
     def read(variables, x_1T: jax.Array, source_1: jax.Array) -> list[jax.Array]:

@@ -49,14 +49,8 @@ def predict(
     write = partial(continue_texts, max_new=MAX_ANSWER, stop_at_mask=True)
     if trie is not None:
         positions = min(PROMPT_STEP, model.cfg.seq_len) + MAX_ANSWER
-        check_rows(
-            model,
-            params,
-            n_rows(questions) * beams,
-            positions,
-            f"a search with {beams:,} beams",
-            "lower --beams",
-        )
+        rows = n_rows(questions) * beams
+        check_rows(model, params, rows, positions, f"a search with {beams:,} beams", "lower --beams")
         search = partial(best_entries, child_XV=jnp.asarray(trie), beams=beams, max_new=MAX_ANSWER)
     answers = [""] * len(questions)
     for chosen, prompt_BP, length_B in in_batches(prompts, model.cfg.seq_len):
@@ -122,7 +116,10 @@ def encode_questions(
 
 
 def n_rows(texts: Sequence) -> int:
-    """Returns the rows of a batch: one for a single text, because somebody may be waiting for its answer."""
+    """Returns how many rows a batch of these texts has: `ROWS`, but 1 for a single text.
+
+    Somebody may be waiting for the answer to a single question, and one row is quicker than 64.
+    """
     return 1 if len(texts) == 1 else ROWS
 
 

@@ -150,8 +150,8 @@ class Dispatcher:
     and holds at most `cfg.microbatches_per_dispatch`. The devices work on one dispatch while Python prepares
     the next.
 
-    On a CPU, the microbatches of an update have several widths. The update is then a program of its own, so
-    that the optimiser is compiled once and not for each width. A dispatch ends with the update.
+    If an update has several microbatches on a CPU, these differ in width. Another program then makes the
+    update, so that the optimiser is compiled once and not for each width. A dispatch ends with the update.
 
     Args:
       model: the network.

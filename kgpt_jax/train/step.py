@@ -108,20 +108,19 @@ def make_train_steps(model: GPT, tx: optax.GradientTransformation | None, mesh: 
 
 
 def make_end_update(tx: optax.GradientTransformation, mesh: Mesh | None = None):
-    """Returns a jitted function that ends an update, for a `train_steps` without an optimiser.
+    """Returns a jitted function that makes an update from the sums of a `train_steps` without optimiser.
 
-    Call it as `end(state, sums, rate_J, n)` when the last of n microbatches has completed an update, with the
-    arguments of that call of `train_steps`. It returns what `train_steps` returns, and donates the same
-    buffers. Each of the J entries of a metric holds the update's value.
+    When an update's last microbatch is in the sums, call it as `end(state, sums, rate_J, n)`, with the
+    `rate_J` and `n` of the last call of `train_steps`. It returns what `train_steps` returns, and donates the
+    same buffers. Each of the J entries of a metric holds the update's value.
     """
 
     def run(state: TrainState, sums: Sums, rate_J: jax.Array, n: jax.Array):
         end = partial(end_update, tx)
         end = jax.vmap(end, in_axes=(0, 0, None)) if state.step.ndim else end
         state, sums, metrics = end(state, sums, rate_J[n - 1])
-        return placed(
-            mesh, state, sums, jax.tree.map(lambda x: jnp.stack([x] * len(rate_J), axis=-1), metrics)
-        )
+        metrics = {name: jnp.stack([value] * len(rate_J), axis=-1) for name, value in metrics.items()}
+        return placed(mesh, state, sums, metrics)
 
     return jax.jit(run, donate_argnums=(0, 1))
 
@@ -201,7 +200,7 @@ def end_update(tx, state: TrainState, sums: Sums, rate: jax.Array):
 
 
 def continue_update(state: TrainState, sums: Sums, rate: jax.Array):
-    """Returns state and sums unchanged, with metrics of 0: this does not end the update."""
+    """Returns state and sums unchanged, with metrics of 0, because no update has been made."""
     return state, sums, {"loss": jnp.zeros(()), "grad_norm": jnp.zeros(())}
 
 
