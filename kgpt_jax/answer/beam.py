@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from kgpt_jax.answer.decode import read_prompts
+from kgpt_jax.answer.decode import read_next, read_prompts
 from kgpt_jax.data.vocab import MASK_ID, PAD_ID, Vocab
 
 ROOT, NOWHERE = 0, -1
@@ -80,19 +80,21 @@ def best_entries(
     The score of an entry is the sum of the log probabilities of its characters and its MASK, so that short
     and long entries compete as whole answers.
     """
-    B, E, V, last = len(prompt_BP), beams, child_XV.shape[1], model.cfg.seq_len
-    read = partial(model.apply, train=False, mutable=["cache"])
-    logits_BV, cache = read_prompts(model, params, prompt_BP, length_B, max_new)
-    cache = jax.tree.map(lambda leaf: jnp.repeat(leaf, E, axis=0) if leaf.ndim else leaf, cache)
-    length_R = jnp.repeat(length_B, E)
+    B, E, V = len(prompt_BP), beams, child_XV.shape[1]
+    before_B, cache = read_prompts(model, params, prompt_BP, length_B, max_new)
+    before_R, length_R, cache = jax.tree.map(
+        lambda leaf: jnp.repeat(leaf, E, axis=0) if leaf.ndim else leaf, (before_B, length_B, cache)
+    )
 
     def unfinished(carry):
         i, ended_BE = carry[0], carry[-1]
         return (i < max_new) & ~(ended_BE if complete else ended_BE[:, 0]).all()
 
     def one_character(carry):
-        i, new_BEW, logits_BEV, cache, node_BE, score_BE, ended_BE = carry
-        gain_BEV = jnp.where(child_XV[node_BE] == NOWHERE, -jnp.inf, jax.nn.log_softmax(logits_BEV))
+        i, new_BEW, before_R, cache, node_BE, score_BE, ended_BE = carry
+        logits_RV, cache = read_next(model, params, cache, before_R, length_R, i)
+        gain_BEV = jax.nn.log_softmax(logits_RV).reshape(B, E, V)
+        gain_BEV = jnp.where(child_XV[node_BE] == NOWHERE, -jnp.inf, gain_BEV)
         # A beam that has ended continues with PAD, which does not change its score.
         stay_11V = jnp.where(jnp.arange(V) == PAD_ID, 0.0, -jnp.inf)[None, None]
         gain_BEV = jnp.where(ended_BE[:, :, None], stay_11V, gain_BEV)
@@ -100,21 +102,17 @@ def best_entries(
         parent_BE, next_BE = flat_BE // V, flat_BE % V
         follow = partial(jnp.take_along_axis, indices=parent_BE, axis=1)
         new_BEW = jnp.take_along_axis(new_BEW, parent_BE[:, :, None], axis=1).at[:, :, i].set(next_BE)
-        position_R = jnp.minimum(length_R + i, last)
-        ended_BE = follow(ended_BE) | (next_BE == MASK_ID) | (position_R == last).reshape(B, E)
+        ended_BE = follow(ended_BE) | (next_BE == MASK_ID) | (length_B + i >= model.cfg.seq_len)[:, None]
         node_BE = jnp.where(ended_BE, ROOT, child_XV[follow(node_BE), next_BE])
         parent_R = (jnp.arange(B)[:, None] * E + parent_BE).ravel()
         cache = jax.tree.map(lambda leaf: leaf[parent_R] if leaf.ndim else leaf, cache)
-        start_R = jnp.minimum(position_R, last - 1)  # beams that have ended compute nothing of use
-        logits_R1V, cache = read({"params": params, **cache}, next_BE.reshape(-1, 1), length_R, start_R)
-        return i + 1, new_BEW, logits_R1V.reshape(B, E, V), cache, node_BE, score_BE, ended_BE
+        return i + 1, new_BEW, next_BE.ravel(), cache, node_BE, score_BE, ended_BE
 
-    logits_BEV = jnp.broadcast_to(logits_BV[:, None], (B, E, V))
     one_beam_E = jnp.where(jnp.arange(E) == 0, 0.0, -jnp.inf)  # the search begins with one beam
     first_BE = jnp.broadcast_to(one_beam_E[None], (B, E))
     new_BEW = jnp.full((B, E, max_new), PAD_ID, jnp.int32)
     node_BE = jnp.full((B, E), ROOT, jnp.int32)
     ended_BE = jnp.broadcast_to(length_B[:, None] == 0, (B, E))
-    start = (0, new_BEW, logits_BEV, cache, node_BE, first_BE, ended_BE)
+    start = (0, new_BEW, before_R, cache, node_BE, first_BE, ended_BE)
     _, new_BEW, *_, score_BE, _ = lax.while_loop(unfinished, one_character, start)
     return new_BEW, score_BE

@@ -61,42 +61,61 @@ def continue_texts(
 
     A row also ends after the last position that the model can read.
     """
-    B, last = len(prompt_BP), model.cfg.seq_len
-    read = partial(model.apply, train=False, mutable=["cache"])
-    logits_BV, state = read_prompts(model, params, prompt_BP, length_B, max_new)
-    prompt_end_B = jnp.take_along_axis(prompt_BP, jnp.maximum(length_B - 1, 0)[:, None], axis=1)[:, 0]
+    B = len(prompt_BP)
+    before_B, cache = read_prompts(model, params, prompt_BP, length_B, max_new)
 
     def unfinished(carry):
         i, done_B = carry[0], carry[-1]
         return (i < max_new) & ~done_B.all()
 
     def one_character(carry):
-        i, new_BW, logits_BV, cache, done_B = carry
+        i, new_BW, before_B, cache, done_B = carry
+        logits_BV, cache = read_next(model, params, cache, before_B, length_B, i)
         if ends_V is not None:
-            before_B = jnp.where(i == 0, prompt_end_B, new_BW[:, i - 1])
             logits_BV = _mask_ends_only(logits_BV, ends_V[before_B])
         next_B = _choose(logits_BV, key, i, temperature, top_k)
         next_B = jnp.where(done_B, PAD_ID, next_B)
-        position_B = jnp.minimum(length_B + i, last)
-        done_B |= position_B == last
+        done_B |= length_B + i >= model.cfg.seq_len
         if stop_at_mask:
             done_B |= next_B == MASK_ID
-        start_B = jnp.minimum(position_B, last - 1)  # rows that have ended compute nothing of use
-        logits_B1V, state = read({"params": params, **cache}, next_B[:, None], length_B, start_B)
-        return i + 1, new_BW.at[:, i].set(next_B), logits_B1V[:, 0], state, done_B
+        return i + 1, new_BW.at[:, i].set(next_B), next_B, cache, done_B
 
     new_BW = jnp.full((B, max_new), PAD_ID, jnp.int32)
-    return lax.while_loop(unfinished, one_character, (0, new_BW, logits_BV, state, length_B == 0))[1]
+    return lax.while_loop(unfinished, one_character, (0, new_BW, before_B, cache, length_B == 0))[1]
 
 
 def read_prompts(
     model, params, prompt_BP: jax.Array, length_B: jax.Array, max_new: int
 ) -> tuple[jax.Array, dict]:
-    """Returns the logits after each prompt, (B, V), and a cache with room for `max_new` more characters."""
-    logits_BPV, cache = model.apply({"params": params}, prompt_BP, length_B, train=False, mutable=["cache"])
-    end_B = jnp.maximum(length_B - 1, 0)
-    logits_BV = jnp.take_along_axis(logits_BPV, end_B[:, None, None], axis=1)[:, 0]
-    return logits_BV, shortened(cache, model.cfg, prompt_BP.shape[1] + max_new)
+    """Returns the last character of each prompt, (B,), and a cache with room for `max_new` more characters.
+
+    The first call of `read_next` reads the last character once more. So no logits of this call are used, and
+    XLA leaves out what only they need: the head, and most of the last layer.
+    """
+    _, cache = model.apply({"params": params}, prompt_BP, length_B, train=False, mutable=["cache"])
+    last_B = jnp.take_along_axis(prompt_BP, jnp.maximum(length_B - 1, 0)[:, None], axis=1)[:, 0]
+    return last_B, shortened(cache, model.cfg, prompt_BP.shape[1] + max_new)
+
+
+def read_next(
+    model, params, cache: dict, before_B: jax.Array, length_B: jax.Array, i: jax.Array
+) -> tuple[jax.Array, dict]:
+    """Reads one more character of each text.
+
+    Args:
+      model, params: the model.
+      cache: the cache of the calls before, from `read_prompts` or from this function.
+      before_B: the last character of each text: of its prompt at first, then the one written last.
+      length_B: the length of each prompt.
+      i: how many characters have been written.
+
+    Returns:
+      The logits of the next character, (B, V), and the cache. Both mean nothing in rows that have ended.
+    """
+    start_B = jnp.clip(length_B + i - 1, 0, model.cfg.seq_len - 1)
+    read = partial(model.apply, train=False, mutable=["cache"])
+    logits_B1V, cache = read({"params": params, **cache}, before_B[:, None], length_B, start_B)
+    return logits_B1V[:, 0], cache
 
 
 def _mask_ends_only(logits_BV: jax.Array, may_end_B: jax.Array) -> jax.Array:
