@@ -14,13 +14,17 @@ One call of `train_steps` works through many microbatches. Each function in this
 
 `end_update` can also be a program of its own (`make_end_update`), which all widths of microbatches share.
 
+The last few results of `make_train_steps` and `make_end_update` are kept. JAX keeps what it has compiled for
+a function, so a process that trains the same model again, from other parameters or on other data, compiles
+nothing.
+
 Several models can train side by side: give arrays of keys, and every leaf of the state has a leading axis
 `E`.
 
 Axes: `B` batch, `T` query position, `V` vocabulary, `J` microbatches of one call, `E` models side by side.
 """
 
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -66,16 +70,22 @@ def init_state(
       mesh: the devices, on which `shardings` places each leaf. None leaves the placement to JAX.
     """
 
-    def init(key, params):
+    params = place_params(params, mesh) if mesh and params is not None else params
+    return _make_init(model, tx, mesh)(key, params)
+
+
+@lru_cache(maxsize=4)
+def _make_init(model: GPT, tx: optax.GradientTransformation, mesh: Mesh | None):
+    def init(key, params) -> TrainState:
         if params is None:
             params = model.init(key, jnp.zeros((1, 1), jnp.int32), train=False)["params"]
         return TrainState(jnp.zeros((), jnp.int32), params, tx.init(params))
 
-    init = jax.vmap(init) if key.ndim else init
-    params = place_params(params, mesh) if mesh and params is not None else params
-    places = shardings(jax.eval_shape(init, key, params), mesh) if mesh else None
-    # One program: without jit, JAX takes seconds to compile each operation separately.
-    return jax.jit(init, out_shardings=places)(key, params)
+    def run(key, params) -> TrainState:
+        state = (jax.vmap(init) if key.ndim else init)(key, params)
+        return lax.with_sharding_constraint(state, shardings(state, mesh)) if mesh else state
+
+    return jax.jit(run)  # one program: without jit, JAX takes seconds to compile each operation separately
 
 
 def zero_sums(state: TrainState) -> Sums:
@@ -83,6 +93,7 @@ def zero_sums(state: TrainState) -> Sums:
     return Sums(jnp.zeros(state.step.shape), jax.tree.map(jnp.zeros_like, state.params))
 
 
+@lru_cache(maxsize=4)
 def make_train_steps(model: GPT, tx: optax.GradientTransformation | None, mesh: Mesh | None = None):
     """Returns the jitted function `train_steps`, with `model` and `tx` filled in.
 
@@ -107,6 +118,7 @@ def make_train_steps(model: GPT, tx: optax.GradientTransformation | None, mesh: 
     return jax.jit(run, donate_argnums=(1, 2))
 
 
+@lru_cache(maxsize=4)
 def make_end_update(tx: optax.GradientTransformation, mesh: Mesh | None = None):
     """Returns a jitted function that makes an update from the sums of a `train_steps` without optimiser.
 

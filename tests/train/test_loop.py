@@ -162,6 +162,13 @@ def test_a_finished_run_says_so_and_does_nothing(tmp_path, capsys):
     assert all((a == b).all() for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(again)))
 
 
+def test_a_second_training_of_the_same_model_compiles_nothing(tmp_path, monkeypatch):
+    """What is not traced is not compiled. Seed, learning rate and length are inputs of the program."""
+    start(tmp_path / "first")
+    monkeypatch.setattr(GPT, "__call__", lambda *_, **__: pytest.fail("the model is traced again"))
+    start(tmp_path / "second", seed=1, learning_rate=1e-3, epochs=1)
+
+
 def test_metrics_count_what_each_update_reads(tmp_path):
     """An update may take several dispatches: here five microbatches of two texts, three at a time."""
     changes = {
