@@ -17,7 +17,7 @@ from kgpt_jax.data.given import write_pairs
 from kgpt_jax.data.vocab import MASK
 from kgpt_jax.model.gpt import GPT
 from kgpt_jax.train import stages
-from tests import runs
+from tests import runs, tiny
 from tests.commands import CHECKOUT, run
 
 TINY = {
@@ -130,7 +130,7 @@ def test_logits_are_the_models(untrained):
     logits_TV = untrained.logits(text)
     assert logits_TV.shape == (len(text), len(untrained.vocab)) and logits_TV.dtype == np.float32
     x_1T = untrained.vocab.encode(text)[None]
-    expected_TV = GPT(untrained.config.model).apply({"params": untrained.params}, x_1T, train=False)[0]
+    expected_TV = tiny.logits(GPT(untrained.config.model), untrained.params, x_1T)[0]
     np.testing.assert_allclose(logits_TV, expected_TV, atol=1e-5)
 
 

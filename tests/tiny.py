@@ -1,7 +1,7 @@
 """Models small enough for a test, and what to call them with."""
 
 import dataclasses
-from functools import cache
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -62,6 +62,16 @@ def _make(variant, **changes):
         return jnp.asarray(middle + 0.3 * rng.standard_normal(leaf.shape), leaf.dtype)
 
     return model, jax.tree_util.tree_map_with_path(random, abstract_params(cfg)), x_BT
+
+
+@partial(jax.jit, static_argnames="model")
+def _logits(model, params, x_BT, source_B):
+    return model.apply({"params": params}, x_BT, source_B, train=False)
+
+
+def logits(model, params, x_BT, source_B=None):
+    """Returns the logits; tests that read batches of one shape share one compiled program."""
+    return _logits(model, params, x_BT, np.ones(len(x_BT), np.int32) if source_B is None else source_B)
 
 
 def source_B(variant, length, rows=3):

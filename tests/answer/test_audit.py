@@ -13,7 +13,7 @@ from kgpt_jax.data.names import Frame
 from kgpt_jax.model.gpt import GPT
 from kgpt_jax.store.compatible import fit_to
 from kgpt_jax.store.params import load_params
-from tests import runs
+from tests import runs, tiny
 from tests.commands import refused, run
 
 PEOPLE = BiographiesConfig(n_train=20, n_dev=180, n_test=20, copies=1)
@@ -38,7 +38,7 @@ def test_familiarity_is_the_last_part_and_the_least_likely_letter_of_the_first(u
     config = fit_to(unread, unread.config)
     params = load_params(unread)
     text = unread.vocab.encode("Ada King")
-    logits_1TV = GPT(config.model).apply({"params": params}, text[None], np.ones(1, np.int32), train=False)
+    logits_1TV = tiny.logits(GPT(config.model), params, text[None])
     gain_T = [float(jax.nn.log_softmax(logits_1TV[0, i])[text[i + 1]]) for i in range(7)]
     expected = sum(gain_T[3:]) + min(gain_T[:3])
     found = familiarity(unread, config.model, params, ["Ada King", "Adж King", ""])

@@ -1,4 +1,4 @@
-from functools import cache, partial
+from functools import partial
 
 import jax
 import numpy as np
@@ -38,19 +38,11 @@ def scores(model, params, prompt):
     for row, text in zip(x_BT, texts):
         row[: len(text)] = text
     source_B = np.full(len(texts), len(prompt))
-    gains_BTV = np.asarray(log_probabilities(model)(params, x_BT, source_B))
+    gains_BTV = np.asarray(jax.nn.log_softmax(tiny.logits(model, params, x_BT, source_B)))
     return {
         entry: sum(gains_TV[i - 1, text[i]] for i in range(len(prompt), len(text)))
         for entry, text, gains_TV in zip(ENTRIES, texts, gains_BTV)
     }
-
-
-@cache
-def log_probabilities(model):
-    def read(params, x_BT, source_B):
-        return jax.nn.log_softmax(model.apply({"params": params}, x_BT, source_B, train=False))
-
-    return jax.jit(read)
 
 
 def test_the_answer_is_the_best_entry():
@@ -96,7 +88,7 @@ def test_one_beam_takes_the_likeliest_character_that_an_entry_has():
     child_XV = make_trie(["kid", "a"], VOCAB)
     new_BEW, _ = best_entries(model, params, prompt_BP, length_B, child_XV, beams=1, max_new=6)
     new_W = np.asarray(new_BEW)[0, 0]
-    logits_TV = model.apply({"params": params}, prompt_BP[:, :4], train=False)[0]
+    logits_TV = tiny.logits(model, params, prompt_BP[:, :4])[0]
     k, a = (logits_TV[3, VOCAB.id_of[c]] for c in "ka")
     assert VOCAB.decode(new_W).rstrip("□") == ("kid⁇" if k > a else "a⁇")
 

@@ -36,7 +36,7 @@ from kgpt_jax.model.gpt import GPT
 from kgpt_jax.modes.ask import in_words
 from kgpt_jax.store.compatible import fit_to
 from kgpt_jax.store.params import load_params, models, params_digest
-from tests import runs
+from tests import runs, tiny
 from tests.commands import refused, run
 
 sklearn = pytest.importorskip("sklearn")
@@ -88,7 +88,7 @@ def test_evidence_is_what_the_models_say(two_models):
     leads = []
     for one in models(two_models, params):
         text = two_models.vocab.encode(asked_and_said)
-        logits_TV = np.array(GPT(config.model).apply({"params": one}, text[None], train=False))[0]
+        logits_TV = np.array(tiny.logits(GPT(config.model), one, text[None]))[0]
         of_answer = range(len(questions[0]) + 1, len(text))
         leads.append(
             min(logits_TV[i - 1, text[i]] - np.delete(logits_TV[i - 1], text[i]).max() for i in of_answer)

@@ -18,17 +18,12 @@ def prompts():
     return [rng.integers(2, 13, n).astype(np.int32) for n in (5, 1, 9, 15)]
 
 
-@partial(jax.jit, static_argnames="model")
-def read(model, params, x_BT, source_B):
-    return model.apply({"params": params}, x_BT, source_B, train=False)
-
-
 def one_by_one(model, params, prompt, max_new, stop_at_mask):
     """The slow way: the whole text read again for every character, no cache."""
     text, source_B = list(prompt), np.array([len(prompt)])
     while len(text) - len(prompt) < max_new and len(text) <= model.cfg.seq_len:
         x_BT = np.array([text + [PAD_ID] * (model.cfg.seq_len - len(text))])  # one shape, one program
-        text.append(int(read(model, params, x_BT, source_B)[0, len(text) - 1].argmax()))
+        text.append(int(tiny.logits(model, params, x_BT, source_B)[0, len(text) - 1].argmax()))
         if stop_at_mask and text[-1] == MASK_ID:
             break
     return text[len(prompt) :]
@@ -80,7 +75,7 @@ def sampled(temperature, top_k, seed, rows=400):
 
 def test_sampling_follows_the_models_probabilities():
     model, params, _ = tiny.make("vanilla")
-    logits_V = model.apply({"params": params}, np.array([[2, 3, 4]]), train=False)[0, -1]
+    logits_V = tiny.logits(model, params, np.array([[2, 3, 4]]))[0, -1]
     logits_V = logits_V.at[PAD_ID].set(-np.inf)
     expected_V = np.asarray(jax.nn.softmax(logits_V / 0.7))
     drawn = sampled(0.7, 0, seed=0, rows=20_000)

@@ -66,7 +66,7 @@ def test_log_probabilities_are_sums_over_the_answer_and_its_end(variant):
     for question, answer, score in zip(questions[:3], answers, found):
         text = f"{question}{MASK}{answer}{MASK}"
         x_1T, source_1 = VOCAB.encode(text[:-1])[None], np.array([len(question) + 1])
-        gains_TV = jax.nn.log_softmax(model.apply({"params": params}, x_1T, source_1, train=False)[0])
+        gains_TV = jax.nn.log_softmax(tiny.logits(model, params, x_1T, source_1)[0])
         by_hand = sum(
             float(gains_TV[t, VOCAB.id_of[text[t + 1]]]) for t in range(len(question), len(text) - 1)
         )
@@ -77,5 +77,5 @@ def test_an_answer_that_fills_the_text_has_no_end():
     model, params, _ = tiny.make("vanilla")
     [score] = log_probabilities(model, params, VOCAB, ["abcdefghij"], ["abcde"])  # 16 with one MASK
     x_1T = VOCAB.encode(f"abcdefghij{MASK}abcd")[None]
-    gains_TV = jax.nn.log_softmax(model.apply({"params": params}, x_1T, train=False)[0])
+    gains_TV = jax.nn.log_softmax(tiny.logits(model, params, x_1T)[0])
     assert score == pytest.approx(sum(float(gains_TV[10 + i, 2 + i]) for i in range(5)), abs=1e-5)

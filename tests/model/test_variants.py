@@ -22,6 +22,7 @@ from kgpt_jax.model.variants import VARIANTS, each, lookup, without_defaults
 from kgpt_jax.store.checkpoint import Checkpoints
 from kgpt_jax.store.compatible import open_run
 from tests import tiny
+from tests.tiny import logits
 
 FULL_SIZE = {  # at vocabulary 256; the first four are the course's own counts
     "vanilla": 3_323_392,
@@ -42,16 +43,6 @@ FULL_SIZE = {  # at vocabulary 256; the first four are the course's own counts
 FIXED_SCORES = [-1.2867748, 0.9271476, -0.46324304, -1.8940898]
 SOURCE = 4  # characters given, in tests of variants that read them as a whole
 every_variant = pytest.mark.parametrize("variant", VARIANTS)
-
-
-@partial(jax.jit, static_argnames="model")
-def _logits(model, params, x_BT, source_B):
-    return model.apply({"params": params}, x_BT, source_B, train=False)
-
-
-def logits(model, params, x_BT, source_B=None):
-    """Returns the logits; tests that read texts of one length share one compiled program."""
-    return _logits(model, params, x_BT, np.ones(len(x_BT), np.int32) if source_B is None else source_B)
 
 
 @partial(jax.jit, static_argnames="model")
@@ -78,7 +69,7 @@ def test_full_size_parameter_count(variant):
 @every_variant
 @pytest.mark.parametrize("T", [1, 7])
 def test_shape_is_kept(variant, T):
-    model, params, x_BT = tiny.make(variant)
+    model, params, x_BT = tiny.make(variant, n_layer=tiny.few_layers(variant))
     assert jax.eval_shape(partial(logits, model), params, x_BT[:, :T]).shape == (3, T, 13)
     stack, inputs = VARIANTS[variant].stack(model.cfg), stack_inputs(variant, T)
     y_BTC = jax.eval_shape(partial(stack.apply, train=False), {"params": params["stack"]}, *inputs)
@@ -114,7 +105,7 @@ def gradients(variant, **changes):
 
 @every_variant
 def test_no_gradient_comes_from_a_later_position(variant):
-    grad_TSC = gradients(variant)
+    grad_TSC = gradients(variant, n_layer=tiny.few_layers(variant))
     for t in range(first_predicted(variant), 15):
         assert grad_TSC[t, t].any()
         assert not grad_TSC[t, t + 1 :].any(), t
@@ -140,7 +131,7 @@ def gradient_and_logits(model, params, x_BT, source_B):
 
 @every_variant
 def test_every_parameter_gets_a_finite_gradient(variant):
-    model, params, x_BT = tiny.make(variant)
+    model, params, x_BT = tiny.make(variant, n_layer=tiny.few_layers(variant))
     gradient, _ = gradient_and_logits(model, params, x_BT, tiny.source_B(variant, SOURCE))
     for path, grad in jax.tree_util.tree_leaves_with_path(gradient):
         name = jax.tree_util.keystr(path)
@@ -164,7 +155,7 @@ def relative_difference(tree, exact):
     + [("vanilla", "float32", "bfloat16", 0.03), ("vanilla", "bfloat16", "bfloat16", 0.05)],
 )
 def test_bfloat16_factors_and_activations_stay_close_to_float32(variant, dtype, products, most):
-    model, params, x_BT = tiny.make(variant)
+    model, params, x_BT = tiny.make(variant, n_layer=tiny.few_layers(variant))
     other = GPT(dataclasses.replace(model.cfg, dtype=dtype, products=products))
     source_B = tiny.source_B(variant, SOURCE)
     exact, exact_BTV = gradient_and_logits(model, params, x_BT, source_B)
@@ -349,7 +340,8 @@ def test_the_perceiver_forgets_what_its_latents_cannot_hold():
 
 @pytest.mark.parametrize("variant", sorted(FULL_SIZE.keys() - {"perceiver", "bigbird", "encoder_decoder"}))
 def test_all_others_lose_nothing(variant):
-    np.testing.assert_array_equal(gradients(variant).any(axis=-1), np.tril(np.ones((15, 15), bool)))
+    grad_TSC = gradients(variant, n_layer=tiny.few_layers(variant))
+    np.testing.assert_array_equal(grad_TSC.any(axis=-1), np.tril(np.ones((15, 15), bool)))
 
 
 def test_bigbird_looks_at_window_first_block_and_a_random_one():
