@@ -55,6 +55,7 @@ def train_on_eight():
         found[model_devices] = {
             "mesh": dict(mesh.shape),
             "losses": losses,
+            "placed": is_placed(drawn, mesh) and is_placed(loaded, mesh),
             "bytes": largest_share((drawn.params, drawn.opt_state)),
             "bytes of loaded": largest_share((loaded.params, loaded.opt_state)),
             "bytes to answer": (largest_share(params), largest_share(drawn.params)),
@@ -62,6 +63,14 @@ def train_on_eight():
             "answers": answers,
         }
     print(json.dumps(found))
+
+
+def is_placed(tree, mesh) -> bool:
+    """Returns whether each leaf is where the rules place it."""
+    placed = jax.tree.map(
+        lambda leaf, place: leaf.sharding.is_equivalent_to(place, leaf.ndim), tree, shardings(tree, mesh)
+    )
+    return all(jax.tree.leaves(placed))
 
 
 def largest_share(tree) -> int:
@@ -102,6 +111,7 @@ def test_each_device_holds_its_share_of_the_large_parameters(eight):
 def test_a_loaded_model_is_shared_from_the_beginning(eight):
     """No device holds all of it, neither for more training nor to answer; the answers are the same."""
     for size in SIZES:
+        assert eight[size]["placed"]
         assert eight[size]["bytes of loaded"] == eight[size]["bytes"]
         assert len(set(eight[size]["bytes to answer"])) == 1
         assert eight[size]["answers"] == eight[1]["answers"] and any(eight[1]["answers"])

@@ -81,18 +81,17 @@ def best_entries(
     and long entries compete as whole answers.
     """
     B, E, V = len(prompt_BP), beams, child_XV.shape[1]
-    before_B, cache = read_prompts(model, params, prompt_BP, length_B, max_new)
-    before_R, length_R, cache = jax.tree.map(
-        lambda leaf: jnp.repeat(leaf, E, axis=0) if leaf.ndim else leaf, (before_B, length_B, cache)
-    )
+    last_B, cache = read_prompts(model, params, prompt_BP, length_B, max_new)
+    cache = jax.tree.map(lambda leaf: jnp.repeat(leaf, E, axis=0) if leaf.ndim else leaf, cache)
+    last_R, length_R = jnp.repeat(last_B, E), jnp.repeat(length_B, E)
 
     def unfinished(carry):
         i, ended_BE = carry[0], carry[-1]
         return (i < max_new) & ~(ended_BE if complete else ended_BE[:, 0]).all()
 
     def one_character(carry):
-        i, new_BEW, before_R, cache, node_BE, score_BE, ended_BE = carry
-        logits_RV, cache = read_next(model, params, cache, before_R, length_R, i)
+        i, new_BEW, last_R, cache, node_BE, score_BE, ended_BE = carry
+        logits_RV, cache = read_next(model, params, cache, last_R, length_R, i)
         gain_BEV = jax.nn.log_softmax(logits_RV).reshape(B, E, V)
         gain_BEV = jnp.where(child_XV[node_BE] == NOWHERE, -jnp.inf, gain_BEV)
         # A beam that has ended continues with PAD, which does not change its score.
@@ -113,6 +112,6 @@ def best_entries(
     new_BEW = jnp.full((B, E, max_new), PAD_ID, jnp.int32)
     node_BE = jnp.full((B, E), ROOT, jnp.int32)
     ended_BE = jnp.broadcast_to(length_B[:, None] == 0, (B, E))
-    start = (0, new_BEW, before_R, cache, node_BE, first_BE, ended_BE)
+    start = (0, new_BEW, last_R, cache, node_BE, first_BE, ended_BE)
     _, new_BEW, *_, score_BE, _ = lax.while_loop(unfinished, one_character, start)
     return new_BEW, score_BE

@@ -62,17 +62,17 @@ def continue_texts(
     A row also ends after the last position that the model can read.
     """
     B = len(prompt_BP)
-    before_B, cache = read_prompts(model, params, prompt_BP, length_B, max_new)
+    last_B, cache = read_prompts(model, params, prompt_BP, length_B, max_new)
 
     def unfinished(carry):
         i, done_B = carry[0], carry[-1]
         return (i < max_new) & ~done_B.all()
 
     def one_character(carry):
-        i, new_BW, before_B, cache, done_B = carry
-        logits_BV, cache = read_next(model, params, cache, before_B, length_B, i)
+        i, new_BW, last_B, cache, done_B = carry
+        logits_BV, cache = read_next(model, params, cache, last_B, length_B, i)
         if ends_V is not None:
-            logits_BV = _mask_ends_only(logits_BV, ends_V[before_B])
+            logits_BV = _mask_ends_only(logits_BV, ends_V[last_B])
         next_B = _choose(logits_BV, key, i, temperature, top_k)
         next_B = jnp.where(done_B, PAD_ID, next_B)
         done_B |= length_B + i >= model.cfg.seq_len
@@ -81,7 +81,7 @@ def continue_texts(
         return i + 1, new_BW.at[:, i].set(next_B), next_B, cache, done_B
 
     new_BW = jnp.full((B, max_new), PAD_ID, jnp.int32)
-    return lax.while_loop(unfinished, one_character, (0, new_BW, before_B, cache, length_B == 0))[1]
+    return lax.while_loop(unfinished, one_character, (0, new_BW, last_B, cache, length_B == 0))[1]
 
 
 def read_prompts(
@@ -89,8 +89,8 @@ def read_prompts(
 ) -> tuple[jax.Array, dict]:
     """Returns the last character of each prompt, (B,), and a cache with room for `max_new` more characters.
 
-    The first call of `read_next` reads the last character once more. So no logits of this call are used, and
-    XLA leaves out what only they need: the head, and most of the last layer.
+    `read_next` reads the last character again and returns its logits. Those of this call are not used, so XLA
+    leaves out what only they need: the head, and the last layer except for its keys and values.
     """
     _, cache = model.apply({"params": params}, prompt_BP, length_B, train=False, mutable=["cache"])
     last_B = jnp.take_along_axis(prompt_BP, jnp.maximum(length_B - 1, 0)[:, None], axis=1)[:, 0]
@@ -98,14 +98,14 @@ def read_prompts(
 
 
 def read_next(
-    model, params, cache: dict, before_B: jax.Array, length_B: jax.Array, i: jax.Array
+    model, params, cache: dict, last_B: jax.Array, length_B: jax.Array, i: jax.Array
 ) -> tuple[jax.Array, dict]:
-    """Reads one more character of each text.
+    """Reads the last character of each text.
 
     Args:
       model, params: the model.
       cache: the cache of the calls before, from `read_prompts` or from this function.
-      before_B: the last character of each text: of its prompt at first, then the one written last.
+      last_B: the last character of each text: that of the prompt if i is 0, otherwise the one just written.
       length_B: the length of each prompt.
       i: how many characters have been written.
 
@@ -113,8 +113,9 @@ def read_next(
       The logits of the next character, (B, V), and the cache. Both mean nothing in rows that have ended.
     """
     start_B = jnp.clip(length_B + i - 1, 0, model.cfg.seq_len - 1)
-    read = partial(model.apply, train=False, mutable=["cache"])
-    logits_B1V, cache = read({"params": params, **cache}, before_B[:, None], length_B, start_B)
+    logits_B1V, cache = model.apply(
+        {"params": params, **cache}, last_B[:, None], length_B, start_B, train=False, mutable=["cache"]
+    )
     return logits_B1V[:, 0], cache
 
 

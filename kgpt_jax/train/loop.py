@@ -244,7 +244,7 @@ class Dispatcher:
         return state, n
 
     def program(self, name: int | str, function, args: tuple):
-        """Returns a program for arguments of these shapes, compiled when its name is new.
+        """Returns a program for arguments of these shapes, which is compiled if its name is new.
 
         Raises:
           UserError: it needs more memory than the machine has.

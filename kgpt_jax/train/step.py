@@ -14,9 +14,9 @@ One call of `train_steps` works through many microbatches. Each function in this
 
 `end_update` can also be a program of its own (`make_end_update`), which all widths of microbatches share.
 
-The last few results of `make_train_steps` and `make_end_update` are kept. JAX keeps what it has compiled for
-a function, so a process that trains the same model again, from other parameters or on other data, compiles
-nothing.
+JAX keeps the compiled programs of a function while the function exists, so each of the three functions that
+make one keeps its last four. A later training in the same process then reuses their programs, if its model
+and optimiser are equal and its microbatches have the same shapes.
 
 Several models can train side by side: give arrays of keys, and every leaf of the state has a leading axis
 `E`.
@@ -69,8 +69,8 @@ def init_state(
       params: parameters to start from; None draws new ones.
       mesh: the devices, on which `shardings` places each leaf. None leaves the placement to JAX.
     """
-
-    params = place_params(params, mesh) if mesh and params is not None else params
+    if mesh and params is not None:
+        params = place_params(params, mesh)
     return _make_init(model, tx, mesh)(key, params)
 
 

@@ -23,6 +23,7 @@ from kgpt_jax.store.checkpoint import Checkpoints
 from kgpt_jax.store.compatible import open_run, with_vocab
 from kgpt_jax.store.folder import read_run
 from kgpt_jax.train import loop
+from kgpt_jax.train import step as training_step
 from kgpt_jax.train.feed import Feed, prefetched
 from kgpt_jax.train.optimizer import make_optimizer
 from kgpt_jax.train.step import TrainState, init_state
@@ -162,11 +163,13 @@ def test_a_finished_run_says_so_and_does_nothing(tmp_path, capsys):
     assert all((a == b).all() for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(again)))
 
 
-def test_a_second_training_of_the_same_model_compiles_nothing(tmp_path, monkeypatch):
-    """What is not traced is not compiled. Seed, learning rate and length are inputs of the program."""
-    start(tmp_path / "first")
-    monkeypatch.setattr(GPT, "__call__", lambda *_, **__: pytest.fail("the model is traced again"))
-    start(tmp_path / "second", seed=1, learning_rate=1e-3, epochs=1)
+@pytest.mark.parametrize("microbatches", [1, 2])  # with the optimiser in the same program, and apart
+def test_an_equal_model_is_not_traced_again(tmp_path, monkeypatch, microbatches):
+    """The learning rate and the number of epochs are inputs of the program."""
+    start(tmp_path / "first", microbatches=microbatches)
+    for module, name in ((GPT, "__call__"), (training_step, "apply_gradient")):
+        monkeypatch.setattr(module, name, lambda *_, **__: pytest.fail("traced again"))
+    start(tmp_path / "second", learning_rate=1e-3, epochs=1, microbatches=microbatches)
 
 
 def test_metrics_count_what_each_update_reads(tmp_path):
