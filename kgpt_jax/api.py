@@ -334,8 +334,8 @@ def finetune(
     """Trains a run on questions with their answers, like `--mode=finetune`.
 
     The same call resumes an interrupted run, and returns at once if the run is finished. Ctrl-C saves a
-    checkpoint and raises KeyboardInterrupt; a second Ctrl-C before that
-    ends Python. `run` itself does not change.
+    checkpoint and raises KeyboardInterrupt; a second Ctrl-C before that ends Python. `run` itself does not
+    change.
 
     Args:
       run: the run to start from, usually a pretrained one.
