@@ -87,7 +87,7 @@ class ModelConfig:
 
     variant: str = "vanilla"
     vocab_size: int = 0  # set from the corpus
-    pattern_seed: int = 0  # set from the run's seed: decides the patterns that are drawn and never trained
+    pattern_seed: int = 0  # of patterns that are drawn and never trained: the run's seed, if there are any
     block_size: int = 128  # rows of the learned position table
     seq_len: int = 127  # characters that the model reads at once, at most; a text has one more
     n_layer: int = 4

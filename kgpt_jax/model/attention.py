@@ -3,7 +3,8 @@
 An attention layer is a module `(x_BTC, pos_BT, *, train) -> y_BTC` in which no position sees a later one.
 `pos_BT` holds the position of each input in its text; it is `pos_1T` if all rows have the same positions. The
 class attribute `cost` is the number of multiplications for one text (`model/costs.py` lists the letters). The
-attribute `options` lists the layer's own settings (`model/options.py`).
+attribute `options` lists the layer's own settings (`model/options.py`). A layer with a pattern that is drawn
+and never trained has the attribute `patterned = True`, and seeds the pattern with `pattern_name`.
 
 Decoding reads the prompt in the first call, and one position in each further call. The caller makes the
 "cache" collection mutable, in which `remember` keeps the keys and values of earlier calls.
@@ -93,6 +94,8 @@ def pattern_name(module: nn.Module) -> str:
 
     Models that train side by side (`n_seeds`) share a `pattern_seed`, so they have the same patterns.
     """
+    if not getattr(module, "patterned", False):  # else all its runs would have the pattern of seed 0
+        raise TypeError(f"{type(module).__name__} draws a pattern: give it the attribute patterned = True")
     path, seed = "/".join(module.path), module.cfg.pattern_seed
     return f"{path} {seed}" if seed else path
 

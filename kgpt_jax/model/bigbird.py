@@ -54,6 +54,7 @@ class BigBirdAttention(nn.Module):
     cfg: ModelConfig
     cost = "4 T C C + 8 T W C"
     options = (BLOCK,)
+    patterned = True
 
     @nn.compact
     def __call__(self, x_BTC: jax.Array, pos_BT: jax.Array, *, train: bool) -> jax.Array:

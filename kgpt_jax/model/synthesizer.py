@@ -155,6 +155,7 @@ class FixedRandomAttention(nn.Module):
 
     cfg: ModelConfig
     cost = "2 T C C + T T C"
+    patterned = True
 
     @nn.compact
     def __call__(self, x_BTC: jax.Array, pos_BT: jax.Array, *, train: bool) -> jax.Array:

@@ -116,6 +116,11 @@ def options_of(cfg: ModelConfig) -> dict[str, Option]:
     return {option.name: option for option in getattr(described(cfg), "options", ())}
 
 
+def draws_patterns(cfg: ModelConfig) -> bool:
+    """Returns whether the variant has patterns that are drawn and never trained."""
+    return getattr(described(cfg), "patterned", False)
+
+
 def without_defaults(cfg: ModelConfig) -> ModelConfig:
     """Returns `cfg` without the options that equal their defaults, so that equal models have equal configs.
 

@@ -15,7 +15,7 @@ from kgpt_jax.data.holdout import UNKNOWN, refuse_learned
 from kgpt_jax.data.stage_data import recipe_of
 from kgpt_jax.data.vocab import Vocab
 from kgpt_jax.devices import barrier, is_first, made_on
-from kgpt_jax.model.variants import without_defaults
+from kgpt_jax.model.variants import draws_patterns, without_defaults
 from kgpt_jax.store.digests import damage, seal
 from kgpt_jax.store.folder import Run, any_saved, read_run, saved_steps, write_json
 
@@ -84,6 +84,7 @@ def fit_to(run: Run, config: Config) -> Config:
     """Returns `config` with the vocabulary size and the pattern seed of an existing run.
 
     Dropout, dtype, products and remat may differ from the run's, because they do not change the parameters.
+    So may the pattern seed that older versions saved with variants that have no patterns.
 
     Args:
       run: the run that is read or that training starts from.
@@ -99,7 +100,8 @@ def fit_to(run: Run, config: Config) -> Config:
     fitted = with_vocab(config, run.vocab, run.config.model.pattern_seed)
     there, asked = leaves(run.config.model), leaves(fitted.model)
     for name in there:
-        if there[name] != asked[name] and name not in ("dropout", "dtype", "products", "remat"):
+        free = name in ("dropout", "dtype", "products", "remat", "pattern_seed")
+        if there[name] != asked[name] and not free:
             raise UserError(
                 f"{run.folder} has model.{name} {there[name]!r}, and {asked[name]!r} is asked for: "
                 "leave out --config or the flag that says so, or start from another run"
@@ -174,12 +176,14 @@ def with_vocab(config: Config, vocab: Vocab, pattern_seed: int = 0) -> Config:
       config: the recipe.
       vocab: the vocabulary.
       pattern_seed: seeds the untrained patterns. A new model takes the run's seed; a run that starts from
-        another keeps that run's pattern seed.
+        another keeps that run's pattern seed. A variant without patterns gets 0, so that runs with different
+        seeds have the same model, and share its compiled programs.
 
     Raises:
       UserError: there is no such variant, it has no such option, or an option's value is out of range.
     """
     model = without_defaults(config.model)
+    pattern_seed = pattern_seed if draws_patterns(model) else 0
     model = dataclasses.replace(model, vocab_size=len(vocab), pattern_seed=pattern_seed)
     return dataclasses.replace(config, model=model)
 

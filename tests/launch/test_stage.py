@@ -19,12 +19,13 @@ def test_launcher_says_that_a_platform_is_not_there(platform, tmp_path):
 
 @pytest.mark.long
 def test_launcher_takes_the_same_flags(tmp_path):
-    flags = ["--platform=cpu", f"--workdir={tmp_path}", *TINY]
-    assert "pretraining: vanilla" in run_process("--seed=3", *flags, module="launch.pretrain")
-    assert "starting from" in run_process("--seed=4", f"--workdir={tmp_path}", module="launch.finetune")
+    flags = ["--platform=cpu", *TINY]
+    bigbird = (f"--workdir={tmp_path}", "--variant=bigbird")
+    assert "pretraining: bigbird" in run_process("--seed=3", *flags, *bigbird, module="launch.pretrain")
+    assert "starting from" in run_process("--seed=4", *bigbird, module="launch.finetune")
     stages = ("pretrain", "finetune")
-    configs = [json.loads((tmp_path / f"vanilla/{stage}/config.json").read_text()) for stage in stages]
+    configs = [json.loads((tmp_path / f"bigbird/{stage}/config.json").read_text()) for stage in stages]
     seeds = [(config["seed"], config["model"]["pattern_seed"]) for config in configs]
     assert seeds == [(3, 3), (4, 3)]  # what was drawn for pretraining stays
-    assert "Correct: " in run_process(f"--workdir={tmp_path}", module="launch.evaluate")
+    assert "Correct: " in run_process(*bigbird, module="launch.evaluate")
     assert "<cpu|gpu|tpu>" in run_process("--platform=abacus", module="launch.pretrain", status=2)

@@ -20,7 +20,7 @@ from kgpt_jax.environment import SUPERVISED
 from kgpt_jax.model.gpt import GPT
 from kgpt_jax.store import checkpoint
 from kgpt_jax.store.checkpoint import Checkpoints
-from kgpt_jax.store.compatible import open_run, with_vocab
+from kgpt_jax.store.compatible import fit_to, open_run, with_vocab
 from kgpt_jax.store.digests import damage, seal
 from kgpt_jax.store.folder import locked, read_run, set_aside
 from kgpt_jax.store.params import load_params
@@ -400,9 +400,20 @@ def test_a_run_from_before_there_was_a_pattern_seed_goes_on_with_0(run):
     del old["model"]["pattern_seed"]
     (run.folder / "config.json").write_text(json.dumps(old))
     seal(run.folder, ["run.json", "vocab.json", "config.json"])
-    today = with_vocab(override(run.config, {"seed": 3}), VOCAB, 3)
+    today = override(run.config, {"seed": 3, "model.pattern_seed": 3})
     again = open_run(run.folder, today, run.vocab, run.facts)
     assert again.config.model.pattern_seed == read_run(run.folder).config.model.pattern_seed == 0
+
+
+@pytest.mark.parametrize(
+    "variant, seed", [("bigbird", 3), ("synthesizer_random_fixed", 3), ("vanilla", 0), ("perceiver", 0)]
+)
+def test_only_variants_with_patterns_have_a_seed_for_them(tmp_path, variant, seed):
+    """Older versions saved one with every variant."""
+    config = with_vocab(tiny.config(variant), VOCAB, 3)
+    assert config.model.pattern_seed == seed
+    old = open_run(tmp_path, override(config, {"model.pattern_seed": 3}), VOCAB, {"stage": "pretrain"})
+    assert fit_to(old, tiny.config(variant)).model.pattern_seed == seed
 
 
 def test_a_folder_without_a_checkpoint_is_made_anew(run):
