@@ -9,10 +9,11 @@ import pytest
 from kgpt_jax.environment import compilation_cache
 from kgpt_jax.main import show_log
 
-# Tests mostly trace and compile. Compiling is quicker
-# - without LLVM's optimisations: by a third;
-# - with an older way to compile fused operations, which JAX has up to 0.10: by another third;
-# - if programs are not split up for several threads, because pytest-xdist uses all cores anyway: by a fifth.
+# Tests mostly trace and compile. These flags shorten compilation:
+# - no optimisations by LLVM: by a third;
+# - the old compiler of fused operations, which JAX 0.11 no longer has: by another third;
+# - no splitting of programs: by a fifth. The parts would be compiled in parallel, but pytest-xdist already
+#   uses all cores.
 QUICK = "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
 if jax.__version_info__ < (0, 11):
     QUICK += " --xla_cpu_use_fusion_emitters=false"

@@ -87,7 +87,7 @@ def continue_texts(
 def read_prompts(
     model, params, prompt_BP: jax.Array, length_B: jax.Array, max_new: int
 ) -> tuple[jax.Array, dict]:
-    """Returns the last character of each prompt, (B,), and a cache with room for `max_new` more characters.
+    """Reads the prompts. Returns the last character of each, (B,), and a cache with room for `max_new` more.
 
     `read_next` reads the last character again and returns its logits. Those of this call are not used, so XLA
     leaves out what only they need: the head, and the last layer except for its keys and values.

@@ -57,9 +57,7 @@ class GPT(nn.Module):
             h_BTC = jnp.take_along_axis(h_BSC, pos_BT[:, :, None], axis=1)
         else:
             inputs_BTC, h_BTC = h_BTC, stack(h_BTC, pos_BT, source_B, train=train)
-            if (
-                "cache" not in stack.variables
-            ):  # each further call of decoding reruns such a stack on all inputs
+            if "cache" not in stack.variables:  # further calls of decoding rerun such a stack on all inputs
                 remember(self, "inputs", inputs_BTC, pos_BT)
         h_BTC = LayerNorm(dtype=jnp.float32, name="ln_f")(h_BTC)
         return nn.Dense(cfg.vocab_size, use_bias=False, kernel_init=normal_init, name="head")(h_BTC)

@@ -100,7 +100,7 @@ def lookup(cfg: ModelConfig) -> Variant:
 
 
 def described(cfg: ModelConfig) -> type[nn.Module]:
-    """Returns the class whose docstring, `cost` and `options` describe a variant: its attention or its stack.
+    """Returns the class whose docstring and attributes describe a variant: its attention or its stack.
 
     Raises:
       UserError: there is no such variant. The message lists all variants.

@@ -84,7 +84,7 @@ def fit_to(run: Run, config: Config) -> Config:
     """Returns `config` with the vocabulary size and the pattern seed of an existing run.
 
     Dropout, dtype, products and remat may differ from the run's, because they do not change the parameters.
-    So may the pattern seed that older versions saved with variants that have no patterns.
+    So may the pattern seed: older versions saved one even if the variant has no patterns.
 
     Args:
       run: the run that is read or that training starts from.

@@ -14,9 +14,9 @@ One call of `train_steps` works through many microbatches. Each function in this
 
 `end_update` can also be a program of its own (`make_end_update`), which all widths of microbatches share.
 
-JAX keeps the compiled programs of a function while the function exists, so each of the three functions that
-make one keeps its last four. A later training in the same process then reuses their programs, if its model
-and optimiser are equal and its microbatches have the same shapes.
+JAX keeps what it has compiled for a jitted function as long as that function exists. So `init_state`,
+`make_train_steps` and `make_end_update` keep their last four functions. A later training in the same process
+reuses these, if its model and optimiser are equal and its microbatches have the same shapes.
 
 Several models can train side by side: give arrays of keys, and every leaf of the state has a leading axis
 `E`.
@@ -40,6 +40,8 @@ from kgpt_jax.data.vocab import PAD_ID
 from kgpt_jax.devices import place_params, replicated, shardings
 from kgpt_jax.model.gpt import GPT
 from kgpt_jax.model.variants import lookup
+
+keep_last_four = lru_cache(maxsize=4)
 
 
 class TrainState(NamedTuple):
@@ -74,7 +76,7 @@ def init_state(
     return _make_init(model, tx, mesh)(key, params)
 
 
-@lru_cache(maxsize=4)
+@keep_last_four
 def _make_init(model: GPT, tx: optax.GradientTransformation, mesh: Mesh | None):
     def init(key, params) -> TrainState:
         if params is None:
@@ -93,7 +95,7 @@ def zero_sums(state: TrainState) -> Sums:
     return Sums(jnp.zeros(state.step.shape), jax.tree.map(jnp.zeros_like, state.params))
 
 
-@lru_cache(maxsize=4)
+@keep_last_four
 def make_train_steps(model: GPT, tx: optax.GradientTransformation | None, mesh: Mesh | None = None):
     """Returns the jitted function `train_steps`, with `model` and `tx` filled in.
 
@@ -118,7 +120,7 @@ def make_train_steps(model: GPT, tx: optax.GradientTransformation | None, mesh: 
     return jax.jit(run, donate_argnums=(1, 2))
 
 
-@lru_cache(maxsize=4)
+@keep_last_four
 def make_end_update(tx: optax.GradientTransformation, mesh: Mesh | None = None):
     """Returns a jitted function that makes an update from the sums of a `train_steps` without optimiser.
 
@@ -212,7 +214,7 @@ def end_update(tx, state: TrainState, sums: Sums, rate: jax.Array):
 
 
 def continue_update(state: TrainState, sums: Sums, rate: jax.Array):
-    """Returns state and sums unchanged, with metrics of 0, because no update has been made."""
+    """Returns state and sums as they are, and metrics of 0: the update has more microbatches to come."""
     return state, sums, {"loss": jnp.zeros(()), "grad_norm": jnp.zeros(())}
 
 

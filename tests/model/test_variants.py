@@ -392,6 +392,11 @@ def test_what_is_never_trained_follows_from_the_pattern_seed(variant):
     assert (read(0) != read(7)).any() and (read(7) != read(8)).any()
 
 
+def test_a_layer_that_draws_a_pattern_must_say_so():
+    with pytest.raises(TypeError, match="CausalAttention draws a pattern: give it .* patterned = True"):
+        attention.pattern_name(attention.CausalAttention(tiny.MODEL))
+
+
 def test_unknown_variant_lists_the_known():
     with pytest.raises(UserError, match="unknown variant 'gated'; choose from vanilla, rope, "):
         tiny.make("gated")
