@@ -5,7 +5,15 @@ import numpy as np
 import pytest
 
 from kgpt_jax import devices
-from kgpt_jax.answer.decode import check_rows, continue_texts, ended, ends_of_texts, pad_prompts, sample
+from kgpt_jax.answer.decode import (
+    check_rows,
+    continue_texts,
+    ended,
+    ends_of_texts,
+    pad_prompts,
+    read_prompts,
+    sample,
+)
 from kgpt_jax.config import UserError, override
 from kgpt_jax.data.vocab import MASK, MASK_ID, PAD_ID
 from kgpt_jax.model import encoder_decoder
@@ -88,6 +96,15 @@ def test_sampling_is_seeded_and_top_k_cuts():
     assert (sampled(1.0, 0, seed=1) != sampled(1.0, 0, seed=2)).any()
     assert len(set(sampled(5.0, 3, seed=1))) == 3
     assert set(sampled(5.0, 1, seed=1)) == set(sampled(0.0, 0, seed=1))
+
+
+def test_the_logits_of_a_prompt_are_not_computed():
+    model, params, _ = tiny.make("vanilla")
+    prompt_BP, length_B = pad_prompts(prompts(), 6, 15)
+    read = jax.jit(partial(read_prompts, model, max_new=1))
+    operations = read.lower(params, prompt_BP, length_B).compile().as_text()
+    assert "/stack/blocks_1/attn/key/" in operations
+    assert "/stack/blocks_1/mlp/" not in operations and "/head/" not in operations
 
 
 def test_the_encoder_runs_once_for_a_batch_of_answers(monkeypatch):
