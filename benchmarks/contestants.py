@@ -28,8 +28,8 @@ def jax_train(config: dict, updates: int):
     from kgpt_jax.config import from_dict
     from kgpt_jax.devices import make_mesh
     from kgpt_jax.model.gpt import GPT
+    from kgpt_jax.train.dispatch import Dispatcher
     from kgpt_jax.train.feed import Feed, n_microbatches
-    from kgpt_jax.train.loop import Dispatcher
     from kgpt_jax.train.optimizer import learning_rates, make_optimizer
     from kgpt_jax.train.step import init_state
 

@@ -8,7 +8,6 @@ prints the table with its ratio and draws it.
 
 import dataclasses
 import math
-import os
 import platform
 import shutil
 import statistics
@@ -18,7 +17,7 @@ from importlib import metadata
 from pathlib import Path
 
 from kgpt_jax.config import UserError
-from kgpt_jax.environment import processor
+from kgpt_jax.environment import cores, processor
 
 # If there are more variants than these, only these are drawn in color: the usual attention, two variants
 # whose cost is linear in the length, and the one whose cost grows least.
@@ -150,9 +149,8 @@ def machine() -> dict[str, str]:
     if shutil.which("nvidia-smi"):
         asked = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
         name += " and " + subprocess.run(asked, capture_output=True, text=True).stdout.strip()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     found = {
-        "processor": f"{cores} cores of {name}",
+        "processor": f"{cores()} cores of {name}",
         "python": platform.python_version(),
     }
     for package in ("jax", "flax", "torch"):

@@ -150,8 +150,8 @@ class TrainConfig:
     clip_norm: float = 1.0
     shuffle: bool = True
     group_by_length: bool = True  # texts of similar length share a batch, which saves padding
-    microbatches: int = 0  # of a batch, split by length; 0: 8 on a CPU for large or mixed batches, else 1
-    microbatches_per_dispatch: int = 8  # microbatches in one call of the compiled program, at most
+    microbatches: int = 0  # of a batch, split by length; 0: of 8 texts on a CPU if batches are large or mixed
+    microbatches_per_dispatch: int = 8  # in one call of the compiled program, at most; on a CPU often one
     save_every: int = 500  # updates between checkpoints
 
     def __post_init__(self):

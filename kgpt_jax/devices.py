@@ -23,7 +23,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from kgpt_jax.config import UserError, first_line
-from kgpt_jax.environment import processor
+from kgpt_jax.environment import cores, processor
 
 log = logging.getLogger(__name__)
 
@@ -264,5 +264,5 @@ def made_on() -> dict[str, str | int]:
         "processor": processor("model name") or platform.processor() or platform.machine(),
         "processes": jax.process_count(),
         "devices": f"{jax.device_count()} {jax.devices()[0].device_kind}",
-        "threads": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "threads": cores(),
     }

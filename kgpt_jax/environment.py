@@ -106,3 +106,8 @@ def processor(field: str) -> str:
     except OSError:  # not Linux
         return ""
     return next((line.split(":", 1)[1].strip() for line in lines if line.split(":")[0].strip() == field), "")
+
+
+def cores() -> int:
+    """Returns how many of the processor's cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

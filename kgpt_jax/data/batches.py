@@ -17,8 +17,8 @@ from kgpt_jax.data.objectives import Objective
 from kgpt_jax.data.vocab import PAD_ID
 
 WIDTH_STEP = 16  # widths are multiples of this, or the full width
-# For a batch of 128: 4 microbatches leave more padding, and 16 have too few rows to be fast.
-MICROBATCHES_ON_CPU = 8
+# More rows need more memory, leave more padding, and fit a core's cache less well; fewer make slow products.
+ROWS_ON_CPU = 8
 LARGE_BATCH = 128  # texts; so many at once do not fit into a CPU's cache
 
 
@@ -66,7 +66,7 @@ class Size(NamedTuple):
 def max_microbatches(cfg: TrainConfig) -> int:
     """Returns the largest number of microbatches that a batch is split into on any device."""
     small = cfg.group_by_length and cfg.batch_size < LARGE_BATCH
-    return cfg.microbatches or (1 if small else MICROBATCHES_ON_CPU)
+    return cfg.microbatches or (1 if small else max(1, cfg.batch_size // ROWS_ON_CPU))
 
 
 def steps_per_epoch(n_examples: int, cfg: TrainConfig) -> int:

@@ -3,58 +3,34 @@
     params, seconds = train(run, config.pretrain, Chunks.of(objective, n_examples))
 
 The loop in `train` works through stretches of updates. A stretch ends at the next checkpoint, or at the end
-of the current chunk of data. The `Dispatcher` sends its microbatches to the devices, several at a time, and
+of the current chunk of data. The `Dispatcher` (`train/dispatch.py`) sends its microbatches to the devices and
 collects the losses.
 
-Axes: `J` microbatches of one dispatch, `E` models that train side by side, `U` updates.
+Axes: `E` models that train side by side.
 """
 
 import logging
-import time
 from bisect import bisect_right
-from collections import deque
-from collections.abc import Sequence
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
-from jax.sharding import Mesh
 
-from kgpt_jax.config import Config, TrainConfig, UserError
-from kgpt_jax.data.batches import WIDTH_STEP, Batch, Microbatch, stack
+from kgpt_jax.config import Config, TrainConfig
+from kgpt_jax.data.batches import WIDTH_STEP
 from kgpt_jax.data.chunks import Chunks
-from kgpt_jax.devices import (
-    broadcast,
-    check_memory,
-    is_first,
-    make_mesh,
-    place_rows,
-    replicated,
-    shardings,
-    to_numpy,
-)
+from kgpt_jax.devices import check_memory, is_first, make_mesh, to_numpy
 from kgpt_jax.model.gpt import GPT, count_params
 from kgpt_jax.store.checkpoint import Checkpoints
 from kgpt_jax.store.folder import Run
+from kgpt_jax.train.dispatch import Dispatcher, not_finite
 from kgpt_jax.train.feed import Feed, n_microbatches
 from kgpt_jax.train.optimizer import learning_rates, make_optimizer
 from kgpt_jax.train.progress import NoProgress, Progress, clock
-from kgpt_jax.train.step import (
-    Sums,
-    TrainState,
-    init_state,
-    make_end_update,
-    make_train_steps,
-    zero_sums,
-)
+from kgpt_jax.train.step import TrainState, init_state
 from kgpt_jax.train.stop import Stop
 
 log = logging.getLogger(__name__)
-
-SECONDS_PER_DISPATCH = 0.5  # short, so that training stops soon after a signal
-MAX_SKIPPED = 5  # skipped updates in a row after which a model counts as diverged
 
 
 def train(
@@ -133,188 +109,6 @@ def train(
             return state.params, seconds
 
 
-class Dispatch(NamedTuple):
-    """Microbatches that are on the devices; their metrics are not fetched yet."""
-
-    step: int  # updates completed before these microbatches
-    last_J: list[int]  # indices of the microbatches that complete an update
-    tokens_J: list[int]  # characters of each microbatch, without padding
-    metrics: dict[str, jax.Array]  # as `step.train_steps` returns them
-
-
-class Dispatcher:
-    """Sends microbatches to the devices, several at once, and records their losses when these arrive.
-
-    All microbatches of a dispatch have the same width, and each width has its own compiled program. The
-    number of microbatches adapts to the speed of the devices: a dispatch takes about SECONDS_PER_DISPATCH,
-    and holds at most `cfg.microbatches_per_dispatch`. The devices work on one dispatch while Python prepares
-    the next.
-
-    If an update has several microbatches on a CPU, these differ in width. Another program then makes the
-    update, so that the optimiser is compiled once and not for each width. A dispatch ends with the update.
-
-    Args:
-      model: the network.
-      tx: the optimiser.
-      dropout_key: the run's key, or an array of E keys.
-      rates: the learning rate of every update of the run.
-      cfg: the stage of training.
-      progress: records every update, and excludes compilation from the time.
-      checkpoints: error messages name the newest one.
-      state: the state before the first dispatch; only its shapes are used.
-      mesh: the devices.
-      positions: the positions on the mesh's `data` axis whose rows the microbatches hold; None: all.
-    """
-
-    def __init__(
-        self,
-        model: GPT,
-        tx: optax.GradientTransformation,
-        dropout_key: jax.Array,
-        rates: np.ndarray,
-        cfg: TrainConfig,
-        progress: Progress | NoProgress,
-        checkpoints: Checkpoints | None,
-        state: TrainState,
-        mesh: Mesh,
-        positions: Sequence[int] | None = None,
-    ):
-        self.on_cpu = jax.default_backend() == "cpu"
-        apart = self.on_cpu and n_microbatches(cfg) > 1
-        self.train_steps = make_train_steps(model, None if apart else tx, mesh)
-        self.end_update = make_end_update(tx, mesh) if apart else None
-        self.dropout_key, self.rates = dropout_key, rates
-        self.capacity, self.mesh, self.positions = cfg.microbatches_per_dispatch, mesh, positions
-        self.progress, self.checkpoints = progress, checkpoints
-        places = Sums(replicated(mesh), shardings(state.params, mesh))
-        self.sums = jax.jit(zero_sums, out_shardings=places)(state)
-        self.compiled = {}  # programs: `train_steps` by width, and "end"
-        self.limit = 1  # microbatches in the next dispatch
-        self.under_way = deque()  # of Dispatch
-        self.collected = time.perf_counter()  # when metrics were fetched last
-        self.tokens = 0  # of the current update, so far
-        self.skipped_E = np.zeros(state.step.size, int)  # each model's skipped updates in a row
-
-    def run(
-        self, state: TrainState, queue: list[tuple[int, Microbatch]], stop: Stop
-    ) -> tuple[TrainState, int]:
-        """Trains on a queue of microbatches. After a request to stop, it only finishes the current update.
-
-        Args:
-          state: the state before the first microbatch.
-          queue: (update, microbatch) pairs in order; updates are numbered from 0.
-          stop: whether the processes agree to stop.
-
-        Returns:
-          The new state, and how many updates the run has made in all.
-        """
-        while queue:
-            state, n = self.send(state, queue)
-            update, queue = queue[n - 1][0], queue[n:]
-            self.collect(under_way=1)
-            if stop.agreed():
-                queue = [(i, microbatch) for i, microbatch in queue if i == update]
-        return state, update + 1
-
-    def send(self, state: TrainState, queue: list[tuple[int, Microbatch]]) -> tuple[TrainState, int]:
-        """Sends the first microbatches of the queue. Returns the new state and how many were sent."""
-        numbers, microbatches = zip(*queue[: self.limit])
-        widths = [microbatch.batch.x_BT.shape[1] for microbatch in microbatches]
-        width = widths[0]
-        n = next((j for j, other in enumerate(widths) if other != width), len(widths))
-        if self.end_update:
-            n = next((j + 1 for j in range(n) if microbatches[j].last), n)
-        microbatches = microbatches[:n]
-        # The program takes `capacity` microbatches and ignores those from number n on.
-        stacked = stack([*microbatches, *[microbatches[0]] * (self.capacity - n)])
-        batch = Batch(*(place_rows(leaf, self.mesh, 1, self.positions) for leaf in stacked.batch))
-        rate_J = np.zeros(self.capacity, np.float32)
-        rate_J[:n] = self.rates[list(numbers[:n])]
-        args = (self.dropout_key, state, self.sums, stacked._replace(batch=batch), rate_J, np.int32(n))
-        program = self.program(width, self.train_steps, args)
-        if self.on_cpu:
-            self.collect(under_way=0)  # two calls at once would need memory for both
-        state, self.sums, metrics = program(*args)
-        if self.end_update and microbatches[-1].last:
-            args = (state, self.sums, rate_J, np.int32(n))
-            state, self.sums, metrics = self.program("end", self.end_update, args)(*args)
-        last_J = [j for j, microbatch in enumerate(microbatches) if microbatch.last]
-        tokens_J = [int(microbatch.tokens) for microbatch in microbatches]
-        self.under_way.append(Dispatch(numbers[0], last_J, tokens_J, metrics))
-        return state, n
-
-    def program(self, name: int | str, function, args: tuple):
-        """Returns a program for arguments of these shapes, which is compiled if its name is new.
-
-        Raises:
-          UserError: it needs more memory than the machine has.
-        """
-        if name in self.compiled:
-            return self.compiled[name]
-        began = time.perf_counter()
-        self.compiled[name] = program = function.lower(*args).compile()
-        seconds = time.perf_counter() - began
-        if needed := program.memory_analysis():
-            most = needed.argument_size_in_bytes + needed.temp_size_in_bytes
-            check_memory("an update", most, "lower batch_size, or raise microbatches")
-        self.progress.leave_out(seconds)
-        self.collected += seconds
-        return program
-
-    def collect(self, under_way: int):
-        """Waits until at most `under_way` dispatches are left on the devices, and records the others.
-
-        Raises:
-          UserError: every model has skipped MAX_SKIPPED updates in a row.
-        """
-        while len(self.under_way) > under_way:
-            step, last_J, tokens_J, metrics = self.under_way.popleft()
-            loss_EU, norm_EU = (np.atleast_2d(metrics[name])[:, last_J] for name in ("loss", "grad_norm"))
-            self.set_limit(len(tokens_J))
-            self.progress.record(step, loss_EU, norm_EU, self.tokens_of_updates(last_J, tokens_J))
-            finite_EU = np.isfinite(loss_EU) & np.isfinite(norm_EU)
-            for update, finite_E in enumerate(finite_EU.T, step + 1):
-                self.count_skipped(update, finite_E)
-
-    def set_limit(self, n: int):
-        """Sets the size of the next dispatch, given that n microbatches took the time since the last call."""
-        now = time.perf_counter()
-        seconds_each = max((now - self.collected) / n, 1e-9)
-        self.collected = now
-        # All processes must send the same dispatches, so the first process's clock decides.
-        self.limit = broadcast(min(max(1, int(SECONDS_PER_DISPATCH / seconds_each)), self.capacity))
-
-    def tokens_of_updates(self, last_J: list[int], tokens_J: list[int]) -> list[int]:
-        """Returns the tokens of each completed update. Tokens of an incomplete update go to the next call."""
-        completed = []
-        for j, tokens in enumerate(tokens_J):
-            self.tokens += tokens
-            if j in last_J:
-                completed.append(self.tokens)
-                self.tokens = 0
-        return completed
-
-    def count_skipped(self, update: int, finite_E: np.ndarray):
-        """Counts each model's skipped updates in a row, and logs a note if a model may have diverged.
-
-        Args:
-          update: the number of the update, from 1.
-          finite_E: whether each model's loss and gradient were finite; if not, it skipped the update.
-
-        Raises:
-          UserError: every model has skipped MAX_SKIPPED updates in a row.
-        """
-        self.skipped_E = np.where(finite_E, 0, self.skipped_E + 1)
-        if (self.skipped_E >= MAX_SKIPPED).all():
-            step = f"{update}, and {MAX_SKIPPED} or more updates in a row were skipped"
-            raise not_finite("the loss or a gradient", step, self.checkpoints)
-        for model in np.flatnonzero(self.skipped_E == MAX_SKIPPED) + 1:
-            log.info(
-                f"note: model {model} of {len(finite_E)} has skipped {MAX_SKIPPED} updates in a row, "
-                f"up to {update}: it may have diverged; the others go on"
-            )
-
-
 def check_fits(config: Config, stage: str):
     """Raises a UserError if a stage's batches cannot be divided among the devices, or need too much memory.
 
@@ -354,13 +148,3 @@ def all_finite(state: TrainState) -> jax.Array:
     model_axes = state.step.ndim  # 1 if there are several models, else 0
     leaves = jax.tree.leaves(state.params)
     return jnp.stack([jnp.isfinite(x).all(axis=tuple(range(model_axes, x.ndim))) for x in leaves]).all(axis=0)
-
-
-def not_finite(what: str, step: str, checkpoints: Checkpoints | None) -> UserError:
-    """Returns the error for a run that has diverged. The message names the newest checkpoint, if any."""
-    newest = checkpoints and checkpoints.step
-    return UserError(
-        f"{what} is not finite at update {step}; the last good checkpoint is "
-        f"{checkpoints.folder / str(newest) if newest else 'none yet'}; "
-        "try a lower learning rate, in another --workdir"
-    )

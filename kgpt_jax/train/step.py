@@ -5,18 +5,21 @@
     train_steps = make_train_steps(model, tx)
     state, sums, metrics = train_steps(dropout_key, state, sums, microbatches, rate_J, n)
 
-One call of `train_steps` works through many microbatches. Each function in this list may call the next:
+One call of `train_steps` works through many microbatches:
 
-    train_steps     loops over the microbatches of one call
-    train_step      adds one microbatch's loss and gradient to the sums
-    end_update      checks the sums of a whole update, and clears them
-    apply_gradient  changes the parameters
+    train_steps           loops over the microbatches of one call, and calls `train_step` for each
+      train_step          calls `add_microbatch` and, after the last microbatch of an update, `end_update`
+        add_microbatch    adds one microbatch's loss and gradient to the sums
+        end_update        checks the sums of a whole update, and clears them
+          apply_gradient  changes the parameters
 
-`end_update` can also be a program of its own (`make_end_update`), which all widths of microbatches share.
+`add_microbatch` and `end_update` can also be programs of their own (`make_add_microbatch`,
+`make_end_update`). Then several threads can add microbatches at the same time, each to its own sums, and the
+optimiser is compiled once and not for each width of microbatches.
 
-JAX keeps what it has compiled for a jitted function as long as that function exists. So `init_state`,
-`make_train_steps` and `make_end_update` keep their last four functions. A later training in the same process
-reuses these, if its model and optimiser are equal and its microbatches have the same shapes.
+JAX keeps what it has compiled for a jitted function as long as that function exists. So `init_state` and the
+functions that begin with `make` keep their last four functions. A later training in the same process reuses
+these, if its model and optimiser are equal and its microbatches have the same shapes.
 
 Several models can train side by side: give arrays of keys, and every leaf of the state has a leading axis
 `E`.
@@ -24,7 +27,7 @@ Several models can train side by side: give arrays of keys, and every leaf of th
 Axes: `B` batch, `T` query position, `V` vocabulary, `J` microbatches of one call, `E` models side by side.
 """
 
-from functools import lru_cache, partial
+from functools import lru_cache, partial, reduce
 from typing import Any, NamedTuple
 
 import jax
@@ -85,7 +88,7 @@ def _make_init(model: GPT, tx: optax.GradientTransformation, mesh: Mesh | None):
 
     def run(key, params) -> TrainState:
         state = (jax.vmap(init) if key.ndim else init)(key, params)
-        return lax.with_sharding_constraint(state, shardings(state, mesh)) if mesh else state
+        return placed(mesh, state)
 
     return jax.jit(run)  # one program: without jit, JAX takes seconds to compile each operation separately
 
@@ -96,7 +99,7 @@ def zero_sums(state: TrainState) -> Sums:
 
 
 @keep_last_four
-def make_train_steps(model: GPT, tx: optax.GradientTransformation | None, mesh: Mesh | None = None):
+def make_train_steps(model: GPT, tx: optax.GradientTransformation, mesh: Mesh | None = None):
     """Returns the jitted function `train_steps`, with `model` and `tx` filled in.
 
     Call it as `train_steps(dropout_key, state, sums, microbatches, rate_J, n)`. It donates the buffers of
@@ -106,7 +109,6 @@ def make_train_steps(model: GPT, tx: optax.GradientTransformation | None, mesh: 
     Args:
       model: the network.
       tx: the optimiser; its `update` takes the learning rate as an extra argument (see `make_optimizer`).
-        None only adds to the sums: `make_end_update` makes the updates.
       mesh: the devices; state and sums stay where `init_state` placed them. None leaves that to JAX.
     """
 
@@ -115,41 +117,63 @@ def make_train_steps(model: GPT, tx: optax.GradientTransformation | None, mesh: 
         steps = partial(train_steps, model, tx)
         if dropout_key.ndim:
             steps = jax.vmap(steps, in_axes=(0, 0, 0, None, None, None))
-        return placed(mesh, *steps(dropout_key, state, sums, *args))
+        state, sums, metrics = steps(dropout_key, state, sums, *args)
+        return placed(mesh, state), placed(mesh, sums), fetchable(mesh, metrics)
 
     return jax.jit(run, donate_argnums=(1, 2))
 
 
 @keep_last_four
-def make_end_update(tx: optax.GradientTransformation, mesh: Mesh | None = None):
-    """Returns a jitted function that makes an update from the sums of a `train_steps` without optimiser.
+def make_add_microbatch(model: GPT, mesh: Mesh | None = None):
+    """Returns the jitted function `add_microbatch`, with `model` filled in.
 
-    When an update's last microbatch is in the sums, call it as `end(state, sums, rate_J, n)`, with the
-    `rate_J` and `n` of the last call of `train_steps`. It returns what `train_steps` returns, and donates the
-    same buffers. Each of the J entries of a metric holds the update's value.
+    Call it as `add(dropout_key, params, step, sums, microbatch)`. It donates the buffers of `sums`. With an
+    array of E keys it adds the gradients of E models.
     """
 
-    def run(state: TrainState, sums: Sums, rate_J: jax.Array, n: jax.Array):
+    def run(dropout_key, *args):
+        add = partial(add_microbatch, model)
+        if dropout_key.ndim:
+            add = jax.vmap(add, in_axes=(0, 0, 0, 0, None))
+        return placed(mesh, add(dropout_key, *args))
+
+    return jax.jit(run, donate_argnums=3)
+
+
+@keep_last_four
+def make_end_update(tx: optax.GradientTransformation, mesh: Mesh | None = None):
+    """Returns a jitted function that makes an update from the sums of all its microbatches.
+
+    Call it as `end(state, parts, rate)`, where `parts` is a list of `Sums` that add up to the update's. It
+    returns the new state, the parts, cleared, and metrics as from `train_steps` with J = 1. It donates the
+    buffers of `state` and `parts`.
+    """
+
+    def run(state: TrainState, parts: list[Sums], rate: jax.Array):
         end = partial(end_update, tx)
         end = jax.vmap(end, in_axes=(0, 0, None)) if state.step.ndim else end
-        state, sums, metrics = end(state, sums, rate_J[n - 1])
-        metrics = {name: jnp.stack([value] * len(rate_J), axis=-1) for name, value in metrics.items()}
-        return placed(mesh, state, sums, metrics)
+        sums = reduce(partial(jax.tree.map, jnp.add), parts)
+        state, _, metrics = end(state, sums, rate)
+        parts = [zero_sums(state) for _ in parts]
+        metrics = {name: value[..., None] for name, value in metrics.items()}
+        return placed(mesh, state), placed(mesh, parts), fetchable(mesh, metrics)
 
     return jax.jit(run, donate_argnums=(0, 1))
 
 
-def placed(mesh: Mesh | None, state: TrainState, sums: Sums, metrics: dict[str, jax.Array]):
-    """Keeps state and sums where `init_state` places them, and replicates the metrics."""
-    if mesh:
-        state, sums = (lax.with_sharding_constraint(x, shardings(x, mesh)) for x in (state, sums))
-        metrics = lax.with_sharding_constraint(metrics, replicated(mesh))
-    return state, sums, metrics
+def placed(mesh: Mesh | None, tree):
+    """Keeps a state, or sums, where `init_state` places them."""
+    return lax.with_sharding_constraint(tree, shardings(tree, mesh)) if mesh else tree
+
+
+def fetchable(mesh: Mesh | None, metrics: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """Replicates metrics, so that every process can fetch them."""
+    return lax.with_sharding_constraint(metrics, replicated(mesh)) if mesh else metrics
 
 
 def train_steps(
     model: GPT,
-    tx: optax.GradientTransformation | None,
+    tx: optax.GradientTransformation,
     dropout_key: jax.Array,
     state: TrainState,
     sums: Sums,
@@ -161,9 +185,8 @@ def train_steps(
 
     Args:
       model: the network.
-      tx: the optimiser; None makes no update.
-      dropout_key: the run's key. Each microbatch folds in the numbers of its update and of itself, so that a
-        resumed run has the same dropout masks as an uninterrupted one.
+      tx: the optimiser.
+      dropout_key: the run's key (see `add_microbatch`).
       state: the state before these microbatches.
       sums: the sums before these microbatches: an update may be split over several calls.
       microbatches: J of them, stacked along the first axis of every leaf.
@@ -186,16 +209,31 @@ def train_steps(
 
 
 def train_step(model: GPT, tx, dropout_key, state: TrainState, sums: Sums, microbatch: Microbatch, rate):
-    """Adds one microbatch to the sums. After an update's last one, `tx`, if given, updates the parameters.
+    """Adds one microbatch to the sums. After an update's last one, `tx` updates the parameters.
 
     Returns the new state, the new sums and the metrics, as `end_update` does.
     """
-    key = jax.random.fold_in(jax.random.fold_in(dropout_key, state.step), microbatch.number)
-    loss, grads = jax.value_and_grad(weighted_loss)(state.params, model, microbatch, key)
-    sums = jax.tree.map(jnp.add, sums, Sums(loss, grads))
-    if tx is None:
-        return continue_update(state, sums, rate)
+    sums = add_microbatch(model, dropout_key, state.params, state.step, sums, microbatch)
     return lax.cond(microbatch.last, partial(end_update, tx), continue_update, state, sums, rate)
+
+
+def add_microbatch(
+    model: GPT, dropout_key, params, step: jax.Array, sums: Sums, microbatch: Microbatch
+) -> Sums:
+    """Returns the sums with the loss and the gradient of one more microbatch.
+
+    Args:
+      model: the network.
+      dropout_key: the run's key. Each microbatch folds in the numbers of its update and of itself, so that a
+        resumed run has the same dropout masks as an uninterrupted one.
+      params: the parameters.
+      step: the number of updates so far.
+      sums: the sums before this microbatch.
+      microbatch: the rows to train on.
+    """
+    key = jax.random.fold_in(jax.random.fold_in(dropout_key, step), microbatch.number)
+    loss, grads = jax.value_and_grad(weighted_loss)(params, model, microbatch, key)
+    return jax.tree.map(jnp.add, sums, Sums(loss, grads))
 
 
 def end_update(tx, state: TrainState, sums: Sums, rate: jax.Array):

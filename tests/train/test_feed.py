@@ -203,7 +203,8 @@ def test_a_large_corpus_has_shards_by_default():
         ("gpu", {}, 2, {128}),
         ("gpu", {"microbatches": 0}, 1, {128}),
         ("gpu", {"microbatches": 0, "batch_size": 128, "group_by_length": True}, 1, {128}),
-        ("cpu", {"microbatches": 0, "batch_size": 128, "group_by_length": True}, 8, {16, 96, 128}),
+        ("cpu", {"microbatches": 0, "batch_size": 128, "group_by_length": True}, 16, {16, 64, 96, 128}),
+        ("cpu", {"microbatches": 0, "batch_size": 20}, 2, {64, 96, 128}),
         ("cpu", {"microbatches": 0, "batch_size": 127, "group_by_length": True}, 1, {128}),
     ],
 )

@@ -17,6 +17,7 @@ from kgpt_jax.train.step import (
     TrainState,
     cross_entropy_sum,
     init_state,
+    make_add_microbatch,
     make_end_update,
     make_train_steps,
     predicted,
@@ -146,16 +147,16 @@ def test_a_batch_in_microbatches_makes_the_same_update(variant):
         row[:length] = rng.integers(2, 13, length)
     batch = Batch(x_BT, np.where(x_BT > 0, rng.integers(2, 13, x_BT.shape), 0), np.full(5, 4, np.int32))
     batch = predicted(model.cfg, batch)
-    add, end = partial(make_train_steps(model, None), jax.random.key(3)), make_end_update(tx)
+    add, end = partial(make_add_microbatch(model), jax.random.key(3)), make_end_update(tx)
     results = []
     for n in (1, 3):
         fresh = jax.tree.map(jnp.copy, params)
         state = TrainState(jnp.int32(0), fresh, tx.init(fresh))
         sums = zero_sums(state)
         for microbatch in in_microbatches(batch, n):
-            state, sums, _ = add(state, sums, stack([microbatch]), np.float32([1e-3]), 1)
-        state, sums, metrics = end(state, sums, np.float32([1e-3]), 1)
-        assert int(state.step) == 1 and not any(leaf.any() for leaf in jax.tree.leaves(sums))
+            sums = add(state.params, state.step, sums, microbatch)
+        state, parts, metrics = end(state, [sums], np.float32(1e-3))
+        assert int(state.step) == 1 and not any(leaf.any() for leaf in jax.tree.leaves(parts))
         results.append((state, metrics))
     assert [len(in_microbatches(batch, n)) for n in (1, 3)] == [1, 3]
     shapes = [microbatch.batch.x_BT.shape for microbatch in in_microbatches(batch, 3)]
@@ -229,7 +230,7 @@ def test_several_models_at_once_are_each_what_they_are_alone():
 
 
 def test_an_update_in_its_own_program_is_the_same():
-    """Two models side by side make two updates of two microbatches, as in a program that does everything."""
+    """Two models side by side make two updates from the sums of two threads, as in one program for all."""
     model, _, _ = tiny.make("vanilla", dropout=0.3, n_layer=1)
     tx, (_, _, batches) = make_optimizer(TrainConfig()), setup()
     keys = jax.random.split(jax.random.key(0), 2)
@@ -240,15 +241,14 @@ def test_an_update_in_its_own_program_is_the_same():
     assert not np.any(metrics["loss"][:, [0, 2]])  # these two microbatches do not end an update
 
     apart = init_state(model, tx, keys)
-    sums, add, end = zero_sums(apart), make_train_steps(model, None), make_end_update(tx)
+    parts, add, end = [zero_sums(apart) for _ in range(2)], make_add_microbatch(model), make_end_update(tx)
     for first in (0, 2):
-        args = rate_J[first : first + 2], 2
-        apart, sums, none_yet = add(keys, apart, sums, stack(halves[first : first + 2]), *args)
-        assert not np.any(none_yet["loss"])
-        apart, sums, ended = end(apart, sums, *args)
+        for i in range(2):
+            parts[i] = add(keys, apart.params, apart.step, parts[i], halves[first + i])
+        apart, parts, ended = end(apart, parts, rate_J[first])
         for name, value_EJ in ended.items():
-            np.testing.assert_allclose(value_EJ, metrics[name][:, [first + 1] * 2], rtol=1e-5)
-    assert apart.step.tolist() == [2, 2] and not any(leaf.any() for leaf in jax.tree.leaves(sums))
+            np.testing.assert_allclose(value_EJ, metrics[name][:, [first + 1]], rtol=1e-5)
+    assert apart.step.tolist() == [2, 2] and not any(leaf.any() for leaf in jax.tree.leaves(parts))
     for ours, theirs in zip(jax.tree.leaves(apart.params), jax.tree.leaves(state.params)):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
 
