@@ -39,6 +39,8 @@ RULES = (
     (r"tok_emb/embedding$", -2),
 )
 
+MOST_CALLS = 4  # at the same time
+
 
 @cache  # so that its note is logged once
 def make_mesh(n_rows: int | None, model_devices: int = 1) -> Mesh:
@@ -159,6 +161,19 @@ def place_rows(array: np.ndarray, mesh: Mesh, axis: int, positions: Sequence[int
 
     place = NamedSharding(mesh, P(*[None] * axis, "data"))
     return jax.make_array_from_callback(shape, place, part)
+
+
+def calls_at_once(n: int) -> int:
+    """Returns how many of `n` calls of compiled programs threads should make at the same time.
+
+    On a CPU, XLA computes much of a call on one core only: norms, GELU, the softmax, small products. JAX lets
+    the calls of one thread wait for each other, but not those of different threads. Each call needs memory of
+    its own, so the result is at most MOST_CALLS. It is 1 on other devices; and if there are several devices,
+    which may have to exchange data in the same order.
+    """
+    if jax.default_backend() != "cpu" or jax.device_count() > 1:
+        return 1
+    return max(1, min(n, cores(), MOST_CALLS))
 
 
 def is_first() -> bool:

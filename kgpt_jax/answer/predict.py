@@ -7,9 +7,10 @@ size one.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,7 @@ import numpy as np
 from kgpt_jax.answer.beam import any_text, best_entries
 from kgpt_jax.answer.decode import PROMPT_STEP, check_rows, continue_texts, pad_prompts
 from kgpt_jax.data.vocab import MASK, PAD, Vocab
-from kgpt_jax.devices import to_numpy
+from kgpt_jax.devices import calls_at_once, to_numpy
 
 MAX_ANSWER = 32  # characters, as in the course
 ROWS = 64  # texts in a batch; more rows would save less than their padding costs
@@ -46,19 +47,23 @@ def predict(
       UserError: the search needs more memory than the machine has.
     """
     prompts, notes = encode_questions(vocab, questions, model.cfg.seq_len + 1)
-    write = partial(continue_texts, max_new=MAX_ANSWER, stop_at_mask=True)
-    if trie is not None:
+    if trie is None:
+
+        def write(chosen, prompt_BP, length_B):
+            return continue_texts(model, params, prompt_BP, length_B, max_new=MAX_ANSWER, stop_at_mask=True)
+
+    else:
         positions = min(PROMPT_STEP, model.cfg.seq_len) + MAX_ANSWER
-        rows = n_rows(questions) * beams
+        rows = n_rows(questions) * beams * calls_at_once(-(-len(questions) // ROWS))
         check_rows(model, params, rows, positions, f"a search with {beams:,} beams", "lower --beams")
-        search = partial(best_entries, child_XV=jnp.asarray(trie), beams=beams, max_new=MAX_ANSWER)
+        how = {"child_XV": jnp.asarray(trie), "beams": beams, "max_new": MAX_ANSWER}
+
+        def write(chosen, prompt_BP, length_B):
+            return best_entries(model, params, prompt_BP, length_B, **how)[0][:, 0]
+
     answers = [""] * len(questions)
-    for chosen, prompt_BP, length_B in in_batches(prompts, model.cfg.seq_len):
-        if trie is None:
-            new_BW = write(model, params, prompt_BP, length_B)
-        else:
-            new_BW = search(model, params, prompt_BP, length_B)[0][:, 0]
-        for i, new_W in zip(chosen, to_numpy(new_BW)):
+    for chosen, _, new_BW in batch_by_batch(write, prompts, model.cfg.seq_len):
+        for i, new_W in zip(chosen, new_BW):
             answers[i] = _line(vocab, new_W)
     return answers, notes
 
@@ -82,9 +87,12 @@ def likeliest_answers(
     """
     prompts, _ = encode_questions(vocab, list(questions), model.cfg.seq_len + 1)
     found: list[dict[str, float]] = [{} for _ in prompts]
-    search = partial(best_entries, child_XV=any_text(vocab), beams=beams, max_new=MAX_ANSWER, complete=True)
-    for chosen, prompt_BP, length_B in in_batches(prompts, model.cfg.seq_len):
-        new_BEW, score_BE = map(to_numpy, search(model, params, prompt_BP, length_B))
+    how = {"child_XV": any_text(vocab), "beams": beams, "max_new": MAX_ANSWER, "complete": True}
+
+    def search(chosen, prompt_BP, length_B):
+        return best_entries(model, params, prompt_BP, length_B, **how)
+
+    for chosen, length_B, (new_BEW, score_BE) in batch_by_batch(search, prompts, model.cfg.seq_len):
         for i, new_EW, score_E, length in zip(chosen, new_BEW, score_BE, length_B):
             for new_W, score in zip(new_EW, score_E):
                 if length and np.isfinite(score):  # otherwise there is no such entry
@@ -144,6 +152,40 @@ def in_batches(
         yield chosen, *pad_prompts([texts[i] for i in chosen], rows, longest)
 
 
+def batch_by_batch(
+    function: Callable, texts: Sequence[np.ndarray], longest: int
+) -> Iterator[tuple[list[int], np.ndarray, Any]]:
+    """Calls a function with each batch of texts; on a CPU, threads make several calls at the same time.
+
+    Args:
+      function: takes a batch, as `in_batches` yields it, and returns JAX arrays from a jitted function.
+      texts, longest: as in `in_batches`.
+
+    Yields:
+      The indices of a batch's texts, their lengths (B,), and what the function returned, as NumPy arrays.
+    """
+    by_width: dict[int, list] = {}
+    for batch in reversed([*in_batches(texts, longest)]):  # at the end, short calls leave few threads idle
+        by_width.setdefault(batch[1].shape[1], []).append(batch)
+
+    def call(batch, earlier: Future | None = None):
+        if earlier:
+            earlier.exception()  # waits until the first call of this width has compiled the program
+        chosen, _, length_B = batch
+        return chosen, length_B, jax.tree.map(to_numpy, function(*batch))
+
+    threads = ThreadPoolExecutor(calls_at_once(sum(map(len, by_width.values()))))
+    try:
+        first = {width: threads.submit(call, same[0]) for width, same in by_width.items()}
+        others = [
+            threads.submit(call, one, first[width]) for width, same in by_width.items() for one in same[1:]
+        ]
+        for future in (*first.values(), *others):
+            yield future.result()
+    finally:
+        threads.shutdown(cancel_futures=True)
+
+
 def log_probabilities(
     model, params, vocab: Vocab, questions: list[str], answers: list[str]
 ) -> list[float | None]:
@@ -200,10 +242,13 @@ def read_texts(model, params, texts: Sequence[np.ndarray], given: Sequence[int])
         them, so their entries mean nothing.
     """
     found = [Read(np.zeros(0, np.float32), np.zeros(0, np.float32))] * len(texts)
-    for chosen, text_BT, length_B in in_batches(texts, model.cfg.seq_len + 1):
+
+    def read(chosen, text_BT, length_B):
         source_B = np.ones(len(length_B), np.int32)
         source_B[: len(chosen)] = [max(given[i], 1) for i in chosen]
-        gain_BT, lead_BT = map(to_numpy, _read(model, params, text_BT, source_B))
+        return _read(model, params, text_BT, source_B)
+
+    for chosen, length_B, (gain_BT, lead_BT) in batch_by_batch(read, texts, model.cfg.seq_len + 1):
         for i, gain_T, lead_T, length in zip(chosen, gain_BT, lead_BT, length_B):
             size = max(length - 1, 0)
             found[i] = Read(gain_T[:size], lead_T[:size])

@@ -16,11 +16,10 @@ from collections.abc import Sequence
 
 from kgpt_jax.answer.decode import SENTENCE_ENDS, continue_texts, sentence_ends
 from kgpt_jax.answer.open_book import OpenBook
-from kgpt_jax.answer.predict import in_batches
+from kgpt_jax.answer.predict import batch_by_batch
 from kgpt_jax.answer.reader import Reader
 from kgpt_jax.answer.record import Recited
 from kgpt_jax.data.vocab import MASK, PAD, Vocab
-from kgpt_jax.devices import to_numpy
 
 
 def recite(model, params, vocab: Vocab, book: OpenBook, questions: Sequence[str]) -> list[Recited | None]:
@@ -66,17 +65,13 @@ def documents(model, params, vocab: Vocab, names: Sequence[str], titled: bool) -
     begins = ["" if vocab.unknown(begin) or len(begin) > room else begin for begin in begins]
     prompts = [vocab.encode(begin) for begin in begins]
     lines, ends_V = [""] * len(names), sentence_ends(vocab)
-    for chosen, prompt_BP, length_B in in_batches(prompts, room):
-        new_BW = continue_texts(
-            model,
-            params,
-            prompt_BP,
-            length_B,
-            max_new=room,
-            stop_at_mask=True,
-            ends_V=ends_V,
-        )
-        for i, new_W in zip(chosen, to_numpy(new_BW)):
+
+    def write(chosen, prompt_BP, length_B):
+        how = {"max_new": room, "stop_at_mask": True, "ends_V": ends_V}
+        return continue_texts(model, params, prompt_BP, length_B, **how)
+
+    for chosen, _, new_BW in batch_by_batch(write, prompts, room):
+        for i, new_W in zip(chosen, new_BW):
             written, ended, _ = vocab.decode(new_W).partition(MASK)
             if begins[i]:
                 line = " ".join((begins[i] + written.rstrip(PAD)).splitlines())

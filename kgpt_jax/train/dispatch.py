@@ -4,9 +4,8 @@
     state, step = dispatcher.run(state, queue, stop)
 
 One call of a compiled program usually takes several microbatches and makes their updates. If an update has
-several microbatches on a CPU, each of them is a call instead, and threads make such calls at the same time.
-The reason is that XLA computes much of a call on one core only: norms, dropout, GELU, the softmax, small
-products. JAX lets the calls of one thread wait for each other, but not those of different threads.
+several microbatches on a CPU, each of them is a call instead, and threads make such calls at the same time
+(`devices.calls_at_once` says why).
 
 Axes: `J` microbatches of one dispatch, `E` models that train side by side, `U` updates.
 """
@@ -25,8 +24,7 @@ from jax.sharding import Mesh
 
 from kgpt_jax.config import TrainConfig, UserError
 from kgpt_jax.data.batches import Batch, Microbatch, stack
-from kgpt_jax.devices import broadcast, check_memory, place_rows, replicated, shardings
-from kgpt_jax.environment import cores
+from kgpt_jax.devices import broadcast, calls_at_once, check_memory, place_rows, replicated, shardings
 from kgpt_jax.model.gpt import GPT
 from kgpt_jax.store.checkpoint import Checkpoints
 from kgpt_jax.train.feed import n_microbatches
@@ -97,7 +95,7 @@ class Dispatcher:
         positions: Sequence[int] | None = None,
     ):
         self.on_cpu = jax.default_backend() == "cpu"
-        self.n_threads = n_threads(n_microbatches(cfg), mesh) if self.on_cpu else 0
+        self.n_threads = n_threads(n_microbatches(cfg)) if self.on_cpu else 0
         self.threads = ThreadPoolExecutor(self.n_threads) if self.n_threads > 1 else None
         if self.n_threads:
             self.add_microbatch, self.end_update = make_add_microbatch(model, mesh), make_end_update(tx, mesh)
@@ -288,15 +286,12 @@ def not_finite(what: str, step: str, checkpoints: Checkpoints | None) -> UserErr
     )
 
 
-def n_threads(n_microbatches: int, mesh: Mesh) -> int:
+def n_threads(n_microbatches: int) -> int:
     """Returns how many threads share an update's microbatches on a CPU; 0 if an update is no more than one.
 
-    Several devices already share each microbatch. A thread gets two microbatches or more, because each thread
-    needs memory for one.
+    Each thread gets two microbatches or more, so that all get texts of similar total length.
     """
-    if n_microbatches == 1:
-        return 0
-    return 1 if mesh.size > 1 else min(cores(), -(-n_microbatches // 2))
+    return 0 if n_microbatches == 1 else calls_at_once(n_microbatches // 2)
 
 
 def share(thread: int, n_threads: int, n: int) -> list[int]:

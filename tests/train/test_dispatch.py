@@ -30,7 +30,7 @@ NO_STOP = SimpleNamespace(agreed=lambda: False)
 
 def prepared(monkeypatch, cores: int, **train):
     """Returns a dispatcher, the first state, and the queue of an epoch's three updates."""
-    monkeypatch.setattr(dispatch, "cores", lambda: cores)
+    monkeypatch.setattr(devices, "cores", lambda: cores)
     config = override(with_vocab(tiny.config(**train), VOCAB), {"model.n_layer": 1})
     cfg, mesh = config.pretrain, make_mesh(1)
     model, tx = GPT(config.model), make_optimizer(cfg)
