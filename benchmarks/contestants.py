@@ -23,25 +23,13 @@ MAX_ANSWER = 32  # characters that the course's loop generates
 
 def jax_train(config: dict, updates: int):
     """Makes updates as `loop.train` does, without checkpoints."""
-    import jax
-
     from kgpt_jax.config import from_dict
-    from kgpt_jax.devices import make_mesh
-    from kgpt_jax.model.gpt import GPT
-    from kgpt_jax.train.dispatch import Dispatcher
-    from kgpt_jax.train.feed import Feed, n_microbatches
-    from kgpt_jax.train.optimizer import learning_rates, make_optimizer
-    from kgpt_jax.train.step import init_state
+    from kgpt_jax.train.feed import Feed
 
     config = from_dict(config)
     cfg = config.pretrain
-    data = load_data(config)
-    model, tx = GPT(config.model), make_optimizer(cfg)
-    rates = learning_rates(cfg, data.n_examples(cfg), config.model.seq_len)
-    mesh = make_mesh(-(-cfg.batch_size // n_microbatches(cfg)), config.model_devices)
-    state = init_state(model, tx, jax.random.key(0), mesh=mesh)
-    quiet = _Quiet()
-    dispatcher = Dispatcher(model, tx, jax.random.key(1), rates, cfg, quiet, None, state, mesh)
+    dispatcher, state, data, _, _, mesh = training(config)
+    quiet = dispatcher.progress
     feed = Feed(data, config.model, cfg, 0, mesh)
     drawn = itertools.chain.from_iterable(epoch for _, epoch in feed.chunks(range(cfg.epochs)))
     numbers = itertools.count()
@@ -65,6 +53,27 @@ def jax_train(config: dict, updates: int):
 
     once()
     return once
+
+
+def training(config):
+    """Returns what makes a recipe's updates: dispatcher, first state, data, model, optimiser, and mesh."""
+    import jax
+
+    from kgpt_jax.devices import make_mesh
+    from kgpt_jax.model.gpt import GPT
+    from kgpt_jax.train.dispatch import Dispatcher
+    from kgpt_jax.train.feed import n_microbatches
+    from kgpt_jax.train.optimizer import learning_rates, make_optimizer
+    from kgpt_jax.train.step import init_state
+
+    cfg = config.pretrain
+    data = load_data(config)
+    model, tx = GPT(config.model), make_optimizer(cfg)
+    rates = learning_rates(cfg, data.n_examples(cfg), config.model.seq_len)
+    mesh = make_mesh(-(-cfg.batch_size // n_microbatches(cfg)), config.model_devices)
+    state = init_state(model, tx, jax.random.key(0), mesh=mesh)
+    dispatcher = Dispatcher(model, tx, jax.random.key(1), rates, cfg, _Quiet(), None, state, mesh)
+    return dispatcher, state, data, model, tx, mesh
 
 
 class _Quiet:
@@ -215,13 +224,15 @@ def jax_decode(config: dict, params_path: str, questions: list[str], products: s
     """Answers questions as `--mode=evaluate` does."""
     import dataclasses
 
+    import jax
+
     from kgpt_jax.answer.predict import predict
     from kgpt_jax.config import from_dict
     from kgpt_jax.model.gpt import GPT
 
     config = from_dict(config)
     cfg = dataclasses.replace(config.model, products=products)
-    params, vocab = _load_params(params_path, cfg), _vocab(config)
+    params, vocab = jax.device_put(_load_params(params_path, cfg)), _vocab(config)
 
     def once() -> dict:
         began = time.perf_counter()

@@ -11,13 +11,13 @@ the operation that XLA has named it after, which is usually the last.
 """
 
 import math
-import os
 import re
 import statistics
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -28,8 +28,10 @@ import numpy as np
 from jax import lax
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
+from kgpt_jax.environment import cores
+
 # (kind of operation, pattern of its name). A name is a path of modules and operations, such as
-# "jit(run)/while/body/jvp(GPT)/stack/blocks_0/mlp/up/dot_general". The first pattern that matches decides.
+# "jit(run)/jvp(GPT)/stack/blocks_0/mlp/up/dot_general". The first pattern that matches decides.
 KINDS = (
     ("dropout", r"/Dropout_\d"),
     ("norms", r"/ln\w*/"),
@@ -39,7 +41,7 @@ KINDS = (
     ("attention", r"/attn/"),
     ("GELU", r"/mlp/"),
     ("loss", r"jvp\(\)|take_along_axis"),
-    ("optimizer", r"/body/(cond|add)"),
+    ("optimizer", r"^jit\(run\)/add$"),  # the sums over microbatches
 )
 OTHER, BETWEEN = "other operations", "between operations"
 
@@ -104,9 +106,9 @@ def seconds_alone(product: Product, least: float = 0.02) -> float:
 def kind_of(name: str) -> str:
     """Returns the kind of an operation.
 
-    >>> kind_of("jit(run)/while/body/jvp(GPT)/stack/blocks_0/mlp/up/dot_general")
+    >>> kind_of("jit(run)/jvp(GPT)/stack/blocks_0/mlp/up/dot_general")
     'products of linear layers'
-    >>> kind_of("jit(run)/while/body/jvp(GPT)/stack/blocks_0/attn/readout/Dropout_0/xor")
+    >>> kind_of("jit(run)/jvp(GPT)/stack/blocks_0/attn/readout/Dropout_0/xor")
     'dropout'
     """
     return next((kind for kind, pattern in KINDS if re.search(pattern, name)), OTHER)
@@ -155,12 +157,12 @@ def own_seconds(events: list[tuple[float, float, str]]) -> Counter[str]:
     return found
 
 
-def traced(call: Callable[[], None], names: dict[str, str]) -> Counter[str]:
+def traced(call: Callable[[], None], kind: Callable[[str], str]) -> Counter[str]:
     """Calls a compiled program, and returns the seconds of each kind of operation; they add up to the call's.
 
     Args:
       call: takes no arguments, and returns when the program has ended. It must run on one core.
-      names: of the program's instructions (`names_of`).
+      kind: returns the kind of an instruction of the program, given the instruction's name.
     """
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):
@@ -177,7 +179,7 @@ def traced(call: Callable[[], None], names: dict[str, str]) -> Counter[str]:
                 if not event.name.startswith(("ThunkExecutor", "end: "))
             ]
             for name, seconds in own_seconds(events).items():
-                found[kind_of(names.get(name, ""))] += seconds
+                found[kind(name)] += seconds
     found[BETWEEN] = took - found.total()
     return found
 
@@ -188,52 +190,72 @@ def contestant(config: dict, updates: int) -> Callable[[], dict]:
     It returns, for one update: its "seconds"; the seconds of its matrix products "alone", and their "flops";
     the "widths" of its microbatches in characters; and on one core the seconds of each of the "kinds" of
     operations, from one more update that is traced.
+
+    If threads share the microbatches, threads share the products, too.
     """
-    from benchmarks.contestants import load_data
+    from benchmarks.contestants import training
     from kgpt_jax.config import from_dict
-    from kgpt_jax.data.batches import epoch_batches, in_microbatches, stack
-    from kgpt_jax.model.gpt import GPT
+    from kgpt_jax.data.batches import epoch_batches, in_microbatches
     from kgpt_jax.train.feed import n_microbatches
-    from kgpt_jax.train.optimizer import make_optimizer
-    from kgpt_jax.train.step import apply_gradient, init_state, make_train_steps, weighted_loss, zero_sums
+    from kgpt_jax.train.step import (
+        apply_gradient,
+        make_add_microbatch,
+        make_end_update,
+        weighted_loss,
+        zero_sums,
+    )
 
     config = from_dict(config)
     cfg = config.pretrain
-    data = load_data(config)
-    model, tx = GPT(config.model), make_optimizer(cfg)
-    state = init_state(model, tx, jax.random.key(0))
-    sums, key, rate_1 = zero_sums(state), jax.random.key(1), np.full(1, 1e-3, np.float32)
+    dispatcher, state, data, model, tx, mesh = training(config)
+    key, sums, rate = dispatcher.dropout_key, zero_sums(state), np.float32(1e-3)
     microbatches = in_microbatches(epoch_batches(data.make(0, 0), cfg, 0, 0)[0], n_microbatches(cfg))
-    counts = products(lambda state: apply_gradient(tx, state, state.params, rate_1[0]), state)
-    programs, names = {}, {}
+    counts = products(lambda state: apply_gradient(tx, state, state.params, rate), state)
+    add, names = make_add_microbatch(model, mesh), {}
     for microbatch in microbatches:
         loss = partial(weighted_loss, model=model, microbatch=microbatch, key=key)
         counts += products(jax.value_and_grad(loss), state.params)
         width = microbatch.batch.x_BT.shape[1]
-        if width not in programs:
-            args = (key, state, sums, stack([microbatch]), rate_1, 1)
-            programs[width] = make_train_steps(model, tx).lower(*args).compile()
-            names[width] = names_of(programs[width].as_text())
+        if cores() == 1 and width not in names:
+            program = add.lower(key, state.params, state.step, sums, microbatch).compile()
+            names[width] = names_of(program.as_text())
 
-    def add(microbatches):
+    def add_one(microbatch):
+        nonlocal sums
+        sums = jax.block_until_ready(add(key, state.params, state.step, sums, microbatch))
+
+    def end():
         nonlocal state, sums
+        state, (sums,), _ = jax.block_until_ready(make_end_update(tx, mesh)(state, [sums], rate))
+
+    def trace() -> Counter[str]:
+        found = traced(end, lambda instruction: "optimizer")
         for microbatch in microbatches:
-            program = programs[microbatch.batch.x_BT.shape[1]]
-            state, sums, metrics = program(key, state, sums, stack([microbatch]), rate_1, 1)
-        np.asarray(metrics["loss"])  # waits for the last program
+            of_width = names[microbatch.batch.x_BT.shape[1]]
+            kind = partial(lambda names, instruction: kind_of(names.get(instruction, "")), of_width)
+            found += traced(partial(add_one, microbatch), kind)
+        return found
+
+    def alone(_) -> float:
+        return sum(n * seconds_alone(product) for product, n in counts.items())
 
     def once() -> dict:
-        began = time.perf_counter()
-        add(microbatches * updates)
-        seconds = (time.perf_counter() - began) / updates
-        kinds = Counter()
-        for microbatch in microbatches if len(os.sched_getaffinity(0)) == 1 else []:
-            kinds.update(traced(partial(add, [microbatch]), names[microbatch.batch.x_BT.shape[1]]))
+        nonlocal state
+        queue = [(i, microbatch) for i in range(updates) for microbatch in microbatches]
+        began, dispatcher.progress.left_out = time.perf_counter(), 0.0
+        while queue:
+            state, n = dispatcher.send(state, queue)
+            queue = queue[n:]
+        dispatcher.collect(under_way=0)
+        seconds = time.perf_counter() - began - dispatcher.progress.left_out
+        n_threads = max(dispatcher.n_threads, 1)
+        with ThreadPoolExecutor(n_threads) as threads:
+            of_products = statistics.mean(threads.map(alone, range(n_threads))) / n_threads
         return {
-            "seconds": seconds,
-            "alone": sum(n * seconds_alone(product) for product, n in counts.items()),
+            "seconds": seconds / updates,
+            "alone": of_products,
             "flops": sum(n * product.flops for product, n in counts.items()),
-            "kinds": kinds,
+            "kinds": trace() if cores() == 1 else {},
             "widths": [microbatch.batch.x_BT.shape[1] for microbatch in microbatches],
         }
 
