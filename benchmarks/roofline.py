@@ -85,8 +85,11 @@ def products(function, *args) -> Counter[Product]:
     return found
 
 
-def seconds_alone(product: Product, least: float = 0.02) -> float:
-    """Returns the median time of a product of random factors, computed for at least `least` seconds."""
+def timer(product: Product, least: float = 0.02) -> Callable[[], float]:
+    """Compiles a product of random factors. Returns a function that returns its median time in seconds.
+
+    The function computes the product again and again, for at least `least` seconds.
+    """
     rng = np.random.default_rng(0)
     left, right = (
         jnp.asarray(rng.standard_normal(shape, np.float32), type)
@@ -95,12 +98,16 @@ def seconds_alone(product: Product, least: float = 0.02) -> float:
     result = product.types[2]
     multiply = jax.jit(lambda a, b: lax.dot_general(a, b, product.dimensions, preferred_element_type=result))
     multiply(left, right).block_until_ready()
-    took = []
-    while sum(took) < least:
-        began = time.perf_counter()
-        multiply(left, right).block_until_ready()
-        took.append(time.perf_counter() - began)
-    return statistics.median(took)
+
+    def measure() -> float:
+        took = []
+        while sum(took) < least:
+            began = time.perf_counter()
+            multiply(left, right).block_until_ready()
+            took.append(time.perf_counter() - began)
+        return statistics.median(took)
+
+    return measure
 
 
 def kind_of(name: str) -> str:
@@ -191,7 +198,8 @@ def contestant(config: dict, updates: int) -> Callable[[], dict]:
     the "widths" of its microbatches in characters; and on one core the seconds of each of the "kinds" of
     operations, from one more update that is traced.
 
-    If threads share the microbatches, threads share the products, too.
+    If n threads share the microbatches, n threads compute all products at the same time, and "alone" is their
+    mean time divided by n.
     """
     from benchmarks.contestants import training
     from kgpt_jax.config import from_dict
@@ -233,11 +241,13 @@ def contestant(config: dict, updates: int) -> Callable[[], dict]:
         for microbatch in microbatches:
             of_width = names[microbatch.batch.x_BT.shape[1]]
             kind = partial(lambda names, instruction: kind_of(names.get(instruction, "")), of_width)
-            found += traced(partial(add_one, microbatch), kind)
+            found.update(traced(partial(add_one, microbatch), kind))
         return found
 
+    timers = {product: timer(product) for product in counts}
+
     def alone(_) -> float:
-        return sum(n * seconds_alone(product) for product, n in counts.items())
+        return sum(n * timers[product]() for product, n in counts.items())
 
     def once() -> dict:
         nonlocal state

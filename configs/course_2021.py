@@ -7,8 +7,8 @@ python -m kgpt_jax.main --mode=pretrain --config=configs/course_2021.py --varian
 over 650 epochs the learning rate falls, rises and falls again. Texts have 128 characters; the model reads
 127.
 
-An update takes about 0.9 s on two cores of an EPYC server (Zen 5), so the 14,950 updates of pretraining take
-about 4 hours. What we measured, with --config.data.n_validation=200 and one seed, on an AMD EPYC (Zen 4):
+An update takes about 0.65 s on two cores of an EPYC server (Zen 5), so the 14,950 updates of pretraining take
+about 3 hours. What we measured, with --config.data.n_validation=200 and one seed, on an AMD EPYC (Zen 4):
 
 - Finetuned from scratch (--config.model.products=auto): 9 of 198 questions right, 4.5 % (95 % interval 2.4 to
   8.4).

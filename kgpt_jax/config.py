@@ -150,8 +150,8 @@ class TrainConfig:
     clip_norm: float = 1.0
     shuffle: bool = True
     group_by_length: bool = True  # texts of similar length share a batch, which saves padding
-    microbatches: int = 0  # of a batch, split by length; 0: of 8 texts on a CPU if batches are large or mixed
-    microbatches_per_dispatch: int = 8  # in one call of the compiled program, at most; on a CPU often one
+    microbatches: int = 0  # parts of a batch, by length; 0: up to 16 on a CPU if it is large or mixed, else 1
+    microbatches_per_dispatch: int = 8  # in one call, at most; on a CPU one, if an update has several
     save_every: int = 500  # updates between checkpoints
 
     def __post_init__(self):

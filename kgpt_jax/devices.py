@@ -39,7 +39,7 @@ RULES = (
     (r"tok_emb/embedding$", -2),
 )
 
-MOST_CALLS = 4  # at the same time
+MOST_CALLS = 4  # calls at the same time; each needs memory of its own
 
 
 @cache  # so that its note is logged once
@@ -166,10 +166,10 @@ def place_rows(array: np.ndarray, mesh: Mesh, axis: int, positions: Sequence[int
 def calls_at_once(n: int) -> int:
     """Returns how many of `n` calls of compiled programs threads should make at the same time.
 
-    On a CPU, XLA computes much of a call on one core only: norms, GELU, the softmax, small products. JAX lets
-    the calls of one thread wait for each other, but not those of different threads. Each call needs memory of
-    its own, so the result is at most MOST_CALLS. It is 1 on other devices; and if there are several devices,
-    which may have to exchange data in the same order.
+    On a CPU, XLA computes much of a call on one core only: norms, GELU, the softmax, small products. JAX runs
+    the calls of one thread in order, and calls of different threads at the same time. The result is at most
+    the number of cores and MOST_CALLS. It is 1 on a GPU or TPU. It is also 1 with several devices, because
+    these must exchange data in the same order.
     """
     if jax.default_backend() != "cpu" or jax.device_count() > 1:
         return 1

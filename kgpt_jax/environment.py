@@ -109,5 +109,5 @@ def processor(field: str) -> str:
 
 
 def cores() -> int:
-    """Returns how many of the processor's cores this process may use."""
+    """Returns how many of the processor's cores this process may use. A container's quota does not count."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

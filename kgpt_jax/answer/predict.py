@@ -47,22 +47,20 @@ def predict(
       UserError: the search needs more memory than the machine has.
     """
     prompts, notes = encode_questions(vocab, questions, model.cfg.seq_len + 1)
-    if trie is None:
-
-        def write(chosen, prompt_BP, length_B):
-            return continue_texts(model, params, prompt_BP, length_B, max_new=MAX_ANSWER, stop_at_mask=True)
-
-    else:
+    if trie is not None:
         positions = min(PROMPT_STEP, model.cfg.seq_len) + MAX_ANSWER
-        rows = n_rows(questions) * beams * calls_at_once(-(-len(questions) // ROWS))
+        rows = n_rows(questions) * beams
         check_rows(model, params, rows, positions, f"a search with {beams:,} beams", "lower --beams")
-        how = {"child_XV": jnp.asarray(trie), "beams": beams, "max_new": MAX_ANSWER}
+        child_XV = jnp.asarray(trie)
 
-        def write(chosen, prompt_BP, length_B):
-            return best_entries(model, params, prompt_BP, length_B, **how)[0][:, 0]
+    def write(chosen, *batch):
+        if trie is None:
+            return continue_texts(model, params, *batch, max_new=MAX_ANSWER, stop_at_mask=True)
+        return best_entries(model, params, *batch, child_XV, beams=beams, max_new=MAX_ANSWER)[0][:, 0]
 
     answers = [""] * len(questions)
-    for chosen, _, new_BW in batch_by_batch(write, prompts, model.cfg.seq_len):
+    at_once = None if trie is None else 1  # the memory of many beams was checked for one call
+    for chosen, _, new_BW in batch_by_batch(write, prompts, model.cfg.seq_len, at_once):
         for i, new_W in zip(chosen, new_BW):
             answers[i] = _line(vocab, new_W)
     return answers, notes
@@ -87,10 +85,10 @@ def likeliest_answers(
     """
     prompts, _ = encode_questions(vocab, list(questions), model.cfg.seq_len + 1)
     found: list[dict[str, float]] = [{} for _ in prompts]
-    how = {"child_XV": any_text(vocab), "beams": beams, "max_new": MAX_ANSWER, "complete": True}
+    trie, how = any_text(vocab), {"beams": beams, "max_new": MAX_ANSWER, "complete": True}
 
-    def search(chosen, prompt_BP, length_B):
-        return best_entries(model, params, prompt_BP, length_B, **how)
+    def search(chosen, *batch):
+        return best_entries(model, params, *batch, trie, **how)
 
     for chosen, length_B, (new_BEW, score_BE) in batch_by_batch(search, prompts, model.cfg.seq_len):
         for i, new_EW, score_E, length in zip(chosen, new_BEW, score_BE, length_B):
@@ -153,20 +151,18 @@ def in_batches(
 
 
 def batch_by_batch(
-    function: Callable, texts: Sequence[np.ndarray], longest: int
+    function: Callable, texts: Sequence[np.ndarray], longest: int, at_once: int | None = None
 ) -> Iterator[tuple[list[int], np.ndarray, Any]]:
     """Calls a function with each batch of texts; on a CPU, threads make several calls at the same time.
 
     Args:
-      function: takes a batch, as `in_batches` yields it, and returns JAX arrays from a jitted function.
+      function: takes the three parts of a batch (see `in_batches`), and returns JAX arrays.
       texts, longest: as in `in_batches`.
+      at_once: how many calls to make at the same time; None: as many as `calls_at_once` says.
 
     Yields:
       The indices of a batch's texts, their lengths (B,), and what the function returned, as NumPy arrays.
     """
-    by_width: dict[int, list] = {}
-    for batch in reversed([*in_batches(texts, longest)]):  # at the end, short calls leave few threads idle
-        by_width.setdefault(batch[1].shape[1], []).append(batch)
 
     def call(batch, earlier: Future | None = None):
         if earlier:
@@ -174,7 +170,15 @@ def batch_by_batch(
         chosen, _, length_B = batch
         return chosen, length_B, jax.tree.map(to_numpy, function(*batch))
 
-    threads = ThreadPoolExecutor(calls_at_once(sum(map(len, by_width.values()))))
+    batches = list(in_batches(texts, longest))
+    at_once = at_once or calls_at_once(len(batches))
+    if at_once == 1:
+        yield from map(call, batches)
+        return
+    by_width: dict[int, list] = {}
+    for batch in reversed(batches):  # the longest first, so that no thread is idle for long at the end
+        by_width.setdefault(batch[1].shape[1], []).append(batch)
+    threads = ThreadPoolExecutor(at_once)
     try:
         first = {width: threads.submit(call, same[0]) for width, same in by_width.items()}
         others = [

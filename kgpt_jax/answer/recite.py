@@ -66,9 +66,8 @@ def documents(model, params, vocab: Vocab, names: Sequence[str], titled: bool) -
     prompts = [vocab.encode(begin) for begin in begins]
     lines, ends_V = [""] * len(names), sentence_ends(vocab)
 
-    def write(chosen, prompt_BP, length_B):
-        how = {"max_new": room, "stop_at_mask": True, "ends_V": ends_V}
-        return continue_texts(model, params, prompt_BP, length_B, **how)
+    def write(chosen, *batch):
+        return continue_texts(model, params, *batch, max_new=room, stop_at_mask=True, ends_V=ends_V)
 
     for chosen, _, new_BW in batch_by_batch(write, prompts, room):
         for i, new_W in zip(chosen, new_BW):

@@ -17,8 +17,8 @@ from kgpt_jax.data.objectives import Objective
 from kgpt_jax.data.vocab import PAD_ID
 
 WIDTH_STEP = 16  # widths are multiples of this, or the full width
-# More rows need more memory, leave more padding, and fit a core's cache less well; fewer make slow products.
-ROWS_ON_CPU = 8
+# Small microbatches leave little padding and fit a core's cache; below 8 texts, matrix products are slow.
+MICROBATCHES_ON_CPU, LEAST_ROWS_ON_CPU = 16, 8
 LARGE_BATCH = 128  # texts; so many at once do not fit into a CPU's cache
 
 
@@ -65,8 +65,9 @@ class Size(NamedTuple):
 
 def max_microbatches(cfg: TrainConfig) -> int:
     """Returns the largest number of microbatches that a batch is split into on any device."""
-    small = cfg.group_by_length and cfg.batch_size < LARGE_BATCH
-    return cfg.microbatches or (1 if small else max(1, cfg.batch_size // ROWS_ON_CPU))
+    if cfg.microbatches or (cfg.group_by_length and cfg.batch_size < LARGE_BATCH):
+        return cfg.microbatches or 1
+    return min(MICROBATCHES_ON_CPU, max(1, cfg.batch_size // LEAST_ROWS_ON_CPU))
 
 
 def steps_per_epoch(n_examples: int, cfg: TrainConfig) -> int:
@@ -88,7 +89,7 @@ def epoch_batches(
 
     Every example occurs once. The last batch is padded with rows of PAD. With `cfg.group_by_length`, examples
     are sorted by length and cut into batches. Then groups of consecutive batches are shuffled. A group is
-    what one dispatch takes, so that a dispatch has one width.
+    what one call takes, so that a call has one width.
 
     Args:
       objective: draws the examples.

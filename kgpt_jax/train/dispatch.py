@@ -3,9 +3,9 @@
     dispatcher = Dispatcher(model, tx, dropout_key, rates, cfg, progress, checkpoints, state, mesh)
     state, step = dispatcher.run(state, queue, stop)
 
-One call of a compiled program usually takes several microbatches and makes their updates. If an update has
-several microbatches on a CPU, each of them is a call instead, and threads make such calls at the same time
-(`devices.calls_at_once` says why).
+One call of a compiled program usually takes several microbatches and makes their updates. On a CPU, an update
+with several microbatches takes one call for each of them, and threads make these calls at the same time (see
+`devices.calls_at_once`).
 
 Axes: `J` microbatches of one dispatch, `E` models that train side by side, `U` updates.
 """
@@ -59,14 +59,13 @@ class Dispatcher:
 
     All microbatches of a call have the same width, and each width has its own compiled program.
 
-    On a CPU, if an update has several microbatches, a dispatch is an update. Each of up to `n_threads`
-    threads adds its share of the microbatches to its own sums, one after the other. Then another program
-    makes the update from all sums. Which thread adds a microbatch depends on its number only, so the
-    gradient is rounded in the same way in every run with as many threads.
+    On a CPU, if an update has several microbatches, a dispatch is an update. Each thread adds its
+    microbatches to its own sums, one at a time. Then another program makes the update from all sums. A
+    microbatch's number decides its thread, so runs with the same number of threads round the gradient alike.
 
-    Otherwise a dispatch is one call. Its number of microbatches adapts to the speed of the devices: it takes
-    about SECONDS_PER_DISPATCH, and holds at most `cfg.microbatches_per_dispatch`. The devices work on one
-    dispatch while Python prepares the next.
+    Otherwise a dispatch is one call. Its number of microbatches adapts to the speed of the devices: a call
+    takes about SECONDS_PER_DISPATCH, and at most `cfg.microbatches_per_dispatch` microbatches. The devices
+    work on one dispatch while Python prepares the next.
 
     Args:
       model: the network.
@@ -95,7 +94,7 @@ class Dispatcher:
         positions: Sequence[int] | None = None,
     ):
         self.on_cpu = jax.default_backend() == "cpu"
-        self.n_threads = n_threads(n_microbatches(cfg)) if self.on_cpu else 0
+        self.n_threads = count_threads(n_microbatches(cfg)) if self.on_cpu else 0
         self.threads = ThreadPoolExecutor(self.n_threads) if self.n_threads > 1 else None
         if self.n_threads:
             self.add_microbatch, self.end_update = make_add_microbatch(model, mesh), make_end_update(tx, mesh)
@@ -159,12 +158,12 @@ class Dispatcher:
         def add(thread: int) -> Sums:
             sums = self.parts[thread]
             for j in share(thread, self.n_threads, n):
-                # Waiting limits the memory: JAX allocates that of a call when the call is made.
+                # Waits for each call, because JAX allocates a call's memory when the call is made.
                 sums = jax.block_until_ready(programs[j](*given, sums, microbatches[j]))
             return sums
 
-        at_once = self.threads.map if self.threads else map
-        self.parts = list(at_once(add, range(self.n_threads)))
+        mapped = self.threads.map if self.threads else map
+        self.parts = list(mapped(add, range(self.n_threads)))
         args = (state, self.parts, np.float32(self.rates[step]))
         state, self.parts, metrics = self.program("end", self.end_update, args)(*args)
         tokens = sum(int(microbatch.tokens) for microbatch in microbatches)
@@ -205,7 +204,7 @@ class Dispatcher:
           name: its key in `self.compiled`.
           function: the jitted function.
           args: the arguments of a call.
-          at_once: how many calls there are at the same time.
+          at_once: how many threads call the program at the same time.
 
         Raises:
           UserError: it needs more memory than the machine has.
@@ -216,7 +215,8 @@ class Dispatcher:
         self.compiled[name] = program = function.lower(*args).compile()
         seconds = time.perf_counter() - began
         if needed := program.memory_analysis():
-            most = needed.argument_size_in_bytes + at_once * needed.temp_size_in_bytes
+            most = needed.argument_size_in_bytes + needed.temp_size_in_bytes
+            most += (at_once - 1) * (needed.temp_size_in_bytes + needed.output_size_in_bytes)
             check_memory("an update", most, "lower batch_size, or raise microbatches")
         self.progress.leave_out(seconds)
         self.collected += seconds
@@ -231,14 +231,15 @@ class Dispatcher:
         while len(self.under_way) > under_way:
             step, last_J, tokens_J, metrics = self.under_way.popleft()
             loss_EU, norm_EU = (np.atleast_2d(metrics[name])[:, last_J] for name in ("loss", "grad_norm"))
-            self.set_limit(len(tokens_J))
+            if not self.n_threads:
+                self.set_limit(len(tokens_J))
             self.progress.record(step, loss_EU, norm_EU, self.tokens_of_updates(last_J, tokens_J))
             finite_EU = np.isfinite(loss_EU) & np.isfinite(norm_EU)
             for update, finite_E in enumerate(finite_EU.T, step + 1):
                 self.count_skipped(update, finite_E)
 
     def set_limit(self, n: int):
-        """Sets the size of the next dispatch, given that n microbatches took the time since the last call."""
+        """Sets the size of the next call, given that n microbatches took the time since `collected`."""
         now = time.perf_counter()
         seconds_each = max((now - self.collected) / n, 1e-9)
         self.collected = now
@@ -286,12 +287,12 @@ def not_finite(what: str, step: str, checkpoints: Checkpoints | None) -> UserErr
     )
 
 
-def n_threads(n_microbatches: int) -> int:
-    """Returns how many threads share an update's microbatches on a CPU; 0 if an update is no more than one.
+def count_threads(n: int) -> int:
+    """Returns how many threads share the `n` microbatches of an update on a CPU; 0 if there is only one.
 
-    Each thread gets two microbatches or more, so that all get texts of similar total length.
+    Each thread gets at least two, one short and one long.
     """
-    return 0 if n_microbatches == 1 else calls_at_once(n_microbatches // 2)
+    return 0 if n == 1 else calls_at_once(n // 2)
 
 
 def share(thread: int, n_threads: int, n: int) -> list[int]:

@@ -13,9 +13,9 @@ One call of `train_steps` works through many microbatches:
         end_update        checks the sums of a whole update, and clears them
           apply_gradient  changes the parameters
 
-`add_microbatch` and `end_update` can also be programs of their own (`make_add_microbatch`,
-`make_end_update`). Then several threads can add microbatches at the same time, each to its own sums, and the
-optimiser is compiled once and not for each width of microbatches.
+`make_add_microbatch` and `make_end_update` compile these two as separate programs. Then several threads can
+add microbatches at the same time, each to its own sums. The optimiser is compiled only once, not for each
+width of microbatches.
 
 JAX keeps what it has compiled for a jitted function as long as that function exists. So `init_state` and the
 functions that begin with `make` keep their last four functions. A later training in the same process reuses
@@ -144,17 +144,17 @@ def make_add_microbatch(model: GPT, mesh: Mesh | None = None):
 def make_end_update(tx: optax.GradientTransformation, mesh: Mesh | None = None):
     """Returns a jitted function that makes an update from the sums of all its microbatches.
 
-    Call it as `end(state, parts, rate)`, where `parts` is a list of `Sums` that add up to the update's. It
-    returns the new state, the parts, cleared, and metrics as from `train_steps` with J = 1. It donates the
-    buffers of `state` and `parts`.
+    Call it as `end(state, parts, rate)`; `parts` is a list of `Sums`, which add up to the update's. It
+    returns the new state, the parts set to zero, and metrics of shape (1,), or (E, 1) for E models. It
+    donates the buffers of `state` and `parts`.
     """
 
     def run(state: TrainState, parts: list[Sums], rate: jax.Array):
         end = partial(end_update, tx)
         end = jax.vmap(end, in_axes=(0, 0, None)) if state.step.ndim else end
         sums = reduce(partial(jax.tree.map, jnp.add), parts)
-        state, _, metrics = end(state, sums, rate)
-        parts = [zero_sums(state) for _ in parts]
+        state, cleared, metrics = end(state, sums, rate)
+        parts = [cleared] * len(parts)
         metrics = {name: value[..., None] for name, value in metrics.items()}
         return placed(mesh, state), placed(mesh, parts), fetchable(mesh, metrics)
 

@@ -2,8 +2,9 @@ import jax
 import numpy as np
 import pytest
 
+from kgpt_jax import devices
 from kgpt_jax.answer import predict as module
-from kgpt_jax.answer.predict import in_batches, log_probabilities, predict
+from kgpt_jax.answer.predict import batch_by_batch, in_batches, log_probabilities, predict
 from kgpt_jax.data.vocab import MASK, Vocab
 from tests import tiny
 
@@ -33,11 +34,26 @@ def answers(monkeypatch):
     return lambda questions: predict(model, params, vocab, questions)
 
 
-def test_every_question_gets_its_own_answer_in_order(answers):
+@pytest.mark.parametrize("cores", [1, 4])
+def test_every_question_gets_its_own_answer_in_order(answers, monkeypatch, cores):
+    monkeypatch.setattr(devices, "cores", lambda: cores)
     rng = np.random.default_rng(0)
     words = ["".join(rng.choice(list("abcxyz"), n)) for n in rng.integers(1, 20, 300)]
     questions = ["q" * int(rng.integers(0, 20)) + f"*{word}*" for word in words]
     assert answers(questions) == (words, [])
+
+
+@pytest.mark.parametrize("cores", [1, 4])
+def test_an_error_in_a_batch_is_raised(monkeypatch, cores):
+    def fail(chosen, text_BT, length_B):
+        if 70 in chosen:
+            raise ZeroDivisionError
+        return text_BT
+
+    monkeypatch.setattr(devices, "cores", lambda: cores)
+    texts = [np.ones(1 + n // 20, np.int32) for n in range(200)]  # in four batches of one width
+    with pytest.raises(ZeroDivisionError):
+        list(batch_by_batch(fail, texts, 12))
 
 
 def test_a_text_alone_is_a_batch_of_one_row():

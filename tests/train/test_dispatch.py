@@ -1,4 +1,4 @@
-"""The dispatcher, with a model and texts so small that its programs are compiled soon."""
+"""The dispatcher, with a model and texts so small that its programs compile quickly."""
 
 import threading
 from types import SimpleNamespace
@@ -24,8 +24,11 @@ from tests import tiny
 
 DOCUMENTS = [f"Bo {i} of {place}." for i in range(5) for place in ("Rome", "Oslo")]
 VOCAB = Vocab.of("".join(DOCUMENTS))
-TOLD = SimpleNamespace(record=lambda *_: None, leave_out=lambda seconds: None)
+NO_PROGRESS = SimpleNamespace(record=lambda *_: None, leave_out=lambda seconds: None)
 NO_STOP = SimpleNamespace(agreed=lambda: False)
+needs_threads = pytest.mark.skipif(
+    jax.default_backend() != "cpu" or jax.device_count() > 1, reason="threads work on one CPU only"
+)
 
 
 def prepared(monkeypatch, cores: int, **train):
@@ -40,11 +43,12 @@ def prepared(monkeypatch, cores: int, **train):
     ((_, updates),) = feed.chunks(range(1))
     queue = [(i, microbatch) for i, update in enumerate(updates) for microbatch in update]
     rates = np.full(3, 1e-2)
-    return Dispatcher(model, tx, jax.random.key(1), rates, cfg, TOLD, None, state, mesh), state, queue
+    return Dispatcher(model, tx, jax.random.key(1), rates, cfg, NO_PROGRESS, None, state, mesh), state, queue
 
 
-def test_threads_make_the_updates_of_one(monkeypatch):
-    """With dropout, whose masks depend on the microbatch and not on the thread."""
+@needs_threads
+def test_several_threads_make_the_same_updates_as_one(monkeypatch):
+    """Dropout masks depend on the microbatch, not on the thread."""
     made = []
     for cores, n_threads in ((1, 1), (2, 2), (4, 2)):
         dispatcher, state, queue = prepared(monkeypatch, cores, microbatches=4)
@@ -60,6 +64,22 @@ def test_threads_make_the_updates_of_one(monkeypatch):
     assert max(np.abs(a - b).max() for a, b in zip(one, first)) > 0.01  # three updates at a rate of 0.01
 
 
+@pytest.mark.parametrize("limit", [1, 3])
+def test_an_update_over_several_calls_is_the_same(monkeypatch, limit):
+    """As on a GPU: four microbatches, one or three at a time."""
+    dispatcher, state, queue = prepared(monkeypatch, 1, microbatches=4)
+    whole, _ = dispatcher.run(state, queue, NO_STOP)
+    monkeypatch.setattr(dispatch, "count_threads", lambda n: 0)
+    monkeypatch.setattr(Dispatcher, "set_limit", lambda self, n: setattr(self, "limit", limit))
+    dispatcher, state, queue = prepared(monkeypatch, 1, microbatches=4)
+    assert dispatcher.send(state, queue)[1] == 1
+    dispatcher, state, _ = prepared(monkeypatch, 1, microbatches=4)
+    parts, _ = dispatcher.run(state, queue, NO_STOP)
+    for a, b in zip(jax.tree.leaves(whole.params), jax.tree.leaves(parts.params)):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-5)
+
+
+@needs_threads
 def test_threads_work_at_the_same_time(monkeypatch):
     """A call of one thread waits for a call of the other, which would never begin after it."""
     program, both = Dispatcher.program, threading.Barrier(2, timeout=60)
@@ -88,12 +108,13 @@ def test_each_microbatch_has_one_thread(n_threads):
     assert share(0, 3, 8) == [0, 5, 6]
 
 
+@needs_threads
 def test_the_memory_of_all_threads_has_to_fit(monkeypatch):
     dispatcher, state, queue = prepared(monkeypatch, 2, microbatches=4)
     dispatcher.send(state, queue)
     adding = next(program for name, program in dispatcher.compiled.items() if name != "end")
     needed = adding.memory_analysis()
-    between = needed.argument_size_in_bytes + 1.5 * needed.temp_size_in_bytes
+    between = needed.argument_size_in_bytes + 1.5 * needed.temp_size_in_bytes  # one fits, two do not
     monkeypatch.setattr(devices, "memory", lambda: between)
     for cores, refused in ((1, False), (2, True)):
         dispatcher, state, queue = prepared(monkeypatch, cores, microbatches=4)
@@ -125,7 +146,9 @@ def test_one_call_ends_before_the_next_begins_on_a_cpu(monkeypatch):
 def test_skips_of_different_models_are_no_row():
     """Two models take turns to skip, so neither skips twice in a row."""
     state = TrainState(np.zeros(2, np.int32), {}, ())
-    dispatcher = Dispatcher(None, None, None, None, tiny.config().pretrain, TOLD, None, state, make_mesh(1))
+    dispatcher = Dispatcher(
+        None, None, None, None, tiny.config().pretrain, NO_PROGRESS, None, state, make_mesh(1)
+    )
     by_turns_EU = np.where((np.arange(10) + np.arange(2)[:, None]) % 2, np.nan, 1.0)
     metrics = {"loss": by_turns_EU, "grad_norm": np.ones((2, 10))}
     dispatcher.under_way.append(dispatch.Dispatch(0, list(range(10)), [1] * 10, metrics))

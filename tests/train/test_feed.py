@@ -204,6 +204,7 @@ def test_a_large_corpus_has_shards_by_default():
         ("gpu", {"microbatches": 0}, 1, {128}),
         ("gpu", {"microbatches": 0, "batch_size": 128, "group_by_length": True}, 1, {128}),
         ("cpu", {"microbatches": 0, "batch_size": 128, "group_by_length": True}, 16, {16, 64, 96, 128}),
+        ("cpu", {"microbatches": 0, "batch_size": 256, "group_by_length": True}, 16, {16, 96, 128}),
         ("cpu", {"microbatches": 0, "batch_size": 20}, 2, {64, 96, 128}),
         ("cpu", {"microbatches": 0, "batch_size": 127, "group_by_length": True}, 1, {128}),
     ],

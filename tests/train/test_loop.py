@@ -87,8 +87,11 @@ def steps_of_users(monkeypatch):
 
 @pytest.mark.parametrize("variant, muon_learning_rate", [("vanilla", 0.0), ("synthesizer", 0.02)])
 def test_resumed_equals_unbroken_to_the_bit(tmp_path, steps_of_users, variant, muon_learning_rate):
-    """The run stops within an epoch, and resumes with another number of microbatches in a dispatch."""
-    microbatches = 1 if muon_learning_rate else 4  # 4 are shared by two threads
+    """The run stops within an epoch, and resumes with another number of microbatches in a dispatch.
+
+    Of the two models, one has updates of four microbatches, which several cores share.
+    """
+    microbatches = 1 if muon_learning_rate else 4
     how = dict(
         variant=variant,
         muon_learning_rate=muon_learning_rate,
@@ -173,8 +176,9 @@ def test_an_equal_model_is_not_traced_again(tmp_path, monkeypatch, microbatches)
     start(tmp_path / "second", learning_rate=1e-3, epochs=1, microbatches=microbatches)
 
 
-def test_metrics_count_what_each_update_reads(tmp_path):
-    """An update may take several dispatches: here five microbatches of two texts, three at a time."""
+@pytest.mark.parametrize("n_threads", [0, 2])  # 0: microbatches in calls of up to three, as on a GPU
+def test_metrics_count_what_each_update_reads(tmp_path, monkeypatch, n_threads):
+    monkeypatch.setattr(dispatch, "count_threads", lambda n: n_threads)
     changes = {
         "epochs": 2,
         "batch_size": 10,
@@ -312,6 +316,8 @@ def test_parameters_that_are_not_finite_are_not_saved(tmp_path, monkeypatch):
 
 
 def test_a_stopped_run_has_saved_its_last_update_and_goes_on_to_the_same_bits(tmp_path, monkeypatch, capsys):
+    """It gets the signal before the first of two calls that make an update, as they do on a GPU."""
+    monkeypatch.setattr(dispatch, "count_threads", lambda n: 0)
     start(tmp_path / "unbroken", microbatches=2)
     send = Dispatcher.send
 
@@ -325,7 +331,7 @@ def test_a_stopped_run_has_saved_its_last_update_and_goes_on_to_the_same_bits(tm
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(SystemExit) as ended:
         start(tmp_path / "stopped", microbatches=2)
-    monkeypatch.undo()
+    monkeypatch.setattr(Dispatcher, "send", send)
     assert ended.value.code == 143
     assert "stopped by SIGTERM at update 2 of 6" in capsys.readouterr().out
     assert signal.getsignal(signal.SIGTERM) == before

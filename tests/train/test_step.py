@@ -230,7 +230,7 @@ def test_several_models_at_once_are_each_what_they_are_alone():
 
 
 def test_an_update_in_its_own_program_is_the_same():
-    """Two models side by side make two updates from the sums of two threads, as in one program for all."""
+    """Two models side by side make two updates from the sums of two threads."""
     model, _, _ = tiny.make("vanilla", dropout=0.3, n_layer=1)
     tx, (_, _, batches) = make_optimizer(TrainConfig()), setup()
     keys = jax.random.split(jax.random.key(0), 2)
