@@ -86,9 +86,9 @@ def products(function, *args) -> Counter[Product]:
 
 
 def timer(product: Product, least: float = 0.02) -> Callable[[], float]:
-    """Compiles a product of random factors. Returns a function that returns its median time in seconds.
+    """Compiles a product of random factors, and returns a function that measures it.
 
-    The function computes the product again and again, for at least `least` seconds.
+    The function repeats the product for at least `least` seconds, and returns the median time in seconds.
     """
     rng = np.random.default_rng(0)
     left, right = (
@@ -198,8 +198,8 @@ def contestant(config: dict, updates: int) -> Callable[[], dict]:
     the "widths" of its microbatches in characters; and on one core the seconds of each of the "kinds" of
     operations, from one more update that is traced.
 
-    If n threads share the microbatches, n threads compute all products at the same time, and "alone" is their
-    mean time divided by n.
+    If n threads share the microbatches, each of n threads computes all products, at the same time as the
+    others, and "alone" is the mean of their times, divided by n.
     """
     from benchmarks.contestants import training
     from kgpt_jax.config import from_dict

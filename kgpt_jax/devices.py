@@ -164,7 +164,7 @@ def place_rows(array: np.ndarray, mesh: Mesh, axis: int, positions: Sequence[int
 
 
 def calls_at_once(n: int) -> int:
-    """Returns how many of `n` calls of compiled programs threads should make at the same time.
+    """Returns how many threads should make `n` calls of compiled programs.
 
     On a CPU, XLA computes much of a call on one core only: norms, GELU, the softmax, small products. JAX runs
     the calls of one thread in order, and calls of different threads at the same time. The result is at most

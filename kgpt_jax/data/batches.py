@@ -89,7 +89,7 @@ def epoch_batches(
 
     Every example occurs once. The last batch is padded with rows of PAD. With `cfg.group_by_length`, examples
     are sorted by length and cut into batches. Then groups of consecutive batches are shuffled. A group is
-    what one call takes, so that a call has one width.
+    what fits into one call, and at least one batch, so that a call has one width.
 
     Args:
       objective: draws the examples.

@@ -46,12 +46,15 @@ MAX_SKIPPED = 5  # skipped updates in a row after which a model counts as diverg
 
 
 class Dispatch(NamedTuple):
-    """Microbatches that are on the devices; their metrics are not fetched yet."""
+    """Microbatches that are on the devices; their metrics are not fetched yet.
+
+    An update whose microbatches threads have added counts as one microbatch.
+    """
 
     step: int  # updates completed before these microbatches
     last_J: list[int]  # indices of the microbatches that complete an update
     tokens_J: list[int]  # characters of each microbatch, without padding
-    metrics: dict[str, jax.Array]  # as `step.train_steps` returns them
+    metrics: dict[str, jax.Array]  # of each microbatch, as `step.train_steps` returns them
 
 
 class Dispatcher:
@@ -288,9 +291,9 @@ def not_finite(what: str, step: str, checkpoints: Checkpoints | None) -> UserErr
 
 
 def count_threads(n: int) -> int:
-    """Returns how many threads share the `n` microbatches of an update on a CPU; 0 if there is only one.
+    """Returns how many threads share the `n` microbatches of an update on a CPU; 0 if n is 1.
 
-    Each thread gets at least two, one short and one long.
+    In a whole update each thread gets at least two, a short and a long one.
     """
     return 0 if n == 1 else calls_at_once(n // 2)
 

@@ -13,13 +13,13 @@ One call of `train_steps` works through many microbatches:
         end_update        checks the sums of a whole update, and clears them
           apply_gradient  changes the parameters
 
-`make_add_microbatch` and `make_end_update` compile these two as separate programs. Then several threads can
-add microbatches at the same time, each to its own sums. The optimiser is compiled only once, not for each
-width of microbatches.
+`make_add_microbatch` and `make_end_update` make separate programs of `add_microbatch` and `end_update`. Then
+several threads can add microbatches at the same time, each to its own sums. The optimiser is compiled only
+once, not for each width of microbatches.
 
-JAX keeps what it has compiled for a jitted function as long as that function exists. So `init_state` and the
-functions that begin with `make` keep their last four functions. A later training in the same process reuses
-these, if its model and optimiser are equal and its microbatches have the same shapes.
+JAX keeps what it has compiled for a jitted function as long as that function exists. So `_make_init` and the
+other `make` functions keep the last four functions that they returned. A later training in the same process
+reuses these, if its model and optimiser are equal and its microbatches have the same shapes.
 
 Several models can train side by side: give arrays of keys, and every leaf of the state has a leading axis
 `E`.
@@ -144,7 +144,7 @@ def make_add_microbatch(model: GPT, mesh: Mesh | None = None):
 def make_end_update(tx: optax.GradientTransformation, mesh: Mesh | None = None):
     """Returns a jitted function that makes an update from the sums of all its microbatches.
 
-    Call it as `end(state, parts, rate)`; `parts` is a list of `Sums`, which add up to the update's. It
+    Call it as `end(state, parts, rate)`; `parts` is a list of `Sums`, of some microbatches each. It
     returns the new state, the parts set to zero, and metrics of shape (1,), or (E, 1) for E models. It
     donates the buffers of `state` and `parts`.
     """
