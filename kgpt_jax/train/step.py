@@ -7,11 +7,11 @@
 
 One call of `train_steps` works through many microbatches:
 
-    train_steps           loops over the microbatches of one call, and calls `train_step` for each
-      train_step          calls `add_microbatch` and, after the last microbatch of an update, `end_update`
-        add_microbatch    adds one microbatch's loss and gradient to the sums
-        end_update        checks the sums of a whole update, and clears them
-          apply_gradient  changes the parameters
+    train_steps     calls `train_step` for each microbatch of one call
+    train_step      calls `add_microbatch` and, after the last microbatch of an update, `end_update`
+    add_microbatch  adds one microbatch's loss and gradient to the sums
+    end_update      checks the sums of a whole update, clears them, and calls `apply_gradient`
+    apply_gradient  changes the parameters
 
 `make_add_microbatch` and `make_end_update` make separate programs of `add_microbatch` and `end_update`. Then
 several threads can add microbatches at the same time, each to its own sums. The optimiser is compiled only
