@@ -164,12 +164,13 @@ def own_seconds(events: list[tuple[float, float, str]]) -> Counter[str]:
     return found
 
 
-def traced(call: Callable[[], None], kind: Callable[[str], str]) -> Counter[str]:
+def traced(call: Callable[[], None], kinds: dict[str, str], other: str = OTHER) -> Counter[str]:
     """Calls a compiled program, and returns the seconds of each kind of operation; they add up to the call's.
 
     Args:
       call: takes no arguments, and returns when the program has ended. It must run on one core.
-      kind: returns the kind of an instruction of the program, given the instruction's name.
+      kinds: the kind of each instruction of the program.
+      other: the kind of instructions that `kinds` lacks.
     """
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):
@@ -186,7 +187,7 @@ def traced(call: Callable[[], None], kind: Callable[[str], str]) -> Counter[str]
                 if not event.name.startswith(("ThunkExecutor", "end: "))
             ]
             for name, seconds in own_seconds(events).items():
-                found[kind(name)] += seconds
+                found[kinds.get(name, other)] += seconds
     found[BETWEEN] = took - found.total()
     return found
 
@@ -219,14 +220,15 @@ def contestant(config: dict, updates: int) -> Callable[[], dict]:
     key, sums, rate = dispatcher.dropout_key, zero_sums(state), np.float32(1e-3)
     microbatches = in_microbatches(epoch_batches(data.make(0, 0), cfg, 0, 0)[0], n_microbatches(cfg))
     counts = products(lambda state: apply_gradient(tx, state, state.params, rate), state)
-    add, names = make_add_microbatch(model, mesh), {}
+    add, kinds_of = make_add_microbatch(model, mesh), {}
     for microbatch in microbatches:
         loss = partial(weighted_loss, model=model, microbatch=microbatch, key=key)
         counts += products(jax.value_and_grad(loss), state.params)
         width = microbatch.batch.x_BT.shape[1]
-        if cores() == 1 and width not in names:
+        if cores() == 1 and width not in kinds_of:
             program = add.lower(key, state.params, state.step, sums, microbatch).compile()
-            names[width] = names_of(program.as_text())
+            names = names_of(program.as_text())
+            kinds_of[width] = {instruction: kind_of(name) for instruction, name in names.items()}
 
     def add_one(microbatch):
         nonlocal sums
@@ -237,11 +239,9 @@ def contestant(config: dict, updates: int) -> Callable[[], dict]:
         state, (sums,), _ = jax.block_until_ready(make_end_update(tx, mesh)(state, [sums], rate))
 
     def trace() -> Counter[str]:
-        found = traced(end, lambda instruction: "optimizer")
+        found = traced(end, {}, other="optimizer")
         for microbatch in microbatches:
-            of_width = names[microbatch.batch.x_BT.shape[1]]
-            kind = partial(lambda names, instruction: kind_of(names.get(instruction, "")), of_width)
-            found.update(traced(partial(add_one, microbatch), kind))
+            found.update(traced(partial(add_one, microbatch), kinds_of[microbatch.batch.x_BT.shape[1]]))
         return found
 
     timers = {product: timer(product) for product in counts}

@@ -66,9 +66,9 @@ class Dispatcher:
     microbatches to its own sums, one at a time. Then another program makes the update from all sums. A
     microbatch's number decides its thread, so runs with the same number of threads round the gradient alike.
 
-    Otherwise a dispatch is one call. Its number of microbatches adapts to the speed of the devices: a call
-    takes about SECONDS_PER_DISPATCH, and at most `cfg.microbatches_per_dispatch` microbatches. The devices
-    work on one dispatch while Python prepares the next.
+    Otherwise a dispatch is one call. It holds as many microbatches as the devices compute in about
+    SECONDS_PER_DISPATCH, and at most `cfg.microbatches_per_dispatch`. The devices work on one dispatch while
+    Python prepares the next.
 
     Args:
       model: the network.

@@ -54,7 +54,7 @@ def train(
       training. These include the time before a resume, and exclude compilation.
 
     Raises:
-      UserError: every model has skipped MAX_SKIPPED updates in a row, a parameter is not finite, an update
+      UserError: every model has skipped five updates in a row, a parameter is not finite, an update
         needs more memory than there is, or a checkpoint cannot be read or written.
       SystemExit: SIGTERM or SIGINT stopped training. A checkpoint of the last update was saved.
     """

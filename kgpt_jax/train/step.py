@@ -17,9 +17,9 @@ One call of `train_steps` works through many microbatches:
 several threads can add microbatches at the same time, each to its own sums. The optimiser is compiled only
 once, not for each width of microbatches.
 
-JAX keeps what it has compiled for a jitted function as long as that function exists. So `_make_init` and the
-other `make` functions keep the last four functions that they returned. A later training in the same process
-reuses these, if its model and optimiser are equal and its microbatches have the same shapes.
+JAX forgets what it has compiled for a jitted function when that function is deleted. So each of the `make`
+functions keeps the last four functions that it returned. A later training in the same process reuses them, if
+its model and optimiser are equal and its microbatches have the same shapes.
 
 Several models can train side by side: give arrays of keys, and every leaf of the state has a leading axis
 `E`.
@@ -144,7 +144,7 @@ def make_add_microbatch(model: GPT, mesh: Mesh | None = None):
 def make_end_update(tx: optax.GradientTransformation, mesh: Mesh | None = None):
     """Returns a jitted function that makes an update from the sums of all its microbatches.
 
-    Call it as `end(state, parts, rate)`; `parts` is a list of `Sums`, of some microbatches each. It
+    Call it as `end(state, parts, rate)`. Each of the `parts` is a `Sums` of some of the microbatches. It
     returns the new state, the parts set to zero, and metrics of shape (1,), or (E, 1) for E models. It
     donates the buffers of `state` and `parts`.
     """

@@ -60,7 +60,7 @@ def whole_state(folder, step):
 
 
 def stop_at(monkeypatch, update):
-    """Makes training fail before an update, and send one microbatch at a time."""
+    """Makes training fail before an update, and send one microbatch or update at a time."""
     send = Dispatcher.send
 
     def send_until(self, state, queue):
@@ -89,7 +89,7 @@ def steps_of_users(monkeypatch):
 def test_resumed_equals_unbroken_to_the_bit(tmp_path, steps_of_users, variant, muon_learning_rate):
     """The run stops within an epoch, and resumes with another number of microbatches in a dispatch.
 
-    Of the two models, one has updates of four microbatches, which several cores share.
+    The updates of `vanilla` have four microbatches, which threads share.
     """
     microbatches = 1 if muon_learning_rate else 4
     how = dict(
