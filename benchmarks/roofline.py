@@ -35,7 +35,7 @@ from kgpt_jax.environment import cores
 KINDS = (
     ("dropout", r"/Dropout_\d"),
     ("norms", r"/ln\w*/"),
-    ("attention", r"->"),  # products of two activations, which have the name of their `einsum`
+    ("attention", r"->\w*H"),  # an `einsum`, after which the product is named, whose result has heads
     ("products of linear layers", r"/dot_general$"),
     ("transposes, casts, biases", r"/(layout_constraint|convert_element_type)$|/\w+/reduce_sum$"),
     ("attention", r"/attn/"),

@@ -68,17 +68,16 @@ def _forward(x_BI, w_IO, factor_dtype):
 
 
 def _backward(factor_dtype, saved, g_BO):
-    # On CPUs, XLA's fast kernel for two matrices takes row-major factors only, so the gradient of w copies a
-    # transposed factor: the one with fewer channels. The kernel for two stacks of matrices also takes a
-    # transposed second factor, so the gradient of x makes each of its factors a stack of one.
+    # On CPUs, XLA's fast kernels take the second factor as it is or transposed (if the product says so, not a
+    # transpose before it), but no transposed first factor. The gradient of w therefore copies a transposed
+    # factor: the one with fewer channels.
     x_BI, w_IO = saved
     g_BO = g_BO.astype(factor_dtype)
     if x_BI.shape[1] <= g_BO.shape[1]:
         grad_IO = _dot(_row_major(x_BI.T), g_BO, factor_dtype)
     else:
         grad_IO = _row_major(_dot(_row_major(g_BO.T), x_BI, factor_dtype)).T
-    grad_1BI = jnp.einsum("nBO,nIO->nBI", g_BO[None], w_IO[None], preferred_element_type=jnp.float32)
-    return grad_1BI[0], grad_IO
+    return jnp.einsum("BO,IO->BI", g_BO, w_IO, preferred_element_type=jnp.float32), grad_IO
 
 
 _product.defvjp(_forward, _backward)

@@ -58,6 +58,10 @@ def test_a_fusion_is_named_after_its_product():
     [
         ("body/jvp(GPT)/stack/blocks_0/mlp/up/dot_general", "products of linear layers"),
         ("body/transpose(jvp(GPT))/stack/blocks_0/attn/readout/BHTS,BHSK->BHTK/dot_general", "attention"),
+        (
+            "body/transpose(jvp(GPT))/stack/blocks_0/attn/query/BO,IO->BI/dot_general",
+            "products of linear layers",
+        ),
         ("body/jvp(GPT)/stack/blocks_0/attn/readout/reduce_max", "attention"),
         ("body/jvp(GPT)/stack/blocks_0/attn/readout/Dropout_0/mul", "dropout"),
         ("body/jvp(GPT)/stack/blocks_0/ln1/reduce_sum", "norms"),
