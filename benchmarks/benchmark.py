@@ -47,7 +47,11 @@ FLAGS = flags.FLAGS
 def define_flags():
     flags.DEFINE_enum("suite", None, list(SUITES), "What to measure.", required=True)
     flags.DEFINE_enum("against", "nothing", ("nothing", "torch"), "Measure PyTorch as well.")
-    flags.DEFINE_list("variants", "vanilla,synthesizer", "Variants to measure; PyTorch has these two.")
+    flags.DEFINE_list(
+        "variants",
+        "vanilla,synthesizer",
+        "Variants to measure (gpu: the recipe's own); PyTorch has these two.",
+    )
     flags.DEFINE_string("config", "configs/course_2021.py", "Recipe file.")
     flags.DEFINE_integer("repeats", 7, "Turns of each contestant.", lower_bound=1)
     flags.DEFINE_integer("updates", 4, "Updates in a turn.", lower_bound=1)
@@ -200,31 +204,32 @@ def decode(config: Config) -> list[dict]:
 
 def startup(config: Config) -> list[dict]:
     """Measures how long the first update and one answer take, with an empty and with a filled cache."""
-    names = ("empty cache", "warm cache")
-    updates, answers = {name: [] for name in names}, {name: [] for name in names}
-    with tempfile.TemporaryDirectory() as caches, tempfile.TemporaryDirectory() as model:
-        # This model only has to answer something. It trains with the usual cache, not with those below.
-        quick = ["--config.scratch.epochs=1", "--reading_params_path=none"]
-        subprocess.run([*main_command("finetune", FLAGS.variants[0], model), *quick], check=True)
-        usual = {name: text for name, text in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
-        training, asking = (usual | {"XDG_CACHE_HOME": f"{caches}/{of}"} for of in ("training", "asking"))
-        for turn in range(FLAGS.repeats + 1):
-            name = names[min(turn, 1)]
-            updates[name].append(until_first_update(training))
-            answers[name].append(until_answer(f"{model}/{FLAGS.variants[0]}/scratch", asking))
-    return [
-        table(f"seconds {until}", [Sample(name, took, 0.0) for name, took in seconds.items()])
-        for until, seconds in (("to the first update", updates), ("for one answer", answers))
-    ]
+    names, tables = ("empty cache", "warm cache"), []
+    usual = {name: text for name, text in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
+    for variant in FLAGS.variants:
+        updates, answers = {name: [] for name in names}, {name: [] for name in names}
+        with tempfile.TemporaryDirectory() as caches, tempfile.TemporaryDirectory() as model:
+            # This model only has to answer something. It trains with the usual cache, not with those below.
+            quick = ["--config.scratch.epochs=1", "--reading_params_path=none"]
+            subprocess.run([*main_command("finetune", variant, model), *quick], check=True)
+            training, asking = (usual | {"XDG_CACHE_HOME": f"{caches}/{of}"} for of in ("training", "asking"))
+            for turn in range(FLAGS.repeats + 1):
+                name = names[min(turn, 1)]
+                updates[name].append(until_first_update(variant, training))
+                answers[name].append(until_answer(f"{model}/{variant}/scratch", asking))
+        for until, seconds in (("to the first update", updates), ("for one answer", answers)):
+            samples = [Sample(name, took, 0.0) for name, took in seconds.items()]
+            tables.append(table(f"{variant}: seconds {until}", samples))
+    return tables
 
 
-def until_first_update(environment: dict[str, str]) -> float:
+def until_first_update(variant: str, environment: dict[str, str]) -> float:
     """Returns the seconds from the start of pretraining to the first line of `metrics.jsonl`."""
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
-        command = main_command("pretrain", FLAGS.variants[0], folder)
+        command = main_command("pretrain", variant, folder)
         process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
-        metrics = Path(folder) / FLAGS.variants[0] / "pretrain" / "metrics.jsonl"
+        metrics = Path(folder) / variant / "pretrain" / "metrics.jsonl"
         while not (metrics.exists() and metrics.stat().st_size):
             if process.poll() is not None:
                 raise UserError(f"training ended with status {process.returncode}")
