@@ -176,16 +176,15 @@ def batch_by_batch(
     if at_once == 1:
         yield from map(call, batches)
         return
-    by_width: dict[int, list] = {}
-    for batch in reversed(batches):  # the longest first, so that no thread is idle for long at the end
-        by_width.setdefault(batch[1].shape[1], []).append(batch)
     threads = ThreadPoolExecutor(at_once)
+    futures: list[Future] = []
+    first: dict[int, Future] = {}  # by width
     try:
-        first = {width: threads.submit(call, same[0]) for width, same in by_width.items()}
-        others = [
-            threads.submit(call, one, first[width]) for width, same in by_width.items() for one in same[1:]
-        ]
-        for future in (*first.values(), *others):
+        for batch in reversed(batches):  # the longest first, so that no thread is idle for long at the end
+            width = batch[1].shape[1]
+            futures.append(threads.submit(call, batch, first.get(width)))
+            first.setdefault(width, futures[-1])
+        for future in futures:
             yield future.result()
     finally:
         threads.shutdown(cancel_futures=True)
