@@ -44,6 +44,8 @@ KINDS = (
     ("optimizer", r"^jit\(run\)/add$"),  # the sums over microbatches
 )
 OTHER, BETWEEN = "other operations", "between operations"
+# The axes of a product of two matrices, as in `lax.dot_general`: a b, and a b^T.
+PLAIN, TRANSPOSED = (((1,), (0,)), ((), ())), (((1,), (1,)), ((), ()))
 
 
 class Product(NamedTuple):
@@ -74,14 +76,20 @@ def equations(jaxpr) -> Iterator:
 
 
 def products(function, *args) -> Counter[Product]:
-    """Returns how often a call of the function computes each matrix product."""
+    """Returns how often a call of the function computes each matrix product.
+
+    If the second of two matrices is transposed, the product counts as one with a copy of it in row order.
+    """
     found = Counter()
     for equation in equations(jax.make_jaxpr(function)(*args).jaxpr):
         if equation.primitive.name == "dot_general":
             arrays = [variable.aval for variable in (*equation.invars, *equation.outvars)]
             shapes = tuple(array.shape for array in arrays[:2])
             types = tuple(str(array.dtype) for array in arrays)
-            found[Product(shapes, types, equation.params["dimension_numbers"])] += 1
+            dimensions = equation.params["dimension_numbers"]
+            if dimensions == TRANSPOSED:
+                shapes, dimensions = (shapes[0], shapes[1][::-1]), PLAIN
+            found[Product(shapes, types, dimensions)] += 1
     return found
 
 

@@ -68,9 +68,9 @@ def _forward(x_BI, w_IO, factor_dtype):
 
 
 def _backward(factor_dtype, saved, g_BO):
-    # On CPUs, XLA's fast kernels take the second factor as it is or transposed (if the product says so, not a
-    # transpose before it), but no transposed first factor. The gradient of w therefore copies a transposed
-    # factor: the one with fewer channels.
+    # On CPUs, XLA's fast kernels take no transposed first factor, so the gradient of w copies one in row
+    # order: the factor with fewer channels. They take a transposed second factor if `einsum` names its axes,
+    # but not as `w_IO.T`.
     x_BI, w_IO = saved
     g_BO = g_BO.astype(factor_dtype)
     if x_BI.shape[1] <= g_BO.shape[1]:

@@ -43,6 +43,13 @@ def test_a_batched_product_is_counted_once_per_row():
     assert roofline.timer(product, least=1e-6)() > 0
 
 
+def test_a_transposed_second_factor_counts_as_its_copy():
+    transposed = roofline.products(
+        lambda a, b: jnp.einsum("BO,IO->BI", a, b), jnp.zeros((3, 5)), jnp.zeros((7, 5))
+    )
+    assert transposed == roofline.products(jnp.dot, jnp.zeros((3, 5)), jnp.zeros((5, 7)))
+
+
 def test_a_fusion_is_named_after_its_product():
     assert roofline.names_of(PROGRAM) == {
         "dot.7": "jit(run)/mlp/up/dot_general",
