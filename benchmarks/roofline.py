@@ -35,7 +35,7 @@ from kgpt_jax.environment import cores
 KINDS = (
     ("dropout", r"/Dropout_\d"),
     ("norms", r"/ln\w*/"),
-    ("attention", r"->\w*H"),  # an `einsum`, after which the product is named, whose result has heads
+    ("attention", r"->\w*H"),  # named after an `einsum` whose result has heads
     ("products of linear layers", r"/dot_general$"),
     ("transposes, casts, biases", r"/(layout_constraint|convert_element_type)$|/\w+/reduce_sum$"),
     ("attention", r"/attn/"),
@@ -78,7 +78,8 @@ def equations(jaxpr) -> Iterator:
 def products(function, *args) -> Counter[Product]:
     """Returns how often a call of the function computes each matrix product.
 
-    If the second of two matrices is transposed, the product counts as one with a copy of it in row order.
+    a b^T counts as a product of a with a matrix that is already transposed, so that its time alone holds no
+    transpose.
     """
     found = Counter()
     for equation in equations(jax.make_jaxpr(function)(*args).jaxpr):
@@ -207,8 +208,8 @@ def contestant(config: dict, updates: int) -> Callable[[], dict]:
     the "widths" of its microbatches in characters; and on one core the seconds of each of the "kinds" of
     operations, from one more update that is traced.
 
-    If n threads share the microbatches, each of n threads computes all products, at the same time as the
-    others, and "alone" is the mean of their times, divided by n.
+    If n threads share the microbatches, n threads each compute all products at the same time. "alone" is then
+    the mean of their times, divided by n.
     """
     from benchmarks.contestants import training
     from kgpt_jax.config import from_dict

@@ -151,7 +151,7 @@ class TrainConfig:
     shuffle: bool = True
     group_by_length: bool = True  # texts of similar length share a batch, which saves padding
     microbatches: int = 0  # parts of a batch, by length; 0: up to 16 on a CPU if it is large or mixed, else 1
-    microbatches_per_dispatch: int = 8  # in one call, at most; on a CPU, one of several
+    microbatches_per_dispatch: int = 8  # at most, in one call; CPUs take 1 if an update has several
     save_every: int = 500  # updates between checkpoints
 
     def __post_init__(self):

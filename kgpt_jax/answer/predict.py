@@ -161,8 +161,8 @@ def batch_by_batch(
       at_once: how many calls to make at the same time; None: as many as `calls_at_once` says.
 
     Yields:
-      The indices of a batch's texts, their lengths (B,), and what the function returned, as NumPy arrays. The
-      batches may have any order.
+      The indices of a batch's texts, their lengths (B,), and what the function returned, as NumPy arrays.
+      The batches may come in any order.
     """
 
     def call(batch, earlier: Future | None = None):
