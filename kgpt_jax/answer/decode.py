@@ -7,6 +7,7 @@ Axes: `B` rows, `P` characters of a padded prompt, `W` characters to be written,
 import math
 import re
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,18 +19,29 @@ from kgpt_jax.data.mixture import weights
 from kgpt_jax.data.stage_data import recipe_of
 from kgpt_jax.data.vocab import MASK, MASK_ID, PAD, PAD_ID, Vocab
 from kgpt_jax.devices import check_memory, to_numpy
-from kgpt_jax.model.attention import shortened
+from kgpt_jax.model.attention import resized
 from kgpt_jax.model.gpt import GPT
 from kgpt_jax.store.compatible import fit_to
 from kgpt_jax.store.folder import Run
 from kgpt_jax.store.params import first_model
 
 PROMPT_STEP = 8  # prompts are padded to a multiple of this, so that few widths are compiled
+GROUPS = 4  # texts longer than usual are written by a quarter of a batch at a time
 SENTENCE_ENDS = ".!?…。！？\"'”’»)]"
 SENTENCE = re.compile(r"[.!?…。！？][\"'”’»)\]]*(?=\s|$)")  # matches the end of a sentence
 
 
-@partial(jax.jit, static_argnames=("model", "max_new", "stop_at_mask", "temperature", "top_k"))
+class _Texts(NamedTuple):
+    """Texts that are being written, one in each row."""
+
+    new_BW: jax.Array
+    last_B: jax.Array
+    cache: dict
+    done_B: jax.Array
+    length_B: jax.Array
+
+
+@partial(jax.jit, static_argnames=("model", "max_new", "stop_at_mask", "usual", "temperature", "top_k"))
 def continue_texts(
     model,
     params,
@@ -39,6 +51,7 @@ def continue_texts(
     *,
     max_new: int,
     stop_at_mask: bool,
+    usual: int = 0,
     temperature: float = 0.0,
     top_k: int = 0,
     ends_V: jax.Array | None = None,
@@ -53,6 +66,8 @@ def continue_texts(
       key: a key from `jax.random`; temperature 0 needs none.
       max_new: the most characters to write.
       stop_at_mask: whether a MASK ends a row.
+      usual: a number of characters that few continuations exceed. It changes the speed, and which characters
+        are drawn at random. 0: no such number is known.
       temperature: 0 writes the likeliest character. Above 0 characters are drawn at random.
       top_k: draws from this many likeliest characters; 0 draws from all.
       ends_V: whether a text may end after each character. If it is given, MASK is written only where it is
@@ -61,27 +76,46 @@ def continue_texts(
 
     A row also ends after the last position that the model can read.
     """
-    B = len(prompt_BP)
-    last_B, cache = read_prompts(model, params, prompt_BP, length_B, max_new)
+    B, P = prompt_BP.shape
+    few = B // GROUPS if usual else 0
+    room = min(usual, max_new) if few else max_new
 
-    def unfinished(carry):
-        i, done_B = carry[0], carry[-1]
-        return (i < max_new) & ~done_B.all()
+    def write(i, texts: _Texts, most: int, few: int) -> tuple[jax.Array, _Texts]:
+        """Writes from character i on until there are `most`, or at most `few` rows have not ended."""
 
-    def one_character(carry):
-        i, new_BW, last_B, cache, done_B = carry
-        logits_BV, cache = read_next(model, params, cache, last_B, length_B, i)
-        if ends_V is not None:
-            logits_BV = _mask_ends_only(logits_BV, ends_V[last_B])
-        next_B = _choose(logits_BV, key, i, temperature, top_k)
-        next_B = jnp.where(done_B, PAD_ID, next_B)
-        done_B |= length_B + i >= model.cfg.seq_len
-        if stop_at_mask:
-            done_B |= next_B == MASK_ID
-        return i + 1, new_BW.at[:, i].set(next_B), next_B, cache, done_B
+        def goes_on(carry):
+            i, texts = carry
+            return (i < most) & ((~texts.done_B).sum() > few)
+
+        def one_character(carry):
+            i, (new_BW, last_B, cache, done_B, length_B) = carry
+            logits_BV, cache = read_next(model, params, cache, last_B, length_B, i)
+            if ends_V is not None:
+                logits_BV = _mask_ends_only(logits_BV, ends_V[last_B])
+            next_B = _choose(logits_BV, key, i, temperature, top_k)
+            next_B = jnp.where(done_B, PAD_ID, next_B)
+            done_B |= length_B + i >= model.cfg.seq_len
+            if stop_at_mask:
+                done_B |= next_B == MASK_ID
+            return i + 1, _Texts(new_BW.at[:, i].set(next_B), next_B, cache, done_B, length_B)
+
+        return lax.while_loop(goes_on, one_character, (i, texts))
 
     new_BW = jnp.full((B, max_new), PAD_ID, jnp.int32)
-    return lax.while_loop(unfinished, one_character, (0, new_BW, last_B, cache, length_B == 0))[1]
+    texts = _Texts(new_BW, *read_prompts(model, params, prompt_BP, length_B, room), length_B == 0, length_B)
+    i, texts = write(0, texts, room, few)
+    if not few:
+        return texts.new_BW
+
+    def write_group(carry):
+        new_BW, done_B = carry
+        rows = jnp.nonzero(~done_B, size=few, fill_value=B)[0]  # of a row B, nothing is kept
+        group = jax.tree.map(lambda leaf: leaf[rows], texts._replace(new_BW=new_BW, done_B=done_B))
+        group = group._replace(cache=resized(group.cache, model.cfg, P + room, P + max_new))
+        _, group = write(i, group, max_new, 0)
+        return new_BW.at[rows].set(group.new_BW), done_B.at[rows].set(True)
+
+    return lax.while_loop(lambda carry: ~carry[1].all(), write_group, (texts.new_BW, texts.done_B))[0]
 
 
 def read_prompts(
@@ -94,7 +128,7 @@ def read_prompts(
     """
     _, cache = model.apply({"params": params}, prompt_BP, length_B, train=False, mutable=["cache"])
     last_B = jnp.take_along_axis(prompt_BP, jnp.maximum(length_B - 1, 0)[:, None], axis=1)[:, 0]
-    return last_B, shortened(cache, model.cfg, prompt_BP.shape[1] + max_new)
+    return last_B, resized(cache, model.cfg, model.cfg.seq_len, prompt_BP.shape[1] + max_new)
 
 
 def read_next(
@@ -152,7 +186,7 @@ def check_rows(model, params, rows: int, positions: int, purpose: str, advice: s
         logits_1PV, state = model.apply(
             {"params": params}, prompt_1P, length_1, train=False, mutable=["cache"]
         )
-        return logits_1PV[:, -1], shortened(state, model.cfg, positions)
+        return logits_1PV[:, -1], resized(state, model.cfg, model.cfg.seq_len, positions)
 
     abstract = jax.eval_shape(kept, params, np.zeros((1, 1), np.int32), np.ones(1, np.int32))
     bytes_per_row = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(abstract) if leaf.ndim)

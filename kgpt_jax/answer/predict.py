@@ -22,6 +22,7 @@ from kgpt_jax.data.vocab import MASK, PAD, Vocab
 from kgpt_jax.devices import calls_at_once, to_numpy
 
 MAX_ANSWER = 32  # characters, as in the course
+USUAL_ANSWER = 16  # few answers have more characters
 ROWS = 64  # texts in a batch; more rows would save less than their padding costs
 
 
@@ -55,7 +56,9 @@ def predict(
 
     def write(chosen, *batch):
         if trie is None:
-            return continue_texts(model, params, *batch, max_new=MAX_ANSWER, stop_at_mask=True)
+            return continue_texts(
+                model, params, *batch, max_new=MAX_ANSWER, stop_at_mask=True, usual=USUAL_ANSWER
+            )
         return best_entries(model, params, *batch, child_XV, beams=beams, max_new=MAX_ANSWER)[0][:, 0]
 
     answers = [""] * len(questions)

@@ -58,7 +58,7 @@ def remember(module: nn.Module, name: str, new: jax.Array, pos_BT: jax.Array) ->
     Returns:
       `new` itself in training and in the first call of decoding, which has read nothing before. In further
       calls, the cache (B, ..., S, K) with `new` written into it. S is `seq_len`, or the length to which
-      `shortened` has cut the cache. The caller's mask must hide positions that a row has not reached yet.
+      `resized` has cut the cache. The caller's mask must hide positions that a row has not reached yet.
     """
     if not module.is_mutable_collection("cache"):
         return new
@@ -73,13 +73,19 @@ def remember(module: nn.Module, name: str, new: jax.Array, pos_BT: jax.Array) ->
     return cache.value
 
 
-def shortened(cache, cfg: ModelConfig, positions: int):
-    """Cuts a cache from `seq_len` to fewer positions, so that each step of decoding reads less."""
+def resized(cache, cfg: ModelConfig, old: int, new: int):
+    """Returns a cache for `new` positions, made from one for `old`. The fewer, the less each step reads.
 
-    def cut(leaf: jax.Array) -> jax.Array:
-        return leaf[..., :positions, :] if leaf.ndim > 1 and leaf.shape[-2] == cfg.seq_len else leaf
+    Both numbers are lowered to `seq_len`, the most that a cache has.
+    """
+    old, new = min(old, cfg.seq_len), min(new, cfg.seq_len)
 
-    return jax.tree.map(cut, cache)
+    def one(leaf: jax.Array) -> jax.Array:
+        if leaf.ndim < 2 or leaf.shape[-2] != old:
+            return leaf
+        return jnp.pad(leaf[..., :new, :], [(0, 0)] * (leaf.ndim - 2) + [(0, max(new - old, 0)), (0, 0)])
+
+    return jax.tree.map(one, cache)
 
 
 def once(module: nn.Module, name: str, make: Callable[[], jax.Array]) -> jax.Array:

@@ -6,6 +6,7 @@ import pytest
 
 from kgpt_jax import devices
 from kgpt_jax.answer.decode import (
+    GROUPS,
     check_rows,
     continue_texts,
     ended,
@@ -61,6 +62,21 @@ def test_greedy_equals_reading_everything_again(variant, max_new, stop_at_mask):
         assert new_W[: len(expected)].tolist() == expected
         assert (new_W[len(expected) :] == PAD_ID).all()
     assert (new_BW[4:] == PAD_ID).all()  # rows of length 0
+
+
+@pytest.mark.parametrize("variant", ["vanilla", "synthesizer", "perceiver", "encoder_decoder"])
+@pytest.mark.parametrize("usual", [1, 3, 20])
+def test_what_is_usual_changes_no_text(variant, usual):
+    model, params, _ = tiny.make(variant, n_layer=tiny.few_layers(variant))
+    params["head"]["kernel"] = params["head"]["kernel"].at[:, MASK_ID].add(0.3)
+    rng = np.random.default_rng(3)
+    texts = [rng.integers(2, 13, n).astype(np.int32) for n in rng.integers(1, 8, 10)]
+    prompt_BP, length_B = pad_prompts(texts, 12, 15)
+    write = partial(continue_texts, model, params, prompt_BP, length_B, max_new=12, stop_at_mask=True)
+    expected_BW = np.asarray(write())
+    lengths = (expected_BW[:10] != PAD_ID).sum(axis=1)
+    assert len(set(lengths)) > 2 and sum(lengths > 3) > 12 // GROUPS
+    np.testing.assert_array_equal(write(usual=usual), expected_BW)
 
 
 def sampled(temperature, top_k, seed, rows=400):
