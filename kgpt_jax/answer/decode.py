@@ -21,6 +21,7 @@ from kgpt_jax.data.vocab import MASK, MASK_ID, PAD, PAD_ID, Vocab
 from kgpt_jax.devices import check_memory, to_numpy
 from kgpt_jax.model.attention import resized
 from kgpt_jax.model.gpt import GPT
+from kgpt_jax.model.variants import lookup
 from kgpt_jax.store.compatible import fit_to
 from kgpt_jax.store.folder import Run
 from kgpt_jax.store.params import first_model
@@ -41,7 +42,9 @@ class _Texts(NamedTuple):
     length_B: jax.Array
 
 
-@partial(jax.jit, static_argnames=("model", "max_new", "stop_at_mask", "usual", "temperature", "top_k"))
+@partial(
+    jax.jit, static_argnames=("model", "max_new", "stop_at_mask", "usual", "shared", "temperature", "top_k")
+)
 def continue_texts(
     model,
     params,
@@ -52,6 +55,7 @@ def continue_texts(
     max_new: int,
     stop_at_mask: bool,
     usual: int = 0,
+    shared: int = 0,
     temperature: float = 0.0,
     top_k: int = 0,
     ends_V: jax.Array | None = None,
@@ -68,6 +72,8 @@ def continue_texts(
       stop_at_mask: whether a MASK ends a row.
       usual: a number of characters that few continuations exceed. It changes the speed, and which characters
         are drawn at random. 0: no such number is known.
+      shared: how many characters at the start of all prompts to read only once, because they are the same.
+        Prompts must be longer.
       temperature: 0 writes the likeliest character. Above 0 characters are drawn at random.
       top_k: draws from this many likeliest characters; 0 draws from all.
       ends_V: whether a text may end after each character. If it is given, MASK is written only where it is
@@ -102,7 +108,8 @@ def continue_texts(
         return lax.while_loop(goes_on, one_character, (i, texts))
 
     new_BW = jnp.full((B, max_new), PAD_ID, jnp.int32)
-    texts = _Texts(new_BW, *read_prompts(model, params, prompt_BP, length_B, room), length_B == 0, length_B)
+    last_B, cache = read_prompts(model, params, prompt_BP, length_B, room, shared)
+    texts = _Texts(new_BW, last_B, cache, length_B == 0, length_B)
     i, texts = write(0, texts, room, few)
     if not few:
         return texts.new_BW
@@ -119,16 +126,30 @@ def continue_texts(
 
 
 def read_prompts(
-    model, params, prompt_BP: jax.Array, length_B: jax.Array, max_new: int
+    model, params, prompt_BP: jax.Array, length_B: jax.Array, max_new: int, shared: int = 0
 ) -> tuple[jax.Array, dict]:
     """Reads the prompts. Returns the last character of each, (B,), and a cache with room for `max_new` more.
 
     `read_next` reads the last character again and returns its logits. Those of this call are not used, so XLA
     leaves out what only they need: the head, and the last layer except for its keys and values.
+
+    The first `shared` characters must be the same in all prompts, and all prompts longer. They are read once,
+    unless the model reads whole sources.
     """
-    _, cache = model.apply({"params": params}, prompt_BP, length_B, train=False, mutable=["cache"])
+    B, P = prompt_BP.shape
     last_B = jnp.take_along_axis(prompt_BP, jnp.maximum(length_B - 1, 0)[:, None], axis=1)[:, 0]
-    return last_B, resized(cache, model.cfg, model.cfg.seq_len, prompt_BP.shape[1] + max_new)
+
+    def read(x_BT, length_B, cache, start_B=None):
+        variables = {"params": params, **cache}
+        _, new = model.apply(variables, x_BT, length_B, start_B, train=False, mutable=["cache"])
+        return resized(new, model.cfg, model.cfg.seq_len, P + max_new)
+
+    if not shared or lookup(model.cfg).whole_source:
+        return last_B, read(prompt_BP, length_B, {})
+    longest_1 = length_B.argmax()[None]  # some rows may be empty
+    cache = read(prompt_BP[longest_1, :shared], length_B[longest_1], {})
+    cache = jax.tree.map(lambda leaf: leaf.repeat(B, axis=0), cache)
+    return last_B, read(prompt_BP[:, shared:], length_B, cache, jnp.full(B, shared))
 
 
 def read_next(

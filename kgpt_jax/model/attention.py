@@ -6,8 +6,8 @@ class attribute `cost` is the number of multiplications for one text (`model/cos
 attribute `options` lists the layer's own settings (`model/options.py`). A layer with a pattern that is drawn
 and never trained has the attribute `patterned = True`, and seeds the pattern with `pattern_name`.
 
-Decoding reads the prompt in the first call, and one position in each further call. The caller makes the
-"cache" collection mutable, in which `remember` keeps the keys and values of earlier calls.
+Decoding reads the start of a text in the first call, and the positions after it in further calls. The caller
+makes the "cache" collection mutable, in which `remember` keeps the keys and values of earlier calls.
 
 Axes: `B` batch, `T` query position, `S` key position, `G` blocks of positions, `W` positions in a block, `C`
 channels, `H` heads, `K` head size, `1` size one.
@@ -62,15 +62,20 @@ def remember(module: nn.Module, name: str, new: jax.Array, pos_BT: jax.Array) ->
     """
     if not module.is_mutable_collection("cache"):
         return new
-    B, T = len(new), new.shape[-2]
+    T = new.shape[-2]
     if not module.has_variable("cache", name):
         room = [(0, 0)] * (new.ndim - 2) + [(0, module.cfg.seq_len - T), (0, 0)]
         module.variable("cache", name, jnp.pad, new, room)
         return new
     cache = module.variable("cache", name)
-    start_B = jnp.broadcast_to(pos_BT[:, 0], (B,))
-    cache.value = jax.vmap(partial(lax.dynamic_update_slice_in_dim, axis=-2))(cache.value, new, start_B)
+    cache.value = placed(new, cache.value, pos_BT)
     return cache.value
+
+
+def placed(new: jax.Array, old: jax.Array, pos_BT: jax.Array) -> jax.Array:
+    """Returns `old`, (B, ..., S, K), with the values `new`, (B, ..., T, K), at consecutive positions."""
+    start_B = jnp.broadcast_to(pos_BT[:, 0], (len(new),))
+    return jax.vmap(partial(lax.dynamic_update_slice_in_dim, axis=-2))(old, new, start_B)
 
 
 def resized(cache, cfg: ModelConfig, old: int, new: int):

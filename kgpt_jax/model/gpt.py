@@ -30,8 +30,9 @@ class GPT(nn.Module):
     - `train`: whether to apply dropout, which needs a "dropout" key.
     - result: float32 logits (B, T, V). Those at t score the character at t + 1.
 
-    To decode, call with `mutable=["cache"]`. The first call reads the prompts, which may be padded to the
-    right. Each further call takes the cache from the previous call and one character per row.
+    To decode, call with `mutable=["cache"]`. The first call reads the start of each text, for a variant with
+    `whole_source` the whole source. Each further call takes the cache from the previous call and the
+    characters that follow. Both may be padded to the right; a later call overwrites the padding.
 
     A call raises a ValueError if T is more than `cfg.seq_len`.
     """

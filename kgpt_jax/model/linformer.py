@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from kgpt_jax.config import ModelConfig
-from kgpt_jax.model.attention import BLOCK, Readout, dot_products, in_blocks, queries_keys_values
+from kgpt_jax.model.attention import BLOCK, Readout, dot_products, in_blocks, placed, queries_keys_values
 from kgpt_jax.model.options import Option
 
 PROJECTED = Option("linformer_dim", 16, "projected keys", letter="D")
@@ -52,14 +52,18 @@ class LinformerAttention(nn.Module):
             seen_B1TX = _seen(block_B, pos_BT % W, D, W)
             return readout(dot_products(q_BHTK, k_BHXK), seen_B1TX, v_BHXK, train=train)
 
+        known = k_BHSK.shape[2]
+        if further := known > T:  # a further call of decoding
+            q_BHTK = placed(q_BHTK, jnp.zeros_like(k_BHSK), pos_BT)
         # From here on, each block is a row of the batch: B means B G, and T means W.
-        G = -(-T // W)
+        G = -(-known // W)
         q_BHTK = in_blocks(q_BHTK, G, W).reshape(B * G, cfg.n_head, W, cfg.head_dim)
         k_BHXK = _past_and_own_by_block(k_BHSK, e_DS, G, W)
         v_BHXK = _past_and_own_by_block(v_BHSK, f_DS, G, W)
         seen_B1TX = _seen(jnp.tile(jnp.arange(G), B), jnp.arange(W)[None], D, W)
         y_BTC = readout(dot_products(q_BHTK, k_BHXK), seen_B1TX, v_BHXK, train=train)
-        return y_BTC.reshape(B, G * W, cfg.n_embd)[:, :T]
+        y_BTC = y_BTC.reshape(B, G * W, cfg.n_embd)
+        return jnp.take_along_axis(y_BTC, pos_BT[:, :, None], axis=1) if further else y_BTC[:, :T]
 
 
 def _past_and_own_by_block(h_BHSK: jax.Array, e_DS: jax.Array, G: int, W: int) -> jax.Array:

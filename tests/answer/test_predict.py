@@ -5,7 +5,7 @@ import pytest
 from kgpt_jax import devices
 from kgpt_jax.answer import predict as module
 from kgpt_jax.answer.predict import batch_by_batch, in_batches, log_probabilities, predict
-from kgpt_jax.data.vocab import MASK, Vocab
+from kgpt_jax.data.vocab import MASK, MASK_ID, Vocab
 from tests import tiny
 
 VOCAB = Vocab.of("abcdefghijk")  # 13 with PAD and MASK, as the tiny model has
@@ -70,6 +70,23 @@ def test_odd_questions_are_counted_and_keep_their_place(answers):
         "question 2: left out '!é', which the vocabulary lacks",
         "question 3: answered with nothing, its 70 characters are more than the 62 that fit",
     ]
+
+
+def test_many_questions_get_the_same_answers_as_few(monkeypatch):
+    model, params, _ = tiny.make("vanilla", seq_len=47, block_size=48)
+    params["head"]["kernel"] = params["head"]["kernel"].at[:, MASK_ID].add(-0.3)  # some answers are long
+    rng = np.random.default_rng(0)
+    questions = ["abcdefgh" + "".join(rng.choice(list("abcdefghijk"), n)) for n in rng.integers(1, 7, 256)]
+    few = [answer for i in (0, 128) for answer in predict(model, params, VOCAB, questions[i : i + 128])[0]]
+    settings, write = [], module.continue_texts
+
+    def noted(*batch, usual=0, shared=0, **how):
+        settings.append((usual, shared))
+        return write(*batch, usual=usual, shared=shared, **how)
+
+    monkeypatch.setattr(module, "continue_texts", noted)
+    assert predict(model, params, VOCAB, questions)[0] == few
+    assert set(settings) == {(16, 8)} and len({len(answer) > 16 for answer in few}) == 2
 
 
 @pytest.mark.parametrize("variant", ["vanilla", "perceiver", "encoder_decoder"])
