@@ -27,13 +27,21 @@ from kgpt_jax.store.folder import Run
 from kgpt_jax.store.params import first_model
 
 PROMPT_STEP = 8  # prompts are padded to a multiple of this, so that few widths are compiled
-GROUPS = 4  # texts longer than usual are written by a quarter of a batch at a time
+GROUPS = 4  # texts longer than usual are finished in groups of a quarter of a batch
 SENTENCE_ENDS = ".!?…。！？\"'”’»)]"
 SENTENCE = re.compile(r"[.!?…。！？][\"'”’»)\]]*(?=\s|$)")  # matches the end of a sentence
 
 
 class _Texts(NamedTuple):
-    """Texts that are being written, one in each row."""
+    """Texts that are being written, one in each row.
+
+    Attributes:
+      new_BW: what has been written.
+      last_B: the last character of each text.
+      cache: the model's cache.
+      done_B: whether each text has ended.
+      length_B: the length of each prompt.
+    """
 
     new_BW: jax.Array
     last_B: jax.Array
@@ -70,10 +78,11 @@ def continue_texts(
       key: a key from `jax.random`; temperature 0 needs none.
       max_new: the most characters to write.
       stop_at_mask: whether a MASK ends a row.
-      usual: a number of characters that few continuations exceed. It changes the speed, and which characters
-        are drawn at random. 0: no such number is known.
-      shared: how many characters at the start of all prompts to read only once, because they are the same.
-        Prompts must be longer.
+      usual: a number of characters that few continuations exceed. After that many, or as soon as few rows are
+        left, these rows are finished in small groups, which is faster. 0: all rows stay together, as they
+        do above temperature 0.
+      shared: the length of a start that all prompts have in common, and that is read only once. Prompts must
+        be longer; those of length 0 do not count.
       temperature: 0 writes the likeliest character. Above 0 characters are drawn at random.
       top_k: draws from this many likeliest characters; 0 draws from all.
       ends_V: whether a text may end after each character. If it is given, MASK is written only where it is
@@ -83,15 +92,16 @@ def continue_texts(
     A row also ends after the last position that the model can read.
     """
     B, P = prompt_BP.shape
-    few = B // GROUPS if usual else 0
-    room = min(usual, max_new) if few else max_new
+    # The rows of different groups would draw the same random numbers.
+    group_rows = B // GROUPS if usual and temperature == 0 else 0
+    room = min(usual, max_new) if group_rows else max_new
 
-    def write(i, texts: _Texts, most: int, few: int) -> tuple[jax.Array, _Texts]:
-        """Writes from character i on until there are `most`, or at most `few` rows have not ended."""
+    def write(i, texts: _Texts, end: int, left: int) -> tuple[jax.Array, _Texts]:
+        """Writes the characters from i to `end`, but stops when at most `left` texts have not ended."""
 
         def goes_on(carry):
             i, texts = carry
-            return (i < most) & ((~texts.done_B).sum() > few)
+            return (i < end) & ((~texts.done_B).sum() > left)
 
         def one_character(carry):
             i, (new_BW, last_B, cache, done_B, length_B) = carry
@@ -110,13 +120,14 @@ def continue_texts(
     new_BW = jnp.full((B, max_new), PAD_ID, jnp.int32)
     last_B, cache = read_prompts(model, params, prompt_BP, length_B, room, shared)
     texts = _Texts(new_BW, last_B, cache, length_B == 0, length_B)
-    i, texts = write(0, texts, room, few)
-    if not few:
+    i, texts = write(0, texts, room, group_rows)
+    if not group_rows:
         return texts.new_BW
 
     def write_group(carry):
         new_BW, done_B = carry
-        rows = jnp.nonzero(~done_B, size=few, fill_value=B)[0]  # of a row B, nothing is kept
+        # There may be fewer rows than a group has. JAX drops what is written to row B, which does not exist.
+        rows = jnp.nonzero(~done_B, size=group_rows, fill_value=B)[0]
         group = jax.tree.map(lambda leaf: leaf[rows], texts._replace(new_BW=new_BW, done_B=done_B))
         group = group._replace(cache=resized(group.cache, model.cfg, P + room, P + max_new))
         _, group = write(i, group, max_new, 0)
@@ -133,8 +144,8 @@ def read_prompts(
     `read_next` reads the last character again and returns its logits. Those of this call are not used, so XLA
     leaves out what only they need: the head, and the last layer except for its keys and values.
 
-    The first `shared` characters must be the same in all prompts, and all prompts longer. They are read once,
-    unless the model reads whole sources.
+    The first `shared` characters are read once, unless the model reads whole sources. They must be the same
+    in all prompts, and prompts must be longer; those of length 0 do not count.
     """
     B, P = prompt_BP.shape
     last_B = jnp.take_along_axis(prompt_BP, jnp.maximum(length_B - 1, 0)[:, None], axis=1)[:, 0]
@@ -144,7 +155,7 @@ def read_prompts(
         _, new = model.apply(variables, x_BT, length_B, start_B, train=False, mutable=["cache"])
         return resized(new, model.cfg, model.cfg.seq_len, P + max_new)
 
-    if not shared or lookup(model.cfg).whole_source:
+    if not 0 < shared < P or lookup(model.cfg).whole_source:  # P is not longer if all prompts are empty
         return last_B, read(prompt_BP, length_B, {})
     longest_1 = length_B.argmax()[None]  # some rows may be empty
     cache = read(prompt_BP[longest_1, :shared], length_B[longest_1], {})

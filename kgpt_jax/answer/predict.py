@@ -24,7 +24,7 @@ from kgpt_jax.devices import calls_at_once, to_numpy
 
 MAX_ANSWER = 32  # characters, as in the course
 USUAL_ANSWER = 16  # few answers have more characters
-MANY = 256  # questions for which a CPU's program may take twice as long to compile, to take 0.8 of the time
+MANY = 256  # with so many questions, a program that runs in 0.8 of the time may take twice as long to compile
 ROWS = 64  # texts in a batch; more rows would save less than their padding costs
 
 
@@ -56,12 +56,13 @@ def predict(
         check_rows(model, params, rows, positions, f"a search with {beams:,} beams", "lower --beams")
         child_XV = jnp.asarray(trie)
 
-    many = len(questions) >= MANY and jax.default_backend() == "cpu"
-    fast = {"usual": USUAL_ANSWER, "shared": shared_start(prompts)} if many else {}
+    how = {"max_new": MAX_ANSWER, "stop_at_mask": True}
+    if len(questions) >= MANY and jax.default_backend() == "cpu":
+        how |= {"usual": USUAL_ANSWER, "shared": shared_start(prompts)}
 
     def write(chosen, *batch):
         if trie is None:
-            return continue_texts(model, params, *batch, max_new=MAX_ANSWER, stop_at_mask=True, **fast)
+            return continue_texts(model, params, *batch, **how)
         return best_entries(model, params, *batch, child_XV, beams=beams, max_new=MAX_ANSWER)[0][:, 0]
 
     answers = [""] * len(questions)
@@ -136,9 +137,10 @@ def n_rows(texts: Sequence) -> int:
 
 
 def shared_start(texts: Sequence[np.ndarray]) -> int:
-    """Returns how many characters at the start of all texts are the same, a multiple of `PROMPT_STEP`.
+    """Returns the length of the start that all texts share.
 
-    All texts are longer than that; those of length 0 do not count.
+    It is rounded down to a multiple of `PROMPT_STEP`, so that few programs are compiled. It is shorter than
+    each text; texts of length 0 do not count.
 
     >>> [shared_start([np.arange(n) for n in lengths]) for lengths in ([20, 17], [20, 16, 0], [20, 1])]
     [16, 8, 0]

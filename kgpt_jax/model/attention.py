@@ -58,7 +58,7 @@ def remember(module: nn.Module, name: str, new: jax.Array, pos_BT: jax.Array) ->
     Returns:
       `new` itself in training and in the first call of decoding, which has read nothing before. In further
       calls, the cache (B, ..., S, K) with `new` written into it. S is `seq_len`, or the length to which
-      `resized` has cut the cache. The caller's mask must hide positions that a row has not reached yet.
+      `resized` has brought the cache. The caller's mask must hide positions that a row has not reached yet.
     """
     if not module.is_mutable_collection("cache"):
         return new
@@ -68,29 +68,31 @@ def remember(module: nn.Module, name: str, new: jax.Array, pos_BT: jax.Array) ->
         module.variable("cache", name, jnp.pad, new, room)
         return new
     cache = module.variable("cache", name)
-    cache.value = placed(new, cache.value, pos_BT)
+    cache.value = overwritten(cache.value, new, pos_BT)
     return cache.value
 
 
-def placed(new: jax.Array, old: jax.Array, pos_BT: jax.Array) -> jax.Array:
-    """Returns `old`, (B, ..., S, K), with the values `new`, (B, ..., T, K), at consecutive positions."""
+def overwritten(old: jax.Array, new: jax.Array, pos_BT: jax.Array) -> jax.Array:
+    """Returns `old`, (B, ..., S, K), with `new`, (B, ..., T, K), at positions consecutive in each row."""
     start_B = jnp.broadcast_to(pos_BT[:, 0], (len(new),))
     return jax.vmap(partial(lax.dynamic_update_slice_in_dim, axis=-2))(old, new, start_B)
 
 
-def resized(cache, cfg: ModelConfig, old: int, new: int):
-    """Returns a cache for `new` positions, made from one for `old`. The fewer, the less each step reads.
+def resized(cache, cfg: ModelConfig, before: int, after: int):
+    """Cuts a cache of `before` positions to `after` positions, or pads it with zeros.
 
-    Both numbers are lowered to `seq_len`, the most that a cache has.
+    Each step of decoding reads the whole cache, so a short one is faster. Both numbers are lowered to
+    `seq_len`. Arrays of another length, such as the keys of an encoder, stay as they are.
     """
-    old, new = min(old, cfg.seq_len), min(new, cfg.seq_len)
+    before, after = min(before, cfg.seq_len), min(after, cfg.seq_len)
 
-    def one(leaf: jax.Array) -> jax.Array:
-        if leaf.ndim < 2 or leaf.shape[-2] != old:
+    def resize(leaf: jax.Array) -> jax.Array:
+        if leaf.shape[-2] != before:
             return leaf
-        return jnp.pad(leaf[..., :new, :], [(0, 0)] * (leaf.ndim - 2) + [(0, max(new - old, 0)), (0, 0)])
+        more = [(0, 0)] * (leaf.ndim - 2) + [(0, max(after - before, 0)), (0, 0)]
+        return jnp.pad(leaf[..., :after, :], more)
 
-    return jax.tree.map(one, cache)
+    return jax.tree.map(resize, cache)
 
 
 def once(module: nn.Module, name: str, make: Callable[[], jax.Array]) -> jax.Array:

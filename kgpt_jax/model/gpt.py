@@ -30,9 +30,10 @@ class GPT(nn.Module):
     - `train`: whether to apply dropout, which needs a "dropout" key.
     - result: float32 logits (B, T, V). Those at t score the character at t + 1.
 
-    To decode, call with `mutable=["cache"]`. The first call reads the start of each text, for a variant with
-    `whole_source` the whole source. Each further call takes the cache from the previous call and the
-    characters that follow. Both may be padded to the right; a later call overwrites the padding.
+    To decode, call with `mutable=["cache"]`. The first call reads the start of each text; for a variant with
+    `whole_source`, it must contain the whole source. Each further call takes the cache from the previous call
+    and one or more of the characters that follow. The characters of a call may be padded to the right, up to
+    the last position of the cache; later calls overwrite the padding.
 
     A call raises a ValueError if T is more than `cfg.seq_len`.
     """

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from kgpt_jax.config import ModelConfig
-from kgpt_jax.model.attention import BLOCK, Readout, dot_products, in_blocks, placed, queries_keys_values
+from kgpt_jax.model.attention import BLOCK, Readout, dot_products, in_blocks, overwritten, queries_keys_values
 from kgpt_jax.model.options import Option
 
 PROJECTED = Option("linformer_dim", 16, "projected keys", letter="D")
@@ -54,7 +54,7 @@ class LinformerAttention(nn.Module):
 
         known = k_BHSK.shape[2]
         if further := known > T:  # a further call of decoding
-            q_BHTK = placed(q_BHTK, jnp.zeros_like(k_BHSK), pos_BT)
+            q_BHTK = overwritten(jnp.zeros_like(k_BHSK), q_BHTK, pos_BT)  # other positions are dropped below
         # From here on, each block is a row of the batch: B means B G, and T means W.
         G = -(-known // W)
         q_BHTK = in_blocks(q_BHTK, G, W).reshape(B * G, cfg.n_head, W, cfg.head_dim)

@@ -66,7 +66,7 @@ def test_greedy_equals_reading_everything_again(variant, max_new, stop_at_mask):
 
 @pytest.mark.parametrize("variant", ["vanilla", "synthesizer", "perceiver", "encoder_decoder"])
 @pytest.mark.parametrize("usual", [1, 3])
-def test_what_is_usual_changes_no_text(variant, usual):
+def test_usual_changes_no_text(variant, usual):
     model, params, _ = tiny.make(variant, n_layer=tiny.few_layers(variant))
     params["head"]["kernel"] = params["head"]["kernel"].at[:, MASK_ID].add(0.3)
     rng = np.random.default_rng(3)
@@ -90,7 +90,7 @@ def test_a_shared_start_is_read_once_and_changes_no_text(variant):
     expected_BW = np.asarray(write(prompt_BP, length_B))
     np.testing.assert_array_equal(write(prompt_BP, length_B, shared=8), expected_BW)
     other_BP = prompt_BP.copy()
-    other_BP[:3, :8] = 5  # all rows but the longest one
+    other_BP[:3, :8] = 5  # all prompts but the longest
     unread = (np.asarray(write(other_BP, length_B, shared=8)) == expected_BW).all()
     assert unread != VARIANTS[variant].whole_source
 

@@ -85,8 +85,10 @@ def test_many_questions_get_the_same_answers_as_few(monkeypatch):
         return write(*batch, usual=usual, shared=shared, **how)
 
     monkeypatch.setattr(module, "continue_texts", noted)
-    assert predict(model, params, VOCAB, questions)[0] == few
-    assert set(settings) == {(16, 8)} and len({len(answer) > 16 for answer in few}) == 2
+    too_long = ["abcdefgh" * 6] * 64  # a batch without any prompt
+    assert predict(model, params, VOCAB, too_long + questions)[0] == [""] * 64 + few
+    assert set(settings) == {(16, 8) if jax.default_backend() == "cpu" else (0, 0)}
+    assert len({len(answer) > 16 for answer in few}) == 2
 
 
 @pytest.mark.parametrize("variant", ["vanilla", "perceiver", "encoder_decoder"])
