@@ -19,51 +19,35 @@ from kgpt_jax.data.mixture import weights
 from kgpt_jax.data.stage_data import recipe_of
 from kgpt_jax.data.vocab import MASK, MASK_ID, PAD, PAD_ID, Vocab
 from kgpt_jax.devices import check_memory, to_numpy
-from kgpt_jax.model.attention import resized
+from kgpt_jax.model.attention import shortened
 from kgpt_jax.model.gpt import GPT
-from kgpt_jax.model.variants import lookup
 from kgpt_jax.store.compatible import fit_to
 from kgpt_jax.store.folder import Run
 from kgpt_jax.store.params import first_model
 
 PROMPT_STEP = 8  # prompts are padded to a multiple of this, so that few widths are compiled
-GROUPS = 4  # texts longer than usual are finished in groups of a quarter of a batch
 SENTENCE_ENDS = ".!?…。！？\"'”’»)]"
 SENTENCE = re.compile(r"[.!?…。！？][\"'”’»)\]]*(?=\s|$)")  # matches the end of a sentence
 
 
-class _Texts(NamedTuple):
-    """Texts that are being written, one in each row.
+class Start(NamedTuple):
+    """The start of texts: its ids, and the model's cache after reading it."""
 
-    Attributes:
-      new_BW: what has been written.
-      last_B: the last character of each text.
-      cache: the model's cache.
-      done_B: whether each text has ended.
-      length_B: the length of each prompt.
-    """
-
-    new_BW: jax.Array
-    last_B: jax.Array
+    ids_1P: jax.Array
     cache: dict
-    done_B: jax.Array
-    length_B: jax.Array
 
 
-@partial(
-    jax.jit, static_argnames=("model", "max_new", "stop_at_mask", "usual", "shared", "temperature", "top_k")
-)
+@partial(jax.jit, static_argnames=("model", "max_new", "stop_at_mask", "temperature", "top_k"))
 def continue_texts(
     model,
     params,
     prompt_BP: jax.Array,
     length_B: jax.Array,
     key: jax.Array | None = None,
+    start: Start | None = None,
     *,
     max_new: int,
     stop_at_mask: bool,
-    usual: int = 0,
-    shared: int = 0,
     temperature: float = 0.0,
     top_k: int = 0,
     ends_V: jax.Array | None = None,
@@ -76,13 +60,10 @@ def continue_texts(
       prompt_BP: the prompts, padded to the right.
       length_B: the length of each prompt. A row of length 0 is not continued.
       key: a key from `jax.random`; temperature 0 needs none.
+      start: a start that all prompts have in common (`read_start`). It is not read again. Prompts must be
+        longer; those of length 0 do not count.
       max_new: the most characters to write.
       stop_at_mask: whether a MASK ends a row.
-      usual: a number of characters that few continuations exceed. After that many, or as soon as few rows are
-        left, these rows are finished in small groups, which is faster. 0: all rows stay together, as they
-        do above temperature 0.
-      shared: the length of a start that all prompts have in common, and that is read only once. Prompts must
-        be longer; those of length 0 do not count.
       temperature: 0 writes the likeliest character. Above 0 characters are drawn at random.
       top_k: draws from this many likeliest characters; 0 draws from all.
       ends_V: whether a text may end after each character. If it is given, MASK is written only where it is
@@ -91,76 +72,57 @@ def continue_texts(
 
     A row also ends after the last position that the model can read.
     """
-    B, P = prompt_BP.shape
-    # The rows of different groups would draw the same random numbers.
-    group_rows = B // GROUPS if usual and temperature == 0 else 0
-    room = min(usual, max_new) if group_rows else max_new
+    B = len(prompt_BP)
+    last_B, cache = read_prompts(model, params, prompt_BP, length_B, max_new, start)
 
-    def write(i, texts: _Texts, end: int, left: int) -> tuple[jax.Array, _Texts]:
-        """Writes the characters from i to `end`, but stops when at most `left` texts have not ended."""
+    def unfinished(carry):
+        i, done_B = carry[0], carry[-1]
+        return (i < max_new) & ~done_B.all()
 
-        def goes_on(carry):
-            i, texts = carry
-            return (i < end) & ((~texts.done_B).sum() > left)
-
-        def one_character(carry):
-            i, (new_BW, last_B, cache, done_B, length_B) = carry
-            logits_BV, cache = read_next(model, params, cache, last_B, length_B, i)
-            if ends_V is not None:
-                logits_BV = _mask_ends_only(logits_BV, ends_V[last_B])
-            next_B = _choose(logits_BV, key, i, temperature, top_k)
-            next_B = jnp.where(done_B, PAD_ID, next_B)
-            done_B |= length_B + i >= model.cfg.seq_len
-            if stop_at_mask:
-                done_B |= next_B == MASK_ID
-            return i + 1, _Texts(new_BW.at[:, i].set(next_B), next_B, cache, done_B, length_B)
-
-        return lax.while_loop(goes_on, one_character, (i, texts))
+    def one_character(carry):
+        i, new_BW, last_B, cache, done_B = carry
+        logits_BV, cache = read_next(model, params, cache, last_B, length_B, i)
+        if ends_V is not None:
+            logits_BV = _mask_ends_only(logits_BV, ends_V[last_B])
+        next_B = _choose(logits_BV, key, i, temperature, top_k)
+        next_B = jnp.where(done_B, PAD_ID, next_B)
+        done_B |= length_B + i >= model.cfg.seq_len
+        if stop_at_mask:
+            done_B |= next_B == MASK_ID
+        return i + 1, new_BW.at[:, i].set(next_B), next_B, cache, done_B
 
     new_BW = jnp.full((B, max_new), PAD_ID, jnp.int32)
-    last_B, cache = read_prompts(model, params, prompt_BP, length_B, room, shared)
-    texts = _Texts(new_BW, last_B, cache, length_B == 0, length_B)
-    i, texts = write(0, texts, room, group_rows)
-    if not group_rows:
-        return texts.new_BW
+    return lax.while_loop(unfinished, one_character, (0, new_BW, last_B, cache, length_B == 0))[1]
 
-    def write_group(carry):
-        new_BW, done_B = carry
-        # There may be fewer rows than a group has. JAX drops what is written to row B, which does not exist.
-        rows = jnp.nonzero(~done_B, size=group_rows, fill_value=B)[0]
-        group = jax.tree.map(lambda leaf: leaf[rows], texts._replace(new_BW=new_BW, done_B=done_B))
-        group = group._replace(cache=resized(group.cache, model.cfg, P + room, P + max_new))
-        _, group = write(i, group, max_new, 0)
-        return new_BW.at[rows].set(group.new_BW), done_B.at[rows].set(True)
 
-    return lax.while_loop(lambda carry: ~carry[1].all(), write_group, (texts.new_BW, texts.done_B))[0]
+@partial(jax.jit, static_argnames="model")
+def read_start(model, params, ids_1P: jax.Array) -> Start:
+    """Reads the start that the prompts of several batches have in common.
+
+    The model must not read whole sources, because these do not end with the start.
+    """
+    _, cache = model.apply({"params": params}, ids_1P, train=False, mutable=["cache"])
+    return Start(ids_1P, cache)
 
 
 def read_prompts(
-    model, params, prompt_BP: jax.Array, length_B: jax.Array, max_new: int, shared: int = 0
+    model, params, prompt_BP: jax.Array, length_B: jax.Array, max_new: int, start: Start | None = None
 ) -> tuple[jax.Array, dict]:
     """Reads the prompts. Returns the last character of each, (B,), and a cache with room for `max_new` more.
 
     `read_next` reads the last character again and returns its logits. Those of this call are not used, so XLA
     leaves out what only they need: the head, and the last layer except for its keys and values.
-
-    The first `shared` characters are read once, unless the model reads whole sources. They must be the same
-    in all prompts, and prompts must be longer; those of length 0 do not count.
     """
     B, P = prompt_BP.shape
     last_B = jnp.take_along_axis(prompt_BP, jnp.maximum(length_B - 1, 0)[:, None], axis=1)[:, 0]
-
-    def read(x_BT, length_B, cache, start_B=None):
-        variables = {"params": params, **cache}
-        _, new = model.apply(variables, x_BT, length_B, start_B, train=False, mutable=["cache"])
-        return resized(new, model.cfg, model.cfg.seq_len, P + max_new)
-
-    if not 0 < shared < P or lookup(model.cfg).whole_source:  # P is not longer if all prompts are empty
-        return last_B, read(prompt_BP, length_B, {})
-    longest_1 = length_B.argmax()[None]  # some rows may be empty
-    cache = read(prompt_BP[longest_1, :shared], length_B[longest_1], {})
-    cache = jax.tree.map(lambda leaf: leaf.repeat(B, axis=0), cache)
-    return last_B, read(prompt_BP[:, shared:], length_B, cache, jnp.full(B, shared))
+    variables, rest_BP, start_B = {"params": params}, prompt_BP, None
+    if start is not None and start.ids_1P.shape[1] < P:  # otherwise all prompts are empty
+        known = start.ids_1P.shape[1]
+        cache = shortened(start.cache, model.cfg, P + max_new)
+        variables |= jax.tree.map(lambda leaf: leaf.repeat(B, axis=0), cache)
+        rest_BP, start_B = prompt_BP[:, known:], jnp.full(B, known)
+    _, cache = model.apply(variables, rest_BP, length_B, start_B, train=False, mutable=["cache"])
+    return last_B, shortened(cache, model.cfg, P + max_new)
 
 
 def read_next(
@@ -218,7 +180,7 @@ def check_rows(model, params, rows: int, positions: int, purpose: str, advice: s
         logits_1PV, state = model.apply(
             {"params": params}, prompt_1P, length_1, train=False, mutable=["cache"]
         )
-        return logits_1PV[:, -1], resized(state, model.cfg, model.cfg.seq_len, positions)
+        return logits_1PV[:, -1], shortened(state, model.cfg, positions)
 
     abstract = jax.eval_shape(kept, params, np.zeros((1, 1), np.int32), np.ones(1, np.int32))
     bytes_per_row = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(abstract) if leaf.ndim)

@@ -18,13 +18,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from kgpt_jax.answer.beam import any_text, best_entries
-from kgpt_jax.answer.decode import PROMPT_STEP, check_rows, continue_texts, pad_prompts
-from kgpt_jax.data.vocab import MASK, PAD, Vocab
+from kgpt_jax.answer.decode import PROMPT_STEP, Start, check_rows, continue_texts, pad_prompts, read_start
+from kgpt_jax.data.vocab import MASK, MASK_ID, PAD, Vocab
 from kgpt_jax.devices import calls_at_once, to_numpy
+from kgpt_jax.model.variants import lookup
 
 MAX_ANSWER = 32  # characters, as in the course
-USUAL_ANSWER = 16  # few answers have more characters
-MANY = 256  # with so many questions, a program that runs in 0.8 of the time may take twice as long to compile
+USUAL_ANSWER = 16  # characters that few answers exceed
+MANY = 256  # with so many questions, a CPU reads their common start once, and continues long answers later
 ROWS = 64  # texts in a batch; more rows would save less than their padding costs
 
 
@@ -56,21 +57,30 @@ def predict(
         check_rows(model, params, rows, positions, f"a search with {beams:,} beams", "lower --beams")
         child_XV = jnp.asarray(trie)
 
-    how = {"max_new": MAX_ANSWER, "stop_at_mask": True}
-    if len(questions) >= MANY and jax.default_backend() == "cpu":
-        how |= {"usual": USUAL_ANSWER, "shared": shared_start(prompts)}
+    many = len(questions) >= MANY and jax.default_backend() == "cpu" and trie is None
+    room = USUAL_ANSWER if many else MAX_ANSWER
+    start = shared_start(model, params, prompts) if many else None
 
     def write(chosen, *batch):
         if trie is None:
-            return continue_texts(model, params, *batch, **how)
-        return best_entries(model, params, *batch, child_XV, beams=beams, max_new=MAX_ANSWER)[0][:, 0]
+            return continue_texts(model, params, *batch, start=start, max_new=room, stop_at_mask=True)
+        return best_entries(model, params, *batch, child_XV, beams=beams, max_new=room)[0][:, 0]
 
-    answers = [""] * len(questions)
     at_once = None if trie is None else 1  # the memory of many beams was checked for one call
-    for chosen, _, new_BW in batch_by_batch(write, prompts, model.cfg.seq_len, at_once):
-        for i, new_W in zip(chosen, new_BW):
-            answers[i] = _line(vocab, new_W)
-    return answers, notes
+    written = [np.zeros(0, np.int32) for _ in prompts]
+    left = [i for i, prompt in enumerate(prompts) if len(prompt)]
+    while left:
+        texts = [np.concatenate([prompts[i], written[i]]) for i in left]
+        for chosen, _, new_BW in batch_by_batch(write, texts, model.cfg.seq_len, at_once):
+            for j, new_W in zip(chosen, new_BW):
+                written[left[j]] = np.concatenate([written[left[j]], new_W])
+        left = [i for i in left if _goes_on(written[i], len(prompts[i]), model.cfg.seq_len)]
+    return [_line(vocab, new_W) for new_W in written], notes
+
+
+def _goes_on(new_W: np.ndarray, given: int, seq_len: int) -> bool:
+    """Returns whether an answer to a prompt of `given` characters has not ended, and may be longer."""
+    return len(new_W) < MAX_ANSWER and MASK_ID not in new_W and given + len(new_W) <= seq_len
 
 
 def _line(vocab: Vocab, new_W: np.ndarray) -> str:
@@ -136,17 +146,17 @@ def n_rows(texts: Sequence) -> int:
     return 1 if len(texts) == 1 else ROWS
 
 
-def shared_start(texts: Sequence[np.ndarray]) -> int:
-    """Returns the length of the start that all texts share.
+def shared_start(model, params, prompts: Sequence[np.ndarray]) -> Start | None:
+    """Reads the start that all prompts have in common, such as `Where wa`; None if there is none.
 
-    It is rounded down to a multiple of `PROMPT_STEP`, so that few programs are compiled. It is shorter than
-    each text; texts of length 0 do not count.
-
-    >>> [shared_start([np.arange(n) for n in lengths]) for lengths in ([20, 17], [20, 16, 0], [20, 1])]
-    [16, 8, 0]
+    Its length is a multiple of `PROMPT_STEP`, so that few programs are compiled, and less than that of any
+    prompt. Prompts of length 0 do not count. A model that reads whole sources reads no start.
     """
-    same = os.path.commonprefix([text[:-1].tolist() for text in texts if len(text)])
-    return len(same) // PROMPT_STEP * PROMPT_STEP
+    same = os.path.commonprefix([prompt[:-1].tolist() for prompt in prompts if len(prompt)])
+    same = same[: len(same) // PROMPT_STEP * PROMPT_STEP]
+    if not same or lookup(model.cfg).whole_source:
+        return None
+    return read_start(model, params, np.array([same], np.int32))
 
 
 def in_batches(

@@ -58,7 +58,7 @@ def remember(module: nn.Module, name: str, new: jax.Array, pos_BT: jax.Array) ->
     Returns:
       `new` itself in training and in the first call of decoding, which has read nothing before. In further
       calls, the cache (B, ..., S, K) with `new` written into it. S is `seq_len`, or the length to which
-      `resized` has brought the cache. The caller's mask must hide positions that a row has not reached yet.
+      `shortened` has cut the cache. The caller's mask must hide positions that a row has not reached yet.
     """
     if not module.is_mutable_collection("cache"):
         return new
@@ -78,21 +78,13 @@ def overwritten(old: jax.Array, new: jax.Array, pos_BT: jax.Array) -> jax.Array:
     return jax.vmap(partial(lax.dynamic_update_slice_in_dim, axis=-2))(old, new, start_B)
 
 
-def resized(cache, cfg: ModelConfig, before: int, after: int):
-    """Cuts a cache of `before` positions to `after` positions, or pads it with zeros.
+def shortened(cache, cfg: ModelConfig, positions: int):
+    """Cuts a cache from `seq_len` to fewer positions, so that each step of decoding reads less."""
 
-    Each step of decoding reads the whole cache, so a short one is faster. Both numbers are lowered to
-    `seq_len`. Arrays of another length, such as the keys of an encoder, stay as they are.
-    """
-    before, after = min(before, cfg.seq_len), min(after, cfg.seq_len)
+    def cut(leaf: jax.Array) -> jax.Array:
+        return leaf[..., :positions, :] if leaf.ndim > 1 and leaf.shape[-2] == cfg.seq_len else leaf
 
-    def resize(leaf: jax.Array) -> jax.Array:
-        if leaf.shape[-2] != before:
-            return leaf
-        more = [(0, 0)] * (leaf.ndim - 2) + [(0, max(after - before, 0)), (0, 0)]
-        return jnp.pad(leaf[..., :after, :], more)
-
-    return jax.tree.map(resize, cache)
+    return jax.tree.map(cut, cache)
 
 
 def once(module: nn.Module, name: str, make: Callable[[], jax.Array]) -> jax.Array:
