@@ -221,7 +221,10 @@ def _again_and_again(train_steps, state, sums, microbatches):
 
 
 def jax_decode(config: dict, params_path: str, questions: list[str], products: str):
-    """Answers questions as `--mode=evaluate` does, five times a turn: after a pause, the first is slower."""
+    """Answers questions as `--mode=evaluate` does.
+
+    A turn is the mean of five times, because the first time after a pause is slower.
+    """
     import dataclasses
 
     import jax

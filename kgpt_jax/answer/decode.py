@@ -31,9 +31,9 @@ SENTENCE = re.compile(r"[.!?…。！？][\"'”’»)\]]*(?=\s|$)")  # matches 
 
 
 class Start(NamedTuple):
-    """The start of texts: its ids, and the model's cache after reading it."""
+    """The start that texts have in common, and the model's cache after reading it."""
 
-    ids_1P: jax.Array
+    ids_1T: jax.Array
     cache: dict
 
 
@@ -60,8 +60,8 @@ def continue_texts(
       prompt_BP: the prompts, padded to the right.
       length_B: the length of each prompt. A row of length 0 is not continued.
       key: a key from `jax.random`; temperature 0 needs none.
-      start: a start that all prompts have in common (`read_start`). It is not read again. Prompts must be
-        longer; those of length 0 do not count.
+      start: the start that all prompts have in common (`read_start`), which is not read again. Every prompt
+        must be longer, except prompts of length 0. None: each prompt is read as a whole.
       max_new: the most characters to write.
       stop_at_mask: whether a MASK ends a row.
       temperature: 0 writes the likeliest character. Above 0 characters are drawn at random.
@@ -96,13 +96,10 @@ def continue_texts(
 
 
 @partial(jax.jit, static_argnames="model")
-def read_start(model, params, ids_1P: jax.Array) -> Start:
-    """Reads the start that the prompts of several batches have in common.
-
-    The model must not read whole sources, because these do not end with the start.
-    """
-    _, cache = model.apply({"params": params}, ids_1P, train=False, mutable=["cache"])
-    return Start(ids_1P, cache)
+def read_start(model, params, ids_1T: jax.Array) -> Start:
+    """Reads the start that prompts have in common. A model that reads whole sources cannot go on from it."""
+    _, cache = model.apply({"params": params}, ids_1T, train=False, mutable=["cache"])
+    return Start(ids_1T, cache)
 
 
 def read_prompts(
@@ -112,16 +109,18 @@ def read_prompts(
 
     `read_next` reads the last character again and returns its logits. Those of this call are not used, so XLA
     leaves out what only they need: the head, and the last layer except for its keys and values.
+
+    The start that the prompts have in common is not read again.
     """
     B, P = prompt_BP.shape
     last_B = jnp.take_along_axis(prompt_BP, jnp.maximum(length_B - 1, 0)[:, None], axis=1)[:, 0]
-    variables, rest_BP, start_B = {"params": params}, prompt_BP, None
-    if start is not None and start.ids_1P.shape[1] < P:  # otherwise all prompts are empty
-        known = start.ids_1P.shape[1]
+    variables, rest_BT, start_B = {"params": params}, prompt_BP, None
+    if start is not None:
+        known = start.ids_1T.shape[1]
         cache = shortened(start.cache, model.cfg, P + max_new)
         variables |= jax.tree.map(lambda leaf: leaf.repeat(B, axis=0), cache)
-        rest_BP, start_B = prompt_BP[:, known:], jnp.full(B, known)
-    _, cache = model.apply(variables, rest_BP, length_B, start_B, train=False, mutable=["cache"])
+        rest_BT, start_B = prompt_BP[:, known:], jnp.full(B, known)
+    _, cache = model.apply(variables, rest_BT, length_B, start_B, train=False, mutable=["cache"])
     return last_B, shortened(cache, model.cfg, P + max_new)
 
 

@@ -24,7 +24,7 @@ from kgpt_jax.devices import calls_at_once, to_numpy
 from kgpt_jax.model.variants import lookup
 
 MAX_ANSWER = 32  # characters, as in the course
-USUAL_ANSWER = 16  # characters that few answers exceed
+USUAL_ANSWER = 16  # few answers have more characters; divides MAX_ANSWER
 MANY = 256  # with so many questions, a CPU reads their common start once, and continues long answers later
 ROWS = 64  # texts in a batch; more rows would save less than their padding costs
 
@@ -57,9 +57,12 @@ def predict(
         check_rows(model, params, rows, positions, f"a search with {beams:,} beams", "lower --beams")
         child_XV = jnp.asarray(trie)
 
-    many = len(questions) >= MANY and jax.default_backend() == "cpu" and trie is None
-    room = USUAL_ANSWER if many else MAX_ANSWER
-    start = shared_start(model, params, prompts) if many else None
+    # `best_entries` continues no answer. A model that reads whole sources would take its beginning for a part
+    # of the question.
+    in_parts = trie is None and not lookup(model.cfg).whole_source
+    room, start = MAX_ANSWER, None
+    if in_parts and len(questions) >= MANY and jax.default_backend() == "cpu":
+        room, start = USUAL_ANSWER, shared_start(model, params, prompts)
 
     def write(chosen, *batch):
         if trie is None:
@@ -147,16 +150,14 @@ def n_rows(texts: Sequence) -> int:
 
 
 def shared_start(model, params, prompts: Sequence[np.ndarray]) -> Start | None:
-    """Reads the start that all prompts have in common, such as `Where wa`; None if there is none.
+    """Reads the start that all prompts have in common, such as `Where wa`. Returns None if there is none.
 
-    Its length is a multiple of `PROMPT_STEP`, so that few programs are compiled, and less than that of any
-    prompt. Prompts of length 0 do not count. A model that reads whole sources reads no start.
+    The start is shorter than every prompt. Its length is a multiple of `PROMPT_STEP`, so that few programs
+    are compiled. Empty prompts do not count. The model must not read whole sources.
     """
     same = os.path.commonprefix([prompt[:-1].tolist() for prompt in prompts if len(prompt)])
     same = same[: len(same) // PROMPT_STEP * PROMPT_STEP]
-    if not same or lookup(model.cfg).whole_source:
-        return None
-    return read_start(model, params, np.array([same], np.int32))
+    return read_start(model, params, np.array([same], np.int32)) if same else None
 
 
 def in_batches(

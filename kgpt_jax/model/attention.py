@@ -73,7 +73,7 @@ def remember(module: nn.Module, name: str, new: jax.Array, pos_BT: jax.Array) ->
 
 
 def overwritten(old: jax.Array, new: jax.Array, pos_BT: jax.Array) -> jax.Array:
-    """Returns `old`, (B, ..., S, K), with `new`, (B, ..., T, K), at positions consecutive in each row."""
+    """Returns `old`, (B, ..., S, K), with `new`, (B, ..., T, K), at `pos_BT`, consecutive positions."""
     start_B = jnp.broadcast_to(pos_BT[:, 0], (len(new),))
     return jax.vmap(partial(lax.dynamic_update_slice_in_dim, axis=-2))(old, new, start_B)
 
