@@ -155,7 +155,7 @@ def shared_start(model, params, prompts: Sequence[np.ndarray]) -> Start | None:
     The start is shorter than every prompt. Its length is a multiple of `PROMPT_STEP`, so that few programs
     are compiled. Empty prompts do not count. The model must not read whole sources.
     """
-    same = os.path.commonprefix([prompt[:-1].tolist() for prompt in prompts if len(prompt)])
+    same = os.path.commonprefix([list(map(int, prompt[:-1])) for prompt in prompts if len(prompt)])
     same = same[: len(same) // PROMPT_STEP * PROMPT_STEP]
     return read_start(model, params, np.array([same], np.int32)) if same else None
 
