@@ -223,8 +223,9 @@ def _again_and_again(train_steps, state, sums, microbatches):
 def jax_decode(config: dict, params_path: str, questions: list[str], products: str):
     """Answers questions as `--mode=evaluate` does.
 
-    A turn is the mean of five times, because the first time after a pause is slower.
+    A turn answers them several times and gives the mean, because the first time after a pause is slower.
     """
+    times = 5
     import dataclasses
 
     import jax
@@ -239,9 +240,9 @@ def jax_decode(config: dict, params_path: str, questions: list[str], products: s
 
     def once() -> dict:
         began = time.perf_counter()
-        for _ in range(5):
+        for _ in range(times):
             answers, _ = predict(GPT(cfg), params, vocab, questions)
-        return {"seconds": (time.perf_counter() - began) / 5, "answers": answers}
+        return {"seconds": (time.perf_counter() - began) / times, "answers": answers}
 
     once()
     return once

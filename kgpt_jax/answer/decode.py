@@ -31,7 +31,7 @@ SENTENCE = re.compile(r"[.!?…。！？][\"'”’»)\]]*(?=\s|$)")  # matches 
 
 
 class Start(NamedTuple):
-    """The start that texts have in common, and the model's cache after reading it."""
+    """The characters with which all texts start, and the model's cache after reading them."""
 
     ids_1T: jax.Array
     cache: dict
@@ -60,8 +60,8 @@ def continue_texts(
       prompt_BP: the prompts, padded to the right.
       length_B: the length of each prompt. A row of length 0 is not continued.
       key: a key from `jax.random`; temperature 0 needs none.
-      start: the start that all prompts have in common (`read_start`), which is not read again. Every prompt
-        must be longer, except prompts of length 0. None: each prompt is read as a whole.
+      start: what `read_start` returned for the first characters of all prompts, which are then not read
+        again. Every prompt must be longer, except prompts of length 0. None: prompts are read as a whole.
       max_new: the most characters to write.
       stop_at_mask: whether a MASK ends a row.
       temperature: 0 writes the likeliest character. Above 0 characters are drawn at random.
@@ -97,7 +97,7 @@ def continue_texts(
 
 @partial(jax.jit, static_argnames="model")
 def read_start(model, params, ids_1T: jax.Array) -> Start:
-    """Reads the start that prompts have in common. A model that reads whole sources cannot go on from it."""
+    """Reads the characters with which all prompts start. The model must not read whole sources."""
     _, cache = model.apply({"params": params}, ids_1T, train=False, mutable=["cache"])
     return Start(ids_1T, cache)
 
@@ -110,7 +110,7 @@ def read_prompts(
     `read_next` reads the last character again and returns its logits. Those of this call are not used, so XLA
     leaves out what only they need: the head, and the last layer except for its keys and values.
 
-    The start that the prompts have in common is not read again.
+    If there is a `start`, only the characters after it are read.
     """
     B, P = prompt_BP.shape
     last_B = jnp.take_along_axis(prompt_BP, jnp.maximum(length_B - 1, 0)[:, None], axis=1)[:, 0]

@@ -25,7 +25,7 @@ from kgpt_jax.model.variants import lookup
 
 MAX_ANSWER = 32  # characters, as in the course
 USUAL_ANSWER = 16  # few answers have more characters; divides MAX_ANSWER
-MANY = 256  # with so many questions, a CPU reads their common start once, and continues long answers later
+MANY = 256  # so many questions are worth another program, which reads the start that they share
 ROWS = 64  # texts in a batch; more rows would save less than their padding costs
 
 
@@ -57,11 +57,11 @@ def predict(
         check_rows(model, params, rows, positions, f"a search with {beams:,} beams", "lower --beams")
         child_XV = jnp.asarray(trie)
 
-    # `best_entries` continues no answer. A model that reads whole sources would take its beginning for a part
-    # of the question.
-    in_parts = trie is None and not lookup(model.cfg).whole_source
+    # An answer is continued from a prompt that contains its beginning. `best_entries` cannot do that, and a
+    # model that reads whole sources would take the beginning for a part of the question.
+    can_continue = trie is None and not lookup(model.cfg).whole_source
     room, start = MAX_ANSWER, None
-    if in_parts and len(questions) >= MANY and jax.default_backend() == "cpu":
+    if can_continue and len(questions) >= MANY and jax.default_backend() == "cpu":
         room, start = USUAL_ANSWER, shared_start(model, params, prompts)
 
     def write(chosen, *batch):
@@ -82,7 +82,7 @@ def predict(
 
 
 def _goes_on(new_W: np.ndarray, given: int, seq_len: int) -> bool:
-    """Returns whether an answer to a prompt of `given` characters has not ended, and may be longer."""
+    """Returns whether an answer has not ended and may be longer. Its prompt has `given` characters."""
     return len(new_W) < MAX_ANSWER and MASK_ID not in new_W and given + len(new_W) <= seq_len
 
 
@@ -150,10 +150,10 @@ def n_rows(texts: Sequence) -> int:
 
 
 def shared_start(model, params, prompts: Sequence[np.ndarray]) -> Start | None:
-    """Reads the start that all prompts have in common, such as `Where wa`. Returns None if there is none.
+    """Reads the characters with which all prompts start, such as `Where wa`. Returns None if there are none.
 
-    The start is shorter than every prompt. Its length is a multiple of `PROMPT_STEP`, so that few programs
-    are compiled. Empty prompts do not count. The model must not read whole sources.
+    Every prompt goes on after them, except empty prompts, which do not count. Their number is a multiple of
+    `PROMPT_STEP`, so that few programs are compiled. The model must not read whole sources.
     """
     same = os.path.commonprefix([list(map(int, prompt[:-1])) for prompt in prompts if len(prompt)])
     same = same[: len(same) // PROMPT_STEP * PROMPT_STEP]

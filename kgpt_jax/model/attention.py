@@ -6,8 +6,9 @@ class attribute `cost` is the number of multiplications for one text (`model/cos
 attribute `options` lists the layer's own settings (`model/options.py`). A layer with a pattern that is drawn
 and never trained has the attribute `patterned = True`, and seeds the pattern with `pattern_name`.
 
-Decoding reads the start of a text in the first call, and the positions after it in further calls. The caller
-makes the "cache" collection mutable, in which `remember` keeps the keys and values of earlier calls.
+To decode a text, a model is called again and again: first with the beginning of the text, then each time
+with the characters that follow. The caller makes the "cache" collection mutable, in which `remember` keeps
+the keys and values of earlier calls.
 
 Axes: `B` batch, `T` query position, `S` key position, `G` blocks of positions, `W` positions in a block, `C`
 channels, `H` heads, `K` head size, `1` size one.
@@ -73,7 +74,7 @@ def remember(module: nn.Module, name: str, new: jax.Array, pos_BT: jax.Array) ->
 
 
 def overwritten(old: jax.Array, new: jax.Array, pos_BT: jax.Array) -> jax.Array:
-    """Returns `old`, (B, ..., S, K), with `new`, (B, ..., T, K), at `pos_BT`, consecutive positions."""
+    """Writes `new`, (B, ..., T, K), into `old`, (B, ..., S, K), at the consecutive positions `pos_BT`."""
     start_B = jnp.broadcast_to(pos_BT[:, 0], (len(new),))
     return jax.vmap(partial(lax.dynamic_update_slice_in_dim, axis=-2))(old, new, start_B)
 

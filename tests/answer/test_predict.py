@@ -14,7 +14,7 @@ VOCAB = Vocab.of("abcdefghijk")  # 13 with PAD and MASK, as the tiny model has
 class Parrot:
     """Stands in for decoding: answers each question with what it says between the stars.
 
-    If the prompt contains the beginning of the answer, it continues.
+    If the prompt already contains some of the answer, the parrot writes the rest.
     """
 
     def __init__(self, vocab):

@@ -60,7 +60,7 @@ def whole_state(folder, step):
 
 
 def stop_at(monkeypatch, update):
-    """Makes training fail before the given update. It sends as little as it can at a time."""
+    """Makes training fail before the given update, and dispatch one update or microbatch at a time."""
     send = Dispatcher.send
 
     def send_until(self, state, queue):
