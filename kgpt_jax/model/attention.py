@@ -27,7 +27,6 @@ from kgpt_jax.model.dense import dense
 from kgpt_jax.model.dropout import Dropout
 from kgpt_jax.model.options import Option
 
-FUSED = "cudnn"  # the name of the kernel in `jax.nn.dot_product_attention`
 BLOCK = Option("attention_block", 16, "positions in a block", letter="W")
 
 
@@ -154,15 +153,23 @@ def fused_means(
     In training, one kernel of cuDNN computes them (arXiv 2307.08691), where it can: on bfloat16 activations,
     without dropout, and with a head size that is a multiple of 8 and at most 128. Otherwise the result is
     None. On CPUs, `jax.nn.dot_product_attention` is no faster than `Readout`, and its gradient is slower.
+
+    To train, JAX demands an even number of positions. If there are more, the last one is padding, which no
+    other position sees.
     """
     fits = q_BHTK.dtype == jnp.bfloat16 and cfg.dropout == 0 and cfg.head_dim % 8 == 0 and cfg.head_dim <= 128
     if not (train and fits and has_fused_kernel()):
         return None
-    q_BTHK, k_BSHK, v_BSHK = (jnp.swapaxes(h_BHTK, 1, 2) for h_BHTK in (q_BHTK, k_BHSK, v_BHSK))
+    length = q_BHTK.shape[2]
+
+    def prepared(h_BHTK):
+        return jnp.pad(jnp.swapaxes(h_BHTK, 1, 2), ((0, 0), (0, length % 2), (0, 0), (0, 0)))
+
+    q_BTHK, k_BSHK, v_BSHK = map(prepared, (q_BHTK, k_BHSK, v_BHSK))
     y_BTHK = jax.nn.dot_product_attention(
-        q_BTHK, k_BSHK, v_BSHK, scale=1.0, is_causal=True, implementation=FUSED
+        q_BTHK, k_BSHK, v_BSHK, scale=1.0, is_causal=True, implementation="cudnn"
     )
-    return jnp.swapaxes(y_BTHK, 1, 2)
+    return jnp.swapaxes(y_BTHK[:, :length], 1, 2)
 
 
 class Readout(nn.Module):
