@@ -4,7 +4,7 @@
     levers    the same update, with one optimization at a time switched off
     decode    answers to 500 questions, by a briefly finetuned model
     startup   from a command to the first finished update, or to the answer to a question
-    roofline  what an update's time goes into, and how near it is to its matrix products alone
+    roofline  what an update's time goes into on a CPU, and how near it is to its matrix products alone
     scaling   an update against the length of the texts and against the width of the model
     gpu       updates at the course's size and at GPT-2's, and eight seeds at once
 
@@ -269,6 +269,7 @@ def roofline(config: Config) -> list[dict]:
         for products in ("float32", "bfloat16"):
             changed = override(config, {"model.variant": variant, "model.products": products})
             spec = {"kind": "jax_roofline", "config": to_dict(changed), "updates": FLAGS.updates}
+            spec["environment"] = {"JAX_PLATFORMS": "cpu"}
             specs = {"one core": spec | {"cores": cores[:1]}, f"{len(cores)} cores": spec | {"cores": cores}}
             samples = take_turns(specs, FLAGS.repeats)
             tables.append(shares(f"{variant}, {products}: an update on one core", *samples))

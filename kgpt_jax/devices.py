@@ -239,7 +239,13 @@ CONTAINERS_LIMIT = Path("/sys/fs/cgroup/memory.max")  # a number of bytes, or "m
 
 
 def memory() -> float:
-    """Returns the memory of this machine or container in bytes, infinity if neither is known."""
+    """Returns the memory of one device in bytes, infinity if it is not known.
+
+    A GPU or TPU has its own, which JAX may use in part. A CPU has the machine's or the container's.
+    """
+    device = jax.local_devices()[0]
+    if device.platform != "cpu":
+        return (device.memory_stats() or {}).get("bytes_limit", math.inf)
     found = [math.inf]
     with suppress(AttributeError, ValueError, OSError):  # Windows
         found.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
@@ -249,19 +255,22 @@ def memory() -> float:
 
 
 def check_memory(purpose: str, needed: float, advice: str):
-    """Raises a UserError if an operation needs more memory than this machine has.
+    """Raises a UserError if an operation needs more memory than there is.
 
-    It checks CPUs only, and one process only: otherwise arrays are not all in this machine's memory.
+    It checks nothing if there are several processes, or several GPUs or TPUs, because each then holds only a
+    part of the arrays.
 
     Args:
       purpose: the operation; the message begins with it.
       needed: bytes.
       advice: what the user can do; the message ends with it.
     """
-    there = memory()
-    if needed > there and jax.default_backend() == "cpu" and jax.process_count() == 1:
+    there, device = memory(), jax.local_devices()[0]
+    on_cpu = device.platform == "cpu"
+    if needed > there and jax.process_count() == 1 and (on_cpu or jax.device_count() == 1):
+        owner = "this machine has" if on_cpu else f"JAX may use, on this {device.device_kind},"
         raise UserError(
-            f"{purpose} needs {needed / 1e9:,.1f} GB of memory or more, and this machine has "
+            f"{purpose} needs {needed / 1e9:,.1f} GB of memory or more, and {owner} "
             f"{there / 1e9:,.1f} GB: {advice}"
         )
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import pytest
@@ -13,7 +14,7 @@ from jax.sharding import AbstractMesh
 
 from kgpt_jax import devices
 from kgpt_jax.answer.predict import predict
-from kgpt_jax.config import override
+from kgpt_jax.config import UserError, override
 from kgpt_jax.data.chunks import Chunks
 from kgpt_jax.data.objectives import Material, span_corruption
 from kgpt_jax.data.vocab import Vocab
@@ -157,3 +158,15 @@ def test_a_containers_limit_is_the_memory_there_is(tmp_path, monkeypatch):
     assert devices.memory() == 1_000_000 < whole
     limit.write_text("max\n")
     assert devices.memory() == whole
+
+
+def test_a_gpus_memory_is_what_it_has_for_jax(monkeypatch):
+    gpu = SimpleNamespace(platform="gpu", device_kind="NVIDIA T4", memory_stats=lambda: {"bytes_limit": 12e9})
+    monkeypatch.setattr(jax, "local_devices", lambda: [gpu])
+    devices.check_memory("an update", 11e9, "lower batch_size")
+    with pytest.raises(
+        UserError, match="more, and JAX may use, on this NVIDIA T4, 12.0 GB: lower batch_size"
+    ):
+        devices.check_memory("an update", 13e9, "lower batch_size")
+    monkeypatch.setattr(gpu, "memory_stats", lambda: None)  # as of a device that does not tell
+    devices.check_memory("an update", 13e9, "lower batch_size")
