@@ -6,10 +6,16 @@ from functools import cache, partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from kgpt_jax.config import Config, ModelConfig, TrainConfig, write_options
 from kgpt_jax.model.gpt import GPT, abstract_params
 from kgpt_jax.model.variants import VARIANTS, options_of
+
+# Marks tests that compare bits of two runs.
+repeats_bits = pytest.mark.skipif(
+    jax.default_backend() != "cpu", reason="a GPU may add in another order each time"
+)
 
 OPTIONS = {"attention_block": 4, "bottleneck_dim": 6, "linformer_dim": 3}
 MODEL = ModelConfig(

@@ -85,6 +85,7 @@ def steps_of_users(monkeypatch):
         monkeypatch.setattr(dispatch, make.__name__, partial(optimised, make, donated))
 
 
+@tiny.repeats_bits
 @pytest.mark.parametrize("variant, muon_learning_rate", [("vanilla", 0.0), ("synthesizer", 0.02)])
 def test_resumed_equals_unbroken_to_the_bit(tmp_path, steps_of_users, variant, muon_learning_rate):
     """The run stops within an epoch, and resumes with another number of microbatches in a dispatch.
@@ -118,6 +119,7 @@ def test_resumed_equals_unbroken_to_the_bit(tmp_path, steps_of_users, variant, m
     assert [json.loads(line)["step"] for line in metrics[0].splitlines()] == list(range(1, 13))
 
 
+@tiny.repeats_bits
 def test_chunks_are_gone_through_in_order_and_resumed_within(tmp_path, monkeypatch):
     """Ten documents in chunks of four, four and two: five updates of two examples an epoch."""
     config = one_layer(epochs=2, batch_size=2, save_every=3)
@@ -315,6 +317,7 @@ def test_parameters_that_are_not_finite_are_not_saved(tmp_path, monkeypatch):
         assert checkpoints.step == 3
 
 
+@tiny.repeats_bits
 def test_a_stopped_run_has_saved_its_last_update_and_goes_on_to_the_same_bits(tmp_path, monkeypatch, capsys):
     """It gets the signal before the first of two calls that make an update, as they do on a GPU."""
     monkeypatch.setattr(dispatch, "count_threads", lambda n: 0)

@@ -75,6 +75,7 @@ def same_bits(a, b):
     return all((np.asarray(x) == np.asarray(y)).all() for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b)))
 
 
+@tiny.repeats_bits
 @pytest.mark.parametrize("variant", ["vanilla", "encoder_decoder"])
 def test_many_updates_in_one_dispatch_equal_one_by_one(variant):
     train_steps, start, batches = setup(variant)
@@ -102,6 +103,7 @@ def test_dropout_differs_between_updates_and_microbatches():
     assert not same_bits(first.opt_state, other.opt_state)
 
 
+@tiny.repeats_bits
 def test_only_the_first_n_microbatches_are_seen():
     train_steps, start, batches = setup()
     lr_I = np.full(6, 1e-2, np.float32)
