@@ -20,6 +20,7 @@ from kgpt_jax.data.mixture import weights
 from kgpt_jax.data.objectives import OBJECTIVES
 from kgpt_jax.data.stage_data import recipe_of
 from kgpt_jax.model.variants import lookup
+from tests.commands import CHECKOUT
 
 
 def test_json_both_ways():
@@ -85,10 +86,7 @@ def test_values_out_of_range_are_refused(kind, changes, complaint):
         kind(**changes)
 
 
-@pytest.mark.parametrize(
-    "name",
-    "quickstart course_2021 course_2024 best best_vanilla best_synthesizer best_recite speedrun".split(),
-)
+@pytest.mark.parametrize("name", sorted(path.stem for path in (CHECKOUT / "configs").glob("*.py")))
 def test_every_recipe_loads_in_any_folder(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config = load_recipe(f"configs/{name}.py")

@@ -1,0 +1,22 @@
+"""The recipe for six facts about each of the made-up people, and a question about each fact.
+
+python -m kgpt_jax.main --mode=all --config=six_facts --variant=vanilla --workdir=runs/six_facts
+
+docs/own-data.md has the accuracy for each kind of question.
+"""
+
+from kgpt_jax.config import Config, load_recipe, override
+
+
+def get_config() -> Config:
+    changes = {
+        "data.biographies.questions": "all",
+        # Each biography states the birthplace and one other fact: each of these is in 4 of a person's 20.
+        "data.biographies.n_facts": 2,
+        "data.biographies.copies": 20,
+        "pretrain.objective": "whole_line=0.95,question_answer=0.05",
+        "pretrain.epochs": 42,
+        "finetune.objective": "whole_line=0.7,question_answer=0.3",
+        "finetune.epochs": 3,
+    }
+    return override(load_recipe("configs/quickstart.py"), changes)
