@@ -11,7 +11,7 @@ from kgpt_jax.config import Config, load_recipe, override
 def get_config() -> Config:
     changes = {
         "data.biographies.questions": "all",
-        # Each biography states the birthplace and one other fact: each of these is in 4 of a person's 20.
+        # Each biography states the birthplace and another fact. So each other fact is in 4 of a person's 20.
         "data.biographies.n_facts": 2,
         "data.biographies.copies": 20,
         "pretrain.objective": "whole_line=0.95,question_answer=0.05",

@@ -73,7 +73,7 @@ class Run:
         If the run has several models, each array has a leading axis with one entry per model.
 
         Raises:
-          UserError: the run has no valid checkpoint, or needs more memory than the machine has.
+          UserError: the run has no valid checkpoint, or needs more memory than there is.
         """
         _start_jax()
         import jax
@@ -241,7 +241,7 @@ class Run:
 
         Raises:
           UserError: the prompt is empty or too long, has a character that the vocabulary lacks, a number is
-            too low, or so many texts need more memory than the machine has.
+            too low, or so many texts need more memory than there is.
         """
         _, params = self._first_model()
         from kgpt_jax.answer.decode import sample
@@ -303,7 +303,7 @@ def pretrain(
 
     Raises:
       UserError: the recipe or the corpus cannot be read, the folder holds another run, or the model needs
-        more memory than the machine has.
+        more memory than there is.
 
     Example::
 
@@ -353,7 +353,7 @@ def finetune(
 
     Raises:
       UserError: the pairs cannot be read or do not fit, `config` asks for another model, the folder holds
-        another run, or the model needs more memory than the machine has.
+        another run, or the model needs more memory than there is.
 
     Example::
 

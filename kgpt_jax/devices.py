@@ -239,9 +239,10 @@ CONTAINERS_LIMIT = Path("/sys/fs/cgroup/memory.max")  # a number of bytes, or "m
 
 
 def memory() -> float:
-    """Returns the memory of one device in bytes, infinity if it is not known.
+    """Returns the bytes that arrays may take, infinity if they are not known.
 
-    A GPU or TPU has its own, which JAX may use in part. A CPU has the machine's or the container's.
+    On a GPU or TPU, this is the part of the first device's memory that JAX may use. On a CPU, it is the
+    memory of the machine or container.
     """
     device = jax.local_devices()[0]
     if device.platform != "cpu":
@@ -257,8 +258,8 @@ def memory() -> float:
 def check_memory(purpose: str, needed: float, advice: str):
     """Raises a UserError if an operation needs more memory than there is.
 
-    It checks nothing if there are several processes, or several GPUs or TPUs, because each then holds only a
-    part of the arrays.
+    It checks nothing if there are several processes, or several GPUs or TPUs, because each may then hold only
+    a part of the arrays.
 
     Args:
       purpose: the operation; the message begins with it.
@@ -268,11 +269,9 @@ def check_memory(purpose: str, needed: float, advice: str):
     there, device = memory(), jax.local_devices()[0]
     on_cpu = device.platform == "cpu"
     if needed > there and jax.process_count() == 1 and (on_cpu or jax.device_count() == 1):
-        owner = "this machine has" if on_cpu else f"JAX may use, on this {device.device_kind},"
-        raise UserError(
-            f"{purpose} needs {needed / 1e9:,.1f} GB of memory or more, and {owner} "
-            f"{there / 1e9:,.1f} GB: {advice}"
-        )
+        gb = f"{there / 1e9:,.1f} GB"
+        limit = f"this machine has {gb}" if on_cpu else f"JAX may use {gb} on this {device.device_kind}"
+        raise UserError(f"{purpose} needs {needed / 1e9:,.1f} GB of memory or more, and {limit}: {advice}")
 
 
 def made_on() -> dict[str, str | int]:

@@ -18,7 +18,7 @@ QUICK = "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_cou
 if jax.__version_info__ < (0, 11):
     QUICK += " --xla_cpu_use_fusion_emitters=false"
 os.environ.setdefault("XLA_FLAGS", QUICK)
-# Many processes that test at once would not fit into a GPU's memory; CONTRIBUTING.md says how to test there.
+# On a GPU, the first of several processes takes most of the memory; CONTRIBUTING.md says how to test there.
 jax.config.update("jax_platforms", os.environ.setdefault("JAX_PLATFORMS", "cpu"))
 
 gc.set_threshold(10_000)  # as commands do (`kgpt_jax/environment.py`)

@@ -151,6 +151,7 @@ def test_rules_name_the_axis_that_is_shared():
 
 
 def test_a_containers_limit_is_the_memory_there_is(tmp_path, monkeypatch):
+    monkeypatch.setattr(jax, "local_devices", lambda: [SimpleNamespace(platform="cpu")])
     limit = tmp_path / "memory.max"
     monkeypatch.setattr(devices, "CONTAINERS_LIMIT", limit)
     whole = devices.memory()
@@ -163,10 +164,14 @@ def test_a_containers_limit_is_the_memory_there_is(tmp_path, monkeypatch):
 def test_a_gpus_memory_is_what_it_has_for_jax(monkeypatch):
     gpu = SimpleNamespace(platform="gpu", device_kind="NVIDIA T4", memory_stats=lambda: {"bytes_limit": 12e9})
     monkeypatch.setattr(jax, "local_devices", lambda: [gpu])
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
     devices.check_memory("an update", 11e9, "lower batch_size")
     with pytest.raises(
-        UserError, match="more, and JAX may use, on this NVIDIA T4, 12.0 GB: lower batch_size"
+        UserError, match="or more, and JAX may use 12.0 GB on this NVIDIA T4: lower batch_size"
     ):
         devices.check_memory("an update", 13e9, "lower batch_size")
-    monkeypatch.setattr(gpu, "memory_stats", lambda: None)  # as of a device that does not tell
+    with monkeypatch.context() as changed:
+        changed.setattr(gpu, "memory_stats", lambda: None)  # as of a device that does not tell
+        devices.check_memory("an update", 13e9, "lower batch_size")
+    monkeypatch.setattr(jax, "device_count", lambda: 2)
     devices.check_memory("an update", 13e9, "lower batch_size")

@@ -164,7 +164,7 @@ def _choose(logits_BV: jax.Array, key, i: jax.Array, temperature: float, top_k: 
 
 
 def check_rows(model, params, rows: int, positions: int, purpose: str, advice: str):
-    """Raises a UserError if decoding this many rows at once needs more memory than the machine has.
+    """Raises a UserError if decoding this many rows at once needs more memory than there is.
 
     The estimate is a lower bound: the cache and the last logits of each row.
 

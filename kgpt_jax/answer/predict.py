@@ -48,7 +48,7 @@ def predict(
       leaves no room for an answer, its answer is "", with a note.
 
     Raises:
-      UserError: the search needs more memory than the machine has.
+      UserError: the search needs more memory than there is.
     """
     prompts, notes = encode_questions(vocab, questions, model.cfg.seq_len + 1)
     if trie is not None:

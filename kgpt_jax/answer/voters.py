@@ -147,7 +147,7 @@ def ask(
         probability is above LEAST_PROBABILITY.
 
     Raises:
-      UserError: the search needs more memory than the machine has.
+      UserError: the search needs more memory than there is.
     """
     answers: list[list[str]] = []
     notes: list[str] = []

@@ -44,7 +44,7 @@ def shapes(run: Run):
     """Returns the shapes and types of a run's parameters, with a leading axis if it has several models.
 
     Raises:
-      UserError: the parameters do not fit into this machine's memory.
+      UserError: the parameters do not fit into the memory.
     """
     like = abstract_params(run.config.model)
     if run.config.n_seeds > 1:

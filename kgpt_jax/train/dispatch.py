@@ -210,7 +210,7 @@ class Dispatcher:
           at_once: how many threads call the program at the same time.
 
         Raises:
-          UserError: it needs more memory than the machine has.
+          UserError: it needs more memory than there is.
         """
         if name in self.compiled:
             return self.compiled[name]

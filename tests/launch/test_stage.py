@@ -1,8 +1,9 @@
 """The launchers in one process."""
 
 import json
+import shutil
+from importlib.util import find_spec
 
-import jax
 import pytest
 
 from tests.commands import TINY, run_process
@@ -10,8 +11,8 @@ from tests.commands import TINY, run_process
 
 @pytest.mark.parametrize("platform", ["gpu", "tpu"])
 def test_launcher_says_that_a_platform_is_not_there(platform, tmp_path):
-    if jax.default_backend() == platform:
-        pytest.skip(f"there is a {platform} here")
+    if shutil.which("nvidia-smi") if platform == "gpu" else find_spec("libtpu"):
+        pytest.skip(f"there may be a {platform} here")
     flags = [f"--platform={platform}", f"--workdir={tmp_path}"]
     complaint = run_process(*flags, module="launch.pretrain", status=2)
     assert f"JAX finds no {platform} here" in complaint and "pip install" in complaint
