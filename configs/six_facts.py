@@ -2,8 +2,9 @@
 
 python -m kgpt_jax.main --mode=all --config=six_facts --variant=vanilla --workdir=runs/six_facts
 
-On two cores of an EPYC server (Zen 5) it takes five and a half minutes. Three models, each of other people,
-answer 1,886 of 2,160 held-out questions right, 87.3 %; docs/own-data.md has each kind of question.
+On two cores of an EPYC server (Zen 5) it takes five and a half minutes. With three other seeds and groups of
+people, on which we did not tune the recipe, 1,886 of 2,160 held-out questions are answered right, 87.3 %.
+docs/own-data.md has the commands, and the accuracy of each kind of question.
 """
 
 from kgpt_jax.config import Config, load_recipe, override
@@ -12,7 +13,7 @@ from kgpt_jax.config import Config, load_recipe, override
 def get_config() -> Config:
     changes = {
         "data.biographies.questions": "all",
-        # Each biography states the birthplace and another fact. So each other fact is in 4 of a person's 20.
+        # Each biography states the birthplace and one of the five other facts, which are each in 4 of the 20.
         "data.biographies.n_facts": 2,
         "data.biographies.copies": 20,
         "pretrain.objective": "whole_line=0.95,question_answer=0.05",

@@ -239,10 +239,10 @@ CONTAINERS_LIMIT = Path("/sys/fs/cgroup/memory.max")  # a number of bytes, or "m
 
 
 def memory() -> float:
-    """Returns the bytes that arrays may take, infinity if they are not known.
+    """Returns the most bytes that arrays may take, infinity if this is not known.
 
     On a GPU or TPU, this is the part of the first device's memory that JAX may use. On a CPU, it is the
-    memory of the machine or container.
+    memory of the machine, or a container's limit if this is lower.
     """
     device = jax.local_devices()[0]
     if device.platform != "cpu":
@@ -256,7 +256,7 @@ def memory() -> float:
 
 
 def check_memory(purpose: str, needed: float, advice: str):
-    """Raises a UserError if an operation needs more memory than there is.
+    """Raises a UserError if an operation needs more than `memory()`.
 
     It checks nothing if there are several processes, or several GPUs or TPUs, because each may then hold only
     a part of the arrays.
