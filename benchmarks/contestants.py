@@ -225,7 +225,6 @@ def jax_decode(config: dict, params_path: str, questions: list[str], products: s
 
     A turn answers them several times and gives the mean, because the first time after a pause is slower.
     """
-    times = 5
     import dataclasses
 
     import jax
@@ -237,6 +236,7 @@ def jax_decode(config: dict, params_path: str, questions: list[str], products: s
     config = from_dict(config)
     cfg = dataclasses.replace(config.model, products=products)
     params, vocab = jax.device_put(_load_params(params_path, cfg)), _vocab(config)
+    times = 5
 
     def once() -> dict:
         began = time.perf_counter()

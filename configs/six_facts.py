@@ -2,8 +2,8 @@
 
 python -m kgpt_jax.main --mode=all --config=six_facts --variant=vanilla --workdir=runs/six_facts
 
-On two cores of an EPYC server (Zen 5) it takes five and a half minutes. With three other seeds and groups of
-people, on which we did not tune the recipe, 1,886 of 2,160 held-out questions are answered right, 87.3 %.
+On two cores of an EPYC server (Zen 5) it takes five and a half minutes. With three other seeds, each with
+people that we did not tune it on, it answers 1,886 of 2,160 held-out questions right, 87.3 %.
 docs/own-data.md has the commands, and the accuracy of each kind of question.
 """
 

@@ -31,7 +31,7 @@ SENTENCE = re.compile(r"[.!?…。！？][\"'”’»)\]]*(?=\s|$)")  # matches 
 
 
 class Start(NamedTuple):
-    """The characters with which all texts start, and the model's cache after reading them."""
+    """The characters that begin every text, and the model's cache after it has read them."""
 
     ids_1T: jax.Array
     cache: dict
@@ -97,7 +97,7 @@ def continue_texts(
 
 @partial(jax.jit, static_argnames="model")
 def read_start(model, params, ids_1T: jax.Array) -> Start:
-    """Reads the characters with which all prompts start. The model must not read whole sources."""
+    """Reads the characters that begin every prompt. Models that read whole sources cannot do this."""
     _, cache = model.apply({"params": params}, ids_1T, train=False, mutable=["cache"])
     return Start(ids_1T, cache)
 

@@ -57,8 +57,8 @@ def predict(
         check_rows(model, params, rows, positions, f"a search with {beams:,} beams", "lower --beams")
         child_XV = jnp.asarray(trie)
 
-    # An answer is continued from a prompt that contains its beginning. `best_entries` cannot do that, and a
-    # model that reads whole sources would take the beginning for a part of the question.
+    # To continue an answer, the model reads a prompt that ends with what it has written so far.
+    # `best_entries` cannot do that. A model that reads whole sources would take it for part of the question.
     can_continue = trie is None and not lookup(model.cfg).whole_source
     room, start = MAX_ANSWER, None
     if can_continue and len(questions) >= MANY and jax.default_backend() == "cpu":
@@ -150,10 +150,10 @@ def n_rows(texts: Sequence) -> int:
 
 
 def shared_start(model, params, prompts: Sequence[np.ndarray]) -> Start | None:
-    """Reads the characters with which all prompts start, such as `Where wa`. Returns None if there are none.
+    """Reads the characters that begin every prompt, such as `Where wa`. Returns None if there are none.
 
     Every prompt goes on after them, except empty prompts, which do not count. Their number is a multiple of
-    `PROMPT_STEP`, so that few programs are compiled. The model must not read whole sources.
+    `PROMPT_STEP`, so that few programs are compiled. Models that read whole sources cannot do this.
     """
     same = os.path.commonprefix([list(map(int, prompt[:-1])) for prompt in prompts if len(prompt)])
     same = same[: len(same) // PROMPT_STEP * PROMPT_STEP]
