@@ -370,7 +370,7 @@ def main(_):
         from kgpt_jax.store.compatible import with_vocab
 
         config = with_vocab(config, Vocab.of(corpus.load_documents(config.data).characters))
-    found = machine()
+    found = machine(on_cpu=FLAGS.suite == "roofline")
     print(", ".join(f"{name} {value}" if name != "processor" else value for name, value in found.items()))
     if FLAGS.against == "torch" and FLAGS.suite not in WITH_TORCH:
         raise UserError(f"--suite={FLAGS.suite} does not measure PyTorch: leave out --against")

@@ -9,7 +9,6 @@ prints the table with its ratio and draws it.
 import dataclasses
 import math
 import platform
-import shutil
 import statistics
 import subprocess
 import sys
@@ -22,6 +21,13 @@ from kgpt_jax.environment import cores, processor
 # If there are more variants than these, only these are drawn in color: the usual attention, two variants
 # whose cost is linear in the length, and the one whose cost grows least.
 HIGHLIGHTED = ("vanilla", "linformer", "bigbird", "perceiver")
+# Prints the devices that JAX would use beside the processor. It runs in another process, because JAX keeps a
+# GPU's memory from the commands that are measured next.
+ACCELERATORS = """
+import collections, jax
+kinds = collections.Counter(device.device_kind for device in jax.devices() if device.platform != "cpu")
+print(", ".join(f"{number} {kind}" for kind, number in kinds.items()))
+"""
 AXES = {"length": "length of the texts, characters", "width": "width of the model, channels"}
 
 
@@ -143,12 +149,16 @@ def shares(title: str, one_core: Sample, all_cores: Sample) -> dict:
     return {"title": title, "rows": rows}
 
 
-def machine() -> dict[str, str]:
-    """Returns the processor and the versions of Python and the libraries."""
+def machine(on_cpu: bool = False) -> dict[str, str]:
+    """Returns the processor, the other devices that JAX uses, and the versions of Python and the libraries.
+
+    Args:
+      on_cpu: whether all that is measured runs on the processor alone, even where there is a GPU.
+    """
     name = processor("model name") or platform.processor() or platform.machine()
-    if shutil.which("nvidia-smi"):
-        asked = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
-        name += " and " + subprocess.run(asked, capture_output=True, text=True).stdout.strip()
+    ask = [sys.executable, "-c", ACCELERATORS]
+    if not on_cpu and (others := subprocess.check_output(ask, text=True).strip()):
+        name += f" and {others}"
     found = {
         "processor": f"{cores()} cores of {name}",
         "python": platform.python_version(),

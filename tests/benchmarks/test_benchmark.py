@@ -57,6 +57,13 @@ def test_the_machine_is_named():
     assert " cores of " in found["processor"] and {"python", "jax", "flax"} <= found.keys()
 
 
+def test_a_gpu_is_named_only_where_something_runs_on_it(monkeypatch):
+    without = report.machine()["processor"]  # tests run on the processor
+    monkeypatch.setattr(report, "ACCELERATORS", "print('1 NVIDIA T4')")
+    assert report.machine()["processor"] == f"{without} and 1 NVIDIA T4"
+    assert report.machine(on_cpu=True)["processor"] == without
+
+
 @pytest.fixture
 def drawn(monkeypatch):
     """The figures that are drawn, for a look at what is on them."""
