@@ -11,6 +11,8 @@ import pytest
 from kgpt_jax.config import Config, ModelConfig, TrainConfig, write_options
 from kgpt_jax.model.gpt import GPT, abstract_params
 from kgpt_jax.model.variants import VARIANTS, options_of
+from kgpt_jax.train.optimizer import make_optimizer
+from kgpt_jax.train.step import init_state
 
 # Marks tests that compare bits of two runs.
 repeats_bits = pytest.mark.skipif(
@@ -48,6 +50,13 @@ def config(variant="vanilla", **train) -> Config:
     stage = TrainConfig(**{"epochs": 2, "batch_size": 4, "warmup_tokens": 0, "save_every": 3} | train)
     model = model_config(variant, block_size=64, seq_len=63, dropout=0.1)
     return Config(model=model, pretrain=stage, finetune=stage, scratch=stage)
+
+
+@cache
+def state(config: Config, seed: int = 0):
+    """Returns the state of a training after seven updates that changed nothing."""
+    new = init_state(GPT(config.model), make_optimizer(config.pretrain), jax.random.key(seed))
+    return new._replace(step=jnp.int32(7))
 
 
 def make(variant, **changes):
