@@ -14,7 +14,6 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -168,15 +167,25 @@ def _manifest_in_checkpoint(folder: Path) -> list | None:
     return None
 
 
-def saved_steps(folder: Path) -> Iterator[int]:
-    """Yields the update of each checkpoint of a run, valid or not, in any order."""
-    found = (folder / "checkpoints").glob("*")
-    return (int(path.name) for path in found if path.name.isdecimal() and path.is_dir())
+def saved_steps(folder: Path) -> list[int]:
+    """Returns the update of each checkpoint of a run, valid or not, in any order.
+
+    Raises:
+      UserError: the folder of the checkpoints cannot be listed, so it may have some.
+    """
+    checkpoints = folder / "checkpoints"
+    try:
+        with os.scandir(checkpoints) as found:  # `Path.glob` would pass over errors
+            return [int(entry.name) for entry in found if entry.name.isdecimal() and entry.is_dir()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise UserError(f"cannot list {checkpoints}, which may have checkpoints: {error.strerror}") from None
 
 
 def any_saved(folder: Path) -> bool:
     """Returns whether a run has a checkpoint, valid or not. An imported run has one of update 0."""
-    return next(saved_steps(folder), None) is not None
+    return bool(saved_steps(folder))
 
 
 def holds_run(folder: Path) -> bool:

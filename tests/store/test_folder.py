@@ -1,5 +1,6 @@
 """What is in a run's folder, damaged or not, and folders that older versions wrote."""
 
+import errno
 import json
 import os
 import random
@@ -55,6 +56,20 @@ def test_a_checkpoint_remembers_what_a_damaged_folder_said(saved, name, capsys):
     capsys.readouterr()
     assert read_run(saved.folder) == saved
     assert capsys.readouterr().out == ""
+
+
+def test_checkpoints_that_cannot_be_listed_are_not_taken_for_none(saved, monkeypatch):
+    manifest, scandir = (saved.folder / "run.json").read_text(), os.scandir
+
+    def broken(path):
+        if os.fspath(path).endswith("checkpoints"):
+            raise OSError(errno.EIO, "Input/output error")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", broken)
+    with pytest.raises(UserError, match="cannot list .*/checkpoints, which may have .*: Input/output error"):
+        open_run(saved.folder, override(saved.config, {"seed": 1}), saved.vocab, saved.facts)
+    assert (saved.folder / "run.json").read_text() == manifest
 
 
 @pytest.mark.parametrize("name", ["config.json", "SHA256SUMS", "checkpoints"])
