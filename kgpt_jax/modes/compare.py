@@ -8,6 +8,7 @@ Existing results in `--workdir` are reused. The modes copies and ablate use `res
 import dataclasses
 import json
 import statistics
+from itertools import chain
 from pathlib import Path
 
 from kgpt_jax.answer.score import mean_interval, percent
@@ -56,8 +57,8 @@ def result(config: Config, root: Path) -> dict:
     finetuned.
 
     Returns:
-      What `<root>/result.json` holds: `correct` and `total` answers, `seconds` of training, a digest of what
-      was `asked`, and the `config`.
+      What `<root>/result.json` holds: `correct` and `total` answers, `seconds` of training, digests of the
+      questions that were `asked` and of the documents and pairs that were `read`, and the `config`.
 
     Raises:
       UserError: the result there belongs to another config, or the questions have no answers.
@@ -66,11 +67,14 @@ def result(config: Config, root: Path) -> dict:
 
     path, questions = root / "result.json", corpus.load_questions(config.data)
     asked = corpus.digest([*questions.questions, *(questions.answers or [])])
+    pairs = chain.from_iterable(corpus.load_pairs(config.data).pairs)
+    read = corpus.digest(chain(corpus.load_documents(config.data).documents, pairs))
     if path.exists():
         found = _read(path)
         there, given = leaves(from_dict(with_current_names(found["config"]))), leaves(config)
-        # Results of older versions do not say what was asked.
+        # Results of older versions do not say what was asked or read.
         there["the questions"], given["the questions"] = found.get("asked", asked), asked
+        there["the training data"], given["the training data"] = found.get("read", read), read
         if changed := [name for name in there if there[name] != given[name]]:
             name = changed[0]
             raise UserError(
@@ -90,7 +94,13 @@ def result(config: Config, root: Path) -> dict:
             trained = finetune(config, root / "finetune", trained.run)
             seconds += trained.seconds
         score = evaluate(with_voters(trained.run, [], config), root / PREDICTIONS).score
-        counts = {"correct": score.correct, "total": score.total, "seconds": seconds, "asked": asked}
+        counts = {
+            "correct": score.correct,
+            "total": score.total,
+            "seconds": seconds,
+            "asked": asked,
+            "read": read,
+        }
         write_json(path, counts | {"config": to_dict(config)})
     return _read(path)
 

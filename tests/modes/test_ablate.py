@@ -91,15 +91,25 @@ def test_right_answers_are_found_again(tmp_path):
         right(tmp_path)
 
 
-def test_a_result_belongs_to_its_questions(tmp_path):
-    table = tmp_path / "pairs.tsv"
-    table.write_text("Where was Ann Bo born?\tRome\n")
-    config = override(
-        Config(), {"data.finetune_corpus_path": str(table), "data.eval_corpus_path": str(table)}
-    )
-    found = {"correct": 1, "total": 1, "seconds": 7, "asked": digest(["Where was Ann Bo born?", "Rome"])}
+@pytest.mark.parametrize(
+    "name, what", [("dev.tsv", "questions"), ("pairs.tsv", "training data"), ("docs.txt", "training data")]
+)
+def test_a_result_belongs_to_its_data(tmp_path, name, what):
+    texts = {
+        "docs.txt": "Ann Bo was born in Rome .",
+        "pairs.tsv": "Where was Ann Bo born?\tRome",
+        "dev.tsv": "Where was Cy Do born?\tOslo",
+    }
+    for file, text in texts.items():
+        (tmp_path / file).write_text(f"{text}\n")
+    paths = dict(zip(("pretrain", "finetune", "eval"), texts))
+    changes = {f"data.{stage}_corpus_path": str(tmp_path / file) for stage, file in paths.items()}
+    config = override(Config(), changes)
+    asked, pair = (texts[file].split("\t") for file in ("dev.tsv", "pairs.tsv"))
+    read = digest([texts["docs.txt"], "", *pair])  # an empty document follows the last end of a line
+    found = {"correct": 1, "total": 1, "seconds": 7, "asked": digest(asked), "read": read}
     (tmp_path / "result.json").write_text(json.dumps(found | {"config": to_dict(config)}))
     assert result(config, tmp_path)["seconds"] == 7
-    table.write_text("Where was Ann Bo born?\tOslo\n")
-    with pytest.raises(UserError, match="is the result with the questions '[0-9a-f]{16}', and '"):
+    (tmp_path / name).write_text(f"{texts[name]}s\n")
+    with pytest.raises(UserError, match=f"is the result with the {what} '[0-9a-f]{{16}}', and '"):
         result(config, tmp_path)
