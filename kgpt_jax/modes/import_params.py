@@ -21,14 +21,15 @@ def run(command: Command):
     from kgpt_jax.model.gpt import count_params
     from kgpt_jax.store.checkpoint import Checkpoints
     from kgpt_jax.store.compatible import open_run
-    from kgpt_jax.store.folder import any_saved, locked
+    from kgpt_jax.store.folder import any_saved, locked, set_aside
 
     source, folder = command.needed("reading_params_path"), Path(command.needed("writing_params_path"))
     read = from_safetensors if source.endswith(".safetensors") else from_course
     config, vocab, facts, params = read(source, command)
-    if any_saved(folder):
-        raise UserError(f"{folder} holds a run already: give another --writing_params_path")
     with locked(folder):
+        if any_saved(folder):
+            raise UserError(f"{folder} holds a run already: give another --writing_params_path")
+        set_aside(folder)  # such as the metrics of a training that ended before its first checkpoint
         opened = open_run(folder, config, vocab, facts)
         with Checkpoints(opened) as checkpoints:
             checkpoints.save_params(params)

@@ -43,7 +43,13 @@ def test_modes_write_and_read_it_without_a_corpus(exported, tmp_path):
     stored, _, _ = exported
     file = f"{tmp_path}/model.safetensors"
     run("--mode=export", f"--reading_params_path={stored.folder}", f"--writing_params_path={file}")
+    (tmp_path / "imported").mkdir()
+    leftover = '{"step": 1, "loss": 2.0}\n'  # of a training that was killed before its first checkpoint
+    (tmp_path / "imported" / "metrics.jsonl").write_text(leftover)
+    (tmp_path / "imported" / "run.json").write_text('{"stage": "pretrain"}')
     out = run("--mode=import", f"--reading_params_path={file}", f"--writing_params_path={tmp_path}/imported")
+    assert (tmp_path / "imported" / "set_aside" / "run_1" / "metrics.jsonl").read_text() == leftover
+    assert not (tmp_path / "imported" / "metrics.jsonl").exists()
     assert f"{file} is now the run {tmp_path}/imported" in out
     answers = []
     for name, folder in (("a", stored.folder), ("b", f"{tmp_path}/imported")):
