@@ -227,7 +227,7 @@ class Checkpoints:
             last = "none yet" if self.step is None else self.folder / str(self.step)
             raise UserError(
                 f"cannot save update {step} in {self.folder} ({_reason(error)}): the last good "
-                f"checkpoint is {last}; make room and give the same command again"
+                f"checkpoint is {last}; make room and give the same command again, without --start_anew"
             ) from None
         finally:
             sys.unraisablehook = hook

@@ -16,6 +16,7 @@ from kgpt_jax.environment import SUPERVISED
 log = logging.getLogger(__name__)
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+RESUME = "the same command (without --start_anew) resumes"
 
 
 class Stop:
@@ -45,7 +46,7 @@ class Stop:
             signal.signal(number, handler)
         if self.asked and error and error.__name__ == "JaxRuntimeError":
             # A signal to the process group also ends XLA's compiler for GPUs, a child process (ptxas).
-            log.info(f"stopped by {self.asked.name}: the same command resumes from the newest checkpoint")
+            log.info(f"stopped by {self.asked.name}: {RESUME} from the newest checkpoint")
             raise SystemExit(128 + self.asked) from None
         if self.asked and error is None:  # the work ended before it saw the request
             signal.raise_signal(self.asked)
@@ -65,7 +66,5 @@ class Stop:
 
     def exit(self, step: int, n_steps: int):
         """Ends the process with the signal's exit status, after the caller has saved update `step`."""
-        log.info(
-            f"stopped by {self.asked.name} at update {step} of {n_steps}: the same command resumes from there"
-        )
+        log.info(f"stopped by {self.asked.name} at update {step} of {n_steps}: {RESUME} from there")
         raise SystemExit(128 + self.asked)
