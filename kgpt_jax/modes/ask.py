@@ -181,6 +181,9 @@ def converse(answers, config):
         except EOFError:
             print(file=sys.stderr)
             return
+        except UnicodeDecodeError as error:
+            print(f"error: this is not text in UTF-8 ({error.reason})", file=sys.stderr)
+            continue
         if not question:
             return
         try:

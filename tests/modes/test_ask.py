@@ -50,22 +50,24 @@ def test_notes_go_to_standard_error(asked, monkeypatch):
     assert err.getvalue().startswith("asking ")
 
 
-@pytest.mark.parametrize("end", ["", None])  # an empty line, or Ctrl-D
+@pytest.mark.parametrize("end", ["", EOFError()])  # an empty line, or Ctrl-D
 def test_a_terminal_is_asked_for_one_question_after_the_other(asked, monkeypatch, end):
     flags, (ann, bob) = asked
-    typed = iter([ANN, "a" * 300, BOB, end, ANN])
+    latin_1 = UnicodeDecodeError("utf-8", b"Zo\xeb", 2, 3, "unexpected end of data")
+    typed = iter([ANN, "a" * 300, latin_1, BOB, end, ANN])
 
     def read():
         line = next(typed)
-        if line is None:
-            raise EOFError
+        if isinstance(line, Exception):
+            raise line
         return line
 
     monkeypatch.setattr(sys, "stdin", Terminal())
     monkeypatch.setattr(builtins, "input", read)
     with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as err:
         assert main.main(flags) == 0
-    assert out.getvalue() == f"{ann}\n{bob}\n" and err.getvalue().count("question: ") == 4
+    assert out.getvalue() == f"{ann}\n{bob}\n" and err.getvalue().count("question: ") == 5
+    assert "\nquestion: error: this is not text in UTF-8 (unexpected end of data)\n" in err.getvalue()
 
 
 @pytest.mark.parametrize(
