@@ -155,6 +155,20 @@ def test_a_command_that_nobody_reads_ends_quietly():
         assert process.stderr.read() == b"" and process.wait() == 141
 
 
+def test_an_output_without_a_letter_shows_its_number():
+    command = [sys.executable, "-m", "kgpt_jax.main", "--mode=show", *TINY]
+    latin_1 = os.environ | {"PYTHONIOENCODING": "latin-1"}
+    assert "\\u2047" in subprocess.check_output(command, cwd=CHECKOUT, env=latin_1, text=True)
+
+
+def test_a_loop_of_links_takes_one_line(tmp_path):
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    (tmp_path / "mine.toml").touch()
+    paths = [f"--answers_path={tmp_path}/mine.toml", f"--outputs_path={tmp_path}/loop"]
+    assert "loop" in refused("--mode=check", *paths)
+    assert "loop" in refused("--mode=pretrain", f"--workdir={tmp_path}/loop")
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a device that is always full")
 @pytest.mark.parametrize(
     "words, complaint",

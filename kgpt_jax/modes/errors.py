@@ -10,7 +10,7 @@ DISK_TROUBLE = {
     for name in "ENOSPC EDQUOT EFBIG EROFS EIO EACCES EPERM EMFILE".split()
     if hasattr(errno, name)  # Windows lacks some
 }
-BAD_PATH = {errno.ENAMETOOLONG, errno.ENOTDIR}
+BAD_PATH = {errno.ENAMETOOLONG, errno.ENOTDIR, errno.ELOOP}
 NO_MEMORY = re.compile("RESOURCE_EXHAUSTED|out of memory", re.IGNORECASE)  # in the messages of JAX
 
 
@@ -22,6 +22,8 @@ def explanation(error: Exception) -> str:
         where = f"cannot use {error.filename}: " if error.filename else ""
         resumed = "" if error.errno in BAD_PATH else "; a training resumes from its newest checkpoint"
         return f"{where}{error.strerror}{resumed}"
+    if isinstance(error, RuntimeError) and str(error).startswith("Symlink loop"):  # until Python 3.12
+        return f"{error}: give another path"
     if (
         isinstance(error, MemoryError)
         or type(error).__name__ == "JaxRuntimeError"
