@@ -12,6 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
+def partial_path(path: Path) -> Path:
+    """Returns the path of the hidden file; another process that writes the same file has another one."""
+    return path.with_name(f".{path.name}.{os.getpid()}.partial")
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yields a path to write to, in the same folder, and at the end of the block moves that file to `path`.
@@ -23,7 +28,7 @@ def replacing(path: Path) -> Iterator[Path]:
         yield path
         return
     path = path.resolve()
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")  # another process may write the same file
+    partial = partial_path(path)
     try:
         yield partial
         partial.replace(path)

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from kgpt_jax.config import UserError
-from kgpt_jax.store.atomic import replacing
+from kgpt_jax.store.atomic import partial_path, replacing
 from kgpt_jax.store.digests import file_digest
 
 _GIVE_ANOTHER = "give another path"
@@ -41,6 +41,10 @@ def check(path: Path, kind: str, inputs: Iterable[str | Path] = ()):
         path.open("a").close()
         if new:
             path.resolve().unlink()  # a link stays one
+        if new or path.is_file():
+            trial = partial_path(_note(path))  # the longest name of those that we shall write
+            trial.open("a").close()
+            trial.unlink()
     except OSError as error:
         raise _cannot_write(path, error) from None
 

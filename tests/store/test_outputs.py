@@ -53,6 +53,13 @@ def test_a_path_that_cannot_be_written_is_named(tmp_path):
         check(tmp_path, "greedy answers")
 
 
+def test_a_path_whose_hidden_files_cannot_be_written_is_refused_before_the_work(tmp_path):
+    """They have longer names."""
+    with pytest.raises(UserError, match="cannot write .*: File name too long; give another path"):
+        check(tmp_path / ("a" * 240), "greedy answers")
+    assert not any(tmp_path.iterdir())
+
+
 def full(*_):
     raise OSError(28, "No space left on device")
 
