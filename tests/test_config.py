@@ -74,6 +74,7 @@ def test_what_is_unknown_or_mistyped_is_refused_with_the_choices():
         (ModelConfig, {"options": "window=-1"}, "give names with whole numbers, as in attention_block=4"),
         (ModelConfig, {"options": "a=1,a=2"}, "model.options is 'a=1,a=2': give a once"),
         (TrainConfig, {"epochs": 0}, "epochs is 0"),
+        (TrainConfig, {"text_tokens": 10**20}, "text_tokens is 1" + "0" * 20 + ": give at most 1,000,000"),
         (TrainConfig, {"learning_rate": -1.0}, "learning_rate is -1.0"),
         (TrainConfig, {"beta2": 1.0}, "beta2 is 1.0"),
         (Config, {"seed": -1}, "seed is -1: give 0 to 4,294,967,295"),
