@@ -8,6 +8,7 @@ import hashlib
 import os
 import platform
 import sys
+import tempfile
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -68,7 +69,10 @@ def compilation_cache() -> dict[str, str]:
 
     Each kind of processor has its own folder, because a program consists of one processor's instructions.
     """
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    try:
+        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:  # a container's user may have no home
+        home = Path(tempfile.gettempdir())
     instructions = processor("flags") or processor("Features") or platform.machine() + platform.processor()
     kind = hashlib.sha256(instructions.encode()).hexdigest()[:8]
     return {
