@@ -15,7 +15,6 @@ from absl import flags
 from kgpt_jax.modes.command import Command
 
 SHARED = ("outputs_path",)
-FOLDER = "runs/explore"
 FIGURES, PICTURE = "figures of the exercises", "picture of an exercise"
 
 
@@ -28,7 +27,11 @@ def run(command: Command):
     from kgpt_jax.exercises.figures import Settings
 
     topics = chosen(command.flags.topics or list(TOPICS))
-    explore(topics, Settings(seed=command.config().seed), Path(command.flags.outputs_path or FOLDER))
+    explore(
+        topics,
+        Settings(seed=command.config().seed),
+        Path(command.flags.outputs_path or command.workdir / "explore"),
+    )
 
 
 def explore(topics: list[str], settings, folder: Path):

@@ -24,6 +24,11 @@ def test_tables_figures_and_pictures(tmp_path):
     assert (tmp_path / "a" / "figures.jsonl").read_bytes() == before
 
 
+def test_a_workdir_is_where_files_go(tmp_path):
+    run("--mode=explore", "--topics=costs", f"--workdir={tmp_path}")
+    assert (tmp_path / "explore" / "costs.png").exists()
+
+
 @pytest.mark.long
 def test_another_seed_gives_other_draws(tmp_path):
     run("--mode=explore", "--topics=rope", "--seed=3", f"--outputs_path={tmp_path / '3'}")
