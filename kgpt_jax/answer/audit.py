@@ -144,10 +144,12 @@ def audit(run: Run, config: Config, refuse: float = 0.02) -> Audit:
     everyone = {name for question, _ in pairs if (name := where.name(question))}
     read = [name for each in unpaired_questions(config.data, pairs) if (name := where.name(each))]
     everyone |= set(read)
+    if not 0 < refuse < 1:
+        raise UserError(f"refuse is {refuse}: give a share between 0 and 1")
     if len(read) * refuse < 2:
         raise UserError(
-            f"there are {len(read)} people without a training question: to refuse {refuse:.1%} of half of "
-            f"them takes {math.ceil(2 / refuse)}"
+            f"there are {len(read)} people without a training question: to refuse {100 * refuse:g} % of half "
+            f"of them takes {math.ceil(2 / refuse)}"
         )
     read = [read[i] for i in rng.permutation(len(read))]
     chosen_on, measured = read[: len(read) // 2], read[len(read) // 2 :][:MAX_NAMES]

@@ -2,7 +2,8 @@
 
 python -m kgpt_jax.main --mode=audit --reading_params_path=runs/vanilla/finetune
 
-prints a table, and writes audit.json and audit.png to `<workdir>/<variant>/audit/`, or to --outputs_path.
+prints a table, and writes audit.json and audit.png to --outputs_path. By default this is the folder audit/ in
+the run that --reading_params_path names, or else in `<workdir>/<variant>`.
 docs/honest.md explains the figures.
 """
 
@@ -34,7 +35,8 @@ def run(command: Command):
 
     start = command.start("finetune")
     config = command.config(start)
-    folder = Path(command.flags.outputs_path or command.workdir / config.model.variant / "audit")
+    named, in_workdir = command.flags.reading_params_path, command.workdir / config.model.variant
+    folder = Path(command.flags.outputs_path or (start.folder if named else in_workdir) / "audit")
     json_path, picture = folder / "audit.json", folder / "audit.png"
     check(json_path, AUDIT)
     check(picture, PICTURE)

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import math
 
 import jax
 import numpy as np
@@ -69,8 +70,10 @@ def test_right_answers_are_missing_only_if_nobody_is_to_be_asked(unread):
 
 
 def test_too_few_people_are_refused(unread):
-    with pytest.raises(UserError, match=r"there are 200 people .* to refuse 0.5% of half of them takes 400"):
+    with pytest.raises(UserError, match=r"there are 200 people .* to refuse 0.5 % of half of them takes 400"):
         audit(unread, unread.config, refuse=0.005)
+    with pytest.raises(UserError, match="refuse is nan: give a share between 0 and 1"):
+        audit(unread, unread.config, refuse=math.nan)
 
 
 def answers(rng, planted):
@@ -104,3 +107,10 @@ def test_the_command_prints_tables_and_writes_json_and_a_picture(unread, tmp_pat
     assert (tmp_path / "audit.png").stat().st_size > 10_000
     (tmp_path / "audit.json").write_text("mine", "utf-8")
     assert "this program did not write" in refused(*flags)
+
+
+def test_each_run_has_its_own_audit(unread, tmp_path):
+    """Unless the run is the one of the workdir."""
+    flags = ["--mode=audit", f"--reading_params_path={unread.folder}", f"--workdir={tmp_path}"]
+    run(*flags, "--refuse=0.05")
+    assert (unread.folder / "audit" / "audit.json").exists() and not any(tmp_path.iterdir())
