@@ -3,17 +3,18 @@
     reader = train([(lines, "Ada Bell", "Rome"), ...])   # seconds
     reader.read(lines_about_cy, "Cy Do")                 # {"Oslo": Likely(0.9, Place(0, 15, 19)), ...}
 
-Each sequence of up to MAX_WORDS words of a line is a candidate. Its score is a sum of weights, one for each
-of its features: the words around it, what it looks like, its place in the line, how often it is the answer to
-another question. One more candidate says that the answer is not in the lines. A softmax over all candidates
-of a question turns scores into probabilities. Training raises the probability of the right answer, wherever
-it stands in the lines (a log-linear model: Berger et al., Computational Linguistics 22, 1996). Nothing about
-births, people or English is built in.
+Each sequence of up to MAX_WORDS words and punctuation marks of a line is a candidate. Its score is a sum of
+weights, one for each of its features: the words around it, what it looks like, its place in the line, how
+often it is the answer to another question. One more candidate says that the answer is not in the lines. A
+softmax over all candidates of a question turns scores into probabilities. Training raises the probability of
+the right answer, wherever it stands in the lines (a log-linear model: Berger et al., Computational
+Linguistics 22, 1996). Nothing about births, people or English is built in.
 
 Axes: `N` questions, `S` candidates of all questions, `K` features of a candidate.
 """
 
 import re
+import unicodedata
 import zlib
 from collections import Counter
 from collections.abc import Sequence
@@ -24,10 +25,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-MAX_WORDS = 5  # words of a candidate
+MAX_WORDS = 5  # words and punctuation marks of a candidate
 WEIGHTS = 2**18  # features share a weight if their hashes are equal
 UPDATES, RATE, DECAY = 120, 0.1, 3e-4
-_WORD = re.compile(r"\w+(?:[.\-&/]\w+)*\.?|[^\w\s]")  # not "Leeds's": "Leeds" may be an answer
+# A word has marks, too, which \w leaves out: accents behind their letter, and vowels as in Hindi and Thai.
+_MARKS = "".join(char for char in map(chr, range(0x300, 0x1000)) if unicodedata.category(char)[0] == "M")
+_LETTER = rf"[\w{_MARKS}]"
+_WORD = re.compile(rf"{_LETTER}+(?:[.\-&/]{_LETTER}+)*\.?|[^\w\s]")  # not "Leeds's": "Leeds" may be an answer
 _DIGIT = re.compile(r"\d")
 NOT_THERE = ""
 LEAST_PROBABILITY = 0.5  # the reader's answer is given, or taught, if it is more probable than this
@@ -121,9 +125,18 @@ def _pieces(line: str, found: Sequence[re.Match]) -> list[tuple[int, int, str]]:
         for end in range(first + 1, min(first + MAX_WORDS, len(found)) + 1):
             text = line[found[first].start() : found[end - 1].end()]
             if text[0].isalnum() and found[end - 1].group()[0].isalnum():
-                ends_line = end == len(found) and text.endswith(".")
-                pieces.append((first, end, text[:-1] if ends_line else text))
+                pieces.append((first, end, text[:-1] if _ends_sentence(found, end) else text))
     return pieces
+
+
+def _ends_sentence(found: Sequence[re.Match], end: int) -> bool:
+    """Returns whether the word before `end` has a full stop that belongs to the sentence, not to the word.
+
+    That of "Rome." does if the line ends, or if a number or a word without a small first letter follows; that
+    of "D.C." never does.
+    """
+    word, following = found[end - 1].group(), found[end].group()[0] if end < len(found) else "A"
+    return word.find(".") == len(word) - 1 and following.isalnum() and not following.islower()
 
 
 def _described(words: list[str], answers: Sequence[tuple[int, int, str]], of_name: set[str]):

@@ -33,6 +33,25 @@ def test_candidates_are_runs_of_words_with_their_places():
     assert "Leeds" in reader.candidates(["She left Leeds's heart."], "Bo Lee", NOTHING).texts
 
 
+@pytest.mark.parametrize(
+    "line, answer, other",
+    [
+        ("Born in Rome. She lives in Oslo.", "Rome", "Rome."),
+        ("Born in Rome. 3 May 1914 is her birthday.", "Rome", "Rome."),
+        ("Born in Rome.", "Rome", "Rome."),
+        ("Born in Washington, D.C. She lives in Oslo.", "Washington, D.C.", "Washington, D.C"),
+        ("Born in Washington, D.C.", "Washington, D.C.", "Washington, D.C"),
+        ("Born at Acme Inc. in Oslo.", "Acme Inc.", "Acme Inc"),
+        ("Born in St. Louis.", "St. Louis", "Louis."),
+        ("Born in Malmo\u0308 .", "Malmo\u0308", "Malmo"),
+        ("वह दिल्ली में जन्मी।", "दिल्ली", "द"),
+    ],
+)
+def test_a_candidate_ends_where_its_last_word_does(line, answer, other):
+    texts = reader.candidates([line], "Bo Lee", NOTHING).texts
+    assert answer in texts and other not in texts
+
+
 def test_years_look_alike():
     def features(line):
         return reader.candidates([line], "Bo Lee", NOTHING).features
