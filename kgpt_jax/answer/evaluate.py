@@ -35,8 +35,9 @@ class Evaluation(NamedTuple):
       score: the score of the vote; None without targets.
       each: the score of each model on its own.
       seconds: seconds of answering, without loading.
-      sure: how sure each answer is. None if the run has no calibration, if it was calibrated with reciting
-        and answers without it (or the reverse), if the calibration used a question, or if beams were used.
+      sure: how sure each answer is; None for a question that the calibration used. All is None if the run has
+        no calibration, if it was calibrated with reciting and answers without it (or the reverse), or if
+        beams were used.
       calibrated: the calibration.
       recited: what each model recites about each question's name; empty without --recite.
       told: the answers with what the documents say, if they were looked up; these are then the predictions.
@@ -49,7 +50,7 @@ class Evaluation(NamedTuple):
     score: Score | None
     each: list[Score]
     seconds: float
-    sure: list[Sure] | None = None
+    sure: Sequence[Sure | None] | None = None
     calibrated: Calibrated | None = None
     recited: Sequence[Sequence[Recited | None]] = ()
     told: list[Told] | None = None
@@ -112,7 +113,6 @@ def evaluate(
     if table.answers is not None:
         right = [table.answers[i] for i in scored]
         total, *each = (score([of[i] for i in scored], right) for of in [predictions, *given.answers])
-    all_sure = [each for each in how_sure if each]
     return Evaluation(
         table.questions,
         predictions,
@@ -121,7 +121,7 @@ def evaluate(
         total,
         each,
         given.seconds,
-        all_sure if len(all_sure) == len(how_sure) else None,
+        how_sure if any(how_sure) else None,
         made,
         given.recited,
         told,

@@ -28,7 +28,7 @@ class Told(NamedTuple):
       answer: the answer that is given.
       confidence: from 0 to 1; promises have thresholds on it. That of the documents is the reader's
         probability. None if the model answers and is not calibrated, or does not know the name.
-      probability: that it is right; None if the model answers and is not calibrated.
+      probability: that it is right; None where the confidence is None.
       label: looked up, told by you, or the label of the model's answer (`answer/label.py`), "" if it has
         none.
       model_answer: what the weights say.
@@ -73,8 +73,8 @@ def look_up(
         raise UserError(f"look_up is {how!r}: choose from {', '.join(LOOK_UP)}")
     found = []
     for question, answer, each in zip(questions, answers, sure):
-        own = each.confidence if each and each.known else None
-        told = Told(answer, own, each and each.probability, each.label if each else "", answer)
+        own, right = (each.confidence, each.probability) if each and each.known else (None, None)
+        told = Told(answer, own, right, each.label if each else "", answer)
         if book and is_asked(how, own):
             there = book.answer(question)
             if there and there.how == NAME and wins(there.probability, how, own):

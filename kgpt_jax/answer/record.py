@@ -17,7 +17,7 @@ def in_hundred(probability: float) -> tuple[str, int]:
     """
     if probability >= 0.995:
         return "more than", 99
-    return ("less than", 1) if probability < 0.005 else ("about", round(100 * probability))
+    return ("less than", 1) if probability < 0.005 else ("about", max(1, round(100 * probability)))
 
 
 def of_100(probability: float) -> str:

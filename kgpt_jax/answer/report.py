@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 def answer_records(found: "Evaluation") -> list[dict[str, Any]]:
     """Returns a record for each question: question, answer, target, right, scored.
 
-    If the run is calibrated, it also has the fields of a `Sure` (`answer/record.py`). If answers were
-    looked up, it has the fields of a `Told` (`answer/hybrid.py`). Then answer, confidence, probability and
-    label are of the answer that is given; interval, known, evidence and one_of are of the model's answer.
-    If the models recited, `recited` has a `Recited` or None for each model.
+    If the run is calibrated, it also has the fields of a `Sure` (`answer/record.py`), unless the calibration
+    used the question. If answers were looked up, it has the fields of a `Told` (`answer/hybrid.py`). Then
+    answer, confidence, probability and label are of the answer that is given; interval, known, evidence and
+    one_of are of the model's answer. If the models recited, `recited` has a `Recited` or None for each model.
     `target` and `right` are None without targets. `scored` is False if a run has learned the answer. If
     there are several kinds of questions (`data/names.py`), the record also has the question's kind.
     """
@@ -36,7 +36,7 @@ def answer_records(found: "Evaluation") -> list[dict[str, Any]]:
             "right": None if target is None else answer == target,
             "scored": i in scored,
             **({"kind": kind_of[i]} if several else {}),
-            **(found.sure[i]._asdict() if found.sure else {}),
+            **(each._asdict() if found.sure and (each := found.sure[i]) else {}),
             **(_recited(found, i) if found.recited else {}),
             **(_looked_up(found.told[i]) if found.told else {}),
         }

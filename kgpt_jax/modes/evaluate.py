@@ -79,8 +79,6 @@ def run(command: Command):
     found = evaluate(
         asked, outputs, beams, command.flags.show_wrong, look_up, recite, wrong_at_most, surely, one_of
     )
-    if found.sure is None and (wrong_at_most, one_of) != (None, None):
-        raise UserError("some answers have no confidence, because the calibration used the questions")
     if found.told and found.targets:
         print_looked_up(found)
     elif found.sure and found.targets:
@@ -197,13 +195,14 @@ def evaluate(
 
     Raises:
       UserError: an output cannot be written, a file that is not ours is in its place, a calibration is needed
-        and does not fit, or the promise cannot be made.
+        and does not fit or used one of the questions, or the promise cannot be made.
     """
     from kgpt_jax.answer import evaluate as evaluation
     from kgpt_jax.answer.report import answer_records, harness_results, task_name
     from kgpt_jax.answer.sure import Judge
     from kgpt_jax.answer.voters import load_voters
     from kgpt_jax.config import to_dict
+    from kgpt_jax.data import corpus
     from kgpt_jax.devices import is_first
     from kgpt_jax.model.gpt import count_params
     from kgpt_jax.store.outputs import write_lines
@@ -213,9 +212,15 @@ def evaluate(
     kinds = check_outputs(outputs, data, kind)  # before the evaluation, whose result would be lost
     _, answers, results = kinds
     judge = Judge(load_voters(asked, "evaluating", recite))
+    table = corpus.load_questions(data)
     if look_up == UNSURE or (wrong_at_most, one_of) != (None, None):
         judge.check(recite, wrong_at_most, surely, look_up, one_of)
-    found = evaluation.evaluate(judge, data, beams, one_of=one_of, look_up=look_up, recite=recite)
+        if used := judge.used(table.questions):
+            raise UserError(
+                f"answers to questions that the calibration used have no confidence, as {len(used)} of these "
+                f"{len(table.questions)}, the first {table.questions[used[0]]!r}: ask others"
+            )
+    found = evaluation.evaluate(judge, data, beams, table, one_of, look_up, recite)
     if is_first():
         about = {
             "model": "kgpt_jax",
@@ -249,7 +254,7 @@ def evaluate(
         print(f"{len(shares)} models, each: {', '.join(f'{share:.1%}' for share in shares)}")
         mean = sum(shares) / len(shares)
         print(f"their mean: {mean:.1%}, 95% interval {percent(mean_interval(shares))}")
-        print("their vote:")
+        print("their vote and the documents:" if found.told else "their vote:")
     correct, total = float(found.score.correct), float(found.score.total)
     print(f"Correct: {correct} out of {total}: {correct / total * 100}%")
     print(f"95% interval: {percent(found.score.interval)}")
@@ -276,7 +281,7 @@ def print_promise(found, wrong_at_most: float, surely: float, look_up: str):
         confidences = [sure.confidence if sure.known else None for sure in found.sure]
     rows = found.scored if found.targets else range(len(confidences))
     given = [i for i in rows if confidences[i] is not None and confidences[i] >= least]
-    line = f"wrong at most {wrong_at_most:.0%}: answers {len(given)} of {len(rows)} questions"
+    line = f"wrong at most {100 * wrong_at_most:g}%: answers {len(given)} of {len(rows)} questions"
     if given and found.targets:
         wrong = sum(found.predictions[i] != found.targets[i] for i in given)
         line += f", {wrong} of them wrongly: {Score(wrong, len(given))}"
@@ -298,7 +303,7 @@ def print_labels(found):
     from kgpt_jax.answer.label import LABELS
 
     for label in LABELS:
-        print_share(found, label, [sure.label == label for sure in found.sure])
+        print_share(found, label, [bool(sure) and sure.label == label for sure in found.sure])
 
 
 def print_share(found, name: str, chosen: list[bool]):
@@ -316,7 +321,7 @@ def print_sets(found, one_of: float):
     n = len(found.scored)
     size = sum(len(found.sure[i].one_of) for i in found.scored) / n
     right = f"the right one is in {held} of {n}: {Score(held, n)}"
-    print(f"sets at {one_of:.0%}: {size:.2f} answers on average, {right}")
+    print(f"sets at {100 * one_of:g}%: {size:.2f} answers on average, {right}")
 
 
 def print_kinds(found):

@@ -320,6 +320,20 @@ def test_commands(two_models, monkeypatch, tmp_path):
     assert all(f"\n{label}: {counts[label]} answers, " in printed for label in counts)
     held = sum(record["target"] in record["one_of"] for record in records)
     assert f"the right one is in {held} of 10" in printed and all(record["one_of"] for record in records)
+    used, other = (
+        load_pairs(dataclasses.replace(DATA, n_validation=0)).questions[-1],
+        records[0]["question"],
+    )
+    mixed = tmp_path / "mixed.tsv"
+    mixed.write_text(f"{used}\tRome\n{other}\tRome\n")
+    asks = (*others[:3], f"--eval_corpus_path={mixed}", f"--outputs_path={tmp_path / 'mixed.txt'}")
+    run(*asks)
+    rows = [json.loads(line) for line in (tmp_path / "mixed_answers.jsonl").read_text("utf-8").splitlines()]
+    assert "label" not in rows[0] and rows[1]["label"] == records[0]["label"]
+    complaint = f"the calibration used have no confidence, as 1 of these 2, the first {used!r}: ask others"
+    assert complaint in refused(
+        *asks[:-1], f"--outputs_path={tmp_path / 'looked_up.txt'}", "--look_up=unsure"
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(calibrated.Calibrated, "threshold", lambda *_: 1.1)
         said = run("--mode=ask", reading, "--question=Where was Jana Lund born?", "--wrong_at_most=0.7")
@@ -327,7 +341,6 @@ def test_commands(two_models, monkeypatch, tmp_path):
     said = run("--mode=ask", reading, "--question=Where was Adж King born?", "--question=Who?")
     assert "born? (I do not know this name: an answer would be" in said
     assert "\nWho? (I do not know: this question does not have the form of the training questions)" in said
-    used = load_pairs(dataclasses.replace(DATA, n_validation=0)).questions[-1]
     with redirect_stderr(StringIO()) as err, redirect_stdout(StringIO()) as said:
         assert main(["--mode=ask", reading, f"--question={used}"]) == 0
     assert "(" not in said.getvalue()
