@@ -52,7 +52,11 @@ def loss(params, model: GPT, text_BL: jax.Array, given_B: jax.Array) -> jax.Arra
 @partial(jax.jit, static_argnames="model")
 def products(params, direction, model: GPT, text_BL: jax.Array, given_B: jax.Array) -> jax.Array:
     """Returns the product of each text's gradient with a direction, (B,), without storing any gradient."""
-    return jax.jvp(lambda at: loss(at, model, text_BL, given_B), (params,), (direction,))[1]
+    _, weighted_gradient = jax.vjp(lambda at: loss(at, model, text_BL, given_B), params)
+    # `jax.jvp` cannot pass `model/dense.py`, which defines its own gradient. The weighted sum of the texts'
+    # gradients is linear in the weights, and its transpose multiplies each gradient with the direction.
+    weight_B = jax.ShapeDtypeStruct(given_B.shape, jnp.float32)
+    return jax.linear_transpose(weighted_gradient, weight_B)((direction,))[0]
 
 
 @partial(jax.jit, static_argnames="model")
@@ -80,7 +84,7 @@ def text_of(document: str, answer: str, room: int) -> tuple[str, int]:
 def main(_):
     run = read_run(FLAGS.reading_params_path)
     config = fit_to(run, run.config)
-    # Products of bfloat16 factors have no derivative in a direction.
+    # Rounded factors would also round the gradients.
     model = GPT(dataclasses.replace(config.model, products="float32"))
     voters, room = load_voters([(run, config)], "asking"), config.model.seq_len + 1
     params = voters[0].models[0]
@@ -88,13 +92,18 @@ def main(_):
     documents = [document for document in corpus.load_documents(config.data).documents if document]
     where = frame([question for question, _ in pairs])
     lookup = Lookup(documents, everyone(config.data, where))
-    asked = corpus.load_questions(config.data).pairs
+    questions = corpus.load_questions(config.data)
+    if questions.answers is None:
+        raise UserError(f"the evaluation questions of {run.folder} have no answers: choose another run")
+    asked = questions.pairs
     answers = ask(voters, [question for question, _ in asked]).answers[0]
     right = [pair for pair, answer in zip(asked, answers) if pair[1] == answer]
-    chosen = [pair for pair in right if where.name(pair[0])][: FLAGS.questions]
+    named = [pair for pair in right if (name := where.name(pair[0])) and lookup.find(name).rows]
+    chosen = named[: FLAGS.questions]
     if not chosen:
         raise UserError(
-            f"{run.folder} answers no question about a name right, of {len(asked)}: choose another run"
+            f"{run.folder} answers no question right whose name is in a document, of {len(asked)}: "
+            "choose another run"
         )
     places = {answer for _, answer in [*pairs, *asked]}
     texts = [text_of(each, next((p for p in sorted(places) if p in each), ""), room) for each in documents]
