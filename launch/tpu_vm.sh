@@ -15,11 +15,13 @@ run() {
   if [ -n "${DRY_RUN:-}" ]; then printf '%q ' "$@"; echo; else "$@"; fi
 }
 
-archive=$(mktemp --suffix=.tar.gz)
+archive=$(mktemp)
 trap 'rm -f "$archive"' EXIT
 git -C "$(dirname "$0")/.." archive --format=tar.gz -o "$archive" HEAD
 run gcloud compute tpus tpu-vm scp "$archive" "$name:kgpt_jax.tar.gz" --zone="$zone" --worker=all
-train="mkdir -p kgpt_jax && tar -xzf kgpt_jax.tar.gz -C kgpt_jax && cd kgpt_jax && python3 -m venv .venv"
+train="mkdir -p kgpt_jax && tar -xzf kgpt_jax.tar.gz -C kgpt_jax && cd kgpt_jax"
+# The workers' own Python may be 3.10, which is too old for JAX. uv brings Python 3.12.
+train+=" && python3 -m pip install -qU --target=.uv uv && .uv/bin/uv venv --seed --allow-existing --python 3.12 .venv"
 train+=" && .venv/bin/pip install -q -r requirements.txt -U 'jax[tpu]'"
 train+=" && .venv/bin/python -m launch.pretrain --platform=tpu --coordinator=auto $(printf '%q ' "--workdir=$workdir" "$@")"
 run gcloud compute tpus tpu-vm ssh "$name" --zone="$zone" --worker=all --command="$train"

@@ -1,6 +1,7 @@
 """The job files: their commands are accepted and find their place. The rest shows on a cluster only."""
 
 import os
+import shutil
 import subprocess
 import sys
 
@@ -40,6 +41,15 @@ def stub(folder, name, script):
     (folder / name).chmod(0o755)
 
 
+def with_an_old_python(folder):
+    """Returns variables of a machine whose own Python cannot hold JAX; stand-ins for pip and uv can."""
+    stub(bare_checkout(folder / "made") / ".venv" / "bin", "pip", "")
+    stub(folder / "bin", "uv", f'[[ "$*" == "venv "*"--python 3.12 .venv" ]] && cp -r {folder}/made/.venv .')
+    installs = '[ "$*" = "-m pip install -qU --target=.uv uv" ] && mkdir -p .uv/bin'
+    stub(folder / "bin", "python3", f"{installs} && cp {folder}/bin/uv .uv/bin")
+    return {**os.environ, "PATH": f"{folder}/bin:{os.environ['PATH']}"}
+
+
 def test_jobset(dry_run):
     (document,) = yaml.safe_load_all((LAUNCH / "jobset.yaml").read_text())
     assert (document["apiVersion"], document["kind"]) == ("jobset.x-k8s.io/v1alpha2", "JobSet")
@@ -57,7 +67,7 @@ def test_jobset(dry_run):
     assert f"'num_processes': 2, 'process_id': 1, 'coordinator_address': '{host}:8476'" in printed
 
 
-def test_skypilot(dry_run):
+def test_skypilot(dry_run, tmp_path):
     document = yaml.safe_load((LAUNCH / "skypilot.yaml").read_text())
     assert set(document) == {"name", "num_nodes", "resources", "workdir", "file_mounts", "setup", "run"}
     (workdir,) = document["file_mounts"]
@@ -67,6 +77,10 @@ def test_skypilot(dry_run):
     expected = "'num_processes': 2, 'process_id': 1, 'coordinator_address': '10.0.0.1:8476'"
     assert expected in dry_run(command, **nodes)
     assert "one process" in dry_run(command)
+    (tmp_path / "workdir").mkdir()
+    setup = ["bash", "-ec", document["setup"]]
+    subprocess.run(setup, cwd=tmp_path / "workdir", env=with_an_old_python(tmp_path), check=True)
+    assert (tmp_path / "workdir" / ".venv" / "bin" / "python").exists()
 
 
 def test_slurm(tmp_path):
@@ -98,21 +112,22 @@ def test_slurm(tmp_path):
     assert (submit().returncode, submit().stdout) == (2, "")
 
 
-def test_tpu_vm(dry_run, tmp_path):
+def test_tpu_vm(tmp_path):
+    home = tmp_path / "home"
+    home.mkdir()
     stub(
         tmp_path / "bin",
         "gcloud",
-        """for word; do [[ $word == --command=* ]] && command=${word#--command=}; done
-        [ "$4" = scp ] && { tar -tzf "$5" | grep -qx launch/pretrain.py && echo sent; exit; }
-        echo "${command##* && }" > "$OUT"
+        f"""cd {home}; for word; do [[ $word == --command=* ]] && command=${{word#--command=}}; done
+        case $4 in scp) cp "$5" "${{6#*:}}";; ssh) bash -c "$command";; esac
         """,
     )
-    written = tmp_path / "command"
-    environment = {**os.environ, "PATH": f"{tmp_path}/bin:{os.environ['PATH']}", "OUT": str(written)}
-    script = ["bash", LAUNCH / "tpu_vm.sh", "my-tpu", "zone", "/mnt/runs", "--objective=whole_line=1"]
-    done = subprocess.run(script, env=environment, capture_output=True, text=True)
+    # That of macOS takes no long options.
+    stub(tmp_path / "bin", "mktemp", f"[ $# = 0 ] && exec {shutil.which('mktemp')}")
+    place = ["my-tpu", "zone", "/mnt/runs"]
+    script = ["bash", LAUNCH / "tpu_vm.sh", *place, "--objective=whole_line=1", "--dry_run"]
+    done = subprocess.run(script, env=with_an_old_python(tmp_path), capture_output=True, text=True)
     if "not a git repository" in done.stderr:
         pytest.skip("the script sends what git knows, and this is no checkout")
-    assert (done.returncode, done.stdout) == (0, "sent\n"), done.stderr
-    printed = dry_run(written.read_text().split())
-    assert "--workdir=/mnt/runs" in printed and "jax.distributed.initialize(**{})" in printed
+    assert done.returncode == 0, done.stderr
+    assert "--workdir=/mnt/runs" in done.stdout and "jax.distributed.initialize(**{})" in done.stdout
