@@ -64,15 +64,22 @@ class Product(NamedTuple):
         return 2 * math.prod(left) * math.prod(right) // shared
 
 
-def equations(jaxpr) -> Iterator:
-    """Yields the equations of a traced function and of all functions that it calls."""
+def equations(jaxpr, times: int | None = 1) -> Iterator[tuple]:
+    """Yields the equations of a traced function and of all functions and loops in it.
+
+    Each comes with the number of times that a call of the function computes it; None in a `while`, which does
+    not say how often.
+    """
     for equation in jaxpr.eqns:
-        yield equation
+        yield equation, times
+        inside = None if equation.primitive.name == "while" else times
+        if equation.primitive.name == "scan" and times:
+            inside = times * equation.params["length"]
         for value in jax.tree.leaves(
             equation.params, is_leaf=lambda one: isinstance(one, Jaxpr | ClosedJaxpr)
         ):
             if isinstance(value, Jaxpr | ClosedJaxpr):
-                yield from equations(getattr(value, "jaxpr", value))
+                yield from equations(getattr(value, "jaxpr", value), inside)
 
 
 def products(function, *args) -> Counter[Product]:
@@ -80,17 +87,22 @@ def products(function, *args) -> Counter[Product]:
 
     a b^T counts as a product of a with a matrix that is already transposed, so that its time alone holds no
     transpose.
+
+    Raises:
+      ValueError: a `while` computes a product, and does not say how often.
     """
     found = Counter()
-    for equation in equations(jax.make_jaxpr(function)(*args).jaxpr):
+    for equation, times in equations(jax.make_jaxpr(function)(*args).jaxpr):
         if equation.primitive.name == "dot_general":
+            if times is None:
+                raise ValueError(f"a loop does not say how often it computes a product: {equation}")
             arrays = [variable.aval for variable in (*equation.invars, *equation.outvars)]
             shapes = tuple(array.shape for array in arrays[:2])
             types = tuple(str(array.dtype) for array in arrays)
             dimensions = equation.params["dimension_numbers"]
             if dimensions == TRANSPOSED:
                 shapes, dimensions = (shapes[0], shapes[1][::-1]), PLAIN
-            found[Product(shapes, types, dimensions)] += 1
+            found[Product(shapes, types, dimensions)] += times
     return found
 
 

@@ -43,6 +43,31 @@ def test_a_batched_product_is_counted_once_per_row():
     assert roofline.timer(product, least=1e-6)() > 0
 
 
+def test_a_product_in_a_loop_is_counted_each_time():
+    def square(_, x):
+        return x @ x
+
+    def update(x):
+        x = jax.lax.fori_loop(0, 5, square, x)  # a `scan`, as in Muon
+        x, _ = jax.lax.scan(lambda x, _: (jax.lax.fori_loop(0, 3, square, x), None), x, length=2)
+        return x @ x
+
+    ((product, times),) = roofline.products(update, jnp.eye(4)).items()
+    assert product.shapes == ((4, 4), (4, 4)) and times == 5 + 2 * 3 + 1
+
+
+def test_a_loop_of_unknown_length_holds_no_product():
+    def halved(x):
+        return jax.lax.while_loop(lambda x: x.sum() > 1, lambda x: x / 2, x)
+
+    def squared(x):
+        return jax.lax.while_loop(lambda x: x.sum() > 1, lambda x: x @ x, x)
+
+    assert not roofline.products(halved, jnp.eye(4))
+    with pytest.raises(ValueError, match="does not say how often"):
+        roofline.products(squared, jnp.eye(4))
+
+
 def test_a_transposed_second_factor_counts_as_its_copy():
     transposed = roofline.products(
         lambda a, b: jnp.einsum("BO,IO->BI", a, b), jnp.zeros((3, 5)), jnp.zeros((7, 5))
