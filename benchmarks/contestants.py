@@ -22,7 +22,7 @@ MAX_ANSWER = 32  # characters that the course's loop generates
 
 
 def jax_train(config: dict, updates: int):
-    """Makes updates as `loop.train` does, without checkpoints."""
+    """Makes updates as `loop.train` does, without checkpoints. After the last epoch it goes on."""
     from kgpt_jax.config import from_dict
     from kgpt_jax.train.feed import Feed
 
@@ -31,8 +31,8 @@ def jax_train(config: dict, updates: int):
     dispatcher, state, data, _, _, mesh = training(config)
     quiet = dispatcher.progress
     feed = Feed(data, config.model, cfg, 0, mesh)
-    drawn = itertools.chain.from_iterable(epoch for _, epoch in feed.chunks(range(cfg.epochs)))
-    numbers = itertools.count()
+    drawn = itertools.chain.from_iterable(epoch for _, epoch in feed.chunks(range(sys.maxsize)))
+    numbers = itertools.cycle(range(len(dispatcher.rates)))
 
     def once() -> dict:
         nonlocal state

@@ -14,6 +14,7 @@ TINY = override(
         "model.n_layer": 1,
         "model.n_embd": 16,
         "model.n_head": 2,
+        "pretrain.epochs": 1,  # three updates: contestants make more
         "pretrain.batch_size": 4,
         "pretrain.microbatches": 1,
         "pretrain.group_by_length": False,
