@@ -24,7 +24,7 @@ from pathlib import Path
 
 from absl import app, flags, logging
 
-from benchmarks.report import Sample, draw, exponent, guarded, machine, ratios, shares, table
+from benchmarks.report import Sample, accelerators, draw, exponent, guarded, machine, ratios, shares, table
 from kgpt_jax.config import Config, UserError, check_local, load_recipe, override, to_dict
 from kgpt_jax.store.outputs import check, record, write_lines
 
@@ -50,7 +50,7 @@ def define_flags():
     flags.DEFINE_list(
         "variants",
         "vanilla,synthesizer",
-        "Variants to measure (gpu: the recipe's own); PyTorch has these two.",
+        "Variants to measure (gpu: the recipe's own); with PyTorch, these two.",
     )
     flags.DEFINE_string("config", "configs/course_2021.py", "Recipe file.")
     flags.DEFINE_integer("repeats", 7, "Turns of each contestant.", lower_bound=1)
@@ -124,7 +124,7 @@ def train(config: Config) -> list[dict]:
         for products in ("float32", "bfloat16"):
             changed = override(config, {"model.variant": variant, "model.products": products})
             specs[products] = {"kind": "jax_train", "config": to_dict(changed), "updates": FLAGS.updates}
-            if FLAGS.against == "torch" and variant in PEERS:
+            if FLAGS.against == "torch":
                 peer = {"kind": "torch_train", "autocast": products == "bfloat16"}
                 for name, compiled in (("PyTorch", False), ("PyTorch compiled", True)):
                     specs[f"{products}, {name}"] = specs[products] | peer | {"compiled": compiled}
@@ -190,7 +190,7 @@ def decode(config: Config) -> list[dict]:
                 "float32": {"kind": "jax_decode", "products": "float32"} | spec,
                 "bfloat16": {"kind": "jax_decode", "products": "bfloat16"} | spec,
             }
-            if FLAGS.against == "torch" and variant in PEERS:
+            if FLAGS.against == "torch":
                 specs["float32, PyTorch, one by one"] = {"kind": "torch_decode"} | spec
             samples = take_turns(specs, FLAGS.repeats)
         reference = samples[0].turns[-1]["answers"]
@@ -344,8 +344,30 @@ def gpu(config: Config) -> list[dict]:
     return tables
 
 
+WITHOUT = "or leave out --against"
 WITH_TORCH = ("train", "decode", "gpu")  # suites that also measure PyTorch
 SUITES = {suite.__name__: suite for suite in (train, levers, decode, startup, roofline, scaling, gpu)}
+
+
+def check_peer(config: Config):
+    """Raises a UserError if PyTorch would not do the work that the suite measures."""
+    for variant in [config.model.variant] if FLAGS.suite == "gpu" else FLAGS.variants:
+        if variant not in PEERS:
+            raise UserError(f"PyTorch has no {variant!r}: choose from {', '.join(PEERS)}, {WITHOUT}")
+    if FLAGS.suite == "decode":
+        return
+    if config.pretrain.muon_learning_rate:
+        raise UserError(f"the recipe trains with Muon, and PyTorch with AdamW: choose another, {WITHOUT}")
+    if config.pretrain.group_by_length:
+        raise UserError(
+            "the recipe makes batches of texts of similar length (group_by_length), and PyTorch does not: "
+            f"choose another, {WITHOUT}"
+        )
+    if len(accelerators()) > 1:
+        raise UserError(
+            f"kgpt_jax trains on {len(accelerators())} devices, and PyTorch on one: show one alone, as by "
+            f"CUDA_VISIBLE_DEVICES=0, {WITHOUT}"
+        )
 
 
 def main(_):
@@ -376,6 +398,8 @@ def main(_):
         raise UserError(f"--suite={FLAGS.suite} does not measure PyTorch: leave out --against")
     if FLAGS.against == "torch" and "torch" not in found:
         raise UserError("--against=torch needs PyTorch: pip install torch")
+    if FLAGS.against == "torch":
+        check_peer(config)
     written = Path(FLAGS.outputs_path) / f"{FLAGS.suite}.json"
     picture = written.with_suffix(".png")
     kinds = {written: "measurements", picture: "a picture of measurements"}

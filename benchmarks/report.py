@@ -12,6 +12,8 @@ import platform
 import statistics
 import subprocess
 import sys
+from collections import Counter
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -21,12 +23,11 @@ from kgpt_jax.environment import cores, processor
 # If there are more variants than these, only these are drawn in color: the usual attention, two variants
 # whose cost is linear in the length, and the one whose cost grows least.
 HIGHLIGHTED = ("vanilla", "linformer", "bigbird", "perceiver")
-# Prints the devices that JAX would use beside the processor. It runs in another process, because JAX keeps a
-# GPU's memory from the commands that are measured next.
 ACCELERATORS = """
-import collections, jax
-kinds = collections.Counter(device.device_kind for device in jax.devices() if device.platform != "cpu")
-print(", ".join(f"{number} {kind}" for kind, number in kinds.items()))
+import jax
+for device in jax.devices():
+    if device.platform != "cpu":
+        print(device.device_kind)
 """
 AXES = {"length": "length of the texts, characters", "width": "width of the model, channels"}
 
@@ -149,6 +150,15 @@ def shares(title: str, one_core: Sample, all_cores: Sample) -> dict:
     return {"title": title, "rows": rows}
 
 
+@cache
+def accelerators() -> list[str]:
+    """Returns the kind of each device but the processor that JAX would use.
+
+    It asks in another process, because JAX keeps a GPU's memory from the commands that are measured next.
+    """
+    return subprocess.check_output([sys.executable, "-c", ACCELERATORS], text=True).splitlines()
+
+
 def machine(on_cpu: bool = False) -> dict[str, str]:
     """Returns the processor, the other devices that JAX uses, and the versions of Python and the libraries.
 
@@ -156,9 +166,8 @@ def machine(on_cpu: bool = False) -> dict[str, str]:
       on_cpu: whether all that is measured runs on the processor alone, even where there is a GPU.
     """
     name = processor("model name") or platform.processor() or platform.machine()
-    ask = [sys.executable, "-c", ACCELERATORS]
-    if not on_cpu and (others := subprocess.check_output(ask, text=True).strip()):
-        name += f" and {others}"
+    if not on_cpu and (kinds := Counter(accelerators())):
+        name += " and " + ", ".join(f"{number} {kind}" for kind, number in kinds.items())
     found = {
         "processor": f"{cores()} cores of {name}",
         "python": platform.python_version(),

@@ -1,12 +1,13 @@
 """The benchmark's arithmetic, and that its contestants run; never its timings."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
 from benchmarks import benchmark, contestants, report
 from benchmarks.report import Sample
-from kgpt_jax.config import Config, UserError, override, to_dict
+from kgpt_jax.config import Config, UserError, load_recipe, override, to_dict
 
 TINY = override(
     Config(),
@@ -60,8 +61,8 @@ def test_the_machine_is_named():
 
 def test_a_gpu_is_named_only_where_something_runs_on_it(monkeypatch):
     without = report.machine()["processor"]  # tests run on the processor
-    monkeypatch.setattr(report, "ACCELERATORS", "print('1 NVIDIA T4')")
-    assert report.machine()["processor"] == f"{without} and 1 NVIDIA T4"
+    monkeypatch.setattr(report, "accelerators", lambda: ["NVIDIA T4"] * 2)
+    assert report.machine()["processor"] == f"{without} and 2 NVIDIA T4"
     assert report.machine(on_cpu=True)["processor"] == without
 
 
@@ -132,3 +133,37 @@ def test_a_contestant_works_again_and_again(kind, arguments):
 def test_a_contestant_that_fails_is_named():
     with pytest.raises(UserError, match="'mine' ended with status 1"):
         benchmark.take_turns({"mine": {"kind": "jax_step", "rows": 1}}, repeats=1)
+
+
+@pytest.fixture
+def check_peer(monkeypatch):
+    """A function that checks whether PyTorch does a suite's work, on a machine with one GPU or several."""
+
+    def checked(suite, config, variants=benchmark.PEERS, gpus=1):
+        monkeypatch.setattr(benchmark, "FLAGS", SimpleNamespace(suite=suite, variants=list(variants)))
+        monkeypatch.setattr(benchmark, "accelerators", lambda: ["NVIDIA T4"] * gpus)
+        benchmark.check_peer(config)
+
+    return checked
+
+
+def test_pytorch_does_the_same_work_by_the_courses_recipe(check_peer):
+    for suite in benchmark.WITH_TORCH:
+        check_peer(suite, load_recipe("configs/course_2021.py"))
+    check_peer("decode", load_recipe("configs/quickstart.py"))  # only answering is compared
+
+
+@pytest.mark.parametrize(
+    "suite, change, machine, complaint",
+    [
+        ("gpu", {"model.variant": "rope"}, {}, "PyTorch has no 'rope': choose from vanilla, synthesizer"),
+        ("train", {}, {"variants": ["vanilla", "bigbird"]}, "PyTorch has no 'bigbird'"),
+        ("decode", {}, {"variants": ["rope"]}, "PyTorch has no 'rope'"),
+        ("train", {"pretrain.muon_learning_rate": 0.02}, {}, "trains with Muon, and PyTorch with AdamW"),
+        ("gpu", {"pretrain.group_by_length": True}, {}, "batches of texts of similar length"),
+        ("gpu", {}, {"gpus": 2}, "trains on 2 devices, and PyTorch on one"),
+    ],
+)
+def test_pytorch_is_not_measured_at_other_work(check_peer, suite, change, machine, complaint):
+    with pytest.raises(UserError, match=complaint):
+        check_peer(suite, override(TINY, change), **machine)
