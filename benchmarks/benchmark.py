@@ -6,7 +6,7 @@
     startup   from a command to the first finished update, or to the answer to a question
     roofline  what an update's time goes into on a CPU, and how near it is to its matrix products alone
     scaling   an update against the length of the texts and against the width of the model
-    gpu       updates at the course's size and at GPT-2's, and eight seeds at once
+    gpu       updates of the recipe and at GPT-2's size, and eight seeds at once
 
 Each contestant runs in its own process. All contestants warm up first and then take turns, so that other load
 on the machine affects them equally. Ratios are computed turn by turn. The benchmark prints a table and writes
@@ -308,20 +308,18 @@ def scaling(config: Config) -> list[dict]:
 
 
 def gpu(config: Config) -> list[dict]:
-    """Measures the course's recipe, GPT-2 on full texts, and eight models at once by `jax.vmap`."""
-    from kgpt_jax.data import corpus
+    """Measures the recipe, GPT-2 on full texts, and eight models of the recipe at once by `jax.vmap`."""
+    from benchmarks.contestants import load_data
     from kgpt_jax.model.costs import paper_flops
-    from kgpt_jax.train.optimizer import learning_rates
 
     fast = {"autocast": True, "fused": True, "compiled": True}
-    course = {"config": to_dict(override(config, {"model.dtype": "bfloat16"})), "updates": 5 * FLAGS.updates}
-    specs = {"bfloat16": {"kind": "jax_train"} | course}
+    recipe = {"config": to_dict(override(config, {"model.dtype": "bfloat16"})), "updates": 5 * FLAGS.updates}
+    specs = {"bfloat16": {"kind": "jax_train"} | recipe}
     if FLAGS.against == "torch":
-        specs["bfloat16, PyTorch compiled"] = {"kind": "torch_train"} | course | fast
+        specs["bfloat16, PyTorch compiled"] = {"kind": "torch_train"} | recipe | fast
     samples = take_turns(specs, FLAGS.repeats)
-    tables = [table("the course's recipe: seconds of an update", samples)]
-    n_documents = len(corpus.load_documents(config.data).documents)
-    n_updates = len(learning_rates(config.pretrain, n_documents, config.model.seq_len))
+    tables = [table(f"{Path(FLAGS.config).stem}: seconds of an update", samples)]
+    n_updates = sum(load_data(config).updates(config.pretrain)) * config.pretrain.epochs
     print(f"all {config.pretrain.epochs} epochs: {samples[0].median * n_updates:.0f} s")
 
     filling = override(config, GPT2)
@@ -339,7 +337,7 @@ def gpu(config: Config) -> list[dict]:
         flops = 3 * rows * paper_flops(filling.model, length)
         print(f"share of the peak: {flops / samples[0].median / FLAGS.peak_tflops / 1e12:.1%}")
 
-    specs = {f"{n} models": {"kind": "jax_seeds", "seeds": n} | course for n in (1, 8)}
+    specs = {f"{n} models": {"kind": "jax_seeds", "seeds": n} | recipe for n in (1, 8)}
     tables.append(table("seconds of an update of several models", take_turns(specs, FLAGS.repeats)))
     return tables
 

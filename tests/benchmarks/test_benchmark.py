@@ -167,3 +167,18 @@ def test_pytorch_does_the_same_work_by_the_courses_recipe(check_peer):
 def test_pytorch_is_not_measured_at_other_work(check_peer, suite, change, machine, complaint):
     with pytest.raises(UserError, match=complaint):
         check_peer(suite, override(TINY, change), **machine)
+
+
+def test_the_gpu_suite_times_all_updates_of_the_recipe(monkeypatch, capsys):
+    flags = {"config": "configs/mine.py", "against": "nothing", "updates": 1, "repeats": 1}
+    monkeypatch.setattr(benchmark, "FLAGS", SimpleNamespace(**flags, peak_tflops=None))
+
+    def take_turns(specs, _):
+        return [Sample(name, [1.0], 0.0) for name in specs]
+
+    monkeypatch.setattr(benchmark, "take_turns", take_turns)
+    mixed = {"pretrain.objective": "span_corruption=0.5,question_answer=0.5", "pretrain.epochs": 3}
+    tables = benchmark.gpu(override(TINY, mixed))
+    # 11 documents and 11 questions make 6 batches of 4.
+    assert "all 3 epochs: 18 s" in capsys.readouterr().out
+    assert tables[0]["title"] == "mine: seconds of an update"
