@@ -29,6 +29,7 @@ class Cluster(NamedTuple):
     rank: str  # this process's number, from 0
     address: Callable[[Mapping[str, str]], str] = lambda environ: ""  # of process 0; "" if unknown
     local_rank: str = ""  # this process's number on its machine, if each process takes one GPU
+    local_size: str = ""  # the number of processes on its machine
     read_by_jax: str = ""  # where JAX finds the address, with a port that differs between jobs
 
 
@@ -66,9 +67,10 @@ def arguments(environ: Mapping[str, str]) -> dict | None:
             "JAX_COORDINATOR_ADDRESS=host:port"
         )
     if cluster.local_rank in environ:
-        alone = cluster.size == "SLURM_NTASKS" and _has_its_own_gpus(environ)
+        alone = environ.get(cluster.local_size) == "1"
+        takes_all = alone or (cluster.size == "SLURM_NTASKS" and _has_its_own_gpus(environ))
         # An empty list means all GPUs that this process sees. Without it, JAX would choose one.
-        found["local_device_ids"] = [] if alone else [_number(environ, cluster.local_rank)]
+        found["local_device_ids"] = [] if takes_all else [_number(environ, cluster.local_rank)]
     return found
 
 
@@ -111,9 +113,10 @@ CLUSTERS = (
         "OMPI_COMM_WORLD_RANK",
         _openmpi,
         local_rank="OMPI_COMM_WORLD_LOCAL_RANK",
+        local_size="OMPI_COMM_WORLD_LOCAL_SIZE",
         read_by_jax="OMPI_MCA_orte_hnp_uri",
     ),
     Cluster("SKYPILOT_NUM_NODES", "SKYPILOT_NODE_RANK", _skypilot),
     Cluster("SLURM_NTASKS", "SLURM_PROCID", local_rank="SLURM_LOCALID", read_by_jax="SLURM_STEP_NODELIST"),
-    Cluster("WORLD_SIZE", "RANK", _torchrun, local_rank="LOCAL_RANK"),
+    Cluster("WORLD_SIZE", "RANK", _torchrun, local_rank="LOCAL_RANK", local_size="LOCAL_WORLD_SIZE"),
 )

@@ -35,8 +35,26 @@ TABLE = {
         ("a:29500", 2, 0),
     ),
     "torchrun, a GPU each": (
-        {"WORLD_SIZE": "4", "RANK": "3", "LOCAL_RANK": "1", "MASTER_ADDR": "a", "MASTER_PORT": "29500"},
+        {
+            "WORLD_SIZE": "4",
+            "RANK": "3",
+            "LOCAL_WORLD_SIZE": "2",
+            "LOCAL_RANK": "1",
+            "MASTER_ADDR": "a",
+            "MASTER_PORT": "29500",
+        },
         ("a:29500", 4, 3, [1]),
+    ),
+    "torchrun, a node's GPUs together": (
+        {
+            "WORLD_SIZE": "2",
+            "RANK": "1",
+            "LOCAL_WORLD_SIZE": "1",
+            "LOCAL_RANK": "0",
+            "MASTER_ADDR": "a",
+            "MASTER_PORT": "29500",
+        },
+        ("a:29500", 2, 1, []),
     ),
     "SkyPilot": (
         {"SKYPILOT_NUM_NODES": "2", "SKYPILOT_NODE_RANK": "1", "SKYPILOT_NODE_IPS": "10.0.0.5\n10.0.0.6\n"},
@@ -108,12 +126,23 @@ TABLE = {
     ),
     "OpenMPI": (
         {
-            "OMPI_COMM_WORLD_SIZE": "2",
-            "OMPI_COMM_WORLD_RANK": "1",
+            "OMPI_COMM_WORLD_SIZE": "4",
+            "OMPI_COMM_WORLD_RANK": "2",
+            "OMPI_COMM_WORLD_LOCAL_SIZE": "2",
             "OMPI_COMM_WORLD_LOCAL_RANK": "0",
             "OMPI_MCA_orte_hnp_uri": "1531576320.0;tcp://10.96.0.1,10.148.0.1:34911",
         },
-        (None, 2, 1, [0]),
+        (None, 4, 2, [0]),
+    ),
+    "OpenMPI, a node's GPUs together": (
+        {
+            "OMPI_COMM_WORLD_SIZE": "2",
+            "OMPI_COMM_WORLD_RANK": "1",
+            "OMPI_COMM_WORLD_LOCAL_SIZE": "1",
+            "OMPI_COMM_WORLD_LOCAL_RANK": "0",
+            "OMPI_MCA_orte_hnp_uri": "1531576320.0;tcp://10.96.0.1,10.148.0.1:34911",
+        },
+        (None, 2, 1, []),
     ),
     "OpenMPI 5, which does not say where it began": (
         {
@@ -136,6 +165,10 @@ DETECTED = {  # a host that JAX finds by itself, and the variable of another job
     "SLURM, a task on each of two nodes": ("a", {"SLURM_JOB_ID": "101"}),
     "SLURM, GPUs for each task": ("a", {"SLURM_JOB_ID": "101"}),
     "OpenMPI": ("10.96.0.1", {"OMPI_MCA_orte_hnp_uri": "1531580416.0;tcp://10.96.0.1:34911"}),
+    "OpenMPI, a node's GPUs together": (
+        "10.96.0.1",
+        {"OMPI_MCA_orte_hnp_uri": "1531580416.0;tcp://10.96.0.1:34911"},
+    ),
 }
 
 
