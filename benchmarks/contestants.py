@@ -2,7 +2,8 @@
 
 SPEC is JSON: the kind of contestant (the name of a function below) and its arguments. The process warms up
 and prints a line. For each line that it reads from then on, it works once and prints
-`{"seconds": ..., "peak_mb": ..., ...}`: the time of one update or of all answers, and its peak memory so far.
+`{"seconds": ..., "peak_mb": ..., ...}`: the time of one update or of all answers, and its peak memory on the
+host so far. The memory of a GPU does not count.
 
 Each function imports its own libraries, so that no process has both JAX and PyTorch in memory.
 """
@@ -169,7 +170,7 @@ def jax_seeds(config: dict, updates: int, seeds: int):
 
 
 def jax_step(config: dict, rows: int, updates: int, fused: bool = True):
-    """Makes AdamW updates on texts of `seq_len` characters, without padding.
+    """Makes updates by the recipe's optimiser on texts of `seq_len` characters, without padding.
 
     `fused=False` computes attention without cuDNN's kernel, even on a GPU that has it.
     """
@@ -263,7 +264,7 @@ def torch_decode(config: dict, params_path: str, questions: list[str]):
     with np.load(params_path) as arrays:
         model.load_state_dict({name: torch.tensor(arrays[name]) for name in arrays}, strict=False)
 
-    def once() -> dict:
+    def once(questions: list[str] = questions) -> dict:
         began, answers = time.perf_counter(), []
         for question in questions:
             prompt_T = torch.tensor(vocab.encode(question + MASK), dtype=torch.long)
@@ -271,6 +272,7 @@ def torch_decode(config: dict, params_path: str, questions: list[str]):
             answers.append(vocab.decode(np.array(ids, np.int32)).rstrip(PAD))
         return {"seconds": time.perf_counter() - began, "answers": answers}
 
+    once(questions[:1])  # all would take about a minute
     return once
 
 

@@ -34,7 +34,7 @@ AXES = {"length": "length of the texts, characters", "width": "width of the mode
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """The measurements of one contestant: the seconds of each turn, and its peak memory in MB.
+    """The measurements of one contestant: the seconds of each turn, and its peak memory on the host in MB.
 
     `turns` has all that the contestant reported in each turn.
     """
@@ -100,12 +100,12 @@ def three_digits(seconds: float) -> str:
 
 
 def table(title: str, samples: list[Sample]) -> dict:
-    """Prints a table of medians, spreads and memory, and returns it as plain JSON types.
+    """Prints a table of medians, spreads and the host's memory, and returns it as plain JSON types.
 
     A sample "NAME, PyTorch..." also gets a ratio: how many times faster the sample NAME is.
     """
     print(
-        f"\n{title:<46}{'median':>9}{'least':>9}{'most':>9}{'peak MB':>10}  kgpt_jax is faster (least, most)"
+        f"\n{title:<46}{'median':>9}{'least':>9}{'most':>9}{'host MB':>10}  kgpt_jax is faster (least, most)"
     )
     rows = []
     for sample in samples:

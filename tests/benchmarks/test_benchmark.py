@@ -45,6 +45,7 @@ def test_a_table_sets_each_contestant_beside_its_own_peer(capsys):
     ]
     assert [row["peak_mb"] for row in rows] == [100.0, 300.0, 90.0, 200.0, 250.0]
     lines = capsys.readouterr().out.splitlines()
+    assert lines[-6].startswith("updates ") and " host MB " in lines[-6]
     assert lines[-5].split() == "float32 2.00 1.00 4.00 100".split()
     assert lines[-4].split() == "float32, PyTorch 4.00 4.00 4.00 300 2.00 x (1.00, 4.00)".split()
 

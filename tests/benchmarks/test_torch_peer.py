@@ -64,3 +64,20 @@ def test_the_peer_makes_updates_on_full_texts():
         once = contestants.torch_step(to_dict(config), rows=3, updates=2, autocast=True, fused=fused)
         measured = once()
         assert measured["cells"] == 3 * 15 and measured["seconds"] > 0
+
+
+def test_the_peer_answers_one_question_to_warm_up(tmp_path, monkeypatch):
+    from benchmarks import contestants
+    from kgpt_jax.config import to_dict
+    from kgpt_jax.data import corpus
+    from kgpt_jax.data.vocab import Vocab
+    from kgpt_jax.store.compatible import with_vocab
+    from tests.runs import CONFIG
+
+    asked = []
+    monkeypatch.setattr(peer, "answer", lambda model, prompt_T, *_: asked.append(len(prompt_T)) or [])
+    np.savez(tmp_path / "params.npz")
+    config = with_vocab(CONFIG, Vocab.of(corpus.load_documents(CONFIG.data).characters))
+    once = contestants.torch_decode(to_dict(config), str(tmp_path / "params.npz"), ["Where?", "When"])
+    assert asked == [7]  # with MASK
+    assert once()["answers"] == ["", ""] and asked == [7, 7, 5]
