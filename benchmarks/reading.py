@@ -41,7 +41,7 @@ TYPOS = {
 }
 
 
-def misspelled(name: str, typo: Callable[[str, int, str], str], rng: np.random.Generator) -> str:
+def with_typo(name: str, typo: Callable[[str, int, str], str], rng: np.random.Generator) -> str:
     """Returns a name with a typo that changes it; the name if none of 100 typos does."""
     tries = (typo(name, int(rng.integers(len(name))), str(rng.choice(list(LETTERS)))) for _ in range(100))
     return next((found for found in tries if found != name), name)
@@ -106,7 +106,7 @@ def main(_):
     print(f"calibration error, 10 bins: {error:.3f} (perfect: up to {perfect:.3f})")
     named = [name for question, _ in pairs if (name := where.name(question)) in lookup.rows_of]
     for title, typo in TYPOS.items():
-        hits = sum(lookup.find(misspelled(name, typo, rng)).name == name for name in named)
+        hits = sum(lookup.find(with_typo(name, typo, rng)).name == name for name in named)
         print(f"{title}: {hits:,} of {len(named):,} names found, {hits / len(named):.2%}")
 
 
