@@ -63,7 +63,7 @@ def training(config):
     from kgpt_jax.devices import make_mesh
     from kgpt_jax.model.gpt import GPT
     from kgpt_jax.train.dispatch import Dispatcher
-    from kgpt_jax.train.feed import n_microbatches
+    from kgpt_jax.train.feed import microbatch_rows
     from kgpt_jax.train.optimizer import learning_rates, make_optimizer
     from kgpt_jax.train.step import init_state
 
@@ -71,7 +71,7 @@ def training(config):
     data = load_data(config)
     model, tx = GPT(config.model), make_optimizer(cfg)
     rates = learning_rates(cfg, data.n_examples(cfg), config.model.seq_len)
-    mesh = make_mesh(-(-cfg.batch_size // n_microbatches(cfg)), config.model_devices)
+    mesh = make_mesh(microbatch_rows(cfg), config.model_devices)
     state = init_state(model, tx, jax.random.key(0), mesh=mesh)
     dispatcher = Dispatcher(model, tx, jax.random.key(1), rates, cfg, _Quiet(), None, state, mesh)
     return dispatcher, state, data, model, tx, mesh

@@ -43,6 +43,11 @@ def n_microbatches(cfg: TrainConfig) -> int:
     return max_microbatches(cfg) if cfg.microbatches or jax.default_backend() == "cpu" else 1
 
 
+def microbatch_rows(cfg: TrainConfig) -> int:
+    """Returns the number of rows of a microbatch on the devices in use, which these must share evenly."""
+    return -(-cfg.batch_size // n_microbatches(cfg))
+
+
 def widths_on_devices(widths: np.ndarray, cfg: ModelConfig) -> np.ndarray:
     """Returns how many columns microbatches get on the devices in use, if their texts need `widths`."""
     if jax.default_backend() == "cpu":

@@ -24,7 +24,7 @@ from kgpt_jax.model.gpt import GPT, count_params
 from kgpt_jax.store.checkpoint import Checkpoints
 from kgpt_jax.store.folder import Run
 from kgpt_jax.train.dispatch import Dispatcher, not_finite
-from kgpt_jax.train.feed import Feed, n_microbatches
+from kgpt_jax.train.feed import Feed, microbatch_rows
 from kgpt_jax.train.optimizer import learning_rates, make_optimizer
 from kgpt_jax.train.progress import NoProgress, Progress, clock
 from kgpt_jax.train.step import TrainState, init_state
@@ -64,7 +64,7 @@ def train(
         init_key, dropout_key = (jax.random.split(key, n_seeds) for key in (init_key, dropout_key))
     rates = learning_rates(cfg, data.n_examples(cfg), run.config.model.seq_len)
     model, tx = GPT(run.config.model), make_optimizer(cfg)
-    mesh = make_mesh(-(-cfg.batch_size // n_microbatches(cfg)), run.config.model_devices)
+    mesh = make_mesh(microbatch_rows(cfg), run.config.model_devices)
     state = init_state(model, tx, init_key, start_params, mesh)
 
     chunk_ends = np.cumsum(data.updates(cfg)).tolist()  # in updates since the start of the epoch
@@ -124,7 +124,7 @@ def check_fits(config: Config, stage: str):
     state_bytes = 4 * config.n_seeds * copies * count_params(model)
     purpose = f"{stage}, with {config.n_seeds * count_params(model):,} parameters,"
     check_memory(purpose, state_bytes, "lower model.n_embd, model.n_layer or n_seeds")
-    rows, width = -(-cfg.batch_size // n_microbatches(cfg)), min(WIDTH_STEP, model.seq_len)
+    rows, width = microbatch_rows(cfg), min(WIDTH_STEP, model.seq_len)
     position_bytes = model.n_embd * jnp.dtype(model.dtype).itemsize + 4 * model.vocab_size
     text_bytes = width * (8 * cfg.batch_size + config.n_seeds * rows * position_bytes)
     purpose = f"{stage}, with {cfg.batch_size:,} texts a batch,"

@@ -216,7 +216,9 @@ def test_an_accelerator_gets_whole_batches_of_one_width(backend, changes, n, wid
     feed = feed_of(config, DOCUMENTS, [0], 1, monkeypatch)
     assert feeding.n_microbatches(config.pretrain) == n
     ((_, updates),) = feed.chunks(range(1))
-    assert {each.batch.x_BT.shape[1] for update in updates for each in update} == widths
+    shapes = {each.batch.x_BT.shape for update in updates for each in update}
+    assert {width for _, width in shapes} == widths
+    assert {rows for rows, _ in shapes} == {feeding.microbatch_rows(config.pretrain)}
 
 
 def test_texts_that_the_model_cannot_read_whole_are_not_padded_further(monkeypatch):
