@@ -35,7 +35,7 @@ HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
     "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
+    "referrer-policy": "same-origin",  # with "no-referrer", our own form would have the origin "null"
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
     "cache-control": "no-store",
@@ -216,12 +216,8 @@ def refusal(method: str, headers, hosts: Collection[str]) -> int:
     if method in ("GET", "HEAD"):  # other sites may link here, but not load a page as their image
         used = headers.get("sec-fetch-dest", "document")
         return 0 if used == "document" or site in OWN_SITES else 403
-    # Under our Referrer-Policy browsers send "null" for our own form. No page can choose Sec-Fetch-Site.
-    own = (
-        origin is None
-        or origin in (f"http://{host}", f"https://{host}")
-        or (origin, site) == ("null", "same-origin")
-    )
+    # Browsers send Sec-Fetch-Site only over https and to this machine, but no page can choose either header.
+    own = origin in (None, f"http://{host}", f"https://{host}")
     return 0 if own and site in OWN_SITES else 403
 
 

@@ -105,10 +105,10 @@ def answerer(kind=Fake):
 
 
 @contextmanager
-def served(fake=None):
+def served(fake=None, host="127.0.0.1"):
     """Serves the page in a thread, and gives its port."""
-    with app.listen("127.0.0.1", 0) as listening, app.Queue() as queue:
-        server = app.make_server(app.make_app(fake or answerer(), queue))
+    with app.listen(host, 0) as listening, app.Queue() as queue:
+        server = app.make_server(app.make_app(fake or answerer(), queue, {*app.LOCAL, host}))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
         try:

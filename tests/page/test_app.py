@@ -120,7 +120,7 @@ PROTECTION = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
     "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
+    "referrer-policy": "same-origin",
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
     "cache-control": "no-store",
@@ -178,7 +178,7 @@ def test_every_response_carries_the_headers(client):
         (dict(method="POST", url="/", headers={"origin": "http://[::1"}), 403),
         (dict(method="POST", url="/", headers={"origin": "null"}), 403),
         (dict(method="POST", url="/", headers={"origin": "null", "sec-fetch-site": "cross-site"}), 403),
-        (dict(method="POST", url="/", headers={"origin": "null", "sec-fetch-site": "same-origin"}), 303),
+        (dict(method="POST", url="/", headers={"origin": "null", "sec-fetch-site": "same-origin"}), 403),
         (dict(method="POST", url="/", headers={"sec-fetch-site": "same-site"}), 403),
         (dict(method="POST", url="/", headers={"sec-fetch-site": "none"}), 303),
         (dict(url="/", headers={"sec-fetch-site": "cross-site", "sec-fetch-dest": "document"}), 200),

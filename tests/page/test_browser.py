@@ -1,6 +1,7 @@
 """The page in a browser: with and without JavaScript, narrow and wide, light and dark."""
 
 import shutil
+import socket
 from contextlib import contextmanager
 
 import pytest
@@ -73,6 +74,23 @@ def test_a_visitor_asks_and_goes_back(browser, address, javascript):
             assert page.locator(".answer").inner_text() == expected
         page.go_back()
         assert page.locator(".answer").count() == 0 and page.get_by_role("button", name="Ask").is_enabled()
+
+
+def test_a_visitor_asks_over_the_network(browser):
+    """Browsers send no Sec-Fetch-Site to an http address other than 127.0.0.1, and Origin alone must do."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # sends nothing, and finds the address that others would see
+        except OSError:
+            pytest.skip("this machine has no address but 127.0.0.1")
+        host = probe.getsockname()[0]
+    with fake.served(host=host) as port, browser.new_context() as made:
+        page = made.new_page()
+        page.goto(f"http://{host}:{port}")
+        page.get_by_label("A name, or a whole question").fill("Jana Lund")
+        page.keyboard.press("Enter")
+        page.wait_for_url("**/?question=Where+was+Jana+Lund+born%3F")
+        assert page.locator(".answer").inner_text() == "Brussels"
 
 
 def test_focus_goes_to_the_result_and_the_keyboard_reaches_everything(browser, address):
