@@ -1,4 +1,6 @@
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -440,3 +442,15 @@ def test_template_is_an_unanswered_file_of_all_questions(year, tmp_path):
     assert set(answers) - {"year"} == {name for name, topic in TOPICS.items() if year in topic.asked}
     report = grade(answers)
     assert not report.graded and report.total == {2021: 21, 2022: 20, 2023: 22}.get(year, 18)
+
+
+def test_a_matrix_of_the_template_is_given_by_its_images_as_the_documentation_shows(tmp_path):
+    docs = (Path(__file__).parents[2] / "docs/exercises.md").read_text("utf-8")
+    [filled_in] = re.findall(r"```toml\n(.*?)```", docs, re.DOTALL)
+    for image in ("u_b", "0", "u_b - u_c"):
+        filled_in = filled_in.replace("...", image, 1)
+    text = template(2021).replace('K = ""', 'K = "I"').replace('Q = ""', f'Q = "{Q}"')
+    path = tmp_path / "mine.toml"
+    path.write_text(text.replace('V = ""  # matrix\n', filled_in), "utf-8")
+    [graded] = grade(read_answers(path)).graded
+    assert graded.topic == "key_query_value" and graded.verdict.right, graded.verdict
