@@ -1,10 +1,11 @@
 // The page works without this file, which only says that the model is busy.
 const form = document.querySelector("form");
 
-function wait(busy) {
-  form.querySelector("button").disabled = busy;
-  document.getElementById("status").textContent = busy ? "Asking the model…" : "";
+function say(text) {
+  document.getElementById("status").textContent = text;
 }
 
-form?.addEventListener("submit", () => wait(true));
-addEventListener("pageshow", () => form && wait(false)); // also after the back button
+// The button stays enabled, because no event tells us that the visitor has stopped the browser.
+form?.addEventListener("submit", () => say("Asking the model…"));
+form?.addEventListener("input", () => say(""));
+addEventListener("pageshow", () => form && say("")); // also after the back button

@@ -2,6 +2,7 @@
 
 import shutil
 import socket
+import threading
 from contextlib import contextmanager
 
 import pytest
@@ -73,7 +74,7 @@ def test_a_visitor_asks_and_goes_back(browser, address, javascript):
             page.go_back()
             assert page.locator(".answer").inner_text() == expected
         page.go_back()
-        assert page.locator(".answer").count() == 0 and page.get_by_role("button", name="Ask").is_enabled()
+        assert page.locator(".answer").count() == 0 and page.get_by_role("status").inner_text() == ""
 
 
 def test_a_visitor_asks_over_the_network(browser):
@@ -91,6 +92,30 @@ def test_a_visitor_asks_over_the_network(browser):
         page.keyboard.press("Enter")
         page.wait_for_url("**/?question=Where+was+Jana+Lund+born%3F")
         assert page.locator(".answer").inner_text() == "Brussels"
+
+
+def test_a_visitor_stops_waiting_and_asks_again(browser):
+    go = threading.Event()
+
+    class Slow(fake.Fake):
+        def view(self, question):
+            go.wait(10)
+            return super().view(question)
+
+    with fake.served(fake.answerer(Slow)) as port, opened(browser, f"http://127.0.0.1:{port}") as page:
+        page.evaluate("""addEventListener("submit", () => setTimeout(() => {
+            said = document.getElementById("status").textContent
+            stop()
+        }, 300), {once: true})""")  # Playwright itself would wait for the answer
+        page.get_by_label("A name, or a whole question").fill("Jana Lund")
+        page.get_by_role("button", name="Ask").click()
+        assert page.evaluate("said") == "Asking the model…"
+        go.set()
+        page.get_by_label("A name, or a whole question").fill("Boris Zorg")
+        assert page.get_by_role("status").inner_text() == ""
+        page.get_by_role("button", name="Ask").dblclick()
+        page.wait_for_url("**Boris**")
+        assert "I do not know" in page.locator(".answer").inner_text()
 
 
 def test_focus_goes_to_the_result_and_the_keyboard_reaches_everything(browser, address):
