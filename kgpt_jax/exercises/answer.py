@@ -82,7 +82,7 @@ class Answer:
     def _large(self) -> tuple[str, ...]:
         given = self.fields.get("large", "")
         given = "beta" if is_blank(given) else given
-        names = given if isinstance(given, list) else [given]
+        names = given if isinstance(given, list | tuple) else [given]
         if not all(isinstance(name, str) and name.isidentifier() and len(name) <= 20 for name in names):
             raise Unreadable('large: give names of scalars, as in large = "L" or large = ["L", "M"]')
         names = tuple(latin(unicodedata.normalize("NFKC", name)) for name in names)
@@ -98,7 +98,7 @@ class Answer:
 
     def expression(self, field: str, value: Any = None) -> Expression:
         """Returns a field, or one text of a field, as an expression."""
-        value = self.fields.get(field) if value is None else value
+        value = _plain(self.fields.get(field) if value is None else value)
         if isinstance(value, int | float) and not isinstance(value, bool):
             if not abs(value) <= MAX_NUMBER:  # `not <=` refuses NaN, too
                 raise Unreadable(f"{field}: numbers go up to {MAX_NUMBER:.0e}")
@@ -110,14 +110,14 @@ class Answer:
     def expressions(self, field: str, least: int) -> list[Expression]:
         """Returns a field that is a list of expressions, or one expression."""
         given = self.fields[field]
-        texts = given if isinstance(given, list) else [given]
+        texts = given if isinstance(given, list | tuple) else [given]
         if not least <= len(texts) <= 50:
             raise Unreadable(f"{field}: give a list of {least} to 50 expressions")
         return [self.expression(f"{field} {number}", text) for number, text in enumerate(texts, 1)]
 
     def truth(self, field: str) -> bool:
         """Returns a field that is true or false."""
-        value = self.fields[field]
+        value = _plain(self.fields[field])
         words = {"true": True, "yes": True, "false": False, "no": False}
         if isinstance(value, bool):
             return value
@@ -166,9 +166,14 @@ class Answer:
 
 def is_blank(value: Any) -> bool:
     """Returns whether a field is as the template leaves it."""
-    if isinstance(value, list):
-        return all(each == "" for each in value)
+    if isinstance(value, list | tuple):
+        return all(isinstance(each, str) and not each for each in value)
     return isinstance(value, str | dict) and not value
+
+
+def _plain(value: Any) -> Any:
+    """Returns the number or truth value of a NumPy scalar, whose type and text differ from Python's."""
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _of(field: str, compute: Callable):

@@ -83,6 +83,10 @@ RIGHT = [
     ("rope_relative", {"steps": [BOTH, BETWEEN, "re(conj(z_1 * exp(i*(t_1*theta - t_2*theta))) * z_2)"]}),
     ("rope_complex", {"steps": ["R @ x", "cos(t*theta) * z + i * sin(t*theta) * z"]}),
     ("baseline", {"correct": 25, "total": 500, "percent": 5.0}),
+    ("baseline", {"correct": np.int64(25), "total": np.int64(500), "percent": np.float64(5.0)}),
+    ("same_vectors", WORDS | {"can_be_u_b": np.False_}),
+    ("average", {"large": ("L", "M"), "q": "(L + M) * (k_a + k_b)"}),
+    ("rope_relative", {"steps": (BOTH, BETWEEN, DIFFERENCE)}),
 ]
 WRONG = [
     ("copying", {"condition": "s_j"}, "the weight of v_j is 0.000"),
@@ -200,6 +204,8 @@ UNREADABLE = [
     ("average", {"q": float("nan")}, "q: numbers go up to 1e+12"),
     ("average", None, "give a section with q"),
     ("average", {"q": np.ones(4)}, "q: write the expression in quotes"),
+    ("average", {"q": ("", "")}, "q is missing"),
+    ("permutation", {"steps": [np.ones(4), np.ones(4)]}, "steps 1: write the expression in quotes"),
     (
         "average",
         {"q": "1e12 * beta * (2 * k_a + k_b)"},
