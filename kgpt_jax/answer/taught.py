@@ -55,4 +55,4 @@ def teach(folder: Path, question: str, answer: str):
     except UnicodeEncodeError:
         raise UserError(f"{pair[0]!r} with {pair[1]!r} is no text in UTF-8") from None
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from None
+        raise UserError(f"cannot write {path}: {error.strerror}") from error

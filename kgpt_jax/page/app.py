@@ -49,6 +49,7 @@ MESSAGES = {
     408: ("Too slow", f"The question did not arrive within {SECONDS:g} seconds."),
     413: ("Too long", f"A form has at most {MOST_BYTES} bytes."),
     415: ("No form", "Please use the form of this page."),
+    500: ("Not stored", "The answer could not be stored."),
     503: ("Busy", "The model cannot answer now. Please ask again in a few seconds."),
 }
 
@@ -154,7 +155,10 @@ def make_app(answerer: Answerer, queue: Queue, hosts: Collection[str] = LOCAL, t
             try:
                 answerer.teach(question, fields.get("answer", ""))
             except UserError as error:
-                wrong = HTMLResponse(page(answerer, question, None, str(error)), 400)
+                if not isinstance(error.__cause__, OSError):
+                    return HTMLResponse(message("Please change the answer", str(error)), 400)
+                log.error(f"error: {error}")  # it names a path, which the page does not show
+                return refused(500)
         return wrong or RedirectResponse(f"/?{urlencode({'question': question})}", 303)
 
     async def send_asset(request: Request) -> Response:

@@ -276,16 +276,27 @@ def test_a_visitor_tells_the_answer(queue, tmp_path):
     told = {"question": ASKED, "answer": "<b>Riga"}
     done = client.post("/teach", data=told, follow_redirects=False)
     assert (done.status_code, done.headers["location"]) == (303, f"/?{urlencode({'question': ASKED})}")
-    for changes, status, said in (
-        ({"answer": " "}, 400, "give a question and an answer, both one line"),
-        ({"answer": "x" * 33}, 400, "at most 32 fit"),
-        ({"question": ""}, 400, "write a name or a question"),
+    for changes, heading, said in (
+        ({"answer": " "}, "Please change the answer", "give a question and an answer, both one line"),
+        ({"answer": "x" * 33}, "Please change the answer", "at most 32 fit"),
+        ({"question": ""}, "Ask a question", "write a name or a question"),
     ):
         wrong = client.post("/teach", data=told | changes)
-        assert wrong.status_code == status and said in wrong.text
+        assert wrong.status_code == 400 and f"<h1>{heading}</h1>" in wrong.text and said in wrong.text
     assert client.post("/teach", data=told, headers={"origin": "http://evil.example"}).status_code == 403
     assert client.get("/teach").status_code == 405
     assert (tmp_path / "taught.tsv").read_text("utf-8") == f"{ASKED}\t<b>Riga\n"
     closed = fake.Client(app.make_app(fake.answerer(Learning), queue, teaching=False))
     assert closed.post("/teach", data=told).status_code == 404
     assert "/teach" not in closed.get("/?question=Jana+Lund").text
+
+
+def test_an_answer_that_cannot_be_stored_is_an_error_of_the_server(queue, tmp_path, caplog):
+    class Full(fake.Fake):
+        def teach(self, question, answer):
+            teach(tmp_path / "nowhere", question, answer)
+
+    client = fake.Client(app.make_app(fake.answerer(Full), queue))
+    lost = client.post("/teach", data={"question": ASKED, "answer": "Riga"})
+    assert lost.status_code == 500 and "could not be stored" in lost.text and str(tmp_path) not in lost.text
+    assert f"cannot write {tmp_path}" in caplog.text
