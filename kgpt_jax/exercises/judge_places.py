@@ -207,8 +207,14 @@ def rope_complex(answer: Answer) -> Verdict:
 
 
 def names_in(tree: ast.AST) -> set[str]:
-    """Returns the names in a part of an expression, of functions too."""
-    return {latin(node.id) for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    """Returns the names in a part of an expression, of functions too: x_1 for re(z), and x_2 for re(-i*z)."""
+    if isinstance(tree, ast.Name):
+        return {latin(tree.id)}
+    names = set().union(*map(names_in, ast.iter_child_nodes(tree)))
+    if isinstance(tree, ast.Call) and tree.func.id == "re":  # real, even if complex numbers are in it
+        coordinate = {"x_2" if "i" in names else "x_1"} if "z" in names else set()
+        return names - {"z", "i"} | coordinate
+    return names
 
 
 def rope_relative(answer: Answer) -> Verdict:

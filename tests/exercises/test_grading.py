@@ -19,6 +19,7 @@ Q = "(u_d @ u_a.T + u_c @ u_d.T) / beta**2"
 WORDS = {"c_2": "u_a", "c_2_plus_u_d": "u_a + u_d", "c_2_plus_u_c": "u_a + u_c", "can_be_u_b": False}
 BLOCK = "(x_1*cos(t*theta) - x_2*sin(t*theta)) + i*(x_1*sin(t*theta) + x_2*cos(t*theta))"
 WRITTEN_OUT = "x_1*cos(t*theta) - x_2*sin(t*theta) + i*x_1*sin(t*theta) + i*x_2*cos(t*theta)"
+REAL = "re(z)*cos(t*theta) - re(-i*z)*sin(t*theta) + i*re(z)*sin(t*theta) + i*re(-i*z)*cos(t*theta)"
 BOTH = "dot(rope(z_1, t_1), rope(z_2, t_2))"
 BETWEEN = "re(conj(z_1 * exp(i*(t_1 - t_2)*theta)) * z_2)"
 DIFFERENCE = "dot(rope(z_1, t_1 - t_2), rope(z_2, 0))"
@@ -78,6 +79,8 @@ RIGHT = [
     ),
     ("rope_complex", {"steps": ["rope(z, t)", "z * exp(i*t*theta)"]}),
     ("rope_complex", {"steps": [WRITTEN_OUT, "z / exp(-i*t*theta)"]}),
+    ("rope_complex", {"steps": [REAL, "z * exp(i*t*theta)"]}),
+    ("rope_complex", {"steps": ["R @ x", "(re(z) + i*re(-i*z)) * cos(t*theta) + i*z*sin(t*theta)"]}),
     ("rope_relative", {"steps": [BOTH, BETWEEN, DIFFERENCE]}),
     ("rope_relative", {"steps": [BOTH, BETWEEN, "dot(rope(z_1, 0), rope(z_2, t_2 - t_1))"]}),
     ("rope_relative", {"steps": [BOTH, BETWEEN, "re(conj(z_1 * exp(i*(t_1*theta - t_2*theta))) * z_2)"]}),
@@ -169,6 +172,7 @@ WRONG = [
         "one end must rotate",
     ),
     ("rope_complex", {"steps": ["R @ x", BLOCK]}, "one end must rotate"),
+    ("rope_complex", {"steps": ["R @ x", REAL]}, "one end must rotate"),
     ("rope_complex", {"steps": ["rope(z, t)", "rope(x, t)"]}, "one end must rotate"),
     ("rope_complex", {"steps": ["exp(i*t*theta) * z", "z * exp(i*t*theta)"]}, "one end must rotate"),
     ("rope_relative", {"steps": [BOTH, DIFFERENCE]}, "write at least one step without rope"),
