@@ -289,6 +289,23 @@ def test_verdicts_are_the_same_for_all_seeds_and_reports_for_one():
             assert str(check(topic, fields, seed=0)) == str(verdicts[0])
 
 
+@pytest.mark.parametrize(
+    "condition, remark",
+    [
+        ("s_j - max(s_others)", "sufficient and necessary"),
+        ("(s_j - max(s_others)) / 1000", "sufficient and necessary"),
+        ("s_j - log(sum(exp(s_others)))", "sufficient"),
+        ("s_j - norm(s_others)", "sufficient, but v_j is copied in other cases too"),
+        (["s_j", "-max(s_others)"], "sufficient, but v_j is copied in other cases too"),
+        ("sqrt(s_j - max(s_others))", "sufficient"),
+        ("1000 + 0 * sqrt(s_j - max(s_others) - 20)", "sufficient"),
+    ],
+)
+def test_a_condition_is_called_necessary_only_if_it_is_finite_in_all_draws(condition, remark):
+    verdict = check("copying", {"condition": condition})
+    assert verdict.right and verdict.reason == remark
+
+
 def test_an_answer_to_the_older_question_may_have_equal_queries():
     equal = {"q_1": "beta * (mu_a + mu_b)", "q_2": "beta * (mu_a + mu_b)"}
     assert check("two_heads", equal, year=2022).reason.endswith("variance is 1.0 times as large")
