@@ -100,7 +100,8 @@ def write(answerer, text: str, path: Path):
     Raises:
       UserError: the question cannot be asked, or the file cannot be written.
     """
-    from kgpt_jax.page.html import MAX_QUESTION, self_contained
+    from kgpt_jax.page.html import self_contained
+    from kgpt_jax.page.view import MAX_QUESTION
     from kgpt_jax.store.outputs import write_lines
 
     if len(text) > MAX_QUESTION:

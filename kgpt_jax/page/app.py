@@ -17,8 +17,8 @@ from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import parse_qs, urlencode
 
 from kgpt_jax.config import UserError, first_line
-from kgpt_jax.page.html import MAX_QUESTION, asset, message, page
-from kgpt_jax.page.view import Answerer
+from kgpt_jax.page.html import asset, message, page
+from kgpt_jax.page.view import MAX_QUESTION, Answerer
 
 log = logging.getLogger(__name__)
 
@@ -104,13 +104,11 @@ def make_app(answerer: Answerer, queue: Queue, hosts: Collection[str] = LOCAL, t
 
     def question_of(text: str) -> tuple[str, Response | None]:
         """Returns the question that a text asks, or else the response that says what is wrong with it."""
-        if len(text) > MAX_QUESTION:
-            problem = f"a question has at most {MAX_QUESTION} characters, and this one has {len(text)}"
-            return "", HTMLResponse(page(answerer, text[:MAX_QUESTION], None, problem), 413)
         try:
             return answerer.question(text), None
         except UserError as error:
-            return "", HTMLResponse(page(answerer, text, None, str(error)), 400)
+            status = 413 if len(text) > MAX_QUESTION else 400
+            return "", HTMLResponse(page(answerer, text[:MAX_QUESTION], None, str(error)), status)
 
     async def show(request: Request) -> Response:
         text = request.query_params.get("question")

@@ -5,10 +5,9 @@ from pathlib import Path
 
 from kgpt_jax.answer.predict import MAX_ANSWER
 from kgpt_jax.answer.record import in_hundred
-from kgpt_jax.page.view import MEANING, Answerer, View
+from kgpt_jax.page.view import MAX_QUESTION, MEANING, Answerer, View
 
 HERE = Path(__file__).parent
-MAX_QUESTION = 200  # characters of a question
 
 
 def page(

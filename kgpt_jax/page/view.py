@@ -37,6 +37,7 @@ MEANING = {
     LOOKED_UP: "a line of the documents states the answer",
     TOLD: "somebody told this run the answer",
 }
+MAX_QUESTION = 200  # characters of a question
 OTHERS, LINES, EXAMPLES = 4, 20, 3  # the most that are shown
 WARM_UP = 6.0  # seconds, after which it asks no further question
 
@@ -149,16 +150,16 @@ class Answerer(NamedTuple):
         """Returns the question that a text asks. A text of another form is taken for a name.
 
         Raises:
-          UserError: the text is empty, or its question is too long for the run.
+          UserError: the text is empty, or its question is longer than MAX_QUESTION or too long for the run.
         """
         known = self.voters[0].run.vocab.id_of
         kept = [c for c in text if c not in (MASK, PAD) and (c.isprintable() or c.isspace() or c in known)]
         text = " ".join("".join(kept).split())
         if not text:
             raise UserError("write a name or a question")
-        if self.where and self.where.name(text) is None and text not in self.taught():
+        room = min(MAX_QUESTION, *(voter.config.model.seq_len - 1 for voter in self.voters))
+        if len(text) <= room and self.where and self.where.name(text) is None and text not in self.taught():
             text = self.where.question(_bare_name(self.where, text))
-        room = min(voter.config.model.seq_len for voter in self.voters) - 1
         if len(text) > room:
             raise UserError(f"the question has {len(text)} characters: at most {room} fit")
         return text

@@ -197,6 +197,16 @@ def test_statuses(client, request_of, status):
         assert "<h1>" in response.text and "Traceback" not in response.text and "broken" not in response.text
 
 
+def test_a_name_whose_question_is_too_long_is_refused_before_the_redirect(queue):
+    answerer = fake.answerer()
+    answerer.voters[0].config.model.seq_len = 512
+    client = fake.Client(app.make_app(answerer, queue))
+    name = "a" * (200 - len(fake.WHERE.question("")))
+    assert client.post("/", data={"question": name}).status_code == 200
+    refused = client.post("/", data={"question": f"{name}a"}, follow_redirects=False)
+    assert refused.status_code == 400 and "has 201 characters: at most 200 fit" in refused.text
+
+
 def test_more_questions_than_fit_into_the_queue_are_sent_away():
     started, go = threading.Event(), threading.Event()
 
