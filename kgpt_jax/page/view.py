@@ -203,8 +203,12 @@ class Answerer(NamedTuple):
 
     def taught(self) -> dict[str, str]:
         """Returns the answers that the first run was told, by question; none, with a note, if it cannot."""
+        folder = self.voters[0].run.folder
         try:
-            pairs = taught(self.voters[0].run.folder)
+            try:
+                pairs = taught(folder)
+            except UserError:  # somebody may have taught the run between two reads of the file
+                pairs = taught(folder)
         except UserError as error:
             log.info(f"note: what the run was told is not used, because {error}")
             return {}

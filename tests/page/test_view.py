@@ -15,6 +15,7 @@ from kgpt_jax.answer.voters import Voter, load_voters
 from kgpt_jax.config import UserError
 from kgpt_jax.data import corpus
 from kgpt_jax.data.holdout import fingerprints
+from kgpt_jax.data.lines import Lines
 from kgpt_jax.data.vocab import MASK
 from kgpt_jax.model.gpt import GPT
 from kgpt_jax.page.view import open_answerer
@@ -155,3 +156,17 @@ def test_what_the_run_was_told_comes_first(answerer):
     path.write_text("no tab", "utf-8")
     assert answerer.view(question).told.answer == view.told.model_answer
     path.unlink()
+
+
+def test_what_is_taught_while_the_file_is_read_hides_nothing(answerer, monkeypatch):
+    answerer.teach("Who wrote Hamlet?", "Shakespeare")
+    read = Lines.__iter__
+
+    def taught_meanwhile(lines):
+        monkeypatch.undo()
+        answerer.teach("Who wrote Faust?", "Goethe")
+        return read(lines)
+
+    monkeypatch.setattr(Lines, "__iter__", taught_meanwhile)
+    assert answerer.taught() == {"Who wrote Hamlet?": "Shakespeare", "Who wrote Faust?": "Goethe"}
+    (answerer.voters[0].run.folder / "taught.tsv").unlink()
