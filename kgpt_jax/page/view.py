@@ -72,7 +72,6 @@ class View(NamedTuple):
 
     Attributes:
       question: the question, as it was asked.
-      name: the name in it; "" if the question has another form.
       told: the answer, from the weights or from the documents.
       sure: how sure the weights are; None if the run is not calibrated or the question was used for that.
       why_not_sure: why `sure` is None.
@@ -89,7 +88,6 @@ class View(NamedTuple):
     """
 
     question: str
-    name: str
     told: Told
     sure: Sure | None
     why_not_sure: str
@@ -185,7 +183,6 @@ class Answerer(NamedTuple):
         others = {text: p for text, p in candidates.items() if text and text != told.model_answer}
         return View(
             question,
-            name,
             told,
             each,
             why_not_sure,

@@ -36,7 +36,6 @@ def view(question, name, **changes):
     found = LookedUp("Brussels", 0.97, source, name, "name", (), {})
     made = View(
         question,
-        name,
         Told("Brussels", 0.97, 0.97, "looked up", "Sydney", found),
         SURE,
         "",

@@ -62,7 +62,8 @@ def test_without_calibration_the_documents_answer(answerer):
     assert view.line.marked == RIGHT and view.told.looked_up.how == "name"
     line = answerer.book.documents[view.line.number - 1]
     assert line == view.line.before + view.line.marked + view.line.after
-    assert all(view.name in answerer.book.documents[each.number - 1] for each in view.lines)
+    name = answerer.where.name(QUESTION)
+    assert all(name in answerer.book.documents[each.number - 1] for each in view.lines)
     assert view.line.number in [each.number for each in view.lines] and not view.more
     assert view.sure is None and view.why_not_sure == "This run is not calibrated."
     assert view.recited is None
