@@ -101,11 +101,8 @@ def write(answerer, text: str, path: Path):
       UserError: the question cannot be asked, or the file cannot be written.
     """
     from kgpt_jax.page.html import self_contained
-    from kgpt_jax.page.view import MAX_QUESTION
     from kgpt_jax.store.outputs import write_lines
 
-    if len(text) > MAX_QUESTION:
-        raise UserError(f"the question has {len(text)} characters: at most {MAX_QUESTION} fit")
     view = answerer.view(answerer.question(text))
     write_lines(path, self_contained(answerer, view).splitlines(), KIND)
     print(f"wrote {path}")

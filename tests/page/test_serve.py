@@ -48,7 +48,7 @@ def test_one_question_is_written_to_one_file(reading, tmp_path):
         (["--host=0.0.0.0", "--allow_network"], "--host=0.0.0.0 is every address"),
         (["--host=my..host", "--allow_network"], "cannot listen on my..host, port 8765: "),
         (["--port=70000"], "port"),
-        (["--question=" + "a" * 201, "--outputs_path={tmp}/a.html"], "has 201 characters: at most 200 fit"),
+        (["--question=" + "a" * 201, "--outputs_path={tmp}/a.html"], "has 201 characters: at most 126 fit"),
     ],
 )
 def test_wrong_flags(reading, flags, complaint, tmp_path):
