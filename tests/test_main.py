@@ -49,7 +49,15 @@ from tests.commands import CHECKOUT, TINY, refused, run
         (["--mode=pretrain", f"--workdir={'x' * 300}"], "File name too long"),
         (["--mode=compare", "--seeds=1,01"], "--seeds=1,01: give each number once"),
         (["--mode=ablate", "--seed=7"], "--mode=ablate takes its seeds from --seeds: leave out --seed"),
+        (
+            ["--mode=compare", "--config.data.biographies.seed=7"],
+            "takes its seeds from --seeds: leave out --config.data.biographies.seed",
+        ),
         (["--mode=copies", "--objective=whole_line"], "--mode=copies has its own objectives: leave out"),
+        (
+            ["--mode=copies", "--config.pretrain.objective=whole_line"],
+            "leave out --config.pretrain.objective",
+        ),
         (["--mode=all", "--config.scratch.objective=poem"], "unknown objective 'poem'"),
         (["--mode=pretrain", "wiki.txt"], "unexpected argument 'wiki.txt'"),
         (["--mode=pretrain", "--nostart_anew=true"], "does not take an argument"),

@@ -220,10 +220,18 @@ class Command:
             raise UserError(f"--{name}={','.join(given)}: give each number once")
         return [int(part) for part in given]
 
-    def seeds(self) -> list[int]:
-        """Returns the numbers in --seeds. Raises a UserError if --seed is given: it would have no effect."""
-        if self.flags["seed"].present or self.flags["config.seed"].present:
-            raise UserError(f"--mode={self.mode} takes its seeds from --seeds: leave out --seed")
+    def seeds(self, *others: str) -> list[int]:
+        """Returns the numbers in --seeds.
+
+        Args:
+          others: flags besides --seed that would have no effect beside --seeds.
+
+        Raises:
+          UserError: such a flag is given, or --seeds is not a list of different whole numbers.
+        """
+        for name in ("seed", "config.seed", *others):
+            if self.flags[name].present:
+                raise UserError(f"--mode={self.mode} takes its seeds from --seeds: leave out --{name}")
         return self.whole_numbers("seeds")
 
     def variants(self) -> list[str]:

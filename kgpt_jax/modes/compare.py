@@ -20,10 +20,11 @@ from kgpt_jax.modes.command import Command
 from kgpt_jax.modes.evaluate import PREDICTIONS, check_outputs, evaluate, predictions_kind
 
 SHARED = ("variants", "seeds")
+SEED_OF_PEOPLE = "config.data.biographies.seed"  # each seed has its own people
 
 
 def run(command: Command):
-    compare(command.config(), command.variants(), command.seeds(), command.workdir)
+    compare(command.config(), command.variants(), command.seeds(SEED_OF_PEOPLE), command.workdir)
 
 
 def compare(config: Config, variants: list[str], seeds: list[int], workdir: Path):

@@ -4,8 +4,9 @@ python -m kgpt_jax.main --mode=copies --seeds=1 --workdir=runs/copies
 
 This repeats the experiment of arXiv 2309.14316 on the built-in people. In that paper, a model stores a fact
 that it reads in one wording only, but cannot recall it after finetuning. Two things help: several wordings of
-the fact, or questions about other people among the pretraining texts. Here every training reads the same
-number of biographies. Models that are pretrained on questions read these in addition, and are not finetuned.
+the fact, or questions about other people among the pretraining texts. Here every training reads about the
+same number of biographies. Models that are pretrained on questions read these in addition, and are not
+finetuned.
 """
 
 import statistics
@@ -15,7 +16,7 @@ from kgpt_jax.answer.score import constants, mean_interval, wilson_interval
 from kgpt_jax.config import Config, UserError, override
 from kgpt_jax.data.corpus import load_questions
 from kgpt_jax.modes.command import Command
-from kgpt_jax.modes.compare import result, table_row
+from kgpt_jax.modes.compare import SEED_OF_PEOPLE, result, table_row
 from kgpt_jax.store.outputs import check, write_picture
 
 SHARED = ("seeds",)
@@ -25,17 +26,18 @@ MIXED = "span_corruption=0.8,question_answer=0.2"
 
 
 def run(command: Command):
-    if command.flags["objective"].present:
-        raise UserError("--mode=copies has its own objectives: leave out --objective")
-    compare_copies(command.config(), command.seeds(), command.workdir)
+    for name in ("objective", "config.pretrain.objective"):
+        if command.flags[name].present:
+            raise UserError(f"--mode=copies has its own objectives: leave out --{name}")
+    compare_copies(command.config(), command.seeds(SEED_OF_PEOPLE), command.workdir)
 
 
 def compare_copies(config: Config, seeds: list[int], workdir: Path):
     """Trains with each number of copies, with and without mixed questions; prints a table and draws it.
 
     Args:
-      config: the recipe. Every model reads `data.biographies.copies` * `pretrain.epochs` biographies of each
-        person.
+      config: the recipe. Every model reads about `data.biographies.copies` * `pretrain.epochs` biographies of
+        each person.
       seeds: one training per row and seed; the seed decides people, initial parameters and data order.
       workdir: folder of the results and of `copies.png`. Existing results are reused.
 
