@@ -168,7 +168,7 @@ def audit(run: Run, config: Config, refuse: float = 0.02) -> Audit:
     found = {}
     for kind, of in kinds.items():
         passed = [name for name, value in zip(of, familiarities[kind]) if value >= threshold]
-        others = [] if kind == READ_OF else names.nearest(passed, read)
+        others = [] if kind == READ_OF else names.nearest(passed, sorted(everyone))
         questions = [where.question(name) for name in (*of, *others)]
         answers = ask(voters, questions).vote
         answer_of = dict(zip(of, answers))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from absl import flags
 
+from kgpt_jax.config import UserError
 from kgpt_jax.modes.command import Command
 
 SHARED = ("reading_params_path", "outputs_path", "checkpoint", "voters", "recite")
@@ -37,6 +38,8 @@ def run(command: Command):
     config = command.config(start)
     path = Path(command.flags.outputs_path or start.folder / CALIBRATION_FILE)
     picture = path.with_name("reliability.png")
+    if path == picture:
+        raise UserError(f"{path} is the name of the picture: give another --outputs_path")
     check(path, KIND)
     check(picture, PICTURE)
     recites = command.flags.recite

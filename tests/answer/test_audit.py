@@ -10,6 +10,7 @@ from kgpt_jax.answer.audit import MAKERS, _targets, audit, strongest_link
 from kgpt_jax.answer.familiar import familiarity
 from kgpt_jax.answer.score import auroc
 from kgpt_jax.config import BiographiesConfig, UserError, override
+from kgpt_jax.data import names
 from kgpt_jax.data.names import Frame
 from kgpt_jax.model.gpt import GPT
 from kgpt_jax.store.compatible import fit_to
@@ -46,8 +47,11 @@ def test_familiarity_is_the_last_part_and_the_least_likely_letter_of_the_first(u
     np.testing.assert_allclose(found, [expected, -np.inf, -np.inf], rtol=1e-4)
 
 
-def test_a_run_that_never_read_of_them_cannot_tell(unread):
+def test_a_run_that_never_read_of_them_cannot_tell(unread, monkeypatch):
+    compared, nearest = [], names.nearest
+    monkeypatch.setattr(names, "nearest", lambda made, of: compared.append(len(of)) or nearest(made, of))
     found = audit(unread, unread.config, refuse=0.05)
+    assert set(compared) == {220}  # everybody, also those with a training question
     # With 100 names against 200, the standard error of an AUROC of 0.5 is 0.035.
     for kind in ("recombined", "same last part"):
         assert 0.36 < found.kinds[kind].auroc < 0.64, kind

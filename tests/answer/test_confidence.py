@@ -288,6 +288,8 @@ def test_commands(two_models, monkeypatch, tmp_path):
     )
     asking = ["--mode=ask", reading, "--question=Where was Al born?", "--wrong_at_most=0.02"]
     assert "run --mode=calibrate first" in refused(*asking)
+    taken = f"--outputs_path={tmp_path}/reliability.png"
+    assert "is the name of the picture" in refused("--mode=calibrate", reading, taken)
     assert "--one_of needs" in refused(*asking[:-1], "--one_of=0.9")
     assert "--wrong_at_most=10.0: give a share between" in refused(*asking[:-1], "--wrong_at_most=10")
 
