@@ -14,7 +14,7 @@ import numpy as np
 
 from kgpt_jax.config import ModelConfig, UserError, first_line
 from kgpt_jax.devices import path_name
-from kgpt_jax.model.gpt import abstract_params
+from kgpt_jax.model.gpt import abstract_params, count_params
 from kgpt_jax.model.rope import BASE
 from kgpt_jax.store.atomic import replacing
 
@@ -167,7 +167,7 @@ def _check_size(path: str, cfg: ModelConfig):
     """Raises a UserError if a file's unpacked arrays have more than twice the bytes that `cfg` needs."""
     if not zipfile.is_zipfile(path):  # an older file, whose arrays are not packed
         return
-    parameters = sum(leaf.size for leaf in jax.tree.leaves(abstract_params(cfg)))
+    parameters = count_params(cfg)
     masks = cfg.n_layer * cfg.block_size**2
     most = 2 * 4 * (parameters + masks) + 1_000_000
     try:
