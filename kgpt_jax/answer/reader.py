@@ -132,11 +132,11 @@ def _pieces(line: str, found: Sequence[re.Match]) -> list[tuple[int, int, str]]:
 def _ends_sentence(found: Sequence[re.Match], end: int) -> bool:
     """Returns whether the word before `end` has a full stop that belongs to the sentence, not to the word.
 
-    That of "Rome." does if the line ends, or if a number or a word without a small first letter follows; that
-    of "D.C." never does.
+    The full stop of "Rome." belongs to the sentence if the line ends there, or if neither a small letter nor
+    ",", ";", ":" or ")" follows. That of "D.C." never does.
     """
     word, following = found[end - 1].group(), found[end].group()[0] if end < len(found) else "A"
-    return word.find(".") == len(word) - 1 and following.isalnum() and not following.islower()
+    return word.find(".") == len(word) - 1 and not following.islower() and following not in ",;:)"
 
 
 def _described(words: list[str], answers: Sequence[tuple[int, int, str]], of_name: set[str]):
