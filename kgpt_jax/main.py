@@ -35,8 +35,6 @@ def run(words: list[str] | None = None):
     # If a save fails, as on a full disk, we report the first failed write only. Python would add the others.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
-    if hasattr(sys.stdout, "reconfigure"):  # a terminal may not know all letters of a name
-        sys.stdout.reconfigure(errors="backslashreplace")
     status = 0
     try:
         try:

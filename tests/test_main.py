@@ -163,10 +163,12 @@ def test_a_command_that_nobody_reads_ends_quietly():
         assert process.stderr.read() == b"" and process.wait() == 141
 
 
-def test_an_output_without_a_letter_shows_its_number():
+def test_an_output_that_lacks_a_letter_takes_one_line():
     command = [sys.executable, "-m", "kgpt_jax.main", "--mode=show", *TINY]
     latin_1 = os.environ | {"PYTHONIOENCODING": "latin-1"}
-    assert "\\u2047" in subprocess.check_output(command, cwd=CHECKOUT, env=latin_1, text=True)
+    done = subprocess.run(command, cwd=CHECKOUT, env=latin_1, capture_output=True)
+    complaint = rb"error: '\u2047' cannot be written in latin-1: set PYTHONIOENCODING=utf-8"
+    assert done.returncode == 2 and done.stderr.splitlines()[-1] == complaint
 
 
 def test_a_loop_of_links_takes_one_line(tmp_path):

@@ -22,6 +22,9 @@ def explanation(error: Exception) -> str:
         where = f"cannot use {error.filename}: " if error.filename else ""
         resumed = "" if error.errno in BAD_PATH else "; a training resumes from its newest checkpoint"
         return f"{where}{error.strerror}{resumed}"
+    if isinstance(error, UnicodeEncodeError):
+        letter = error.object[error.start]
+        return f"{letter!a} cannot be written in {error.encoding}: set PYTHONIOENCODING=utf-8"
     if isinstance(error, RuntimeError) and str(error).startswith("Symlink loop"):  # until Python 3.12
         return f"{error}: give another path"
     if (
