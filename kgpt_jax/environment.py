@@ -8,7 +8,6 @@ import hashlib
 import os
 import platform
 import sys
-import tempfile
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -31,13 +30,15 @@ def prepare():
     have to clear memory for each call; memory that the process keeps is cleared only once
     (`python -m benchmarks.benchmark --suite=levers`).
     """
-    os.environ |= {name: value for name, value in compilation_cache().items() if name not in os.environ}
+    cache = compilation_cache()
+    os.environ |= {name: value for name, value in cache.items() if name not in os.environ}
     tunables = with_kept_memory(os.environ.get("GLIBC_TUNABLES", ""), glibc())
     # A restart would lose the variables of a notebook or prompt, or the rest of a script from standard input.
     restarts = "IPython" not in sys.modules and sys.argv[:1] not in ([], [""], ["-"])
     if tunables is not None and restarts:
         os.execve(sys.executable, sys.orig_argv, {**os.environ, "GLIBC_TUNABLES": tunables})
-    trim(Path(compilation_cache()["JAX_COMPILATION_CACHE_DIR"]), MAX_CACHE_BYTES)
+    if cache:
+        trim(Path(cache["JAX_COMPILATION_CACHE_DIR"]), MAX_CACHE_BYTES)
     # Most objects that JAX makes at import and while it traces a model live to the end. With Python's own
     # threshold (700 new objects in 3.11), looking for garbage takes an eighth of a short command's time.
     gc.set_threshold(10_000)
@@ -68,11 +69,12 @@ def compilation_cache() -> dict[str, str]:
     """Returns the variables that make JAX cache compiled programs, so that a second start compiles nothing.
 
     Each kind of processor has its own folder, because a program consists of one processor's instructions.
+    Without a home folder there is no cache: nobody else may write programs that this process runs.
     """
     try:
         home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    except RuntimeError:  # a container's user may have no home
-        home = Path(tempfile.gettempdir())
+    except RuntimeError:  # as for an unknown user in a container
+        return {}
     instructions = processor("flags") or processor("Features") or platform.machine() + platform.processor()
     kind = hashlib.sha256(instructions.encode()).hexdigest()[:8]
     return {
