@@ -12,7 +12,7 @@ from itertools import chain
 from pathlib import Path
 
 from kgpt_jax.answer.score import mean_interval, percent
-from kgpt_jax.config import Config, UserError, from_dict, leaves, override, to_dict
+from kgpt_jax.config import Config, DataConfig, UserError, from_dict, leaves, override, to_dict
 from kgpt_jax.data import corpus
 from kgpt_jax.data.mixture import weights
 from kgpt_jax.data.stage_data import recipe_of
@@ -68,14 +68,13 @@ def result(config: Config, root: Path) -> dict:
 
     path, questions = root / "result.json", corpus.load_questions(config.data)
     asked = corpus.digest([*questions.questions, *(questions.answers or [])])
-    pairs = chain.from_iterable(corpus.load_pairs(config.data).pairs)
-    read = corpus.digest(chain(corpus.load_documents(config.data).documents, pairs))
     if path.exists():
         found = _read(path)
         there, given = leaves(from_dict(with_current_names(found["config"]))), leaves(config)
         # Results of older versions do not say what was asked or read.
         there["the questions"], given["the questions"] = found.get("asked", asked), asked
-        there["the training data"], given["the training data"] = found.get("read", read), read
+        if "read" in found:
+            there["the training data"], given["the training data"] = found["read"], digest_of(config.data)
         if changed := [name for name in there if there[name] != given[name]]:
             name = changed[0]
             raise UserError(
@@ -100,10 +99,16 @@ def result(config: Config, root: Path) -> dict:
             "total": score.total,
             "seconds": seconds,
             "asked": asked,
-            "read": read,
+            "read": digest_of(config.data),
         }
         write_json(path, counts | {"config": to_dict(config)})
     return _read(path)
+
+
+def digest_of(data: DataConfig) -> str:
+    """Returns a digest of the documents and training pairs."""
+    pairs = chain.from_iterable(corpus.load_pairs(data).pairs)
+    return corpus.digest(chain(corpus.load_documents(data).documents, pairs))
 
 
 def _read(path: Path) -> dict:
