@@ -363,8 +363,8 @@ def check_peer(config: Config):
         )
     if len(accelerators()) > 1:
         raise UserError(
-            f"kgpt_jax trains on {len(accelerators())} devices, and PyTorch on one: show one alone, as by "
-            f"CUDA_VISIBLE_DEVICES=0, {WITHOUT}"
+            f"kgpt_jax trains on {len(accelerators())} devices, and PyTorch on one: let it see only one, as "
+            f"with CUDA_VISIBLE_DEVICES=0, {WITHOUT}"
         )
 
 

@@ -102,8 +102,8 @@ def main(_):
     chosen = named[: FLAGS.questions]
     if not chosen:
         raise UserError(
-            f"{run.folder} answers no question right whose name is in a document, of {len(asked)}: "
-            "choose another run"
+            f"of {len(asked)} questions, {run.folder} answers none right whose name is in a document: choose "
+            "another run"
         )
     places = {answer for _, answer in [*pairs, *asked]}
     texts = [text_of(each, next((p for p in sorted(places) if p in each), ""), room) for each in documents]

@@ -152,7 +152,7 @@ def shares(title: str, one_core: Sample, all_cores: Sample) -> dict:
 
 @cache
 def accelerators() -> list[str]:
-    """Returns the kind of each device but the processor that JAX would use.
+    """Returns the kind of each device that JAX would use, except the processor.
 
     It asks in another process, because JAX keeps a GPU's memory from the commands that are measured next.
     """

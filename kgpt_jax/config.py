@@ -160,8 +160,9 @@ class TrainConfig:
         _require(0 < self.epochs <= 10_000_000, f"epochs is {self.epochs}: give 1 to 10,000,000")
         for name in ("learning_rate", "clip_norm"):
             _require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}: give more than 0")
-        most = {"text_tokens": 10**6, "microbatches": 10**4, "microbatches_per_dispatch": 10**4}
-        for name, limit in {"warmup_tokens": 10**15, "final_tokens": 10**15, **most}.items():
+        limits = {"text_tokens": 10**6, "microbatches": 10**4, "microbatches_per_dispatch": 10**4}
+        limits |= {"warmup_tokens": 10**15, "final_tokens": 10**15}
+        for name, limit in limits.items():
             _require(getattr(self, name) <= limit, f"{name} is {getattr(self, name)}: give at most {limit:,}")
         not_negative = "muon_learning_rate warmup_tokens final_tokens text_tokens weight_decay microbatches"
         for name in not_negative.split():

@@ -60,8 +60,8 @@ class Kind(NamedTuple):
       auroc_of_length: the same by the shortness of the name, which should tell nothing.
       refused: names whose familiarity is below the threshold.
       most_frequent: among the answers to the rest, the training pairs' most frequent answer.
-      nearest: among the answers to the rest, those that are also the answer about the most similar name that
-        was read of.
+      nearest: among the answers to the rest, those that are also the answer about the most similar name of a
+        person, with or without a training question.
       answers: each name with the run's answer, refused or not.
     """
 
@@ -134,7 +134,8 @@ def audit(run: Run, config: Config, refuse: float = 0.02) -> Audit:
       refuse: the share of people read of that the threshold refuses.
 
     Raises:
-      UserError: the questions do not have one form, or there are too few people to choose the threshold.
+      UserError: the questions do not have one form, `refuse` is no share, or there are too few people to
+        choose the threshold.
     """
     config = fit_to(run, config)
     check_corpus(run, config.data)

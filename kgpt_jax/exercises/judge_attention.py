@@ -232,7 +232,7 @@ def copying(answer: Answer) -> Verdict:
             break
         least, residual = threshold, off
     copies = all(
-        (values_N[mask & (margins_N >= 1e6)] >= 100).all()  # the margin's root is large, too
+        (values_N[mask & (margins_N >= 1e6)] >= 100).all()  # its root, too, would be above 100
         for (_, values_N, _, margins_N), mask in zip(found, usable)
     )
     reason = "sufficient"

@@ -182,7 +182,7 @@ def converse(answers, config):
             print(file=sys.stderr)
             return
         except UnicodeDecodeError as error:
-            print(f"error: this is not text in UTF-8 ({error.reason})", file=sys.stderr)
+            print(f"error: this is not text in {error.encoding} ({error.reason})", file=sys.stderr)
             continue
         if not question:
             return

@@ -217,8 +217,9 @@ def evaluate(
         judge.check(recite, wrong_at_most, surely, look_up, one_of)
         if used := judge.used(table.questions):
             raise UserError(
-                f"answers to questions that the calibration used have no confidence, as {len(used)} of these "
-                f"{len(table.questions)}, the first {table.questions[used[0]]!r}: ask others"
+                f"the calibration used {len(used)} of these {len(table.questions)} questions, the first "
+                f"{table.questions[used[0]]!r}, and their answers have no confidence: ask others, as by "
+                "--config.data.n_validation=0 or --eval_corpus_path, or give no flag that needs it"
             )
     found = evaluation.evaluate(judge, data, beams, table, one_of, look_up, recite)
     if is_first():

@@ -218,7 +218,7 @@ def refusal(method: str, headers, hosts: Collection[str]) -> int:
     if method in ("GET", "HEAD"):  # other sites may link here, but not load a page as their image
         used = headers.get("sec-fetch-dest", "document")
         return 0 if used == "document" or site in OWN_SITES else 403
-    # Browsers send Sec-Fetch-Site only over https and to this machine, but no page can choose either header.
+    # No page can choose Origin or Sec-Fetch-Site. Over http, browsers send the second to this machine alone.
     own = origin in (None, f"http://{host}", f"https://{host}")
     return 0 if own and site in OWN_SITES else 403
 

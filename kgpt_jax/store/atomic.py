@@ -13,7 +13,7 @@ from pathlib import Path
 
 
 def partial_path(path: Path) -> Path:
-    """Returns the path of the hidden file; another process that writes the same file has another one."""
+    """Returns the path of a hidden file beside `path`, which no other process writes to."""
     return path.with_name(f".{path.name}.{os.getpid()}.partial")
 
 

@@ -332,7 +332,7 @@ def test_commands(two_models, monkeypatch, tmp_path):
     run(*asks)
     rows = [json.loads(line) for line in (tmp_path / "mixed_answers.jsonl").read_text("utf-8").splitlines()]
     assert "label" not in rows[0] and rows[1]["label"] == records[0]["label"]
-    complaint = f"the calibration used have no confidence, as 1 of these 2, the first {used!r}: ask others"
+    complaint = f"the calibration used 1 of these 2 questions, the first {used!r}, and their answers have no"
     assert complaint in refused(
         *asks[:-1], f"--outputs_path={tmp_path / 'looked_up.txt'}", "--look_up=unsure"
     )

@@ -122,7 +122,7 @@ def test_tpu_vm(tmp_path):
         case $4 in scp) cp "$5" "${{6#*:}}";; ssh) bash -c "$command";; esac
         """,
     )
-    # That of macOS takes no long options.
+    # On macOS, mktemp takes no long options.
     stub(tmp_path / "bin", "mktemp", f"[ $# = 0 ] && exec {shutil.which('mktemp')}")
     place = ["my-tpu", "zone", "/mnt/runs"]
     script = ["bash", LAUNCH / "tpu_vm.sh", *place, "--objective=whole_line=1", "--dry_run"]

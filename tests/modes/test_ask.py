@@ -67,7 +67,7 @@ def test_a_terminal_is_asked_for_one_question_after_the_other(asked, monkeypatch
     with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as err:
         assert main.main(flags) == 0
     assert out.getvalue() == f"{ann}\n{bob}\n" and err.getvalue().count("question: ") == 5
-    assert "\nquestion: error: this is not text in UTF-8 (unexpected end of data)\n" in err.getvalue()
+    assert "\nquestion: error: this is not text in utf-8 (unexpected end of data)\n" in err.getvalue()
 
 
 @pytest.mark.parametrize(
