@@ -301,7 +301,7 @@ def test_a_visitor_tells_the_answer(queue, tmp_path):
     assert "/teach" not in closed.get("/?question=Jana+Lund").text
 
 
-def test_an_answer_that_cannot_be_stored_is_an_error_of_the_server(queue, tmp_path, caplog):
+def test_an_answer_that_cannot_be_stored_is_an_error_of_the_server(queue, tmp_path, capsys):
     class Full(fake.Fake):
         def teach(self, question, answer):
             teach(tmp_path / "nowhere", question, answer)
@@ -309,4 +309,4 @@ def test_an_answer_that_cannot_be_stored_is_an_error_of_the_server(queue, tmp_pa
     client = fake.Client(app.make_app(fake.answerer(Full), queue))
     lost = client.post("/teach", data={"question": ASKED, "answer": "Riga"})
     assert lost.status_code == 500 and "could not be stored" in lost.text and str(tmp_path) not in lost.text
-    assert f"cannot write {tmp_path}" in caplog.text
+    assert f"error: cannot write {tmp_path}" in capsys.readouterr().out
