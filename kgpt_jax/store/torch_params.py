@@ -16,9 +16,11 @@ from kgpt_jax.config import ModelConfig, UserError, first_line
 from kgpt_jax.devices import path_name
 from kgpt_jax.model.gpt import abstract_params, count_params
 from kgpt_jax.model.rope import BASE
+from kgpt_jax.model.variants import draws_patterns
 from kgpt_jax.store.atomic import replacing
 
 LEADING_ONE = ("pos_emb", "stack/latents")
+PATTERN_SEED = "pattern_seed"
 LATENTS = "down_block.C"  # the course's name of the perceiver's latents, of shape (1, M, C)
 COURSE_NAMES = (
     (r"^stack/", ""),
@@ -78,6 +80,8 @@ def from_torch(arrays: dict, cfg: ModelConfig) -> dict:
                 f"the file has {name!r}, which variant {cfg.variant!r} with {cfg.n_layer} layers has not"
             )
         _check_shape(name, array, constants[name].shape)
+        if name == PATTERN_SEED and array != cfg.pattern_seed:
+            raise UserError(f"the file's patterns are drawn from seed {array}: give --seed={array}")
         # A table from angles in float64 differs by 4e-6.
         if not np.allclose(array, constants[name], rtol=0, atol=1e-4 if name.endswith("rope_cache") else 0):
             raise UserError(
@@ -108,11 +112,13 @@ def to_torch(params) -> dict:
 def buffers(arrays: dict, cfg: ModelConfig) -> dict:
     """Returns the constants in the course's files: `{course name: array}` of masks and RoPE tables.
 
+    If the variant draws patterns, which the course does not have, their seed is among them.
+
     Args:
       arrays: the parameters by the course's names.
       cfg: the model.
     """
-    constants = {}
+    constants = {PATTERN_SEED: np.array(cfg.pattern_seed)} if draws_patterns(cfg) else {}
     for name in arrays:
         if not name.endswith("attn.value.weight"):
             continue

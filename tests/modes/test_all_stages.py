@@ -248,6 +248,23 @@ def test_costs_are_listed():
     assert "--lengths=32,x: give whole numbers" in run("--mode=costs", "--lengths=32,x", status=2)
 
 
+def test_torch_params_remember_the_seed_of_patterns(tmp_path):
+    pytest.importorskip("torch")
+    flags, exported = ["--variant=synthesizer_random_fixed", *TINY], f"{tmp_path}/model.params"
+    run("--mode=pretrain", "--seed=3", f"--workdir={tmp_path}", *flags)
+    pretrained = f"--reading_params_path={tmp_path}/synthesizer_random_fixed/pretrain"
+    run("--mode=export", pretrained, f"--writing_params_path={exported}")
+    imports = [
+        "--mode=import",
+        f"--reading_params_path={exported}",
+        f"--writing_params_path={tmp_path}/imported",
+    ]
+    assert "the file's patterns are drawn from seed 3: give --seed=3" in run(*imports, *flags, status=2)
+    run(*imports, "--seed=3", *flags)
+    config = json.loads((tmp_path / "imported" / "config.json").read_text())
+    assert config["model"]["pattern_seed"] == 3
+
+
 def test_torch_params_there_and_back(whole, tmp_path):
     torch = pytest.importorskip("torch")
     root, _ = whole
