@@ -45,7 +45,7 @@ class Lookup:
 
     Args:
       documents: the documents.
-      names: known names. If few of them are titles, the corpus has no titles.
+      names: known names. If few of them are titles, the corpus has no titles, and is searched for these.
 
     Attributes:
       rows_of: the indices of the documents about each name.
@@ -70,6 +70,8 @@ class Lookup:
         """
         if name in self.rows_of:
             return Found(self.rows_of[name], name, NAME)
+        if rows := self._rows_with_new(name):
+            return Found(rows, name, NAME)
         similar, score = self._similar(name)
         if similar:
             # Other accents, or another order of the words, unless that makes several names equal.
@@ -77,6 +79,17 @@ class Lookup:
             return Found(self.rows_of[similar[0]], similar[0], how, tuple(similar[1:]))
         row = self.by_text(name)
         return Found([] if row is None else [row], name, TEXT)
+
+    def _rows_with_new(self, name: str) -> list[int]:
+        """Returns the documents of a corpus without titles that contain a name which was not known.
+
+        A single word is not looked for, because it may be a part of a name.
+        """
+        if self.titled or len(name.split()) < 2:
+            return []
+        rows = [row for row, document in enumerate(self.documents) if name in document]
+        found = _rows_that_contain([self.documents[row] for row in rows], {name, *self.rows_of})
+        return [rows[i] for i in found.get(name, [])]
 
     def _similar(self, name: str) -> tuple[list[str], float]:
         """Returns the most similar names, if they are similar enough, and how similar they are, of 100."""
