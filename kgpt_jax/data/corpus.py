@@ -112,7 +112,10 @@ def _all_pairs(data: DataConfig) -> Table:
                 f"{data.finetune_corpus_path} has no answers: finetuning needs lines of question, tab, answer"
             )
     elif data.pretrain_corpus_path:
-        raise UserError("finetuning on your own corpus needs --finetune_corpus_path=FILE")
+        raise UserError(
+            "this needs training pairs about your own corpus: give --finetune_corpus_path=FILE, or in Python "
+            "the config's data.finetune_corpus_path"
+        )
     else:
         table = _table(biographies.generate(data.biographies).train)
     if data.ascii_pairs:
@@ -204,6 +207,8 @@ def _row(where: str, line: str, with_answers: bool) -> list[str]:
         )
     if len(cells) > 2:
         raise UserError(f"{where} has {len(cells) - 1} tabs where one belongs: {line[:80]!r}")
+    if any(len(cell.splitlines()) > 1 for cell in cells):  # as by U+2028; an answer is written in one line
+        raise UserError(f"{where} has a line break inside: {line[:80]!r}")
     if not all(cells):
         raise UserError(f"{where} lacks its question: {line[:80]!r}")
     if len(cells) == 1 and re.search(r"\?\s+\S", line):

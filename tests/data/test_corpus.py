@@ -88,6 +88,7 @@ def test_bad_text_is_refused(file, content, complaint):
         ("A?\tRome\tItaly\n", "line 1 has 2 tabs where one belongs"),
         ("A?\tRome\n\tOslo\n", "line 2 lacks its question"),
         ("A?\tRome\nB?\t\n", "line 2 has no answer after a tab"),
+        ("Where was A born?\tNew\x0bYork\n", "line 1 has a line break inside"),
         ("Where was A born?    Rome\n", "line 1 looks like an answer after spaces; put one tab"),
         ("Where was A born? Rome\n", "line 1 looks like an answer after spaces"),
     ],
@@ -103,7 +104,7 @@ def test_missing_files_and_paths_are_named(tmp_path, file):
     with pytest.raises(UserError, match="cannot read .*: Is a directory"):
         corpus.read_table(str(tmp_path))
     own = DataConfig(pretrain_corpus_path="wiki.txt")
-    with pytest.raises(UserError, match="needs --finetune_corpus_path"):
+    with pytest.raises(UserError, match="about your own corpus: give --finetune_corpus_path=FILE"):
         corpus.load_pairs(own)
     with pytest.raises(UserError, match="needs --eval_corpus_path"):
         corpus.load_questions(own)
