@@ -12,6 +12,7 @@ import dataclasses
 import json
 import logging
 import os
+import re
 import socket
 import time
 from contextlib import contextmanager
@@ -31,6 +32,7 @@ except ImportError:  # Windows has no such locks
 log = logging.getLogger(__name__)
 
 
+DATA_PATHS = ("pretrain_corpus_path", "finetune_corpus_path", "eval_corpus_path")
 STAGES = ("pretrain", "finetune", "scratch", "import")
 FACT_TYPES = {
     "stage": str,
@@ -101,9 +103,25 @@ def read_run(folder: str | Path, checkpoint: str = "newest") -> Run:
                 raise ValueError(f"run.json has {name} {facts[name]!r}")
         if facts["stage"] not in STAGES:
             raise ValueError(f"run.json has stage {facts['stage']!r}")
-        return Run(folder, from_dict(config), Vocab(vocab["characters"]), facts, checkpoint)
+        read = from_dict(config)
+        data = {name: _found(path, folder) for name, path in vars(read.data).items() if name in DATA_PATHS}
+        read = dataclasses.replace(read, data=dataclasses.replace(read.data, **data))
+        return Run(folder, read, Vocab(vocab["characters"]), facts, checkpoint)
     except JSON_ERRORS as error:
         raise UserError(f"{folder} is damaged: {error}") from None
+
+
+def _found(path: str, folder: Path) -> str:
+    """Returns the path of a file of data, in a run's folder if that was moved together with the file.
+
+    The name of a file that we wrote has a digest of the content. It is in the folder of the run, or in that
+    of the pretraining beside it.
+    """
+    if re.search(r"_[0-9a-f]{16}\.(txt|tsv)$", path) and not Path(path).exists():
+        for place in (folder, folder.parent / "pretrain"):
+            if (place / Path(path).name).exists():
+                return str(place / Path(path).name)
+    return path
 
 
 def _refuse_averaged(folder: Path, config: dict):
