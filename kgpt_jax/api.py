@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from kgpt_jax.answer.record import NEVER, UNSURE, Answer
-from kgpt_jax.config import Config, UserError, load_recipe
+from kgpt_jax.config import Config, UserError, check_local, load_recipe
 
 if TYPE_CHECKING:
     import numpy as np
@@ -97,8 +97,8 @@ class Run:
         """Answers one question, or a list of questions in batches.
 
         The answers are the same as in `--mode=evaluate`. If the run is calibrated (--mode=calibrate), they
-        say how sure they are and where they come from. Characters that the vocabulary lacks are dropped
-        from a question, with a note to the logger "kgpt_jax".
+        say how sure they are and where they come from. Spaces around a question are dropped, and so are
+        characters that the vocabulary lacks, these with a note to the logger "kgpt_jax".
 
         Args:
           questions: a question, or a list of them.
@@ -110,8 +110,8 @@ class Run:
           An `Answer` for one question, or a list of answers in the order of the questions.
 
         Raises:
-          UserError: the run has no valid checkpoint, `look_up` is unknown, it is "unsure" and the run has no
-            fitting calibration, or the documents cannot be read.
+          UserError: a question is not one line of text, the run has no valid checkpoint, `look_up` is
+            unknown, it is "unsure" and the run has no fitting calibration, or the documents cannot be read.
 
         Example::
 
@@ -122,8 +122,8 @@ class Run:
         """
         if isinstance(questions, str):
             return self.answer([questions], look_up, recite)[0]
-        asked = list(questions)
-        if not asked:
+        given_as = list(questions)
+        if not given_as:
             return []
         judge = self._judge
         from kgpt_jax.answer import hybrid, predict
@@ -131,6 +131,7 @@ class Run:
         from kgpt_jax.data.corpus import log_notes
         from kgpt_jax.model.gpt import GPT
 
+        asked = [predict.tidy(question) for question in given_as]
         if look_up == UNSURE:
             judge.check(recite)
         given = ask(judge.voters, asked, book=self._open_book if recite else None)
@@ -143,7 +144,7 @@ class Run:
         ]
         means = [predict.mean_log_probability(of_answer) for of_answer in zip(*scores)]
         recited = list(zip(*given.recited)) or [()] * len(asked)
-        found = [Answer(*row) for row in zip(asked, answers, means, sure, recited)]
+        found = [Answer(*row) for row in zip(given_as, answers, means, sure, recited)]
         if look_up == NEVER:
             return found
         told = hybrid.look_up(self._open_book, look_up, asked, answers, sure)
@@ -210,8 +211,9 @@ class Run:
         from kgpt_jax.data.vocab import MASK
 
         if isinstance(text, Answer):
-            known = "".join(c for c in text.question if c in self.vocab.id_of)  # as `answer` read it
-            text = f"{known}{MASK}{text.answer}"
+            # As `answer` read it. The last character that fits was written, and not read.
+            known = "".join(c for c in text.question.strip() if c in self.vocab.id_of)
+            text = f"{known}{MASK}{text.answer}"[: self.config.model.seq_len]
         self._check_length(text)
         return attention_maps(model, params, self.vocab, text, _source(text))
 
@@ -311,7 +313,10 @@ def pretrain(
         read = kgpt_jax.pretrain(config, "wiki.txt", "runs")
     """
     config = load_recipe(config) if isinstance(config, str) else config
+    check_local("workdir", str(workdir))
     folder = Path(workdir) / config.model.variant / "pretrain"
+    if corpus == "":
+        raise UserError("corpus is '': give the path of a file, a list of documents, or None")
     if corpus is not None:
         from kgpt_jax.data.given import write_documents
 
@@ -365,6 +370,7 @@ def finetune(
     if there.pretrain_corpus_path and not config.data.pretrain_corpus_path:
         data = dataclasses.replace(config.data, pretrain_corpus_path=there.pretrain_corpus_path)
         config = dataclasses.replace(config, data=data)
+    check_local("workdir", str(workdir or ""))
     home = run.folder.parent if workdir is None else Path(workdir) / run.config.model.variant
     folder = home / "finetune"
     if folder.resolve() == run.folder.resolve():

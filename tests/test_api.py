@@ -1,5 +1,6 @@
 """The Python API: the same answers as the commands, and nothing printed."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -85,6 +86,8 @@ def test_one_question_gives_one_answer_and_a_list_a_list(untrained):
     # A question alone is a batch of another size, so the last bits may differ.
     assert first.log_probability == pytest.approx(answer.log_probability, rel=1e-6)
     assert str(answer) == answer.answer
+    typed = f" {question}\n"  # as a line of a file
+    assert untrained.answer(typed) == dataclasses.replace(answer, question=typed)
     with pytest.raises(AttributeError):
         answer.answer = "Rome"
 
@@ -140,6 +143,8 @@ def test_attention_has_a_map_for_each_layer(untrained):
     assert [found.layer for found in maps] == ["blocks_0/attn", "blocks_1/attn"]
     assert untrained.attention(kgpt_jax.Answer("Wh#ere?", "Rome"))[0].rows == maps[0].rows  # has no "#"
     assert "".join(maps[0].rows) == f"Where?{MASK}Rome" and maps[0].weights_HTS.shape == (2, 11, 11)
+    full = kgpt_jax.Answer("a" * 120, "b" * 7)  # its last character was written, and not read
+    assert len(untrained.attention(full)[0].rows) == 127
     same = untrained.attention(f"Where?{MASK}Rome")
     np.testing.assert_array_equal(same[1].weights_HTS, maps[1].weights_HTS)
 
@@ -170,6 +175,11 @@ def test_lists_stand_for_files(trained, tmp_path):
         kgpt_jax.finetune(read, workdir=tmp_path / "none")
     with pytest.raises(kgpt_jax.UserError, match="give pairs to finetune it on"):  # not the built-in ones
         kgpt_jax.finetune(read, workdir=tmp_path / "none", config=config)
+    (tmp_path / "lists").rename(tmp_path / "moved")
+    moved = kgpt_jax.load(tmp_path / "moved" / "vanilla" / "finetune").config.data
+    for name in ("pretrain_corpus_path", "finetune_corpus_path"):
+        assert Path(getattr(moved, name)).exists()
+    (tmp_path / "moved").rename(tmp_path / "lists")
     path, before = Path(one.config.data.finetune_corpus_path), os.stat(one.config.data.finetune_corpus_path)
     assert write_pairs(path.parent, pairs) == path and os.stat(path).st_mtime_ns == before.st_mtime_ns
     # A run cannot be trained further in its own folder.
@@ -196,6 +206,16 @@ def test_lists_stand_for_files(trained, tmp_path):
         (lambda one: kgpt_jax.load(one.folder, "fine"), "checkpoint 'fine': give newest, best"),
         (lambda one: kgpt_jax.pretrain("curse"), "no recipe 'curse'; choose from"),
         (lambda one: kgpt_jax.pretrain(one.config, []), "there are no documents"),
+        (lambda one: kgpt_jax.pretrain(one.config, ""), "corpus is '': give the path of a file"),
+        (
+            lambda one: kgpt_jax.pretrain(one.config, workdir="gs://a"),
+            "workdir is 'gs://a', which is no local",
+        ),
+        (lambda one: kgpt_jax.finetune(one, workdir="gs://a"), "workdir is 'gs://a', which is no local"),
+        (lambda one: one.answer(["Who?", ""]), "a question is '': give one line of text"),
+        (lambda one: one.answer([None]), "a question is None: give one line of text"),
+        (lambda one: one.answer("Who?\nWhen?"), "has a line break"),
+        (lambda one: one.answer(f"Who?{MASK}"), "which stands for masked text here"),
         (lambda one: kgpt_jax.pretrain(one.config, ["a\nb"]), "document 1 has a line break"),
         (lambda one: kgpt_jax.finetune(one, []), "there are no pairs"),
         (

@@ -19,6 +19,8 @@ import numpy as np
 
 from kgpt_jax.answer.beam import any_text, best_entries
 from kgpt_jax.answer.decode import PROMPT_STEP, Start, check_rows, continue_texts, pad_prompts, read_start
+from kgpt_jax.config import UserError, check_utf8
+from kgpt_jax.data.lines import check_text
 from kgpt_jax.data.vocab import MASK, MASK_ID, PAD, Vocab
 from kgpt_jax.devices import calls_at_once, to_numpy
 from kgpt_jax.model.variants import lookup
@@ -27,6 +29,22 @@ MAX_ANSWER = 32  # characters, as in the course
 USUAL_ANSWER = 16  # few answers have more characters; divides MAX_ANSWER
 MANY = 256  # so many questions are worth another program, which reads the start that they share
 ROWS = 64  # texts in a batch; more rows would save less than their padding costs
+
+
+def tidy(question: str) -> str:
+    """Returns a question without the spaces around it, as files of questions are read.
+
+    Raises:
+      UserError: it is no text or blank, or it has a line break or a character that stands for something else.
+    """
+    if not isinstance(question, str) or not question.strip():
+        raise UserError(f"a question is {question!r}: give one line of text")
+    question = question.strip()
+    if len(question.splitlines()) > 1:
+        raise UserError(f"the question {question!r} has a line break: give each question on its own")
+    check_utf8("the question", question)
+    check_text(f"the question {question[:40]!r}", question)
+    return question
 
 
 def predict(

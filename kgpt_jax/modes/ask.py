@@ -24,7 +24,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from kgpt_jax.answer.record import NEVER, of_100
-from kgpt_jax.config import UserError, check_utf8
+from kgpt_jax.config import UserError
 from kgpt_jax.modes.command import Command
 
 SHARED = (
@@ -53,7 +53,7 @@ def run(command: Command):
     from kgpt_jax.modes.evaluate import check_promises
 
     flags = command.flags
-    questions = flags.question and [question.strip() for question in flags.question]
+    questions = flags.question
     interactive = questions is None and sys.stdin is not None and sys.stdin.isatty()
     if questions is None:
         questions = [] if interactive else questions_in(sys.stdin)
@@ -63,7 +63,7 @@ def run(command: Command):
         promised = check_promises(start.folder, flags)
         told_before = taught(start.folder)
         asked = with_voters(start, flags.voters, config)
-        check_questions(questions, config)
+        questions = tidied(questions, config)
         voters = load_voters(asked, "asking", flags.recite)
         judge = Judge(voters)
         if promised:
@@ -141,7 +141,7 @@ def with_document(told, words: str, least: float = 0.0) -> str:
     if told.confidence < least:
         return f"(I do not know: {of_100(told.probability)})"
     line, *marked = told.looked_up.source
-    differs = f"; the model says {told.model_answer}" if told.differ else ""
+    differs = f"; the model says {told.model_answer or 'nothing'}" if told.differ else ""
     return (
         f"{told.answer} (looked up in line {line}: {excerpt(*marked)}; {of_100(told.probability)}{differs})"
     )
@@ -187,25 +187,22 @@ def converse(answers, config):
         if not question:
             return
         try:
-            check_questions([question], config)
-            print(*answers([question]), flush=True)
+            print(*answers(tidied([question], config)), flush=True)
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
 
 
-def check_questions(questions: list[str], config):
-    """Raises a UserError that names the first question that is empty, has a line break or is too long."""
-    room = config.model.seq_len - 1
+def tidied(questions: list[str], config) -> list[str]:
+    """Returns the questions without the spaces around them. Raises a UserError if one cannot be asked."""
+    from kgpt_jax.answer.predict import tidy
+
+    room, questions = config.model.seq_len - 1, list(map(tidy, questions))
     for question in questions:
-        if not question.strip():
-            raise UserError("a question is empty: give one line of text")
-        if len(question.splitlines()) > 1:
-            raise UserError(f"the question {question!r} has a line break: give --question once for each line")
-        check_utf8("the question", question)
         if len(question) > room:
             raise UserError(
                 f"the question {question[:40]!r}... has {len(question)} characters: at most {room} fit"
             )
+    return questions
 
 
 def questions_in(file) -> list[str]:

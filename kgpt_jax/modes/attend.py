@@ -66,14 +66,14 @@ def attend(config, run, question: str, path: Path, layer: int | None = None, hea
         layer or head, the variant has no weights by position, or the picture cannot be written.
     """
     from kgpt_jax.answer.attention import attention_maps
-    from kgpt_jax.answer.predict import MAX_ANSWER, predict
+    from kgpt_jax.answer.predict import MAX_ANSWER, predict, tidy
     from kgpt_jax.data.vocab import MASK
     from kgpt_jax.model.gpt import GPT
     from kgpt_jax.store.compatible import fit_to
     from kgpt_jax.store.outputs import check
     from kgpt_jax.store.params import first_model
 
-    config = fit_to(run, config)
+    config, question = fit_to(run, config), tidy(question)
     if unknown := run.vocab.unknown(question):
         raise UserError(f"--question has {unknown!r}, which the vocabulary of {run.folder} lacks")
     if not 1 <= len(question) < config.model.seq_len - MAX_ANSWER:

@@ -8,6 +8,7 @@ from contextlib import redirect_stderr, redirect_stdout
 import pytest
 
 from kgpt_jax import main
+from kgpt_jax.data.vocab import MASK
 from kgpt_jax.store.folder import read_run
 from tests import runs
 from tests.commands import refused, run
@@ -74,7 +75,8 @@ def test_a_terminal_is_asked_for_one_question_after_the_other(asked, monkeypatch
     "question, complaint",
     [
         ("a" * 127, "has 127 characters: at most 126 fit"),
-        ("", "a question is empty"),
+        ("", "a question is '': give one line of text"),
+        (f"Who?{MASK}", "which stands for masked text here"),
         ("Where?\nWhen?", "has a line break"),
     ],
 )
