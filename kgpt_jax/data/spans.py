@@ -7,7 +7,10 @@ import re
 from collections.abc import Iterable
 
 _TITLE = re.compile(r"(?:(?! is | was ).){1,60}?(?<!\b\w)\. ")
-_CAPITALISED = re.compile(r"\b[^\W\d_a-zß-öø-ÿ][\w'’.-]*\w(?: [^\W\d_a-zß-öø-ÿ][\w'’.-]*\w)*")
+# The small letters of Latin, Greek, Cyrillic and others. Letters without case count as capitals.
+_SMALL = "".join(char for char in map(chr, range(0x2000)) if char.islower())
+_WORD = rf"[^\W\d_{_SMALL}][\w'’.-]*\w"
+_CAPITALISED = re.compile(rf"\b{_WORD}(?: {_WORD})*")
 
 
 def title_length(document: str) -> int:
@@ -39,6 +42,9 @@ def entities(document: str) -> list[tuple[int, int]]:
     >>> text = "Ada Bell. Born in New York, Bell lives in Rome ."
     >>> [text[start : start + width] for start, width in entities(text)]
     ['New York', 'Rome']
+    >>> text = "Ада Белл. Ада Белл родилась в городе Рим ."
+    >>> [text[start : start + width] for start, width in entities(text)]
+    ['Рим']
     """
     begin = title_length(document)
     known = set(re.findall(r"\w+", document[:begin]))
