@@ -17,7 +17,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from kgpt_jax.config import UserError
-from kgpt_jax.data.spans import title
+from kgpt_jax.data.spans import capitalised, title
 
 NAME, SIMILAR, TEXT = "name", "similar name", "text"
 LEAST_SIMILARITY = 82.0  # of 100: the least similarity of a misspelled name
@@ -45,7 +45,7 @@ class Lookup:
 
     Args:
       documents: the documents.
-      names: known names. If few of them are titles, the corpus has no titles, and is searched for these.
+      names: known names. If fewer than half of them are titles, documents are found by the names in them.
 
     Attributes:
       rows_of: the indices of the documents about each name.
@@ -66,11 +66,10 @@ class Lookup:
         """Returns the documents about a name.
 
         Raises:
-          UserError: no title is the name, and RapidFuzz or bm25s, which would look further, is not installed.
+          UserError: no document is about the name, and RapidFuzz or bm25s, which would look further, is not
+            installed.
         """
-        if name in self.rows_of:
-            return Found(self.rows_of[name], name, NAME)
-        if rows := self._rows_with_new(name):
+        if rows := self.rows_about(name):
             return Found(rows, name, NAME)
         similar, score = self._similar(name)
         if similar:
@@ -80,16 +79,15 @@ class Lookup:
         row = self.by_text(name)
         return Found([] if row is None else [row], name, TEXT)
 
-    def _rows_with_new(self, name: str) -> list[int]:
-        """Returns the documents of a corpus without titles that contain a name which was not known.
+    def rows_about(self, name: str) -> list[int]:
+        """Returns the documents about exactly this name.
 
-        A single word is not looked for, because it may be a part of a name.
+        In a corpus without titles, all documents are searched for a name that is not known. It is found where
+        it makes up a whole run of capitalised words, because it may be a part of another name.
         """
-        if self.titled or len(name.split()) < 2:
-            return []
-        rows = [row for row, document in enumerate(self.documents) if name in document]
-        found = _rows_that_contain([self.documents[row] for row in rows], {name, *self.rows_of})
-        return [rows[i] for i in found.get(name, [])]
+        if name in self.rows_of or self.titled or len(name.split()) < 2:
+            return self.rows_of.get(name, [])
+        return [row for row, text in enumerate(self.documents) if name in text and name in capitalised(text)]
 
     def _similar(self, name: str) -> tuple[list[str], float]:
         """Returns the most similar names, if they are similar enough, and how similar they are, of 100."""

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 _TITLE = re.compile(r"(?:(?! is | was ).){1,60}?(?<!\b\w)\. ")
 # The small letters of Latin, Greek, Cyrillic and others. Letters without case count as capitals.
-_SMALL = "".join(char for char in map(chr, range(0x2000)) if char.islower())
+_SMALL = "".join(char for char in map(chr, range(0x2000)) if char.islower() and char.title() != char)
 _WORD = rf"[^\W\d_{_SMALL}][\w'’.-]*\w"
 _CAPITALISED = re.compile(rf"\b{_WORD}(?: {_WORD})*")
 
@@ -56,6 +56,15 @@ def entities(document: str) -> list[tuple[int, int]]:
         and not known.issuperset(re.findall(r"\w+", run.group()))
         and (" " in run.group() or run.start() and not document.endswith(". ", 0, run.start()))
     ]
+
+
+def capitalised(text: str) -> set[str]:
+    """Returns the runs of capitalised words in a text, without a possessive 's.
+
+    >>> sorted(capitalised("Al Smith Jr. met Ada Bell's friend."))
+    ['Ada Bell', 'Al Smith Jr']
+    """
+    return {run.removesuffix("'s").removesuffix("’s") for run in _CAPITALISED.findall(text)}
 
 
 def any_of(answers: set[str]) -> re.Pattern:

@@ -176,7 +176,7 @@ class Answerer(NamedTuple):
         if question in before:
             told = told._replace(answer=before[question], confidence=None, probability=None, label=TOLD)
         found = told.looked_up
-        rows = self.book.lookup.rows_of.get(found.name, []) if self.book and found else []
+        rows = self.book.lookup.rows_about(found.name) if self.book and found else []
         similar = [found.name, *found.others] if found and found.how == SIMILAR else []
         meant = [each.did_you_mean] if each and each.did_you_mean else []
         candidates = probabilities(self.voters, [question])[0]

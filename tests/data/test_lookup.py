@@ -37,11 +37,17 @@ def test_a_document_without_a_title_is_found_by_the_longest_names_in_it():
 
 
 def test_a_new_name_is_found_in_documents_without_titles():
-    documents = ["Fay Fox was born in Bern.", "Al Smith met Fay Fox.", "Al Smith Jr. sang."]
-    lookup = Lookup(documents, ["Al Smith Jr.", "Bo Lee"])
+    """But not as a part of another name."""
+    documents = [
+        "Fay Fox was born in Bern.",
+        "Al Smith met Fay Fox.",
+        "Al Smith Jr. sang.",
+        "Ann Lee Jones ran.",
+    ]
+    lookup = Lookup(documents, ["Bo Lee"])
     assert lookup.find("Fay Fox") == Found([0, 1], "Fay Fox", "name")
-    assert lookup.find("Al Smith") == Found([1], "Al Smith", "name")  # not in the longer name
-    assert lookup._rows_with_new("Fay") == []
+    assert lookup.find("Al Smith") == Found([1], "Al Smith", "name")
+    assert not any(map(lookup.rows_about, ["Fay", "Ann Lee", "Lee Jones"]))
 
 
 @pytest.mark.parametrize(
