@@ -201,6 +201,9 @@ class BiographiesConfig:
         )
 
 
+DATA_PATHS = ("pretrain_corpus_path", "finetune_corpus_path", "eval_corpus_path")
+
+
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
     """Where texts come from. An empty path means the built-in corpus."""
@@ -218,7 +221,7 @@ class DataConfig:
     def __post_init__(self):
         for name in ("n_validation", "shards"):
             _require(getattr(self, name) >= 0, f"data.{name} is {getattr(self, name)}: give 0 or more")
-        for name in ("pretrain_corpus_path", "finetune_corpus_path", "eval_corpus_path"):
+        for name in DATA_PATHS:
             check_local(f"data.{name}", getattr(self, name))
 
 

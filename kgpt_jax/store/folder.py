@@ -18,7 +18,7 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
-from kgpt_jax.config import Config, UserError, from_dict
+from kgpt_jax.config import DATA_PATHS, Config, UserError, from_dict
 from kgpt_jax.data.vocab import Vocab
 from kgpt_jax.environment import SUPERVISED
 from kgpt_jax.store.atomic import replacing
@@ -32,7 +32,6 @@ except ImportError:  # Windows has no such locks
 log = logging.getLogger(__name__)
 
 
-DATA_PATHS = ("pretrain_corpus_path", "finetune_corpus_path", "eval_corpus_path")
 STAGES = ("pretrain", "finetune", "scratch", "import")
 FACT_TYPES = {
     "stage": str,
@@ -104,7 +103,7 @@ def read_run(folder: str | Path, checkpoint: str = "newest") -> Run:
         if facts["stage"] not in STAGES:
             raise ValueError(f"run.json has stage {facts['stage']!r}")
         read = from_dict(config)
-        data = {name: _found(path, folder) for name, path in vars(read.data).items() if name in DATA_PATHS}
+        data = {name: _found(getattr(read.data, name), folder) for name in DATA_PATHS}
         read = dataclasses.replace(read, data=dataclasses.replace(read.data, **data))
         return Run(folder, read, Vocab(vocab["characters"]), facts, checkpoint)
     except JSON_ERRORS as error:
@@ -112,14 +111,14 @@ def read_run(folder: str | Path, checkpoint: str = "newest") -> Run:
 
 
 def _found(path: str, folder: Path) -> str:
-    """Returns the path of a file of data, in a run's folder if that was moved together with the file.
+    """Returns where a file of a run's data is now.
 
-    The name of a file that we wrote has a digest of the content. It is in the folder of the run, or in that
-    of the pretraining beside it.
+    If a file that `data/given.py` wrote is no longer at `path`, it may have been moved with the run: it is
+    then in the run's folder, or in that of the pretraining beside it. Its name has a digest of the content.
     """
-    if re.search(r"_[0-9a-f]{16}\.(txt|tsv)$", path) and not Path(path).exists():
-        for place in (folder, folder.parent / "pretrain"):
-            if (place / Path(path).name).exists():
+    if re.search(r"_[0-9a-f]{16}\.(txt|tsv)$", path) and not os.path.exists(path):
+        for place in (folder, folder.absolute().parent / "pretrain"):
+            if os.path.exists(place / Path(path).name):
                 return str(place / Path(path).name)
     return path
 
