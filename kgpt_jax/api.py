@@ -97,8 +97,8 @@ class Run:
         """Answers one question, or a list of questions in batches.
 
         The answers are the same as in `--mode=evaluate`. If the run is calibrated (--mode=calibrate), they
-        say how sure they are and where they come from. Spaces around a question are dropped, and so are
-        characters that the vocabulary lacks, these with a note to the logger "kgpt_jax".
+        say how sure they are and where they come from. Spaces around a question are dropped. Characters that
+        the vocabulary lacks are dropped, too, with a note to the logger "kgpt_jax".
 
         Args:
           questions: a question, or a list of them.
@@ -125,13 +125,13 @@ class Run:
         given_as = list(questions)
         if not given_as:
             return []
-        judge = self._judge
         from kgpt_jax.answer import hybrid, predict
         from kgpt_jax.answer.voters import ask
         from kgpt_jax.data.corpus import log_notes
         from kgpt_jax.model.gpt import GPT
 
         asked = [predict.tidy(question) for question in given_as]
+        judge = self._judge
         if look_up == UNSURE:
             judge.check(recite)
         given = ask(judge.voters, asked, book=self._open_book if recite else None)
@@ -211,9 +211,10 @@ class Run:
         from kgpt_jax.data.vocab import MASK
 
         if isinstance(text, Answer):
-            # As `answer` read it. The last character that fits was written, and not read.
-            known = "".join(c for c in text.question.strip() if c in self.vocab.id_of)
-            text = f"{known}{MASK}{text.answer}"[: self.config.model.seq_len]
+            known = "".join(c for c in text.question.strip() if c in self.vocab.id_of)  # as `answer` read it
+            text = f"{known}{MASK}{text.answer}"
+            if len(text) == self.config.model.seq_len + 1:
+                text = text[:-1]  # the model wrote this character and did not read it
         self._check_length(text)
         return attention_maps(model, params, self.vocab, text, _source(text))
 
@@ -304,8 +305,8 @@ def pretrain(
       The trained run.
 
     Raises:
-      UserError: the recipe or the corpus cannot be read, the folder holds another run, or the model needs
-        more memory than there is.
+      UserError: the recipe or the corpus cannot be read, `workdir` is no local path, the folder holds
+        another run, or the model needs more memory than there is.
 
     Example::
 
@@ -315,7 +316,7 @@ def pretrain(
     config = load_recipe(config) if isinstance(config, str) else config
     check_local("workdir", str(workdir))
     folder = Path(workdir) / config.model.variant / "pretrain"
-    if corpus == "":
+    if isinstance(corpus, str) and not corpus:
         raise UserError("corpus is '': give the path of a file, a list of documents, or None")
     if corpus is not None:
         from kgpt_jax.data.given import write_documents
@@ -357,8 +358,8 @@ def finetune(
       The trained run.
 
     Raises:
-      UserError: the pairs cannot be read or do not fit, `config` asks for another model, the folder holds
-        another run, or the model needs more memory than there is.
+      UserError: the pairs cannot be read or do not fit, `config` asks for another model, `workdir` is no
+        local path, the folder holds another run, or the model needs more memory than there is.
 
     Example::
 
@@ -375,6 +376,8 @@ def finetune(
     folder = home / "finetune"
     if folder.resolve() == run.folder.resolve():
         raise UserError(f"{folder} holds the run to start from: give another workdir")
+    if isinstance(pairs, str) and not pairs:
+        raise UserError("pairs is '': give the path of a file, a list of pairs, or None")
     if pairs is not None:
         from kgpt_jax.data.given import write_pairs
 

@@ -145,6 +145,8 @@ def test_attention_has_a_map_for_each_layer(untrained):
     assert "".join(maps[0].rows) == f"Where?{MASK}Rome" and maps[0].weights_HTS.shape == (2, 11, 11)
     full = kgpt_jax.Answer("a" * 120, "b" * 7)  # its last character was written, and not read
     assert len(untrained.attention(full)[0].rows) == 127
+    with pytest.raises(kgpt_jax.UserError, match="the text has 129 characters"):
+        untrained.attention(dataclasses.replace(full, answer="b" * 8))
     same = untrained.attention(f"Where?{MASK}Rome")
     np.testing.assert_array_equal(same[1].weights_HTS, maps[1].weights_HTS)
 
@@ -218,6 +220,7 @@ def test_lists_stand_for_files(trained, tmp_path):
         (lambda one: one.answer(f"Who?{MASK}"), "which stands for masked text here"),
         (lambda one: kgpt_jax.pretrain(one.config, ["a\nb"]), "document 1 has a line break"),
         (lambda one: kgpt_jax.finetune(one, []), "there are no pairs"),
+        (lambda one: kgpt_jax.finetune(one, ""), "pairs is '': give the path of a file"),
         (
             lambda one: kgpt_jax.finetune(one, [("Where?", "")]),
             r"pair 1 is \('Where\?', ''\): give a question",

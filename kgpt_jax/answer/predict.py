@@ -32,10 +32,10 @@ ROWS = 64  # texts in a batch; more rows would save less than their padding cost
 
 
 def tidy(question: str) -> str:
-    """Returns a question without the spaces around it, as files of questions are read.
+    """Returns a question without the spaces around it. Files of questions are read the same way.
 
     Raises:
-      UserError: it is no text or blank, or it has a line break or a character that stands for something else.
+      UserError: it is not a string, is blank, or has a line break or a reserved character (`check_text`).
     """
     if not isinstance(question, str) or not question.strip():
         raise UserError(f"a question is {question!r}: give one line of text")

@@ -207,8 +207,8 @@ def _row(where: str, line: str, with_answers: bool) -> list[str]:
         )
     if len(cells) > 2:
         raise UserError(f"{where} has {len(cells) - 1} tabs where one belongs: {line[:80]!r}")
-    if any(len(cell.splitlines()) > 1 for cell in cells):  # as by U+2028; an answer is written in one line
-        raise UserError(f"{where} has a line break inside: {line[:80]!r}")
+    if any(len(cell.splitlines()) > 1 for cell in cells):  # such as U+2028; predictions have one line each
+        raise UserError(f"{where} has a line break inside; replace it by a space: {line[:80]!r}")
     if not all(cells):
         raise UserError(f"{where} lacks its question: {line[:80]!r}")
     if len(cells) == 1 and re.search(r"\?\s+\S", line):

@@ -196,7 +196,8 @@ def tidied(questions: list[str], config) -> list[str]:
     """Returns the questions without the spaces around them. Raises a UserError if one cannot be asked."""
     from kgpt_jax.answer.predict import tidy
 
-    room, questions = config.model.seq_len - 1, list(map(tidy, questions))
+    room = config.model.seq_len - 1
+    questions = list(map(tidy, questions))
     for question in questions:
         if len(question) > room:
             raise UserError(

@@ -62,8 +62,9 @@ def attend(config, run, question: str, path: Path, layer: int | None = None, hea
       layer, head: the layer and the head to draw, from 1; None draws all.
 
     Raises:
-      UserError: the question does not fit or has a character that the vocabulary lacks, there is no such
-        layer or head, the variant has no weights by position, or the picture cannot be written.
+      UserError: the question does not fit, is not one line of text or has a character that the vocabulary
+        lacks, there is no such layer or head, the variant has no weights by position, or the picture cannot
+        be written.
     """
     from kgpt_jax.answer.attention import attention_maps
     from kgpt_jax.answer.predict import MAX_ANSWER, predict, tidy
@@ -73,10 +74,11 @@ def attend(config, run, question: str, path: Path, layer: int | None = None, hea
     from kgpt_jax.store.outputs import check
     from kgpt_jax.store.params import first_model
 
-    config, question = fit_to(run, config), tidy(question)
+    config = fit_to(run, config)
+    question = tidy(question)
     if unknown := run.vocab.unknown(question):
         raise UserError(f"--question has {unknown!r}, which the vocabulary of {run.folder} lacks")
-    if not 1 <= len(question) < config.model.seq_len - MAX_ANSWER:
+    if len(question) >= config.model.seq_len - MAX_ANSWER:
         raise UserError(
             f"--question has {len(question)} characters: give 1 to {config.model.seq_len - MAX_ANSWER - 1}, "
             "so that an answer fits"

@@ -112,7 +112,7 @@ def to_torch(params) -> dict:
 def buffers(arrays: dict, cfg: ModelConfig) -> dict:
     """Returns the constants in the course's files: `{course name: array}` of masks and RoPE tables.
 
-    If the variant draws patterns, which the course does not have, their seed is among them.
+    For a variant that draws patterns (the course has none), they include the pattern seed.
 
     Args:
       arrays: the parameters by the course's names.
