@@ -305,7 +305,7 @@ def pretrain(
       The trained run.
 
     Raises:
-      UserError: the recipe or the corpus cannot be read, `workdir` is no local path, the folder holds
+      UserError: the recipe or the corpus cannot be read, `workdir` is not a local path, the folder holds
         another run, or the model needs more memory than there is.
 
     Example::
@@ -358,8 +358,8 @@ def finetune(
       The trained run.
 
     Raises:
-      UserError: the pairs cannot be read or do not fit, `config` asks for another model, `workdir` is no
-        local path, the folder holds another run, or the model needs more memory than there is.
+      UserError: the pairs cannot be read or do not fit, `config` asks for another model, `workdir` is not
+        a local path, the folder holds another run, or the model needs more memory than there is.
 
     Example::
 

@@ -69,7 +69,8 @@ def compilation_cache() -> dict[str, str]:
     """Returns the variables that make JAX cache compiled programs, so that a second start compiles nothing.
 
     Each kind of processor has its own folder, because a program consists of one processor's instructions.
-    Without a home folder there is no cache: nobody else may write programs that this process runs.
+    Without a home folder there is no cache. In a folder that all users share, somebody else could write the
+    programs that this process runs.
     """
     try:
         home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")

@@ -60,8 +60,8 @@ class Kind(NamedTuple):
       auroc_of_length: the same by the shortness of the name, which should tell nothing.
       refused: names whose familiarity is below the threshold.
       most_frequent: among the answers to the rest, the training pairs' most frequent answer.
-      nearest: among the answers to the rest, those that are also the answer about the most similar name of a
-        person, with or without a training question.
+      nearest: among the answers to the rest, those that equal the answer about the most similar name. All
+        people are compared, with or without a training question.
       answers: each name with the run's answer, refused or not.
     """
 

@@ -35,9 +35,9 @@ class Evaluation(NamedTuple):
       score: the score of the vote; None without targets.
       each: the score of each model on its own.
       seconds: seconds of answering, without loading.
-      sure: how sure each answer is; None for a question that the calibration used. All is None if the run has
-        no calibration, if it was calibrated with reciting and answers without it (or the reverse), or if
-        beams were used.
+      sure: how sure each answer is; None for a question that the calibration used. Instead of a list, it is
+        None if the run has no calibration, if it was calibrated with reciting and answers without it (or the
+        reverse), or if beams were used.
       calibrated: the calibration.
       recited: what each model recites about each question's name; empty without --recite.
       told: the answers with what the documents say, if they were looked up; these are then the predictions.

@@ -28,7 +28,7 @@ import numpy as np
 MAX_WORDS = 5  # words and punctuation marks of a candidate
 WEIGHTS = 2**18  # features share a weight if their hashes are equal
 UPDATES, RATE, DECAY = 120, 0.1, 3e-4
-# A word has marks, too, which \w leaves out: accents behind their letter, and vowels as in Hindi and Thai.
+# Words also have marks, which \w leaves out: accents that follow their letter, and vowels in Hindi and Thai.
 _MARKS = "".join(char for char in map(chr, range(0x300, 0x1000)) if unicodedata.category(char)[0] == "M")
 _LETTER = rf"[\w{_MARKS}]"
 _WORD = re.compile(rf"{_LETTER}+(?:[.\-&/]{_LETTER}+)*\.?|[^\w\s]")  # not "Leeds's": "Leeds" may be an answer

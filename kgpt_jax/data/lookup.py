@@ -82,8 +82,8 @@ class Lookup:
     def rows_about(self, name: str) -> list[int]:
         """Returns the documents about exactly this name.
 
-        In a corpus without titles, all documents are searched for a name that is not known. It is found where
-        it makes up a whole run of capitalised words, because it may be a part of another name.
+        In a corpus without titles, all documents are searched for a name that is not known. Only a whole run
+        of capitalised words counts, because a part of a run may be a part of another name.
         """
         if name in self.rows_of or self.titled or len(name.split()) < 2:
             return self.rows_of.get(name, [])

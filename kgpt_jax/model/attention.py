@@ -154,8 +154,8 @@ def fused_means(
     without dropout, and with a head size that is a multiple of 8 and at most 128. Otherwise the result is
     None. On CPUs, `jax.nn.dot_product_attention` is no faster than `Readout`, and its gradient is slower.
 
-    In training, the kernel demands an even number of positions. To an odd number, one position of padding is
-    added at the end. No other position sees it.
+    In training, the kernel demands an even number of positions. If the number is odd, we add a position of
+    padding at the end, which no other position sees.
     """
     fits = q_BHTK.dtype == jnp.bfloat16 and cfg.dropout == 0 and cfg.head_dim % 8 == 0 and cfg.head_dim <= 128
     if not (train and fits and has_fused_kernel()):

@@ -218,8 +218,8 @@ def evaluate(
         if used := judge.used(table.questions):
             raise UserError(
                 f"the calibration used {len(used)} of these {len(table.questions)} questions, the first "
-                f"{table.questions[used[0]]!r}, and their answers have no confidence: ask others, as by "
-                "--config.data.n_validation=0 or --eval_corpus_path, or give no flag that needs it"
+                f"{table.questions[used[0]]!r}, and their answers have no confidence: ask others "
+                "(--config.data.n_validation=0 or --eval_corpus_path), or leave out the flags that need one"
             )
     found = evaluation.evaluate(judge, data, beams, table, one_of, look_up, recite)
     if is_first():

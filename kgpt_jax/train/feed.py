@@ -44,7 +44,7 @@ def n_microbatches(cfg: TrainConfig) -> int:
 
 
 def microbatch_rows(cfg: TrainConfig) -> int:
-    """Returns the number of rows of a microbatch on the devices in use, which these must share evenly."""
+    """Returns the number of rows in a microbatch, which the number of devices must divide."""
     return -(-cfg.batch_size // n_microbatches(cfg))
 
 
